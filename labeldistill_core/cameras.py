@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras of a vehicle: their names, calibrations, and a set of images taken together.
+
+Frames: "ego" is the vehicle frame (x forward, y left, z up; `base_link` in ROS), a camera's frame
+is optical (x right, y down, z forward) and carries the camera's name, and the fixed frame ("map"
+or "odom") does not move with the vehicle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labeldistill_core.frames import Array, Transform
+
+CAMERAS: tuple[str, ...] = (
+    "CAM_FRONT_LEFT",
+    "CAM_FRONT",
+    "CAM_FRONT_RIGHT",
+    "CAM_BACK_LEFT",
+    "CAM_BACK",
+    "CAM_BACK_RIGHT",
+)
+"""The six nuScenes cameras in the order in which the network sees them."""
+
+EGO_FRAME = "ego"
+FIXED_FRAME = "map"
+
+
+@dataclass(frozen=True, eq=False)
+class CameraCalibration:
+    """A rectified pinhole camera on the vehicle."""
+
+    name: str
+    """Name of the camera and of its optical frame."""
+    intrinsics_px: Array
+    """(3, 3) matrix K, pixels of the image as published."""
+    width_px: int
+    """Image width."""
+    height_px: int
+    """Image height."""
+    ego_from_camera: Transform
+    """Mounting pose: optical frame to `EGO_FRAME`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot project."""
+        k = np.asarray(self.intrinsics_px, dtype=np.float64)
+        if k.shape != (3, 3) or not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
+            raise ValueError(
+                f"{self.name}: intrinsics must be a (3, 3) matrix with positive focal lengths, "
+                f"not {k.tolist()}; is the camera calibrated?"
+            )
+        if self.ego_from_camera.target != EGO_FRAME:
+            raise ValueError(f"{self.name}: ego_from_camera must end in {EGO_FRAME!r}")
+        object.__setattr__(self, "intrinsics_px", k)
+
+    def project(self, points: NDArray[np.floating]) -> Array:
+        """Points (..., 3) in the optical frame, metres, to (..., 3): u, v in pixels and depth.
+
+        Pixels of points with depth <= 0 have no meaning.
+        """
+        uvw = np.asarray(points, dtype=np.float64) @ self.intrinsics_px.T
+        depth = uvw[..., 2:3]
+        safe = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
+        return np.concatenate([uvw[..., :2] / safe, depth], axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class CameraView:
+    """One image with all that is known about it."""
+
+    calibration: CameraCalibration
+    """Of the camera that took it."""
+    stamp_ns: int
+    """Time of exposure, nanoseconds since the epoch."""
+    image: NDArray[np.uint8]
+    """(height, width, 3) RGB."""
+    fixed_from_ego: Transform
+    """Pose of the vehicle in the fixed frame at `stamp_ns`."""
+
+    def __post_init__(self) -> None:
+        """Refuse an image of another size than the calibration speaks of."""
+        expected = (self.calibration.height_px, self.calibration.width_px, 3)
+        if self.image.shape != expected or self.image.dtype != np.uint8:
+            raise ValueError(
+                f"{self.calibration.name}: image is {self.image.dtype} {self.image.shape}, the "
+                f"calibration says uint8 {expected}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSet:
+    """Images of the cameras that belong together."""
+
+    stamp_ns: int
+    """Time of the set, nanoseconds; the history is picked by it."""
+    views: tuple[CameraView, ...]
+    """One for each camera of the model, in any order."""
+
+    @property
+    def by_name(self) -> dict[str, CameraView]:
+        """The views by camera name."""
+        return {view.calibration.name: view for view in self.views}

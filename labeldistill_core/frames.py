@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rigid transforms that know which frames they join, in float64.
+
+A transform is named `target_from_source` and maps coordinates in `source` to coordinates in
+`target`, so products read left to right:
+`map_from_camera = map_from_ego @ ego_from_camera`.
+Quaternions are (w, x, y, z), of unit length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+_UNIT_TOLERANCE = 1e-3
+
+
+def matrix_from_quaternion(wxyz: ArrayLike) -> Array:
+    """Rotation matrix (3, 3) of a quaternion (4,); it is normalized first.
+
+    Raises:
+        ValueError: the quaternion is not finite or its length is far from one.
+    """
+    q = np.asarray(wxyz, dtype=np.float64)
+    norm = float(np.linalg.norm(q))
+    if q.shape != (4,) or not abs(norm - 1.0) < _UNIT_TOLERANCE:
+        raise ValueError(f"not a unit quaternion (w, x, y, z): {q.tolist()}")
+    w, x, y, z = q / norm
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def quaternion_from_matrix(rotation: ArrayLike) -> Array:
+    """Unit quaternion (4,) with w >= 0 of a rotation matrix (3, 3).
+
+    The eigenvector form (Bar-Itzhack 2000) has no branch that is ill-conditioned.
+    """
+    r = np.asarray(rotation, dtype=np.float64)
+    k = np.array(
+        [
+            [r[0, 0] + r[1, 1] + r[2, 2], 0.0, 0.0, 0.0],
+            [r[2, 1] - r[1, 2], r[0, 0] - r[1, 1] - r[2, 2], 0.0, 0.0],
+            [r[0, 2] - r[2, 0], r[0, 1] + r[1, 0], r[1, 1] - r[0, 0] - r[2, 2], 0.0],
+            [
+                r[1, 0] - r[0, 1],
+                r[0, 2] + r[2, 0],
+                r[1, 2] + r[2, 1],
+                r[2, 2] - r[0, 0] - r[1, 1],
+            ],
+        ]
+    )
+    q: Array = np.linalg.eigh(k, UPLO="L")[1][:, -1]
+    return -q if q[0] < 0 else q
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """Rigid transform from frame `source` to frame `target`."""
+
+    target: str
+    """Name of the frame that results."""
+    source: str
+    """Name of the frame that goes in."""
+    rotation: Array
+    """(3, 3) rotation matrix."""
+    translation: Array
+    """(3,) position of the source's origin in the target frame, metres."""
+
+    def __post_init__(self) -> None:
+        """Refuse anything that is not a rigid transform."""
+        rotation = np.asarray(self.rotation, dtype=np.float64)
+        translation = np.asarray(self.translation, dtype=np.float64)
+        name = f"{self.target}_from_{self.source}"
+        if rotation.shape != (3, 3) or translation.shape != (3,):
+            raise ValueError(f"{name}: needs a (3, 3) rotation and a (3,) translation")
+        if not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
+            raise ValueError(f"{name}: values must be finite")
+        if np.abs(rotation @ rotation.T - np.eye(3)).max() > _UNIT_TOLERANCE:
+            raise ValueError(f"{name}: the rotation matrix is not orthonormal")
+        object.__setattr__(self, "rotation", rotation)
+        object.__setattr__(self, "translation", translation)
+
+    @classmethod
+    def identity(cls, target: str, source: str) -> Transform:
+        """The two frames coincide."""
+        return cls(target, source, np.eye(3), np.zeros(3))
+
+    @classmethod
+    def from_quaternion(
+        cls, target: str, source: str, wxyz: ArrayLike, translation: ArrayLike
+    ) -> Transform:
+        """Build from a unit quaternion (w, x, y, z) and a translation in metres."""
+        return cls(target, source, matrix_from_quaternion(wxyz), np.asarray(translation))
+
+    @classmethod
+    def mean(cls, transforms: Sequence[Transform]) -> Transform:
+        """Mean translation and mean rotation of transforms between the same two frames.
+
+        The rotation is the quaternion that maximizes the summed squared dot product (Markley et
+        al. 2007), which does not depend on the signs of the quaternions.
+        """
+        first = transforms[0]
+        q = np.stack([quaternion_from_matrix(t.rotation) for t in transforms])
+        mean: Array = np.linalg.eigh(q.T @ q)[1][:, -1]
+        translation = np.mean([t.translation for t in transforms], axis=0)
+        return cls.from_quaternion(first.target, first.source, mean, translation)
+
+    @property
+    def quaternion(self) -> Array:
+        """(4,) unit quaternion (w, x, y, z) with w >= 0."""
+        return quaternion_from_matrix(self.rotation)
+
+    @property
+    def matrix(self) -> Array:
+        """(4, 4) homogeneous matrix."""
+        out = np.eye(4)
+        out[:3, :3], out[:3, 3] = self.rotation, self.translation
+        return out
+
+    @property
+    def inverse(self) -> Transform:
+        """`source_from_target`."""
+        return Transform(
+            self.source, self.target, self.rotation.T, -self.rotation.T @ self.translation
+        )
+
+    def __matmul__(self, other: Transform) -> Transform:
+        """Compose: `a_from_b @ b_from_c` is `a_from_c`.
+
+        Raises:
+            ValueError: the inner frames differ.
+        """
+        if self.source != other.target:
+            raise ValueError(
+                f"cannot compose {self.target}_from_{self.source} "
+                f"with {other.target}_from_{other.source}"
+            )
+        return Transform(
+            self.target,
+            other.source,
+            self.rotation @ other.rotation,
+            self.rotation @ other.translation + self.translation,
+        )
+
+    def apply(self, points: ArrayLike) -> Array:
+        """Points (..., 3) in the source frame, metres, to the target frame."""
+        moved: Array = np.asarray(points, dtype=np.float64) @ self.rotation.T + self.translation
+        return moved
+
+    def interpolate(self, other: Transform, fraction: float) -> Transform:
+        """Between this transform (fraction 0) and another of the same frames (fraction 1).
+
+        Translation is linear, rotation spherical-linear along the shorter arc.
+        """
+        q0, q1 = self.quaternion, other.quaternion
+        dot = float(q0 @ q1)
+        q1, dot = (-q1, -dot) if dot < 0 else (q1, dot)
+        angle = np.arccos(min(dot, 1.0))
+        if angle < 1e-6:  # sin(angle) vanishes; the chord equals the arc to rounding
+            q = (1 - fraction) * q0 + fraction * q1
+        else:
+            q = np.sin((1 - fraction) * angle) * q0 + np.sin(fraction * angle) * q1
+        translation = (1 - fraction) * self.translation + fraction * other.translation
+        return Transform.from_quaternion(
+            self.target, self.source, q / np.linalg.norm(q), translation
+        )
