@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `labeldistill` command.
+
+A command is a typed function whose docstring is its help; `tyro` turns it into options. Each is
+imported only when it is called, so `labeldistill --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from labeldistill_core.errors import LabelDistillError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command."""
+
+    help: str
+    """One line for the list of commands."""
+    load: Callable[[], Callable[..., Any]]
+    """Imports and returns the function that does the work; an int it returns is the exit code."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Commands under a common name."""
+
+    help: str
+    """One line for the list of commands."""
+    members: dict[str, Command | Group]
+    """Name to command."""
+
+
+COMMANDS = Group(
+    "Camera-only 3D object detection for ROS 2.",
+    {},
+)
+
+
+def _usage(name: str, group: Group) -> str:
+    width = max(map(len, group.members))
+    rows = [f"  {member:<{width}}  {entry.help}" for member, entry in group.members.items()]
+    return "\n".join(
+        [f"usage: {name} COMMAND [OPTIONS]", "", group.help, "", "commands:", *rows, ""]
+        + [f"`{name} COMMAND --help` explains a command."]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command that the arguments name; returns the exit code.
+
+    0 is success, 1 a check that did not pass, 2 a wrong call or input that cannot be used.
+    """
+    args = sys.argv[1:] if argv is None else argv
+    name, entry = "labeldistill", COMMANDS
+    member: Command | Group = entry
+    while isinstance(member, Group):
+        if not args or args[0] in ("-h", "--help"):
+            print(_usage(name, member))
+            return 0 if args else 2
+        if args[0] not in member.members:
+            print(f"error: no command {args[0]!r}\n\n{_usage(name, member)}", file=sys.stderr)
+            return 2
+        name, member, args = f"{name} {args[0]}", member.members[args[0]], args[1:]
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    import tyro
+
+    try:
+        result = tyro.cli(member.load(), prog=name, args=args)
+    except LabelDistillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
