@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Typed configuration of the student network: one tree, checked when it is built.
+
+Where the published code differs from what its paper describes, a field has two values, and the
+docstring says which one the published weights need.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+import cattrs
+
+from labeldistill_core.cameras import CAMERAS
+from labeldistill_core.classes import TASKS
+from labeldistill_core.errors import ConfigError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Images as the network takes them."""
+
+    height: int
+    """Rows after resizing and cropping; a multiple of 32."""
+    width: int
+    """Columns after resizing; a multiple of 32."""
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Subtracted from red, green, blue grey levels (ImageNet)."""
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """Divides red, green, blue after the mean."""
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    """`bgr` feeds blue first with the statistics still in red-green-blue order, as the published
+    training did."""
+
+    def __post_init__(self) -> None:
+        """Check the size."""
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            _require(
+                value > 0 and value % 32 == 0,
+                f"image.{name} is {value}: use a positive multiple of 32",
+            )
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """A ResNet with free width."""
+
+    depth: Literal[18, 34, 50, 101]
+    """Number of layers of the standard topology."""
+    base_channels: int = 64
+    """Width of the stem; 64 is the standard network, for which pretrained weights exist."""
+
+
+@dataclass(frozen=True)
+class ConvNeXtConfig:
+    """A ConvNeXt of torchvision."""
+
+    variant: Literal["tiny", "small", "base"]
+    """Which of the published sizes."""
+
+
+@dataclass(frozen=True)
+class ImageEncoderConfig:
+    """Images to features at one stride."""
+
+    backbone: ResNetConfig | ConvNeXtConfig
+    """Gives maps at strides 4, 8, 16 and 32."""
+    neck_channels: tuple[int, int, int, int] = (128, 128, 128, 128)
+    """Channels that each of the four maps contributes to the result."""
+    stride: Literal[8, 16] = 16
+    """Image pixels per feature cell."""
+
+
+@dataclass(frozen=True)
+class DepthBins:
+    """Discrete depths along the optical axis."""
+
+    start_m: float = 2.0
+    """First depth, and left edge of the first bin."""
+    stop_m: float = 58.0
+    """End of the last bin."""
+    step_m: float = 0.5
+    """Width of a bin."""
+
+    def __post_init__(self) -> None:
+        """Check that there is at least one bin."""
+        _require(
+            0 < self.start_m < self.stop_m and self.step_m > 0,
+            "depth_bins needs 0 < start_m < stop_m and step_m > 0",
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of bins."""
+        return round((self.stop_m - self.start_m) / self.step_m)
+
+
+@dataclass(frozen=True)
+class DepthNetConfig:
+    """Features and camera to depth distribution and context."""
+
+    mid_channels: int = 512
+    """Width of the convolutions; a multiple of `deform_groups`."""
+    context_channels: int = 150
+    """Channels that are lifted to the bird's-eye view; three groups when features are partitioned."""
+    dropout: float = 0.5
+    """Of the pyramid pooling, in training."""
+    deform_groups: int = 4
+    """Groups of the deformable convolution."""
+
+    def __post_init__(self) -> None:
+        """Check divisibility."""
+        _require(
+            self.mid_channels % self.deform_groups == 0,
+            f"depth_net.mid_channels {self.mid_channels} is no multiple of deform_groups "
+            f"{self.deform_groups}",
+        )
+
+
+@dataclass(frozen=True)
+class BevGrid:
+    """Cells of the bird's-eye view, in the ego frame."""
+
+    x_m: tuple[float, float] = (-51.2, 51.2)
+    """Extent forward."""
+    y_m: tuple[float, float] = (-51.2, 51.2)
+    """Extent to the left."""
+    z_m: tuple[float, float] = (-5.0, 3.0)
+    """Height range that falls in a cell."""
+    cell_m: float = 0.8
+    """Edge of a square cell."""
+    index_rounding: Literal["floor", "truncate"] = "floor"
+    """`truncate` rounds towards zero, as the published code does: points up to one cell outside,
+    and down to 8 m under the range of z, fall into the border cells. Published weights need it."""
+
+    def __post_init__(self) -> None:
+        """Check that cells fill the extent."""
+        for name in ("x_m", "y_m"):
+            low, high = getattr(self, name)
+            cells = (high - low) / self.cell_m
+            _require(
+                cells >= 1 and abs(cells - round(cells)) < 1e-6,
+                f"grid.{name} {(low, high)} is not a whole number of cells of {self.cell_m} m",
+            )
+        _require(self.z_m[0] < self.z_m[1], "grid.z_m must ascend")
+
+    @property
+    def columns(self) -> int:
+        """Number of cells along x."""
+        return round((self.x_m[1] - self.x_m[0]) / self.cell_m)
+
+    @property
+    def rows(self) -> int:
+        """Number of cells along y."""
+        return round((self.y_m[1] - self.y_m[0]) / self.cell_m)
+
+
+@dataclass(frozen=True)
+class BevEncoderConfig:
+    """Stacked frames of cells to one feature map."""
+
+    trunk_depth: Literal[18, 34] = 18
+    """Topology of the trunk, of which the first three stages are used."""
+    base_channels: int = 300
+    """Width of the trunk's stem and first stage."""
+    neck_channels: tuple[int, int, int, int] = (64, 64, 64, 64)
+    """Channels of the input and the three stages in the result."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """CenterPoint head."""
+
+    tasks: tuple[tuple[str, ...], ...] = TASKS
+    """Class names, grouped; flattened they are the class list."""
+    shared_channels: int = 64
+    """Width of the convolution that all tasks share."""
+    branch_channels: int = 64
+    """Width inside each branch."""
+    heatmap_bias: float | None = -2.19
+    """Initial bias of the heat maps; None leaves the default, as the published code does."""
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Head maps to boxes."""
+
+    score_threshold: float = 0.1
+    """Boxes below are dropped."""
+    max_candidates: int = 500
+    """Best cells of a task that become boxes before suppression."""
+    max_per_task: int = 83
+    """Boxes of a task that remain."""
+    nms_radius_m2: tuple[float, ...] = (4.0, 12.0, 10.0, 1.0, 0.85, 0.175)
+    """Per task: a box within this squared centre distance of a better one is dropped."""
+    center_limit_m: tuple[float, float] = (61.2, 10.0)
+    """Largest |x|, |y| and largest |z| of a centre."""
+
+    def __post_init__(self) -> None:
+        """Check the threshold."""
+        _require(
+            0 <= self.score_threshold <= 1,
+            f"decode.score_threshold is {self.score_threshold}: use a number from 0 to 1",
+        )
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The camera-only detector."""
+
+    image: ImageConfig
+    """Input images."""
+    image_encoder: ImageEncoderConfig
+    """Images to features."""
+    bev_encoder: BevEncoderConfig
+    """Cells to features."""
+    history_s: tuple[float, ...] = (1.0, 2.0)
+    """Ages of the past frames that are stacked behind the current one, ascending."""
+    depth_bins: DepthBins = field(default_factory=DepthBins)
+    """Depths along a ray."""
+    depth_net: DepthNetConfig = field(default_factory=DepthNetConfig)
+    """Features to depth and context."""
+    grid: BevGrid = field(default_factory=BevGrid)
+    """Bird's-eye view."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """Features to maps."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """Maps to boxes."""
+    cameras: tuple[str, ...] = CAMERAS
+    """Camera names in the order of the input."""
+
+    def __post_init__(self) -> None:
+        """Check what concerns more than one part."""
+        _require(
+            list(self.history_s) == sorted(set(self.history_s)) and min(self.history_s, default=1) > 0,
+            f"history_s {self.history_s} must be positive and ascending",
+        )
+        _require(
+            len(self.decode.nms_radius_m2) == len(self.head.tasks),
+            f"decode.nms_radius_m2 has {len(self.decode.nms_radius_m2)} radii for "
+            f"{len(self.head.tasks)} tasks in head.tasks",
+        )
+        names = self.class_names
+        _require(len(set(names)) == len(names), "head.tasks names a class twice")
+
+    @property
+    def frames(self) -> int:
+        """Number of stacked frames, the current one included."""
+        return 1 + len(self.history_s)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All classes in the order of their labels."""
+        return tuple(name for task in self.head.tasks for name in task)
+
+    @property
+    def feature_size(self) -> tuple[int, int]:
+        """Rows and columns of the image features."""
+        stride = self.image_encoder.stride
+        return self.image.height // stride, self.image.width // stride
+
+    def to_json(self) -> str:
+        """As JSON text, which `from_json` reads."""
+        return json.dumps(_converter().unstructure(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> StudentConfig:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: the text is no JSON, or a key is unknown, missing or of the wrong type.
+        """
+        try:
+            return cls.from_mapping(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"the configuration is not valid JSON: {error}") from error
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> StudentConfig:
+        """From nested dictionaries, as YAML and JSON give them.
+
+        Raises:
+            ConfigError: naming each key that is unknown, missing or of the wrong type.
+        """
+        try:
+            return _converter().structure(mapping, cls)
+        except cattrs.ClassValidationError as error:
+            causes = "; ".join(cattrs.transform_error(error, path="config"))
+            raise ConfigError(f"the configuration does not fit: {causes}") from error
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    return cattrs.Converter(forbid_extra_keys=True)

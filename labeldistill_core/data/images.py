@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one image path: decoding, resizing, cropping, flipping and rotating.
+
+Training, offline evaluation, the bag tools and the node all go through here, so that the network
+sees the same pixels everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from labeldistill_core.errors import DataError
+from labeldistill_core.frames import Array
+
+
+def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+    """JPEG or PNG bytes to (height, width, 3) RGB.
+
+    Raises:
+        DataError: the bytes are no image or end too early.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise DataError(f"corrupt image of {len(data)} bytes: {error}") from error
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Resize, crop, flip, rotate, in this order.
+
+    Source: BEVDepth's image data augmentation; `matrix` is its `ida` matrix.
+    """
+
+    resize: float
+    """Scale of the image."""
+    resized_wh: tuple[int, int]
+    """Width and height after resizing, pixels."""
+    crop: tuple[int, int, int, int]
+    """Left, top, right, bottom in the resized image; what lies outside is black."""
+    flip: bool = False
+    """Mirror left and right."""
+    rotate_deg: float = 0.0
+    """Counter-clockwise about the centre."""
+
+    @classmethod
+    def for_evaluation(
+        cls, source_wh: tuple[int, int], target_wh: tuple[int, int]
+    ) -> ImageTransform:
+        """Fill the target, cut off the top, keep the middle.
+
+        Args:
+            source_wh: width and height of the images as taken, pixels.
+            target_wh: width and height of the network's images, pixels.
+        """
+        (source_w, source_h), (target_w, target_h) = source_wh, target_wh
+        resize = max(target_h / source_h, target_w / source_w)
+        width, height = int(source_w * resize), int(source_h * resize)
+        left, top = max(0, width - target_w) // 2, height - target_h
+        return cls(resize, (width, height), (left, top, left + target_w, top + target_h))
+
+    @property
+    def matrix(self) -> Array:
+        """(4, 4) `image_from_sensor`: pixels as taken to pixels of the result."""
+        left, top, right, bottom = self.crop
+        linear, shift = np.eye(2) * self.resize, -np.array([left, top], dtype=np.float64)
+        size = np.array([right - left, bottom - top], dtype=np.float64)
+        if self.flip:
+            mirror = np.diag([-1.0, 1.0])
+            linear, shift = mirror @ linear, mirror @ shift + [size[0], 0.0]
+        angle = math.radians(self.rotate_deg)
+        turn = np.array(
+            [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
+        )
+        matrix = np.eye(4)
+        matrix[:2, :2] = turn @ linear
+        matrix[:2, 3] = turn @ (shift - size / 2) + size / 2
+        return matrix
+
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(height, width, 3) RGB to the transformed image, bicubic with anti-aliasing."""
+        out = Image.fromarray(image).resize(self.resized_wh).crop(self.crop)
+        if self.flip:
+            out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.rotate_deg:
+            out = out.rotate(self.rotate_deg)
+        return np.asarray(out)

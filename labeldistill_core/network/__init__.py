@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network, one file for each box of the block diagram."""

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CenterPoint head: feature map to heat maps and box codes.
+
+Shapes: B batch, C channels, K classes of a task, Y X grid cells.
+Source: CenterPoint (Yin et al., CVPR 2021), section 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from labeldistill_core.config import HeadConfig
+
+BOX_MAPS = {"offset": 2, "height": 1, "size": 3, "heading": 2, "velocity": 2}
+"""Maps of a task beside its heat map, and their channels, in the order of the box code."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskMaps:
+    """What the head says of one task, in every grid cell."""
+
+    heatmap: Tensor
+    """(B, K, Y, X) logits of an object's centre."""
+    offset: Tensor
+    """(B, 2, Y, X) x and y of the centre within the cell, in cells."""
+    height: Tensor
+    """(B, 1, Y, X) z of the centre, metres."""
+    size: Tensor
+    """(B, 3, Y, X) logarithms of length, width, height in metres."""
+    heading: Tensor
+    """(B, 2, Y, X) sine and cosine of yaw."""
+    velocity: Tensor
+    """(B, 2, Y, X) over ground, metres per second."""
+
+    @property
+    def box_code(self) -> Tensor:
+        """(B, 10, Y, X): offset, height, size, heading, velocity."""
+        return torch.cat([getattr(self, name) for name in BOX_MAPS], dim=1)
+
+
+class CenterHead(nn.Module):
+    """One shared convolution, then six small branches for each task."""
+
+    def __init__(self, config: HeadConfig, in_channels: int) -> None:
+        """Build from the configuration."""
+        super().__init__()
+        self.shared = _conv_norm_relu(in_channels, config.shared_channels)
+        self.tasks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    name: nn.Sequential(
+                        *_conv_norm_relu(config.shared_channels, config.branch_channels),
+                        nn.Conv2d(config.branch_channels, channels, 3, padding=1),
+                    )
+                    for name, channels in {**BOX_MAPS, "heatmap": len(classes)}.items()
+                }
+            )
+            for classes in config.tasks
+        )
+        if config.heatmap_bias is not None:
+            for task in self.tasks:
+                nn.init.constant_(task["heatmap"][-1].bias, config.heatmap_bias)  # type: ignore[index]
+
+    def forward(self, features: Tensor) -> tuple[TaskMaps, ...]:
+        """(B, C, Y, X) to the maps of each task."""
+        shared = self.shared(features)
+        return tuple(
+            TaskMaps(**{name: branch(shared).float() for name, branch in task.items()})  # type: ignore[operator]
+            for task in self.tasks
+        )
+
+
+def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lift: depth and context of the images, summed into bird's-eye-view cells.
+
+The lifted tensor depth x context is never built: `embedding_bag` sums depth-weighted context rows
+over an index that is sorted by cell and depends on calibration and ego motion only.
+
+Shapes: B batch, N cameras, D depth bins, H W feature rows and columns, C context channels,
+Y X grid cells, P points in the grid, R = B*N*H*W feature cells.
+Source: LSS (Philion and Fidler, ECCV 2020), section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from labeldistill_core.config import BevGrid, DepthBins
+from labeldistill_core.network.depth_net import FrameFeatures
+
+
+def frustum(
+    image_size: tuple[int, int], feature_size: tuple[int, int], bins: DepthBins
+) -> Tensor:
+    """Points of the rays through the feature cells, in the network's image.
+
+    Args:
+        image_size: height and width of the network's image, pixels.
+        feature_size: rows and columns of the features.
+        bins: depths; a bin stands at its left edge.
+
+    Returns:
+        (D, H, W, 3): u, v in pixels, spread evenly from the first to the last pixel, and depth in
+        metres.
+    """
+    depth = bins.start_m + bins.step_m * torch.arange(bins.count)
+    v = torch.linspace(0, image_size[0] - 1, feature_size[0])
+    u = torch.linspace(0, image_size[1] - 1, feature_size[1])
+    d, v, u = torch.meshgrid(depth, v, u, indexing="ij")
+    return torch.stack([u, v, d], dim=-1)
+
+
+def ray_points(
+    frustum: Tensor,
+    intrinsics: Tensor,
+    image_from_sensor: Tensor,
+    ego_from_camera: Tensor,
+    augmentation: Tensor,
+) -> Tensor:
+    """Where the frustum's points lie in the ego frame.
+
+    Args:
+        frustum: (D, H, W, 3), see `frustum`.
+        intrinsics: (B, N, 3, 3) K in pixels of the image as taken.
+        image_from_sensor: (B, N, 4, 4) pixels as taken to pixels of the network's image.
+        ego_from_camera: (B, N, 4, 4) camera at its time to today's ego frame.
+        augmentation: (B, 4, 4) applied to the ego frame.
+
+    Returns:
+        (B, N, D, H, W, 3) metres, float32.
+    """
+    view = (*image_from_sensor.shape[:2], 1, 1, 1)
+    homogeneous = torch.cat([frustum, torch.ones_like(frustum[..., :1])], dim=-1)
+    undo = torch.linalg.inv(image_from_sensor).view(*view, 4, 4)
+    pixels = (undo @ homogeneous[..., None])[..., 0]
+    rays = torch.cat([pixels[..., :2] * pixels[..., 2:3], pixels[..., 2:3]], dim=-1)
+    rotation = ego_from_camera[..., :3, :3] @ torch.linalg.inv(intrinsics)
+    points = (rotation.view(*view, 3, 3) @ rays[..., None])[..., 0]
+    points = points + ego_from_camera[..., :3, 3].view(*view, 3)
+    bev = augmentation.view(-1, 1, 1, 1, 1, 4, 4)
+    return (bev[..., :3, :3] @ points[..., None])[..., 0] + bev[..., :3, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class PoolingTable:
+    """Which feature cell and depth bin fall in which grid cell, sorted by grid cell."""
+
+    feature_index: Tensor
+    """(P,) row of the context, 0 to R - 1."""
+    depth_index: Tensor
+    """(P,) index into the flattened depth (R*D)."""
+    offsets: Tensor
+    """(B*Y*X + 1,) where each grid cell's points begin."""
+    depth_shape: tuple[int, int, int, int]
+    """(B*N, D, H, W) of the depth that it was built for."""
+    grid_shape: tuple[int, int, int]
+    """(B, Y, X)."""
+
+    @classmethod
+    def build(cls, points: Tensor, grid: BevGrid, use: Tensor | None = None) -> PoolingTable:
+        """Sort the points of all rays into grid cells.
+
+        Args:
+            points: (B, N, D, H, W, 3) in the ego frame, metres; see `ray_points`.
+            grid: the cells.
+            use: (B, N) bool, cameras that take part; all when None.
+
+        Returns:
+            A table on the device of `points`.
+        """
+        batch, cameras, bins, height, width, _ = points.shape
+        low = points.new_tensor([grid.x_m[0], grid.y_m[0], grid.z_m[0]])
+        size = points.new_tensor([grid.cell_m, grid.cell_m, grid.z_m[1] - grid.z_m[0]])
+        # the lower edge is computed as centre minus half a cell, so that a point on an edge
+        # rounds the way the published code rounds it
+        scaled = (points - ((low + size / 2) - size / 2)) / size
+        cells = scaled.trunc() if grid.index_rounding == "truncate" else scaled.floor()
+        limit = cells.new_tensor([grid.columns, grid.rows, 1])
+        inside = ((cells >= 0) & (cells < limit)).all(dim=-1)
+        if use is not None:
+            inside &= use.view(batch, cameras, 1, 1, 1)
+        sample = torch.arange(batch, device=points.device).view(-1, 1, 1, 1, 1)
+        cell = (sample * grid.rows + cells[..., 1]) * grid.columns + cells[..., 0]
+        depth_index = inside.flatten().nonzero()[:, 0]
+        order = cell.flatten()[depth_index].long()
+        count = torch.bincount(order, minlength=batch * grid.rows * grid.columns)
+        depth_index = depth_index[order.argsort(stable=True)]
+        image, pixel = depth_index // (bins * height * width), depth_index % (height * width)
+        return cls(
+            feature_index=image * (height * width) + pixel,
+            depth_index=depth_index,
+            offsets=torch.cat([count.new_zeros(1), count.cumsum(0)]),
+            depth_shape=(batch * cameras, bins, height, width),
+            grid_shape=(batch, grid.rows, grid.columns),
+        )
+
+
+def pool(features: FrameFeatures, table: PoolingTable) -> Tensor:
+    """Sum depth-weighted context over every grid cell.
+
+    Args:
+        features: depth (B*N, D, H, W) and context (B*N, C, H, W).
+        table: built from today's calibration and ego motion.
+
+    Returns:
+        (B, C, Y, X) float32; zero where no ray passes.
+
+    Raises:
+        ValueError: the table was built for another number or size of images.
+    """
+    if tuple(features.depth.shape) != table.depth_shape:
+        raise ValueError(
+            f"depth is {tuple(features.depth.shape)}, the table was built for {table.depth_shape}"
+        )
+    rows = features.context.float().permute(0, 2, 3, 1).flatten(0, 2)  # (R, C)
+    weights = features.depth.float().flatten()[table.depth_index]  # (P,)
+    cells = embedding_bag(
+        table.feature_index,
+        rows,
+        table.offsets,
+        mode="sum",
+        per_sample_weights=weights,
+        include_last_offset=True,
+    )
+    batch, height, width = table.grid_shape
+    return cells.view(batch, height, width, -1).permute(0, 3, 1, 2)

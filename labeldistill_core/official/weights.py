@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of the published code: reading its files and renaming its parameters."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from labeldistill_core.errors import CheckpointError
+
+STUDENT_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"backbone\.img_backbone\.", "image_encoder.backbone."),
+    (r"backbone\.img_neck\.deblocks\.", "image_encoder.neck.levels."),
+    (r"backbone\.depth_net\.reduce_conv\.", "depth_net.reduce."),
+    (r"backbone\.depth_net\.bn\.", "depth_net.camera_norm."),
+    (r"backbone\.depth_net\.context_conv\.", "depth_net.context_out."),
+    (r"backbone\.depth_net\.(depth|context)_mlp\.fc1\.", r"depth_net.\1_gate.mlp.0."),
+    (r"backbone\.depth_net\.(depth|context)_mlp\.fc2\.", r"depth_net.\1_gate.mlp.2."),
+    (r"backbone\.depth_net\.(depth|context)_se\.conv_(reduce|expand)\.", r"depth_net.\1_gate.\2."),
+    (r"backbone\.depth_net\.depth_conv\.([012])\.", r"depth_net.blocks.\1."),
+    (r"backbone\.depth_net\.depth_conv\.3\.aspp1\.", "depth_net.pyramid.branches.0."),
+    (r"backbone\.depth_net\.depth_conv\.3\.aspp2\.", "depth_net.pyramid.branches.1."),
+    (r"backbone\.depth_net\.depth_conv\.3\.aspp3\.", "depth_net.pyramid.branches.2."),
+    (r"backbone\.depth_net\.depth_conv\.3\.aspp4\.", "depth_net.pyramid.branches.3."),
+    (r"(depth_net\.pyramid\.branches\.\d)\.atrous_conv\.", r"\1.0."),
+    (r"(depth_net\.pyramid\.branches\.\d)\.bn\.", r"\1.1."),
+    (r"backbone\.depth_net\.depth_conv\.3\.global_avg_pool\.1\.", "depth_net.pyramid.pool.0."),
+    (r"backbone\.depth_net\.depth_conv\.3\.global_avg_pool\.2\.", "depth_net.pyramid.pool.1."),
+    (r"backbone\.depth_net\.depth_conv\.3\.conv1\.", "depth_net.pyramid.merge.0."),
+    (r"backbone\.depth_net\.depth_conv\.3\.bn1\.", "depth_net.pyramid.merge.1."),
+    (r"backbone\.depth_net\.depth_conv\.4\.conv_offset\.", "depth_net.deform.offset."),
+    (r"backbone\.depth_net\.depth_conv\.4\.weight", "depth_net.deform.weight"),
+    (r"backbone\.depth_net\.depth_conv\.5\.", "depth_net.depth_out."),
+    (r"head\.trunk\.", "bev_encoder.trunk."),
+    (r"head\.neck\.deblocks\.", "bev_encoder.neck.levels."),
+    (r"head\.shared_conv\.conv\.", "head.shared.0."),
+    (r"head\.shared_conv\.bn\.", "head.shared.1."),
+    (r"head\.task_heads\.(\d)\.", r"head.tasks.\1."),
+    (r"(head\.tasks\.\d)\.reg\.", r"\1.offset."),
+    (r"(head\.tasks\.\d)\.dim\.", r"\1.size."),
+    (r"(head\.tasks\.\d)\.rot\.", r"\1.heading."),
+    (r"(head\.tasks\.\d)\.vel\.", r"\1.velocity."),
+    (r"(head\.tasks\.\d\.\w+)\.1\.(weight|bias)$", r"\1.3.\2"),
+    (r"(head\.tasks\.\d\.\w+)\.0\.conv\.", r"\1.0."),
+    (r"(head\.tasks\.\d\.\w+)\.0\.bn\.", r"\1.1."),
+)
+"""Regular expressions at the start of an official name, applied in order."""
+
+_GEOMETRY = re.compile(r"backbone\.(voxel_size|voxel_coord|voxel_num|frustum)$")
+_TRAINING_ONLY = ("distill_encoder_lidar.", "distill_encoder_label.", "centerpoint.", "label_encoder.")
+
+
+def rename_student(official: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The student's part of an official state dict under our names.
+
+    Geometry buffers are recomputed here and training-only parts belong to other networks; both
+    are left out. A name that no rule knows is kept, so that loading reports it.
+    """
+    renamed = {}
+    for name, tensor in official.items():
+        name = name.removeprefix("model.")
+        if _GEOMETRY.match(name) or name.startswith(_TRAINING_ONLY):
+            continue
+        for pattern, replacement in STUDENT_RENAMES:
+            name = re.sub(rf"^{pattern}", replacement, name)
+        renamed[name] = tensor
+    return renamed
+
+
+def read_official(path: Path) -> dict[str, Tensor]:
+    """Tensors of an official `.pth`, `.ckpt` or `.safetensors` file, under official names.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or a pickle that holds more than tensors and
+            plain values; such a file could run any program when it is read.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is truncated or damaged: {error}") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged or holds more than tensors and plain values, so it is not read; "
+            "save its state dict alone, with plain types, where it was made "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is truncated or no checkpoint: {error}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{path} holds no state dict of tensors")
+    return state

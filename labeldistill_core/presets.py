@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks that have a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from labeldistill_core.config import (
+    BevEncoderConfig,
+    ConvNeXtConfig,
+    DepthBins,
+    DepthNetConfig,
+    HeadConfig,
+    ImageConfig,
+    ImageEncoderConfig,
+    ResNetConfig,
+    StudentConfig,
+)
+
+FOUR_KEY = (1.0, 2.0, 3.0, 4.0)
+TWO_KEY = (1.0, 2.0)
+
+
+def r50_256x704_4key() -> StudentConfig:
+    """ResNet-50, 256x704, four past frames: the published main result."""
+    return StudentConfig(
+        image=ImageConfig(height=256, width=704),
+        image_encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=50)),
+        bev_encoder=BevEncoderConfig(),
+        history_s=FOUR_KEY,
+    )
+
+
+def r50_256x704_2key() -> StudentConfig:
+    """ResNet-50, 256x704, two past frames."""
+    return replace(r50_256x704_4key(), history_s=TWO_KEY)
+
+
+def r101_512x1408_2key() -> StudentConfig:
+    """ResNet-101, 512x1408, two past frames."""
+    return replace(
+        r50_256x704_2key(),
+        image=ImageConfig(height=512, width=1408),
+        image_encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=101)),
+    )
+
+
+def convnext_b() -> StudentConfig:
+    """ConvNeXt-B, 896x1600, two past frames.
+
+    The published size 900x1600 is no multiple of the network's stride; four rows of sky go.
+    """
+    return replace(
+        r50_256x704_2key(),
+        image=ImageConfig(height=896, width=1600),
+        image_encoder=ImageEncoderConfig(backbone=ConvNeXtConfig(variant="base")),
+    )
+
+
+def demo() -> StudentConfig:
+    """Small enough to train and run on two CPU cores."""
+    return StudentConfig(
+        image=ImageConfig(height=128, width=352),
+        image_encoder=ImageEncoderConfig(
+            backbone=ResNetConfig(depth=18, base_channels=32),
+            neck_channels=(32, 32, 32, 32),
+            stride=8,
+        ),
+        depth_bins=DepthBins(start_m=2.0, stop_m=58.0, step_m=1.0),
+        depth_net=DepthNetConfig(mid_channels=64, context_channels=48),
+        bev_encoder=BevEncoderConfig(base_channels=64, neck_channels=(16, 16, 32, 32)),
+        head=HeadConfig(shared_channels=48, branch_channels=24),
+        history_s=(1.0,),
+    )
+
+
+def official(config: StudentConfig) -> StudentConfig:
+    """The same network as the published code runs it, for which its weights were trained."""
+    return replace(
+        config,
+        image=replace(config.image, channel_order="bgr"),
+        grid=replace(config.grid, index_rounding="truncate"),
+        head=replace(config.head, heatmap_bias=None),
+    )
+
+
+PRESETS: dict[str, Callable[[], StudentConfig]] = {
+    "r50_256x704_4key": r50_256x704_4key,
+    "r50_256x704_2key": r50_256x704_2key,
+    "r101_512x1408_2key": r101_512x1408_2key,
+    "convnext_b": convnext_b,
+    "demo": demo,
+}
+"""Preset name to its function."""
+
+
