@@ -68,6 +68,16 @@ class CameraCalibration:
 
 
 @dataclass(frozen=True, eq=False)
+class CameraPose:
+    """Where a camera was: what geometry needs of an image."""
+
+    calibration: CameraCalibration
+    """Of the camera."""
+    fixed_from_ego: Transform
+    """Pose of the vehicle in the fixed frame at the time of exposure."""
+
+
+@dataclass(frozen=True, eq=False)
 class CameraView:
     """One image with all that is known about it."""
 
@@ -89,6 +99,11 @@ class CameraView:
                 f"calibration says uint8 {expected}"
             )
 
+    @property
+    def pose(self) -> CameraPose:
+        """The view without its image."""
+        return CameraPose(self.calibration, self.fixed_from_ego)
+
 
 @dataclass(frozen=True, eq=False)
 class FrameSet:
@@ -97,7 +112,7 @@ class FrameSet:
     stamp_ns: int
     """Time of the set, nanoseconds; the history is picked by it."""
     views: tuple[CameraView, ...]
-    """One for each camera of the model, in any order."""
+    """One for each camera that took part, in any order."""
 
     @property
     def by_name(self) -> dict[str, CameraView]:

@@ -8,7 +8,7 @@ Source: LabelDistill (Kim et al., ECCV 2024), section 3; BEVDepth (Li et al., AA
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,12 @@ class CameraBatch:
     """(B, S, N, 4, 4) camera of each frame to the ego frame of the current one."""
     augmentation: Tensor
     """(B, 4, 4) augmentation of the bird's-eye view; identity at inference."""
-    use: Tensor | None = None
-    """(B, N) bool, cameras of the current frame that take part; all when None."""
+    use: Tensor
+    """(B, S, N) bool, cameras of each frame that take part in pooling."""
+
+    def to(self, device: torch.device | str) -> CameraBatch:
+        """On another device."""
+        return CameraBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def __post_init__(self) -> None:
         """Check that the shapes agree."""
@@ -130,7 +134,7 @@ class Student(nn.Module):
                     batch.image_from_sensor[:, frame],
                     batch.ego_from_camera[:, frame],
                     batch.augmentation,
-                    batch.use,
+                    batch.use[:, frame],
                 )
                 cells.append(pool(features, table))
             current = features if current is None else current

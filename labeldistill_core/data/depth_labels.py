@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depth labels: LiDAR points in the images, and the depth bin of each feature cell.
+
+Shapes: P points, N cameras, H W image rows and columns, h w feature rows and columns.
+Source: BEVDepth (Li et al., AAAI 2023), section 3.2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labeldistill_core.cameras import CameraCalibration
+from labeldistill_core.config import DepthBins
+from labeldistill_core.data.images import ImageTransform
+from labeldistill_core.frames import Transform
+
+_BORDER_PX = 1
+
+
+def points_in_image(
+    points: NDArray[np.floating],
+    camera_from_lidar: Transform,
+    calibration: CameraCalibration,
+) -> NDArray[np.float32]:
+    """LiDAR points that a camera sees.
+
+    Args:
+        points: (P, >= 3) in the LiDAR's frame, metres.
+        camera_from_lidar: LiDAR at its time to the camera at its time.
+        calibration: of the camera.
+
+    Returns:
+        (<= P, 3): u, v in pixels of the image as taken, and depth in metres.
+    """
+    uvd = calibration.project(camera_from_lidar.apply(points[:, :3]))
+    u, v, depth = uvd.T
+    inside = (
+        (depth > 0)
+        & (u > _BORDER_PX)
+        & (u < calibration.width_px - _BORDER_PX)
+        & (v > _BORDER_PX)
+        & (v < calibration.height_px - _BORDER_PX)
+    )
+    return uvd[inside].astype(np.float32)
+
+
+def depth_map(
+    points: NDArray[np.float32], transform: ImageTransform
+) -> NDArray[np.float32]:
+    """Depths of the transformed image's pixels.
+
+    Args:
+        points: (P, 3) u, v, depth in the image as taken.
+        transform: what was done to the image.
+
+    Returns:
+        (H, W) metres; zero where there is no point, the nearest where several fall in a pixel.
+    """
+    left, top, right, bottom = transform.crop
+    width, height = right - left, bottom - top
+    matrix = transform.matrix
+    pixels = points[:, :2] @ matrix[:2, :2].T + matrix[:2, 3]
+    column, row = pixels.astype(np.int16).T.astype(np.int64)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    order = np.flatnonzero(inside)
+    order = order[np.argsort(-points[order, 2], kind="stable")]  # the nearest is written last
+    out = np.zeros((height, width), dtype=np.float32)
+    out[row[order], column[order]] = points[order, 2]
+    return out
+
+
+def depth_bins(maps: Tensor, stride: int, bins: DepthBins) -> Tensor:
+    """Bin of the nearest depth in each feature cell.
+
+    Args:
+        maps: (N, H, W) metres, zero where unknown.
+        stride: image pixels per feature cell.
+        bins: the depths.
+
+    Returns:
+        (N, h, w) int64; -1 where there is no label.
+    """
+    n, height, width = maps.shape
+    blocks = maps.view(n, height // stride, stride, width // stride, stride)
+    blocks = torch.where(blocks > 0, blocks, torch.inf)
+    nearest = blocks.amin(dim=(2, 4))
+    index = ((nearest - bins.start_m) / bins.step_m).floor()
+    valid = (index >= 0) & (index < bins.count)
+    return torch.where(valid, index, -1).long()

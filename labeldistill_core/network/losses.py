@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detection and depth losses of the student.
+
+Shapes: B batch, K classes of a task, M objects, Y X grid cells, I images, D depth bins.
+Source: CenterPoint (Yin et al., CVPR 2021); BEVDepth (Li et al., AAAI 2023), section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+from torch.nn.functional import binary_cross_entropy
+
+from labeldistill_core.network.center_head import TaskMaps
+from labeldistill_core.network.targets import TaskTargets
+
+_BOX_WEIGHT = 0.25
+_CLIP = 1e-4
+DEPTH_WEIGHT = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class TaskLoss:
+    """Losses of one task, scalars."""
+
+    heatmap: Tensor
+    """Focal loss of the heat map."""
+    box: Tensor
+    """Weighted L1 of the box codes."""
+
+
+def detection_loss(maps: Sequence[TaskMaps], targets: Sequence[TaskTargets]) -> list[TaskLoss]:
+    """Losses of all tasks; the detection loss is the sum of everything."""
+    return [
+        TaskLoss(
+            focal_loss(m.heatmap, t.heatmap, object_count(t.heatmap.eq(1), at_least=1.0)),
+            box_loss(m, t),
+        )
+        for m, t in zip(maps, targets, strict=True)
+    ]
+
+
+def object_count(mask: Tensor, at_least: float) -> Tensor:
+    """Mean over the processes of the number of True entries."""
+    count = mask.sum().float()
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(count)
+        count = count / distributed.get_world_size()
+    return count.clamp(min=at_least)
+
+
+def focal_loss(logits: Tensor, target: Tensor, count: Tensor) -> Tensor:
+    """Gaussian focal loss (CornerNet, equation 1; alpha 2, beta 4).
+
+    Args:
+        logits: (B, K, Y, X).
+        target: (B, K, Y, X) in 0 to 1; exactly 1 is a positive.
+        count: divides the sum.
+    """
+    p = logits.sigmoid().clamp(_CLIP, 1 - _CLIP)
+    positive = -p.log() * (1 - p).square() * target.eq(1)
+    negative = -(1 - p).log() * p.square() * (1 - target).pow(4)
+    return (positive + negative).sum() / count
+
+
+def box_loss(maps: TaskMaps, targets: TaskTargets) -> Tensor:
+    """L1 between box codes at the objects' cells; unknown (NaN) targets do not count."""
+    index = targets.cell[:, None].expand(-1, 10, -1)
+    predicted = maps.box_code.flatten(2).gather(2, index).mT  # (B, M, 10)
+    known = targets.valid[..., None] & ~targets.code.isnan()
+    difference = (predicted - targets.code.nan_to_num()).abs()
+    count = object_count(targets.valid, at_least=1e-4)
+    return _BOX_WEIGHT * (difference * known).sum() / count
+
+
+def depth_loss(depth: Tensor, bins: Tensor) -> Tensor:
+    """Binary cross entropy between the depth distribution and the labelled bin.
+
+    Args:
+        depth: (I, D, h, w), a distribution over D.
+        bins: (I, h, w) int64, -1 where there is no label.
+
+    Returns:
+        Sum over bins, mean over labelled cells, times `DEPTH_WEIGHT`.
+    """
+    labelled = bins >= 0
+    predicted = depth.permute(0, 2, 3, 1)[labelled].float()  # (F, D)
+    target = torch.zeros_like(predicted).scatter_(1, bins[labelled][:, None], 1.0)
+    loss = binary_cross_entropy(predicted, target, reduction="sum")
+    return DEPTH_WEIGHT * loss / max(1, len(predicted))

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The streaming detector: one pass of the image network a set, past frames pooled anew."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.cameras import CameraPose, FrameSet
+from labeldistill_core.checkpoints import load_student
+from labeldistill_core.data.batch import camera_batch, mean_ego_pose, motion
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.frames import Transform
+from labeldistill_core.network.decode import decode
+from labeldistill_core.network.depth_net import camera_vector
+from labeldistill_core.network.lift import pool
+from labeldistill_core.network.student import CameraBatch, Student
+from labeldistill_core.runtime.history import History, PastFrame
+
+_LOG = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Boxes of one set of images."""
+
+    stamp_ns: int
+    """Time of the set."""
+    boxes: Boxes3D
+    """In the ego frame at the mean pose of the set's cameras; on the CPU."""
+    fixed_from_ego: Transform
+    """That mean pose in the fixed frame."""
+    history_valid: int
+    """How many of the past frames were there; the others were replaced by the current one."""
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    """Wall-clock time of each stage."""
+
+    def in_frame(self, target_from_fixed: Transform) -> Boxes3D:
+        """The boxes in any frame whose pose at the wanted time is known.
+
+        Args:
+            target_from_fixed: fixed frame to the wanted frame, for example the inverse of the
+                vehicle's pose at a message's stamp.
+        """
+        return self.boxes.transformed(target_from_fixed @ self.fixed_from_ego)
+
+
+class Detector:
+    """Sets of images in the order of time, boxes out.
+
+    Not safe for calls from several threads at once.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        *,
+        device: str = "cpu",
+        precision: Precision = "float32",
+        history_tolerance_s: float = 0.1,
+        checkpoint_sha256: str = "",
+    ) -> None:
+        """Move a network to its device.
+
+        Args:
+            student: trained network.
+            device: "cpu", "cuda:0" and so on, or "auto" for CUDA where there is one.
+            precision: of the convolutions; geometry, pooling and boxes are float32 always.
+            history_tolerance_s: how far a past frame may be from its nominal age.
+            checkpoint_sha256: identity of the weights, for reports.
+
+        Raises:
+            ConfigError: the device is not there.
+        """
+        self.device = _device(device)
+        self.precision = precision
+        self.config = student.config
+        self.checkpoint_sha256 = checkpoint_sha256
+        self._student = student.eval().to(self.device)
+        self._history = History(student.config.history_s, history_tolerance_s)
+        self._calibration: tuple[CameraPose | None, ...] = ()
+
+    @classmethod
+    def load(
+        cls, path: Path, *, device: str = "cpu", precision: Precision = "float32"
+    ) -> Detector:
+        """From a file that `save_student` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or does not fit.
+            ConfigError: the device is not there.
+        """
+        checkpoint = load_student(path)
+        return cls(
+            checkpoint.student,
+            device=device,
+            precision=precision,
+            checkpoint_sha256=checkpoint.sha256,
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the boxes' labels."""
+        return self.config.class_names
+
+    def reset(self, reason: str) -> None:
+        """Forget past frames."""
+        if len(self._history):
+            _LOG.info("history of %d frames dropped: %s", len(self._history), reason)
+        self._history.clear()
+
+    def prepare(self, frames: FrameSet) -> CameraBatch:
+        """The network's input for one set, on the CPU: images as grey levels, and the rig."""
+        return camera_batch([frames], self.config)
+
+    @torch.inference_mode()
+    def detect(self, frames: FrameSet) -> Detections:
+        """Boxes of a set that is newer than those before.
+
+        A set that is not newer, or a camera whose calibration changed, drops the history.
+
+        Raises:
+            DataError: the set has no image of any camera of the model.
+        """
+        timings: dict[str, float] = {}
+        with _timed(timings, "preprocess"):
+            batch = self.prepare(frames)
+            by_name = frames.by_name
+            views = [by_name.get(name) for name in self.config.cameras]
+            poses = tuple(view.pose if view else None for view in views)
+            self._check_continuity(frames.stamp_ns, poses)
+        with _timed(timings, "image_network"):
+            current = self._encode(frames.stamp_ns, poses, batch.to(self.device))
+        with _timed(timings, "lift"):
+            cells, history_valid = self._lift(frames.stamp_ns, current)
+        with _timed(timings, "bev_network"), self._autocast():
+            maps = self._student.detect(cells).maps
+        with _timed(timings, "decode"):
+            boxes = decode(maps, self.config.grid, self.config.decode)[0].to("cpu")
+        self._history.push(current)
+        return Detections(
+            frames.stamp_ns, boxes, mean_ego_pose(frames), history_valid, timings
+        )
+
+    def _check_continuity(self, stamp_ns: int, poses: tuple[CameraPose | None, ...]) -> None:
+        newest = self._history.newest_ns
+        if newest is not None and stamp_ns <= newest:
+            self.reset(f"time went back by {(newest - stamp_ns) / 1e9:.3f} s")
+        for old, new in zip(self._calibration, poses, strict=False):
+            if old and new and not _same_calibration(old, new):
+                self.reset(f"the calibration of {new.calibration.name} changed")
+        known = self._calibration or (None,) * len(poses)
+        self._calibration = tuple(new or old for old, new in zip(known, poses, strict=True))
+
+    def _encode(
+        self, stamp_ns: int, poses: tuple[CameraPose | None, ...], batch: CameraBatch
+    ) -> PastFrame:
+        camera = camera_vector(
+            batch.intrinsics[:, 0],
+            batch.image_from_sensor[:, 0],
+            batch.ego_from_camera[:, 0],
+            batch.augmentation,
+        )
+        with self._autocast():
+            features = self._student.encode(batch.images[:, 0], camera)
+        return PastFrame(
+            stamp_ns, features, poses, batch.intrinsics[:, 0], batch.image_from_sensor[:, 0]
+        )
+
+    def _lift(self, stamp_ns: int, current: PastFrame) -> tuple[Tensor, int]:
+        """Cells (1, S*C, Y, X) of the current and the past frames, and how many were there."""
+        newest = self._pool(current, current)
+        past = self._history.pick(stamp_ns)
+        cells = [self._pool(current, frame) if frame else newest for frame in past]
+        return torch.cat([newest, *cells], dim=1), sum(frame is not None for frame in past)
+
+    def _pool(self, now: PastFrame, then: PastFrame) -> Tensor:
+        ego_from_camera, use = (x.to(self.device) for x in motion(now.poses, then.poses))
+        augmentation = torch.eye(4, device=self.device)[None]
+        table = self._student.pooling_table(
+            then.intrinsics, then.image_from_sensor, ego_from_camera, augmentation, use
+        )
+        return pool(then.features, table)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = getattr(torch, self.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
+        _LOG.info("device auto: %s", name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"no device {name!r}: use cpu, cuda:0 or auto") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} was asked for, but there is no CUDA: use cpu or auto")
+    return device
+
+
+def _same_calibration(a: CameraPose, b: CameraPose) -> bool:
+    if a.calibration is b.calibration:
+        return True
+    one, two = a.calibration, b.calibration
+    return (
+        (one.width_px, one.height_px) == (two.width_px, two.height_px)
+        and np.array_equal(one.intrinsics_px, two.intrinsics_px)
+        and np.array_equal(one.ego_from_camera.matrix, two.ego_from_camera.matrix)
+    )
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    timings[stage] = (time.perf_counter() - start) * 1e3
