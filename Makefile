@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything runs in a virtual environment that `make setup` makes; no ROS distribution is needed.
+
+VENV := .venv
+# Python 3.10 to 3.12; choose with `make setup PYTHON=python3.12`. Looked for when first needed.
+PYTHON = $(shell for name in python3.11 python3.12 python3.10 python3; do \
+	$$name -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$name && break; done)
+
+# The wheels' ROS 2 and a sourced ROS distribution must not meet in one process.
+unexport PYTHONPATH PYTHONHOME _ROS_WHEELS_BOOTSTRAP_COMPLETE
+ifdef AMENT_PREFIX_PATH
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH RMW_IMPLEMENTATION
+endif
+
+# Shared memory large enough for six images at once, and no traffic beyond this machine.
+export FASTDDS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds.xml
+export FASTRTPS_DEFAULT_PROFILES_FILE := $(FASTDDS_DEFAULT_PROFILES_FILE)
+export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+
+.PHONY: help setup demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:  ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.interfaces  ## Make the virtual environment (the others do it themselves).
+
+demo: setup  ## Replay the demo bag through the real node and score it; writes out/demo.
+	$(VENV)/bin/labeldistill demo
+
+test: setup  ## Run the tests.
+	$(VENV)/bin/pytest
+
+lint: setup  ## Check style (ruff) and types (mypy).
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+bench: setup  ## Measure pooling and streaming.
+	$(VENV)/bin/labeldistill bench
+
+clean:  ## Remove the virtual environment and everything generated.
+	rm -rf $(VENV) build dist install log out *.egg-info .mypy_cache .pytest_cache .ruff_cache \
+		.hypothesis
+
+# A stamp is removed before its step and set after it. Without it, the step starts from nothing, so
+# that a call which was cut off leaves no half-made environment behind.
+ifeq ($(wildcard $(VENV)/.packages),)
+$(shell rm -f $(VENV)/.interfaces)
+endif
+
+$(VENV)/.packages: setup.py setup.cfg requirements/constraints.txt requirements/ros.txt
+	@if [ ! -e $@ ]; then \
+		[ -n "$(PYTHON)" ] || { echo "No Python 3.10, 3.11 or 3.12 found: install one, or" \
+			"name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+		echo "Making $(VENV) with $$($(PYTHON) --version)"; \
+		rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); fi
+	@rm -f $@
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt \
+		-r requirements/ros.txt -e '.[all]'
+	@touch $@
+
+$(VENV)/.interfaces: scripts/build_interfaces.py requirements/ros.txt \
+		$(shell find interfaces -type f) | $(VENV)/.packages
+	@rm -f $@
+	$(VENV)/bin/python scripts/build_interfaces.py
+	@touch $@

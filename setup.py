@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One ROS package, two Python packages: `labeldistill_core` (no ROS) and `labeldistill_ros`."""
+
+import os
+
+from setuptools import find_packages, setup
+
+NAME = "labeldistill_ros"
+SHARE = os.path.join("share", NAME)
+
+# What goes to the ROS share folder as it is, subfolders included.
+SHARED_FOLDERS = ("launch", "config", "rosbags")
+
+NUSCENES = ["nuscenes-devkit>=1.2", "matplotlib"]
+BAGS = ["rosbags>=0.10", "mcap>=1.2"]
+TRAIN = ["lightning>=2.5", "tensorboard"]
+DEV = ["hypothesis", "mypy", "pytest>=8", "ruff", "types-PyYAML"]
+
+
+def shared_files() -> list[tuple[str, list[str]]]:
+    """Every file of the shared folders, beside the folder that it is installed to."""
+    return [
+        (os.path.join(SHARE, folder), [os.path.join(folder, name) for name in sorted(names)])
+        for top in SHARED_FOLDERS
+        for folder, _, names in os.walk(top)
+        if names and "__pycache__" not in folder
+    ]
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Camera-only 3D object detection for ROS 2, trained by label distillation.",
+    long_description="See README.md.",
+    license="Apache-2.0",
+    maintainer="LabelDistill for ROS 2",
+    maintainer_email="labeldistill@users.noreply.github.com",
+    packages=find_packages(include=["labeldistill_core*", "labeldistill_ros*"]),
+    package_data={"labeldistill_core": ["py.typed"], "labeldistill_ros": ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (SHARE, ["package.xml"]),
+        *shared_files(),
+    ],
+    python_requires=">=3.10,<3.13",
+    install_requires=[
+        "numpy>=1.22,<2",
+        "pillow",
+        "PyYAML",
+        "safetensors",
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "tyro",
+    ],
+    extras_require={
+        "nuscenes": NUSCENES,
+        "bags": BAGS,
+        "train": TRAIN,
+        "dev": DEV,
+        "all": NUSCENES + BAGS + TRAIN + DEV,
+    },
+    entry_points={
+        "console_scripts": [
+            "labeldistill = labeldistill_core.cli:main",
+            "detector_node = labeldistill_ros.detector_node:main",
+        ],
+    },
+    zip_safe=False,
+)
