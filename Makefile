@@ -15,7 +15,6 @@ endif
 
 # Shared memory large enough for six images at once, and no traffic beyond this machine.
 export FASTDDS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds.xml
-export FASTRTPS_DEFAULT_PROFILES_FILE := $(FASTDDS_DEFAULT_PROFILES_FILE)
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
 .PHONY: help setup demo test lint bench clean

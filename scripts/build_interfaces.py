@@ -2,8 +2,8 @@
 """Build the message packages of `interfaces/` into the running virtual environment.
 
 The ROS 2 wheels carry the rosidl generators, but neither `vision_msgs` nor `tf2_msgs`. This script
-configures, compiles and installs both with CMake, so that they import like the wheels' own messages.
-It is run by `make setup`; a machine with a ROS distribution never needs it.
+configures, compiles and installs both with CMake, so that they import like the wheels' own
+messages. It is run by `make setup`; a machine with a ROS distribution never needs it.
 """
 
 from __future__ import annotations
