@@ -44,12 +44,14 @@ setup(
     ],
     python_requires=">=3.10,<3.13",
     install_requires=[
+        "cattrs>=23.2",
         "numpy>=1.22,<2",
         "pillow",
         "PyYAML",
         "safetensors",
         "torch>=2.6",
         "torchvision>=0.21",
+        "typing_extensions>=4.4",
         "tyro",
     ],
     extras_require={

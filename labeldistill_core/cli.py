@@ -36,9 +36,24 @@ class Group:
     """Name to command."""
 
 
+def _convert_checkpoint() -> Callable[..., Any]:
+    from labeldistill_core.official.commands import convert_checkpoint
+
+    return convert_checkpoint
+
+
+def _parity() -> Callable[..., Any]:
+    from labeldistill_core.official.commands import parity
+
+    return parity
+
+
 COMMANDS = Group(
     "Camera-only 3D object detection for ROS 2.",
-    {},
+    {
+        "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),
+        "parity": Command("compare with recordings of the published code", _parity),
+    },
 )
 
 

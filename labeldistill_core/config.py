@@ -79,6 +79,8 @@ class ImageEncoderConfig:
     """Channels that each of the four maps contributes to the result."""
     stride: Literal[8, 16] = 16
     """Image pixels per feature cell."""
+    frozen_stem: bool = False
+    """Whether the backbone's first convolution and its norm stay as pretrained."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,8 @@ class StudentConfig:
     def __post_init__(self) -> None:
         """Check what concerns more than one part."""
         _require(
-            list(self.history_s) == sorted(set(self.history_s)) and min(self.history_s, default=1) > 0,
+            list(self.history_s) == sorted(set(self.history_s))
+            and min(self.history_s, default=1) > 0,
             f"history_s {self.history_s} must be positive and ascending",
         )
         _require(

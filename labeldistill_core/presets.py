@@ -26,7 +26,7 @@ def r50_256x704_4key() -> StudentConfig:
     """ResNet-50, 256x704, four past frames: the published main result."""
     return StudentConfig(
         image=ImageConfig(height=256, width=704),
-        image_encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=50)),
+        image_encoder=ImageEncoderConfig(ResNetConfig(depth=50), frozen_stem=True),
         bev_encoder=BevEncoderConfig(),
         history_s=FOUR_KEY,
     )
@@ -42,7 +42,7 @@ def r101_512x1408_2key() -> StudentConfig:
     return replace(
         r50_256x704_2key(),
         image=ImageConfig(height=512, width=1408),
-        image_encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=101)),
+        image_encoder=ImageEncoderConfig(ResNetConfig(depth=101), frozen_stem=True),
     )
 
 
@@ -54,7 +54,7 @@ def convnext_b() -> StudentConfig:
     return replace(
         r50_256x704_2key(),
         image=ImageConfig(height=896, width=1600),
-        image_encoder=ImageEncoderConfig(backbone=ConvNeXtConfig(variant="base")),
+        image_encoder=ImageEncoderConfig(ConvNeXtConfig(variant="base")),
     )
 
 
@@ -93,5 +93,3 @@ PRESETS: dict[str, Callable[[], StudentConfig]] = {
     "demo": demo,
 }
 """Preset name to its function."""
-
-

@@ -64,7 +64,9 @@ def motion(
         which cameras are in both, (1, N) bool.
     """
     pairs = list(zip(now, then, strict=True))
-    matrices = [np.eye(4) if n is None or t is None else ego_now_from_camera(n, t) for n, t in pairs]
+    matrices = [
+        np.eye(4) if n is None or t is None else ego_now_from_camera(n, t) for n, t in pairs
+    ]
     both = torch.tensor([[n is not None and t is not None for n, t in pairs]])
     return _float(matrices), both
 

@@ -7,6 +7,8 @@ Source: BEVDepth (Li et al., AAAI 2023), section 3.2.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -48,16 +50,19 @@ def points_in_image(
 
 
 def depth_map(
-    points: NDArray[np.float32], transform: ImageTransform
+    points: NDArray[np.float32],
+    transform: ImageTransform,
+    collisions: Literal["nearest", "last"] = "nearest",
 ) -> NDArray[np.float32]:
     """Depths of the transformed image's pixels.
 
     Args:
         points: (P, 3) u, v, depth in the image as taken.
         transform: what was done to the image.
+        collisions: which of several points in a pixel counts; the published code takes the last.
 
     Returns:
-        (H, W) metres; zero where there is no point, the nearest where several fall in a pixel.
+        (H, W) metres; zero where there is no point.
     """
     left, top, right, bottom = transform.crop
     width, height = right - left, bottom - top
@@ -66,7 +71,8 @@ def depth_map(
     column, row = pixels.astype(np.int16).T.astype(np.int64)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     order = np.flatnonzero(inside)
-    order = order[np.argsort(-points[order, 2], kind="stable")]  # the nearest is written last
+    if collisions == "nearest":
+        order = order[np.argsort(-points[order, 2], kind="stable")]  # the nearest is written last
     out = np.zeros((height, width), dtype=np.float32)
     out[row[order], column[order]] = points[order, 2]
     return out

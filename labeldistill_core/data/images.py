@@ -76,9 +76,7 @@ class ImageTransform:
             mirror = np.diag([-1.0, 1.0])
             linear, shift = mirror @ linear, mirror @ shift + [size[0], 0.0]
         angle = math.radians(self.rotate_deg)
-        turn = np.array(
-            [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
-        )
+        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         matrix = np.eye(4)
         matrix[:2, :2] = turn @ linear
         matrix[:2, 3] = turn @ (shift - size / 2) + size / 2

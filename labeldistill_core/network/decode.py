@@ -67,7 +67,13 @@ def candidate_boxes(task: TaskMaps, grid: BevGrid, config: DecodeConfig) -> list
     y = (cells // columns + code[..., 1]) * grid.cell_m + grid.y_m[0]
     yaw = torch.atan2(code[..., 6], code[..., 7])
     values = torch.cat(
-        [torch.stack([x, y], -1), code[..., 2:3], code[..., 3:6].exp(), yaw[..., None], code[..., 8:]],
+        [
+            torch.stack([x, y], -1),
+            code[..., 2:3],
+            code[..., 3:6].exp(),
+            yaw[..., None],
+            code[..., 8:],
+        ],
         dim=-1,
     )
     limit_xy, limit_z = config.center_limit_m
@@ -76,9 +82,7 @@ def candidate_boxes(task: TaskMaps, grid: BevGrid, config: DecodeConfig) -> list
         & (values[..., :2].abs() <= limit_xy).all(-1)
         & (values[..., 2].abs() <= limit_z)
     )
-    return [
-        Boxes3D(EGO_FRAME, values[b], labels[b], scores[b])[valid[b]] for b in range(batch)
-    ]
+    return [Boxes3D(EGO_FRAME, values[b], labels[b], scores[b])[valid[b]] for b in range(batch)]
 
 
 def circle_nms(centers: Tensor, radius_m2: float, limit: int) -> Tensor:

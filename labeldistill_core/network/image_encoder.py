@@ -26,8 +26,7 @@ class ConvNeXt(nn.Module):
         self.features = getattr(torchvision.models, f"convnext_{config.variant}")().features
         # even entries downsample (the first is the stem), odd ones are the four stages
         self.channels = tuple(
-            layer.out_channels
-            for layer in (self.features[i][-1 if i else 0] for i in (0, 2, 4, 6))
+            layer.out_channels for layer in (self.features[i][-1 if i else 0] for i in (0, 2, 4, 6))
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -53,11 +52,13 @@ class ImageEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(image.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(image.std).view(3, 1, 1), persistent=False)
         backbone = config.backbone
-        self.backbone: ResNet | ConvNeXt = (
-            ConvNeXt(backbone)
-            if isinstance(backbone, ConvNeXtConfig)
-            else ResNet(backbone.depth, backbone.base_channels)
-        )
+        self.backbone: ResNet | ConvNeXt
+        if isinstance(backbone, ConvNeXtConfig):
+            self.backbone = ConvNeXt(backbone)
+        else:
+            self.backbone = ResNet(backbone.depth, backbone.base_channels)
+            if config.frozen_stem:
+                self.backbone.freeze_stem()
         self.neck = PyramidNeck(
             self.backbone.channels,
             config.neck_channels,

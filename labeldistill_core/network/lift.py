@@ -21,9 +21,7 @@ from labeldistill_core.config import BevGrid, DepthBins
 from labeldistill_core.network.depth_net import FrameFeatures
 
 
-def frustum(
-    image_size: tuple[int, int], feature_size: tuple[int, int], bins: DepthBins
-) -> Tensor:
+def frustum(image_size: tuple[int, int], feature_size: tuple[int, int], bins: DepthBins) -> Tensor:
     """Points of the rays through the feature cells, in the network's image.
 
     Args:
@@ -73,6 +71,19 @@ def ray_points(
     return (bev[..., :3, :3] @ points[..., None])[..., 0] + bev[..., :3, 3]
 
 
+def grid_cells(points: Tensor, grid: BevGrid) -> Tensor:
+    """(..., 3) points in the ego frame to (..., 3) whole numbers: column, row and 0 for height.
+
+    Numbers outside the grid stand for points outside.
+    """
+    low = points.new_tensor([grid.x_m[0], grid.y_m[0], grid.z_m[0]])
+    size = points.new_tensor([grid.cell_m, grid.cell_m, grid.z_m[1] - grid.z_m[0]])
+    # the lower edge is computed as centre minus half a cell, so that a point on an edge rounds
+    # the way the published code rounds it
+    scaled = (points - ((low + size / 2) - size / 2)) / size
+    return scaled.trunc() if grid.index_rounding == "truncate" else scaled.floor()
+
+
 @dataclass(frozen=True, eq=False)
 class PoolingTable:
     """Which feature cell and depth bin fall in which grid cell, sorted by grid cell."""
@@ -101,12 +112,7 @@ class PoolingTable:
             A table on the device of `points`.
         """
         batch, cameras, bins, height, width, _ = points.shape
-        low = points.new_tensor([grid.x_m[0], grid.y_m[0], grid.z_m[0]])
-        size = points.new_tensor([grid.cell_m, grid.cell_m, grid.z_m[1] - grid.z_m[0]])
-        # the lower edge is computed as centre minus half a cell, so that a point on an edge
-        # rounds the way the published code rounds it
-        scaled = (points - ((low + size / 2) - size / 2)) / size
-        cells = scaled.trunc() if grid.index_rounding == "truncate" else scaled.floor()
+        cells = grid_cells(points, grid)
         limit = cells.new_tensor([grid.columns, grid.rows, 1])
         inside = ((cells >= 0) & (cells < limit)).all(dim=-1)
         if use is not None:

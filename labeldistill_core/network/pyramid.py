@@ -35,9 +35,7 @@ class PyramidNeck(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i) to (B, sum of out_channels, H, W)."""
-        return torch.cat(
-            [level(x) for level, x in zip(self.levels, maps, strict=True)], dim=1
-        )
+        return torch.cat([level(x) for level, x in zip(self.levels, maps, strict=True)], dim=1)
 
 
 def _resample(in_channels: int, out_channels: int, scale: float) -> nn.Module:

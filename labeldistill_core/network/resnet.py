@@ -10,6 +10,7 @@ Source: He et al., CVPR 2016; the stride of a bottleneck sits on its 3x3 convolu
 from __future__ import annotations
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 
 def conv_norm(
@@ -97,6 +98,7 @@ class ResNet(nn.Module):
         self.conv1, self.bn1 = conv_norm(in_channels, base_channels, 7, 2)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if pool else nn.Identity()
+        self._frozen_stem = False
         self.channels: tuple[int, ...] = ()
         """Channels of each stage's output."""
         width, channels = base_channels, base_channels
@@ -110,6 +112,19 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def freeze_stem(self) -> None:
+        """Keep the first convolution and its norm as they are."""
+        self._frozen_stem = True
+        self.conv1.requires_grad_(False)
+        self.bn1.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for a frozen stem."""
+        super().train(mode)
+        if self._frozen_stem:
+            self.bn1.eval()
+        return self
 
     def stem(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, base, H/2, W/2)."""

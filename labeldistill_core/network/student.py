@@ -89,9 +89,7 @@ class Student(nn.Module):
             images: (B, N, 3, H, W) grey levels.
             camera: (B*N, 27), see `camera_vector`.
         """
-        features: FrameFeatures = self.depth_net(
-            self.image_encoder(images.flatten(0, 1)), camera
-        )
+        features: FrameFeatures = self.depth_net(self.image_encoder(images.flatten(0, 1)), camera)
         return features
 
     def pooling_table(
@@ -103,9 +101,7 @@ class Student(nn.Module):
         use: Tensor | None = None,
     ) -> PoolingTable:
         """Where one frame's rays fall; arguments as in `ray_points` and `PoolingTable.build`."""
-        points = ray_points(
-            self.rays, intrinsics, image_from_sensor, ego_from_camera, augmentation
-        )
+        points = ray_points(self.rays, intrinsics, image_from_sensor, ego_from_camera, augmentation)
         return PoolingTable.build(points, self.config.grid, use)
 
     def detect(self, bev: Tensor) -> StudentOutput:

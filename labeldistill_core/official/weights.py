@@ -53,7 +53,12 @@ STUDENT_RENAMES: tuple[tuple[str, str], ...] = (
 """Regular expressions at the start of an official name, applied in order."""
 
 _GEOMETRY = re.compile(r"backbone\.(voxel_size|voxel_coord|voxel_num|frustum)$")
-_TRAINING_ONLY = ("distill_encoder_lidar.", "distill_encoder_label.", "centerpoint.", "label_encoder.")
+_TRAINING_ONLY = (
+    "distill_encoder_lidar.",
+    "distill_encoder_label.",
+    "centerpoint.",
+    "label_encoder.",
+)
 
 
 def rename_student(official: dict[str, Tensor]) -> dict[str, Tensor]:

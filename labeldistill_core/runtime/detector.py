@@ -93,9 +93,7 @@ class Detector:
         self._calibration: tuple[CameraPose | None, ...] = ()
 
     @classmethod
-    def load(
-        cls, path: Path, *, device: str = "cpu", precision: Precision = "float32"
-    ) -> Detector:
+    def load(cls, path: Path, *, device: str = "cpu", precision: Precision = "float32") -> Detector:
         """From a file that `save_student` wrote.
 
         Raises:
@@ -150,9 +148,7 @@ class Detector:
         with _timed(timings, "decode"):
             boxes = decode(maps, self.config.grid, self.config.decode)[0].to("cpu")
         self._history.push(current)
-        return Detections(
-            frames.stamp_ns, boxes, mean_ego_pose(frames), history_valid, timings
-        )
+        return Detections(frames.stamp_ns, boxes, mean_ego_pose(frames), history_valid, timings)
 
     def _check_continuity(self, stamp_ns: int, poses: tuple[CameraPose | None, ...]) -> None:
         newest = self._history.newest_ns

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Comparison with the published code, stage by stage, and its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RELATIVE = 1e-4
+"""Of a feature's own value."""
+OF_SPREAD = 1e-4
+"""Of a stage's standard deviation, for values near zero."""
+BOUNDARY_SHARE = 2e-4
+"""Share of whole numbers that may differ because a point lies on a cell's edge."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How far one stage is from the recording."""
+
+    stage: str
+    """Group and name."""
+    max_abs: float | None
+    """Largest absolute error; None when the stage is not built."""
+    max_rel: float | None
+    """Largest absolute error over the recording's largest magnitude."""
+    passed: bool | None
+    """Within tolerance; None when the stage is not built."""
+    note: str = ""
+    """What is special."""
+
+    def line(self) -> str:
+        """One line of text."""
+        if self.passed is None:
+            return f"missing  {self.stage:<58} {self.note}"
+        verdict = "ok     " if self.passed else "FAILED "
+        errors = f"abs {self.max_abs:.2e}  rel {self.max_rel:.2e}"
+        return f"{verdict}  {self.stage:<58} {errors}  {self.note}".rstrip()
+
+
+def missing(stage: str) -> StageResult:
+    """A stage that this project does not have yet."""
+    return StageResult(stage, None, None, None, "not built yet")
+
+
+def features(
+    stage: str, ours: ArrayLike, theirs: ArrayLike, of_spread: float = OF_SPREAD
+) -> StageResult:
+    """Floating point values: relative tolerance plus a share of the spread."""
+    ours, theirs = _same_shape(stage, ours, theirs)
+    error = np.abs(ours - theirs)
+    spread = float(theirs.std()) if theirs.size else 0.0
+    allowed = RELATIVE * np.abs(theirs) + of_spread * spread + 1e-7
+    passed = bool(np.isfinite(ours).all() and (error <= allowed).all())
+    return _result(stage, error, theirs, passed)
+
+
+def absolute(stage: str, ours: ArrayLike, theirs: ArrayLike, tolerance: float) -> StageResult:
+    """Values with one absolute tolerance."""
+    ours, theirs = _same_shape(stage, ours, theirs)
+    error = np.abs(ours - theirs)
+    return _result(stage, error, theirs, bool((error <= tolerance).all()))
+
+
+def integers(stage: str, ours: ArrayLike, theirs: ArrayLike) -> StageResult:
+    """Whole numbers: equal but for a handful of points on an edge."""
+    ours, theirs = _same_shape(stage, ours, theirs)
+    error = np.abs(ours - theirs)
+    different = int((error > 0).sum())
+    passed = different <= BOUNDARY_SHARE * error.size
+    return _result(stage, error, theirs, passed, f"{different} of {error.size} differ")
+
+
+def _same_shape(
+    stage: str, ours: ArrayLike, theirs: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    one, two = (np.asarray(x, dtype=np.float64) for x in (ours, theirs))
+    if one.shape != two.shape:
+        # reported as a failure of the stage: nothing can be compared
+        return np.full(two.shape or (1,), np.nan), two.reshape(two.shape or (1,))
+    return one, two
+
+
+def _result(
+    stage: str,
+    error: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    passed: bool,
+    note: str = "",
+) -> StageResult:
+    worst = float(error.max()) if error.size else 0.0
+    scale = float(np.abs(theirs).max()) if theirs.size else 0.0
+    if np.isnan(worst):
+        return StageResult(stage, worst, worst, False, note or "another shape, or not finite")
+    return StageResult(stage, worst, worst / scale if scale else worst, passed, note)
+
+
+def write_json(path: Path, results: Iterable[StageResult]) -> None:
+    """One object a stage, and the verdict."""
+    rows: list[dict[str, Any]] = [asdict(r) for r in results]
+    verdict = all(r["passed"] is not False for r in rows)
+    path.write_text(json.dumps({"passed": verdict, "stages": rows}, indent=1))
+
+
+def run(folder: Path) -> Iterator[StageResult]:
+    """Compare everything that a golden folder holds.
+
+    Raises:
+        DataError: the folder is not of that form.
+        CheckpointError: its weights do not fit the network that its configuration describes.
+    """
+    from labeldistill_core.official import preprocessing_stages, student_stages, training_stages
+    from labeldistill_core.official.golden import GoldenFolder
+
+    golden = GoldenFolder(folder)
+    for module in (preprocessing_stages, student_stages, training_stages):
+        yield from module.compare(golden)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parity of training: targets, losses, and the student in training mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.network.losses import depth_loss, detection_loss
+from labeldistill_core.network.targets import TaskTargets, build_targets
+from labeldistill_core.official.golden import GoldenFolder, recorded_boxes
+from labeldistill_core.official.parity import StageResult, features, integers, missing
+from labeldistill_core.official.student_stages import OFFICIAL_MAPS, build_student, recorded_maps
+
+_MISSING = (
+    "training/label_raster",
+    "training/adaptors",
+    "training/lidar_feature_loss",
+    "training/label_feature_loss",
+    "training/response_loss",
+    "training/gradients",
+    "label_encoder",
+    "teacher/voxels",
+    "teacher/sparse_encoder",
+    "teacher/second",
+    "teacher/head",
+    "teacher/boxes",
+)
+_TRAINING_SPREAD = 1e-3
+"""Batch statistics over a dozen values magnify rounding: a run in float64 is as far from the
+recording as one in float32."""
+
+
+def compare(golden: GoldenFolder) -> Iterator[StageResult]:
+    """All stages of training."""
+    targets, step = golden.arrays("targets"), golden.arrays("train_step")
+    yield from _targets(golden, targets)
+    yield from _losses(golden, targets, step)
+    yield from _student_in_training(golden, step)
+    for stage in _MISSING:
+        yield missing(stage)
+
+
+def _cases(golden: GoldenFolder, arrays: Mapping[str, Any]) -> dict[str, list[Boxes3D]]:
+    samples = golden.boxes()
+    edge = recorded_boxes(arrays["edge/gt_boxes"], arrays["edge/gt_labels"])
+    zeroed = recorded_boxes(arrays["edge/gt_boxes"], arrays["edge/gt_labels"])
+    zeroed.values.nan_to_num_(0.0)
+    none = edge[torch.zeros(0, dtype=torch.int64)]
+    return {
+        "dataset": samples,
+        "edge_nan": [edge, samples[1]],
+        "edge_zeroed_nan": [zeroed, samples[1]],
+        "edge_and_empty": [zeroed, none],
+        "all_empty": [none, none],
+    }
+
+
+def _targets(golden: GoldenFolder, arrays: Mapping[str, Any]) -> Iterator[StageResult]:
+    config = golden.config
+    for case, boxes in _cases(golden, arrays).items():
+        if f"{case}/heatmap/task0" not in arrays:
+            continue
+        for task, ours in enumerate(build_targets(boxes, config.grid, config.head)):
+            stage = f"training/targets/{case}/task{task}_"
+            yield features(stage + "heatmap", ours.heatmap, arrays[f"{case}/heatmap/task{task}"])
+            for sample in range(len(boxes)):
+                valid = arrays[f"{case}/mask/task{task}"][sample] > 0
+                theirs = np.concatenate(
+                    [
+                        arrays[f"{case}/ind/task{task}"][sample][valid][:, None],
+                        arrays[f"{case}/anno_box/task{task}"][sample][valid],
+                    ],
+                    axis=1,
+                )
+                rows = _object_rows(ours, sample)
+                yield integers(f"{stage}cells_{sample}", rows[:, 0], _ordered(theirs)[:, 0])
+                yield features(f"{stage}codes_{sample}", rows[:, 1:], _ordered(theirs)[:, 1:])
+
+
+def _object_rows(targets: TaskTargets, sample: int) -> np.ndarray[Any, Any]:
+    valid = targets.valid[sample]
+    cell, code = targets.cell[sample][valid], targets.code[sample][valid]
+    return _ordered(torch.cat([cell[:, None].to(code.dtype), code], dim=1).numpy())
+
+
+def _ordered(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # objects are a set; an unknown velocity is compared as zero and in the loss
+    rows = np.nan_to_num(rows)
+    return rows[np.lexsort(rows.round(3).T[::-1])]
+
+
+def _losses(
+    golden: GoldenFolder, arrays: Mapping[str, Any], step: Mapping[str, Any]
+) -> Iterator[StageResult]:
+    config = golden.config
+    maps = recorded_maps(step, "teachers_eval/preds", len(config.head.tasks))
+    for case, boxes in _cases(golden, arrays).items():
+        losses = detection_loss(maps, build_targets(boxes, config.grid, config.head))
+        total = torch.stack([task.heatmap + task.box for task in losses]).sum()
+        if case == "dataset":
+            name, recorded = "training/losses/", "teachers_eval/loss/"
+            heatmap = torch.stack([task.heatmap for task in losses])
+            box = torch.stack([task.box for task in losses])
+            yield features(name + "heatmap", heatmap, step[recorded + "per_task_heatmap"])
+            yield features(name + "box", box, step[recorded + "per_task_bbox"])
+            yield _scalar(name + "detection", total, step[recorded + "detection"])
+            continue
+        theirs = arrays[f"{case}/loss/detection"]
+        if np.isnan(theirs):
+            # the published loss is NaN for an unknown velocity; ours leaves the velocity out
+            note = "published loss is NaN, ours finite"
+            passed = bool(total.isfinite())
+            yield StageResult(f"training/losses/{case}", 0.0, 0.0, passed, note)
+        else:
+            yield _scalar(f"training/losses/{case}", total, theirs)
+    depth = torch.from_numpy(step["teachers_eval/depth_pred"])
+    bins = torch.from_numpy(golden.dataset["depth_onehot_bins"].astype(np.int64)).flatten(0, 1)
+    yield _scalar(
+        "training/losses/depth", depth_loss(depth, bins), step["teachers_eval/loss/depth_x3"]
+    )
+
+
+def _scalar(stage: str, ours: Tensor, theirs: Any) -> StageResult:
+    return features(stage, ours.reshape(1), np.asarray(theirs).reshape(1))
+
+
+@torch.no_grad()
+def _student_in_training(golden: GoldenFolder, step: Mapping[str, Any]) -> Iterator[StageResult]:
+    student = build_student(golden).train()
+    student.depth_net.pyramid.dropout.p = 0.0  # as in the recording; otherwise random
+    output, frame = student(golden.batch())
+    name, recorded = "training/student/", "teachers_eval/"
+    yield features(name + "depth", frame.depth, step[recorded + "depth_pred"], _TRAINING_SPREAD)
+    cells: Sequence[Tensor] = output.taps[0].chunk(golden.config.frames, dim=1)
+    yield features(name + "bev_frame0", cells[0], step[recorded + "bev/frame0"], _TRAINING_SPREAD)
+    yield features(name + "bev_frame2", cells[2], step[recorded + "bev/frame2"], _TRAINING_SPREAD)
+    for task, maps in enumerate(output.maps):
+        for theirs, ours in OFFICIAL_MAPS.items():
+            array = step[f"{recorded}preds/task{task}/{theirs}"]
+            stage = f"{name}task{task}_{ours}"
+            yield features(stage, getattr(maps, ours), array, _TRAINING_SPREAD)
