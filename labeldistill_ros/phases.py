@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When each camera exposes within a cycle, learned from the stamps alone.
+
+Cameras on one vehicle run at a common rate, but seldom at a common instant: a spinning LiDAR
+triggers them one after the other, so the six images of one cycle are spread over half a period.
+Images belong together when their stamps agree *after* each camera's offset is taken off.
+
+Which cut of the endless sequence is "one cycle" is not in the stamps. The tightest one is taken:
+the cut lies in the largest pause.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+_HISTORY = 16
+"""Stamps kept for each camera; at 12 Hz a changed phase is adopted within a second."""
+_MIN_ANCHORS = 4
+"""Frames of the anchor from which a period is believed."""
+_MAX_OFFSET_NS = 500_000_000
+"""Cameras that expose further apart than this do not see the same scene."""
+
+
+class PhaseTracker:
+    """Offset of every camera within the cycle, nanoseconds, relative to the preferred anchor."""
+
+    def __init__(
+        self,
+        cameras: Sequence[str],
+        anchor: str,
+        tolerance_ns: int,
+        given_ns: Mapping[str, int] | None = None,
+    ) -> None:
+        """Start without knowledge but for the given offsets, which are never changed.
+
+        Args:
+            cameras: all names.
+            anchor: the camera whose offset is zero.
+            tolerance_ns: stamps that agree within it count as the same phase.
+            given_ns: offsets that the user knows.
+        """
+        self._cameras = tuple(cameras)
+        self._anchor = anchor
+        self._tolerance_ns = tolerance_ns
+        self._given_ns = {anchor: 0, **given_ns} if given_ns else {}
+        self.relearned = 0
+        """How often an offset moved by more than the tolerance."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was learned."""
+        self.offsets_ns: dict[str, int] = dict(self._given_ns)
+        """Known offsets."""
+        self.clear_history()
+
+    def clear_history(self) -> None:
+        """Drop the stamps but keep the offsets, as after a bag loop."""
+        self._stamps: dict[str, deque[int]] = {c: deque(maxlen=_HISTORY) for c in self._cameras}
+        self._since_update = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether every camera has an offset."""
+        return len(self.offsets_ns) == len(self._cameras)
+
+    def observe(self, camera: str, stamp_ns: int) -> None:
+        """Remember a stamp."""
+        stamps = self._stamps[camera]
+        if stamps and stamp_ns < stamps[-1]:  # out of order; the median does not need it
+            return
+        stamps.append(stamp_ns)
+
+    def learn_first_cycle(self, silence_ns: int) -> bool:
+        """Take the offsets from one cycle that clear pauses set off from the others.
+
+        Args:
+            silence_ns: for how long nothing has come since the newest stamp.
+
+        Returns:
+            Whether all offsets are known now.
+        """
+        events = sorted((s, c) for c, stamps in self._stamps.items() for s in stamps)
+        n = len(self._cameras)
+        for start in range(len(events) - n, -1, -1):
+            cycle = events[start : start + n]
+            extent = cycle[-1][0] - cycle[0][0]
+            if len({camera for _, camera in cycle}) < n or extent > _MAX_OFFSET_NS:
+                continue
+            before = cycle[0][0] - events[start - 1][0] if start else None
+            after = events[start + n][0] - cycle[-1][0] if start + n < len(events) else silence_ns
+            pause = after if before is None else min(before, after)
+            inner = max((b[0] - a[0] for a, b in zip(cycle, cycle[1:], strict=False)), default=0)
+            if pause > 2 * inner:
+                offsets = {camera: stamp for stamp, camera in cycle}
+                zero = offsets[self._anchor] - self._given_ns.get(self._anchor, 0)
+                self._adopt({camera: stamp - zero for camera, stamp in offsets.items()})
+                return True
+        return False
+
+    def update(self, anchor: str) -> None:
+        """Follow the phases; call once for each frame of the anchor.
+
+        Works at every quarter of the history, needs a period, and leaves cameras alone whose
+        stamps keep no phase (another rate).
+        """
+        self._since_update += 1
+        if self._since_update < _HISTORY // 4:
+            return
+        self._since_update = 0
+        anchors = list(self._stamps[anchor])
+        if len(anchors) < _MIN_ANCHORS:
+            return
+        period = int(median(b - a for a, b in zip(anchors, anchors[1:], strict=False)))
+        if period <= 0:
+            return
+        phases = {anchor: 0}
+        base = self.offsets_ns.get(anchor, 0)
+        for camera in self._cameras:
+            stamps = [s for s in self._stamps[camera] if s > anchors[0] - period]
+            if camera != anchor and len(stamps) >= 2 and stamps[0] < anchors[-1] + period:
+                present = self.offsets_ns.get(camera)
+                expected = None if present is None else present - base
+                phase = self._phase(stamps, anchors, period, expected)
+                if phase is not None:
+                    phases[camera] = phase
+        self._adopt(self._unwrapped(phases, anchor, period))
+
+    def _phase(
+        self, stamps: list[int], anchors: list[int], period: int, expected: int | None
+    ) -> int | None:
+        """Densest difference to the nearest anchor, modulo the period; None if there is none."""
+        differences = []
+        for stamp in stamps:
+            i = bisect_left(anchors, stamp)
+            nearest = min(anchors[max(0, i - 1) : i + 1], key=lambda a: abs(stamp - a))
+            differences.append((stamp - nearest) % period)
+
+        def around(center: int) -> list[int]:
+            wrapped = [(d - center + period // 2) % period - period // 2 for d in differences]
+            return [w for w in wrapped if abs(w) <= self._tolerance_ns]
+
+        best = max(differences, key=lambda d: len(around(d)))
+        votes = around(best)
+        if expected is not None and len(around(expected)) * 4 >= len(votes) * 3:
+            best, votes = expected, around(expected)
+        # A camera of half the anchor's rate or double it gives half of the votes; one of an
+        # unrelated rate gives fewer, and then the nearest image in time is the best there is.
+        if len(votes) * 2 < len(differences):
+            return None
+        return (best + int(median(votes))) % period
+
+    def _unwrapped(self, phases: dict[str, int], anchor: str, period: int) -> dict[str, int]:
+        """Phases modulo the period to offsets: near the present ones, or the tightest cut."""
+        ordered = sorted(phases.items(), key=lambda item: item[1])
+        gaps = [
+            (ordered[i][1] - ordered[i - 1][1]) % period if i else ordered[0][1] + period
+            for i in range(len(ordered))
+        ]
+        gaps[0] -= ordered[-1][1]
+        cut = ordered[max(range(len(gaps)), key=gaps.__getitem__)][1]
+        base = self.offsets_ns.get(anchor, 0)
+        tight = {c: (p - cut) % period for c, p in phases.items()}
+        tight = {c: base + t - tight[anchor] for c, t in tight.items()}
+        near = {}
+        for camera, phase in phases.items():
+            now = self.offsets_ns.get(camera, tight[camera])
+            near[camera] = now + (base + phase - now + period // 2) % period - period // 2
+        # Free-running cameras drift through the cycle; keep the pairing until it is clearly loose.
+        return tight if _spread(near) > _spread(tight) + period // 4 else near
+
+    def _adopt(self, offsets: dict[str, int]) -> None:
+        for camera, offset in offsets.items():
+            if camera in self._given_ns or abs(offset) > _MAX_OFFSET_NS:
+                continue
+            old = self.offsets_ns.get(camera)
+            self.relearned += old is not None and abs(offset - old) > self._tolerance_ns
+            self.offsets_ns[camera] = offset
+
+
+def _spread(offsets: Mapping[str, int]) -> int:
+    return max(offsets.values()) - min(offsets.values())
