@@ -113,9 +113,12 @@ class DeformConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(I, C, H, W) to the same shape."""
-        # the operator takes one dtype and does not follow autocast
-        offset, weight = self.offset(x).to(x.dtype), self.weight.to(x.dtype)
-        return deform_conv2d(x, offset, weight, padding=1)
+        # the operator does not follow autocast, and has no bfloat16 kernel on the CPU
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = deform_conv2d(
+                x.float(), self.offset(x.float()), self.weight.float(), padding=1
+            )
+        return out
 
 
 class DepthNet(nn.Module):

@@ -21,36 +21,40 @@ from labeldistill_core.config import BevGrid, DepthBins
 from labeldistill_core.network.depth_net import FrameFeatures
 
 
-def frustum(image_size: tuple[int, int], feature_size: tuple[int, int], bins: DepthBins) -> Tensor:
-    """Points of the rays through the feature cells, in the network's image.
+def feature_pixels(image_size: tuple[int, int], feature_size: tuple[int, int]) -> Tensor:
+    """Where the rays of the feature cells pass through the network's image.
 
     Args:
         image_size: height and width of the network's image, pixels.
         feature_size: rows and columns of the features.
-        bins: depths; a bin stands at its left edge.
 
     Returns:
-        (D, H, W, 3): u, v in pixels, spread evenly from the first to the last pixel, and depth in
-        metres.
+        (H, W, 2): u, v in pixels, spread evenly from the first to the last pixel.
     """
-    depth = bins.start_m + bins.step_m * torch.arange(bins.count)
     v = torch.linspace(0, image_size[0] - 1, feature_size[0])
     u = torch.linspace(0, image_size[1] - 1, feature_size[1])
-    d, v, u = torch.meshgrid(depth, v, u, indexing="ij")
-    return torch.stack([u, v, d], dim=-1)
+    v, u = torch.meshgrid(v, u, indexing="ij")
+    return torch.stack([u, v], dim=-1)
+
+
+def bin_depths(bins: DepthBins) -> Tensor:
+    """(D,) metres: a bin stands at its left edge."""
+    return bins.start_m + bins.step_m * torch.arange(bins.count)
 
 
 def ray_points(
-    frustum: Tensor,
+    pixels: Tensor,
+    depths: Tensor,
     intrinsics: Tensor,
     image_from_sensor: Tensor,
     ego_from_camera: Tensor,
     augmentation: Tensor,
 ) -> Tensor:
-    """Where the frustum's points lie in the ego frame.
+    """Where the points of all rays lie in the ego frame.
 
     Args:
-        frustum: (D, H, W, 3), see `frustum`.
+        pixels: (H, W, 2), see `feature_pixels`.
+        depths: (D,), see `bin_depths`.
         intrinsics: (B, N, 3, 3) K in pixels of the image as taken.
         image_from_sensor: (B, N, 4, 4) pixels as taken to pixels of the network's image.
         ego_from_camera: (B, N, 4, 4) camera at its time to today's ego frame.
@@ -59,16 +63,18 @@ def ray_points(
     Returns:
         (B, N, D, H, W, 3) metres, float32.
     """
-    view = (*image_from_sensor.shape[:2], 1, 1, 1)
-    homogeneous = torch.cat([frustum, torch.ones_like(frustum[..., :1])], dim=-1)
-    undo = torch.linalg.inv(image_from_sensor).view(*view, 4, 4)
-    pixels = (undo @ homogeneous[..., None])[..., 0]
-    rays = torch.cat([pixels[..., :2] * pixels[..., 2:3], pixels[..., 2:3]], dim=-1)
-    rotation = ego_from_camera[..., :3, :3] @ torch.linalg.inv(intrinsics)
-    points = (rotation.view(*view, 3, 3) @ rays[..., None])[..., 0]
-    points = points + ego_from_camera[..., :3, 3].view(*view, 3)
-    bev = augmentation.view(-1, 1, 1, 1, 1, 4, 4)
-    return (bev[..., :3, :3] @ points[..., None])[..., 0] + bev[..., :3, 3]
+    # the image transform leaves depth alone, so a point is a direction times its depth: matrices
+    # meet H*W directions and not D*H*W points
+    undo = torch.linalg.inv(image_from_sensor)
+    sensor_from_image = torch.eye(3, device=undo.device).repeat(*undo.shape[:2], 1, 1)
+    sensor_from_image[..., :2, :2] = undo[..., :2, :2]
+    sensor_from_image[..., :2, 2] = undo[..., :2, 3]
+    ego = augmentation[:, None] @ ego_from_camera
+    matrix = ego[..., :3, :3] @ torch.linalg.inv(intrinsics) @ sensor_from_image
+    homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
+    directions = torch.einsum("bnij,hwj->bnhwi", matrix, homogeneous)
+    origins = ego[..., :3, 3]
+    return directions[:, :, None] * depths.view(-1, 1, 1, 1) + origins[:, :, None, None, None]
 
 
 def grid_cells(points: Tensor, grid: BevGrid) -> Tensor:

@@ -18,7 +18,13 @@ from labeldistill_core.network.bev_encoder import BevEncoder
 from labeldistill_core.network.center_head import CenterHead, TaskMaps
 from labeldistill_core.network.depth_net import DepthNet, FrameFeatures, camera_vector
 from labeldistill_core.network.image_encoder import ImageEncoder
-from labeldistill_core.network.lift import PoolingTable, frustum, pool, ray_points
+from labeldistill_core.network.lift import (
+    PoolingTable,
+    bin_depths,
+    feature_pixels,
+    pool,
+    ray_points,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +70,8 @@ class StudentOutput:
 class Student(nn.Module):
     """Camera-only detector in the bird's-eye view."""
 
-    rays: Tensor
+    pixels: Tensor
+    depths: Tensor
 
     def __init__(self, config: StudentConfig) -> None:
         """Random weights; `checkpoints.load_student` reads trained ones."""
@@ -79,8 +86,9 @@ class Student(nn.Module):
         )
         self.head = CenterHead(config.head, self.bev_encoder.channels)
         size = (config.image.height, config.image.width)
-        rays = frustum(size, config.feature_size, config.depth_bins)
-        self.register_buffer("rays", rays, persistent=False)
+        pixels = feature_pixels(size, config.feature_size)
+        self.register_buffer("pixels", pixels, persistent=False)
+        self.register_buffer("depths", bin_depths(config.depth_bins), persistent=False)
 
     def encode(self, images: Tensor, camera: Tensor) -> FrameFeatures:
         """Image network on one frame.
@@ -92,6 +100,23 @@ class Student(nn.Module):
         features: FrameFeatures = self.depth_net(self.image_encoder(images.flatten(0, 1)), camera)
         return features
 
+    def ray_points(
+        self,
+        intrinsics: Tensor,
+        image_from_sensor: Tensor,
+        ego_from_camera: Tensor,
+        augmentation: Tensor,
+    ) -> Tensor:
+        """(B, N, D, H, W, 3) points of one frame's rays; see `lift.ray_points`."""
+        return ray_points(
+            self.pixels,
+            self.depths,
+            intrinsics,
+            image_from_sensor,
+            ego_from_camera,
+            augmentation,
+        )
+
     def pooling_table(
         self,
         intrinsics: Tensor,
@@ -101,7 +126,7 @@ class Student(nn.Module):
         use: Tensor | None = None,
     ) -> PoolingTable:
         """Where one frame's rays fall; arguments as in `ray_points` and `PoolingTable.build`."""
-        points = ray_points(self.rays, intrinsics, image_from_sensor, ego_from_camera, augmentation)
+        points = self.ray_points(intrinsics, image_from_sensor, ego_from_camera, augmentation)
         return PoolingTable.build(points, self.config.grid, use)
 
     def detect(self, bev: Tensor) -> StudentOutput:

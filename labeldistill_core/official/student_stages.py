@@ -16,7 +16,7 @@ from labeldistill_core.checkpoints import load_weights
 from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.decode import candidate_boxes, decode
 from labeldistill_core.network.depth_net import camera_vector
-from labeldistill_core.network.lift import grid_cells, pool, ray_points
+from labeldistill_core.network.lift import grid_cells, pool
 from labeldistill_core.network.student import Student
 from labeldistill_core.official.golden import GoldenFolder
 from labeldistill_core.official.parity import StageResult, absolute, features, integers, missing
@@ -73,8 +73,7 @@ def compare(golden: GoldenFolder) -> Iterator[StageResult]:
         for hook in hooks:
             hook.remove()
         points.append(
-            ray_points(
-                student.rays,
+            student.ray_points(
                 batch.intrinsics[:, frame],
                 batch.image_from_sensor[:, frame],
                 batch.ego_from_camera[:, frame],
