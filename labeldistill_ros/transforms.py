@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transform tree of /tf and /tf_static, with interpolation. No ROS in here.
+
+What `tf2_ros` does for C++, small enough to be read and with errors that say what is missing.
+Names are those of ROS frames; a lookup gives `target_from_source` at a stamp.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+
+from labeldistill_core.errors import LabelDistillError
+from labeldistill_core.frames import Transform
+
+_NS = 1_000_000_000
+
+Wxyz = tuple[float, float, float, float]
+Xyz = tuple[float, float, float]
+
+
+class TransformError(LabelDistillError):
+    """A transform is not there (yet)."""
+
+    def __init__(self, message: str, *, may_come: bool) -> None:
+        """`may_come`: waiting can help, since the stamp is newer than what has arrived."""
+        super().__init__(message)
+        self.may_come = may_come
+
+
+@dataclass
+class _Edge:
+    """A frame in its parent, over time."""
+
+    parent: str
+    static: bool
+    stamps_ns: list[int] = field(default_factory=list)
+    poses: list[tuple[Wxyz, Xyz]] = field(default_factory=list)
+
+
+class TransformBuffer:
+    """Remembers the poses of the last seconds; not thread-safe, the owner holds a lock."""
+
+    def __init__(self, keep_s: float = 10.0, jump_s: float = 0.5) -> None:
+        """Start empty.
+
+        Args:
+            keep_s: history of a moving frame.
+            jump_s: a pose that is older than the newest by more than this says that time was set
+                back, and what is newer than it is dropped.
+        """
+        self._keep_ns = round(keep_s * _NS)
+        self._jump_ns = round(jump_s * _NS)
+        self._edges: dict[str, _Edge] = {}
+
+    def add(
+        self,
+        parent: str,
+        child: str,
+        stamp_ns: int,
+        wxyz: Wxyz,
+        translation: Xyz,
+        *,
+        static: bool = False,
+    ) -> bool:
+        """Take one transform (`parent_from_child`, metres).
+
+        Returns:
+            Whether time was set back.
+        """
+        edge = self._edges.get(child)
+        if edge is None or edge.parent != parent or edge.static != static:
+            edge = self._edges[child] = _Edge(parent, static)
+        pose = (wxyz, translation)
+        if static:
+            edge.stamps_ns, edge.poses = [stamp_ns], [pose]
+            return False
+        stamps, poses = edge.stamps_ns, edge.poses
+        jumped = bool(stamps) and stamp_ns < stamps[-1] - self._jump_ns
+        i = bisect_left(stamps, stamp_ns)
+        if jumped:
+            del stamps[i:], poses[i:]
+        if i < len(stamps) and stamps[i] == stamp_ns:
+            poses[i] = pose
+        else:
+            stamps.insert(i, stamp_ns)
+            poses.insert(i, pose)
+        old = bisect_left(stamps, stamps[-1] - self._keep_ns)
+        if old > 64:  # in blocks, so that a deletion is cheap on average
+            del stamps[:old], poses[:old]
+        return jumped
+
+    def frames(self) -> tuple[str, ...]:
+        """All names, sorted."""
+        return tuple(sorted({*self._edges, *(edge.parent for edge in self._edges.values())}))
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
+        """`target_from_source` at a time.
+
+        Raises:
+            TransformError: a frame is unknown, the two are not connected, or the stamp lies
+                outside of what is remembered.
+        """
+        source_path, target_path = self._to_root(source), self._to_root(target)
+        common = next((frame for frame in source_path if frame in target_path), None)
+        if common is None:
+            raise TransformError(self._why_unconnected(target, source), may_come=False)
+        common_from_source = self._chain(source, common, stamp_ns)
+        if common == target:
+            return common_from_source
+        return self._chain(target, common, stamp_ns).inverse @ common_from_source
+
+    def latest_ns(self, target: str, source: str) -> int | None:
+        """Newest stamp at which a lookup can work; None when only static transforms are between.
+
+        Raises:
+            TransformError: the frames are not connected.
+        """
+        source_path, target_path = self._to_root(source), self._to_root(target)
+        common = next((frame for frame in source_path if frame in target_path), None)
+        if common is None:
+            raise TransformError(self._why_unconnected(target, source), may_come=False)
+        between = [
+            *source_path[: source_path.index(common)],
+            *target_path[: target_path.index(common)],
+        ]
+        return min(
+            (self._edges[f].stamps_ns[-1] for f in between if not self._edges[f].static),
+            default=None,
+        )
+
+    def _to_root(self, frame: str) -> list[str]:
+        path = [frame]
+        while (edge := self._edges.get(path[-1])) is not None:
+            if edge.parent in path:
+                raise TransformError(
+                    f"the transforms form a loop: {' -> '.join([*path, edge.parent])}",
+                    may_come=False,
+                )
+            path.append(edge.parent)
+        return path
+
+    def _why_unconnected(self, target: str, source: str) -> str:
+        known = self.frames()
+        absent = [name for name in (target, source) if name not in known]
+        if absent:
+            names = " and ".join(repr(name) for name in absent)
+            have = ", ".join(known) if known else "none"
+            return f"no transform names the frame {names} (known frames: {have})"
+        return (
+            f"frames {target!r} and {source!r} are in different trees: nothing publishes a "
+            f"transform between {self._to_root(target)[-1]!r} and {self._to_root(source)[-1]!r}"
+        )
+
+    def _chain(self, frame: str, ancestor: str, stamp_ns: int) -> Transform:
+        """`ancestor_from_frame`."""
+        result = Transform.identity(frame, frame)
+        while frame != ancestor:
+            edge = self._edges[frame]
+            result = self._at(frame, edge, stamp_ns) @ result
+            frame = edge.parent
+        return result
+
+    def _at(self, child: str, edge: _Edge, stamp_ns: int) -> Transform:
+        def pose(i: int) -> Transform:
+            return Transform.from_quaternion(edge.parent, child, *edge.poses[i])
+
+        stamps = edge.stamps_ns
+        if edge.static:
+            return pose(0)
+        i = bisect_right(stamps, stamp_ns) - 1
+        if i >= 0 and stamps[i] == stamp_ns:
+            return pose(i)
+        if 0 <= i < len(stamps) - 1:
+            fraction = (stamp_ns - stamps[i]) / (stamps[i + 1] - stamps[i])
+            return pose(i).interpolate(pose(i + 1), fraction)
+        newer = i >= 0
+        distance_s = (stamp_ns - stamps[-1] if newer else stamps[0] - stamp_ns) / _NS
+        raise TransformError(
+            f"{edge.parent!r} from {child!r} at {stamp_ns / _NS:.3f} s: the stamp is "
+            f"{distance_s:.3f} s {'newer' if newer else 'older'} than the "
+            f"{'newest' if newer else 'oldest'} of {len(stamps)} transforms that were received",
+            may_come=newer,
+        )
