@@ -137,7 +137,9 @@ class DepthNet(nn.Module):
         self.depth_gate = CameraGate(mid)
         self.blocks = nn.Sequential(*(BasicBlock(mid, mid) for _ in range(3)))
         self.pyramid = PyramidPooling(mid, config.dropout)
-        self.deform = DeformConv(mid, config.deform_groups)
+        self.deform = (
+            DeformConv(mid, config.deform_groups) if config.deform_groups else nn.Identity()
+        )
         self.depth_out = nn.Conv2d(mid, depth_bins, 1)
 
     def forward(self, x: Tensor, camera: Tensor) -> FrameFeatures:

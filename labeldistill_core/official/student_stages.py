@@ -126,7 +126,7 @@ def _watch(student: Student, seen: dict[str, Tensor]) -> list[Any]:
         "depth_gate": net.depth_gate,
         "blocks": net.blocks,
         "pyramid": net.pyramid,
-        "offset": net.deform.offset,
+        "offset": net.deform.get_submodule("offset"),
         "deform": net.deform,
         "depth_out": net.depth_out,
         "context_out": net.context_out,
