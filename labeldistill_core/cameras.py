@@ -9,6 +9,7 @@ or "odom") does not move with the vehicle.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class CameraCalibration:
             raise ValueError(f"{self.name}: ego_from_camera must end in {EGO_FRAME!r}")
         object.__setattr__(self, "intrinsics_px", k)
 
-    def project(self, points: NDArray[np.floating]) -> Array:
+    def project(self, points: NDArray[np.floating[Any]]) -> Array:
         """Points (..., 3) in the optical frame, metres, to (..., 3): u, v in pixels and depth.
 
         Pixels of points with depth <= 0 have no meaning.

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Literal
 
 import cattrs
+from cattrs.v import format_exception
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.classes import TASKS
@@ -114,7 +115,8 @@ class DepthNetConfig:
     mid_channels: int = 512
     """Width of the convolutions; a multiple of `deform_groups`."""
     context_channels: int = 150
-    """Channels that are lifted to the bird's-eye view; three groups when features are partitioned."""
+    """Channels that are lifted to the bird's-eye view; in three groups when features are
+    partitioned."""
     dropout: float = 0.5
     """Of the pyramid pooling, in training."""
     deform_groups: int = 4
@@ -295,13 +297,32 @@ class StudentConfig:
         Raises:
             ConfigError: naming each key that is unknown, missing or of the wrong type.
         """
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(f"the configuration must be a mapping, not {type(mapping).__name__}")
         try:
             return _converter().structure(mapping, cls)
         except cattrs.ClassValidationError as error:
-            causes = "; ".join(cattrs.transform_error(error, path="config"))
+            causes = "; ".join(cattrs.transform_error(error, "config", _describe))
             raise ConfigError(f"the configuration does not fit: {causes}") from error
 
 
 @cache
 def _converter() -> cattrs.Converter:
-    return cattrs.Converter(forbid_extra_keys=True)
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for kind in (bool, int, float, str):
+        converter.register_structure_hook(kind, _scalar)
+    return converter
+
+
+def _scalar(value: Any, kind: type) -> Any:
+    # calling the type would make 128.7 to 128 and "false" to True
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{value!r} is no {kind.__name__}")
+    return kind(value)
+
+
+def _describe(error: BaseException, kind: type | None) -> str:
+    text = format_exception(error, kind)
+    # our own checks are unknown to cattrs, and so is its check of choices
+    return str(error) if text.startswith("unknown error") else text

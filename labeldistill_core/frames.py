@@ -87,6 +87,8 @@ class Transform:
             raise ValueError(f"{name}: values must be finite")
         if np.abs(rotation @ rotation.T - np.eye(3)).max() > _UNIT_TOLERANCE:
             raise ValueError(f"{name}: the rotation matrix is not orthonormal")
+        if np.linalg.det(rotation) < 0:
+            raise ValueError(f"{name}: the matrix mirrors, it is no rotation")
         object.__setattr__(self, "rotation", rotation)
         object.__setattr__(self, "translation", translation)
 
@@ -108,8 +110,13 @@ class Transform:
 
         The rotation is the quaternion that maximizes the summed squared dot product (Markley et
         al. 2007), which does not depend on the signs of the quaternions.
+
+        Raises:
+            ValueError: the frames differ.
         """
         first = transforms[0]
+        for other in transforms[1:]:
+            first._require_same_frames(other)
         q = np.stack([quaternion_from_matrix(t.rotation) for t in transforms])
         mean: Array = np.linalg.eigh(q.T @ q)[1][:, -1]
         translation = np.mean([t.translation for t in transforms], axis=0)
@@ -161,7 +168,11 @@ class Transform:
         """Between this transform (fraction 0) and another of the same frames (fraction 1).
 
         Translation is linear, rotation spherical-linear along the shorter arc.
+
+        Raises:
+            ValueError: the frames differ.
         """
+        self._require_same_frames(other)
         q0, q1 = self.quaternion, other.quaternion
         dot = float(q0 @ q1)
         q1, dot = (-q1, -dot) if dot < 0 else (q1, dot)
@@ -174,3 +185,10 @@ class Transform:
         return Transform.from_quaternion(
             self.target, self.source, q / np.linalg.norm(q), translation
         )
+
+    def _require_same_frames(self, other: Transform) -> None:
+        if (self.target, self.source) != (other.target, other.source):
+            raise ValueError(
+                f"{self.target}_from_{self.source} and {other.target}_from_{other.source} join "
+                "different frames"
+            )

@@ -7,7 +7,7 @@ Source: BEVDepth (Li et al., AAAI 2023), section 3.2.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ _BORDER_PX = 1
 
 
 def points_in_image(
-    points: NDArray[np.floating],
+    points: NDArray[np.floating[Any]],
     camera_from_lidar: Transform,
     calibration: CameraCalibration,
 ) -> NDArray[np.float32]:
@@ -46,7 +46,8 @@ def points_in_image(
         & (v > _BORDER_PX)
         & (v < calibration.height_px - _BORDER_PX)
     )
-    return uvd[inside].astype(np.float32)
+    seen: NDArray[np.float32] = uvd[inside].astype(np.float32)
+    return seen
 
 
 def depth_map(

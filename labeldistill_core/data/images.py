@@ -62,7 +62,9 @@ class ImageTransform:
         """
         (source_w, source_h), (target_w, target_h) = source_wh, target_wh
         resize = max(target_h / source_h, target_w / source_w)
-        width, height = int(source_w * resize), int(source_h * resize)
+        # rounding in the quotient may put the side that fits exactly just under its target
+        width = max(int(source_w * resize), target_w)
+        height = max(int(source_h * resize), target_h)
         left, top = max(0, width - target_w) // 2, height - target_h
         return cls(resize, (width, height), (left, top, left + target_w, top + target_h))
 

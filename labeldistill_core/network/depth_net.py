@@ -68,8 +68,8 @@ class CameraGate(nn.Module):
         self.expand = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, camera: Tensor) -> Tensor:
-        """x (I, C, H, W), camera (I, 27), to (I, C, H, W)."""
-        gate = self.expand(self.reduce(self.mlp(camera)[..., None, None]).relu())
+        """Features x (I, C, H, W) and camera vectors (I, 27) to (I, C, H, W)."""
+        gate: Tensor = self.expand(self.reduce(self.mlp(camera)[..., None, None]).relu())
         return x * gate.sigmoid()
 
 

@@ -89,5 +89,6 @@ def depth_loss(depth: Tensor, bins: Tensor) -> Tensor:
     labelled = bins >= 0
     predicted = depth.permute(0, 2, 3, 1)[labelled].float()  # (F, D)
     target = torch.zeros_like(predicted).scatter_(1, bins[labelled][:, None], 1.0)
-    loss = binary_cross_entropy(predicted, target, reduction="sum")
+    with torch.autocast(depth.device.type, enabled=False):  # which forbids this loss
+        loss = binary_cross_entropy(predicted, target, reduction="sum")
     return DEPTH_WEIGHT * loss / max(1, len(predicted))

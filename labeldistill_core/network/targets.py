@@ -78,7 +78,7 @@ def _task_objects(
         & (boxes.labels < last)
         & (whole >= 0).all(-1)
         & (whole < limit).all(-1)
-        & (values[:, 3:5] > 0).all(-1)
+        & (values[:, 3:6] > 0).all(-1)
     )
     values, center, whole = values[keep], center[keep], whole[keep]
     yaw = values[:, 6:7]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -54,12 +55,15 @@ class GoldenFolder:
         """The arrays of `NAME.npz`.
 
         Raises:
-            DataError: the file is missing.
+            DataError: the file is missing or damaged.
         """
         path = self.folder / f"{name}.npz"
         if not path.is_file():
             raise DataError(f"{self.folder} lacks {path.name}")
-        archive: Mapping[str, NDArray[Any]] = np.load(path, allow_pickle=False)
+        try:
+            archive: Mapping[str, NDArray[Any]] = np.load(path, allow_pickle=False)
+        except (zipfile.BadZipFile, ValueError, OSError) as error:
+            raise DataError(f"{path} is truncated or no archive of arrays: {error}") from error
         return archive
 
     @cached_property
@@ -189,7 +193,8 @@ def synthetic_image(frame: int, camera: int, width: int, height: int) -> NDArray
     red = (u * (3 + camera) + 2 * v + 40 * frame) // 8 % 256
     green = ((u // 64 + v // 48) % 2) * 120 + (u + v + 10 * frame) // 16 % 100
     blue = ((u - 800) ** 2 + (v - 450) ** 2) // (500 + 100 * camera) % 256
-    return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+    image: NDArray[np.uint8] = np.stack([red, green, blue], axis=-1).astype(np.uint8)
+    return image
 
 
 def _pose(target: str, source: str, record: Mapping[str, Any]) -> Transform:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from labeldistill_core.errors import DataError
+
 RELATIVE = 1e-4
 """Of a feature's own value."""
 OF_SPREAD = 1e-4
@@ -53,7 +55,7 @@ def features(
     stage: str, ours: ArrayLike, theirs: ArrayLike, of_spread: float = OF_SPREAD
 ) -> StageResult:
     """Floating point values: relative tolerance plus a share of the spread."""
-    ours, theirs = _same_shape(stage, ours, theirs)
+    ours, theirs = _same_shape(ours, theirs)
     error = np.abs(ours - theirs)
     spread = float(theirs.std()) if theirs.size else 0.0
     allowed = RELATIVE * np.abs(theirs) + of_spread * spread + 1e-7
@@ -63,14 +65,14 @@ def features(
 
 def absolute(stage: str, ours: ArrayLike, theirs: ArrayLike, tolerance: float) -> StageResult:
     """Values with one absolute tolerance."""
-    ours, theirs = _same_shape(stage, ours, theirs)
+    ours, theirs = _same_shape(ours, theirs)
     error = np.abs(ours - theirs)
     return _result(stage, error, theirs, bool((error <= tolerance).all()))
 
 
 def integers(stage: str, ours: ArrayLike, theirs: ArrayLike) -> StageResult:
     """Whole numbers: equal but for a handful of points on an edge."""
-    ours, theirs = _same_shape(stage, ours, theirs)
+    ours, theirs = _same_shape(ours, theirs)
     error = np.abs(ours - theirs)
     different = int((error > 0).sum())
     passed = different <= BOUNDARY_SHARE * error.size
@@ -78,12 +80,12 @@ def integers(stage: str, ours: ArrayLike, theirs: ArrayLike) -> StageResult:
 
 
 def _same_shape(
-    stage: str, ours: ArrayLike, theirs: ArrayLike
+    ours: ArrayLike, theirs: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     one, two = (np.asarray(x, dtype=np.float64) for x in (ours, theirs))
     if one.shape != two.shape:
-        # reported as a failure of the stage: nothing can be compared
-        return np.full(two.shape or (1,), np.nan), two.reshape(two.shape or (1,))
+        # not a number fails every stage, also one that was recorded as empty
+        return np.array([np.nan]), np.zeros(1)
     return one, two
 
 
@@ -97,7 +99,7 @@ def _result(
     worst = float(error.max()) if error.size else 0.0
     scale = float(np.abs(theirs).max()) if theirs.size else 0.0
     if np.isnan(worst):
-        return StageResult(stage, worst, worst, False, note or "another shape, or not finite")
+        return StageResult(stage, worst, worst, False, "another shape, or not finite")
     return StageResult(stage, worst, worst / scale if scale else worst, passed, note)
 
 
@@ -119,5 +121,8 @@ def run(folder: Path) -> Iterator[StageResult]:
     from labeldistill_core.official.golden import GoldenFolder
 
     golden = GoldenFolder(folder)
-    for module in (preprocessing_stages, student_stages, training_stages):
-        yield from module.compare(golden)
+    try:
+        for module in (preprocessing_stages, student_stages, training_stages):
+            yield from module.compare(golden)
+    except KeyError as error:
+        raise DataError(f"{folder} lacks an array: {error}") from error

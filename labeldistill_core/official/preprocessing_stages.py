@@ -137,7 +137,7 @@ def _inner(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.flo
     """Without the points at the border, of which rounding decides whether they are seen."""
     margin = 1 + _DEPTH_POINT_PX
     low, high = np.array([margin, margin]), np.array(size) - margin
-    return points[((points[:, :2] > low) & (points[:, :2] < high)).all(axis=1)]
+    return np.asarray(points[((points[:, :2] > low) & (points[:, :2] < high)).all(axis=1)])
 
 
 def _recorded_cases(golden: GoldenFolder) -> Iterator[StageResult]:

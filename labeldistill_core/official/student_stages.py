@@ -230,4 +230,5 @@ def _box_rows(
 
 
 def _sorted_rows(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return rows[np.lexsort((rows[:, 1].round(2), rows[:, 0].round(2), rows[:, 10]))]
+    order = np.lexsort((rows[:, 1].round(2), rows[:, 0].round(2), rows[:, 10]))
+    return np.asarray(rows[order])

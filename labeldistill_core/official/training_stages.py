@@ -92,7 +92,7 @@ def _object_rows(targets: TaskTargets, sample: int) -> np.ndarray[Any, Any]:
 def _ordered(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     # objects are a set; an unknown velocity is compared as zero and in the loss
     rows = np.nan_to_num(rows)
-    return rows[np.lexsort(rows.round(3).T[::-1])]
+    return np.asarray(rows[np.lexsort(rows.round(3).T[::-1])])
 
 
 def _losses(
