@@ -91,7 +91,7 @@ def tiny_config() -> StudentConfig:
         depth_bins=DepthBins(2.0, 42.0, 4.0),
         depth_net=DepthNetConfig(mid_channels=8, context_channels=6, deform_groups=2),
         grid=BevGrid((-25.6, 25.6), (-25.6, 25.6), cell_m=1.6),
-        head=HeadConfig(shared_channels=8, branch_channels=4, heatmap_bias=0.0),
+        head=HeadConfig(shared_channels=8, branch_channels=8, heatmap_bias=0.0),
         decode=DecodeConfig(score_threshold=0.0, max_candidates=50, max_per_task=10),
     )
 
@@ -106,10 +106,18 @@ def make_student(config: StudentConfig, seed: int = 0) -> Student:
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
-    # raw focal lengths would saturate the gates
-    student.depth_net.camera_norm.running_var.fill_(1e3)
-    if isinstance(student.depth_net.deform, nn.Module) and config.depth_net.deform_groups:
-        nn.init.normal_(student.depth_net.deform.get_submodule("offset").weight, std=0.1)
+    net = student.depth_net
+    net.camera_norm.running_var.fill_(1e3)  # raw focal lengths would saturate the gates
+    if config.depth_net.deform_groups:
+        nn.init.normal_(net.deform.get_submodule("offset").weight, std=0.1)
+    # small networks of random weights hardly react; make depth, context and maps vary
+    with torch.no_grad():
+        net.context_out.weight.mul_(20)
+        net.depth_out.weight.mul_(20)
+        for task in student.head.tasks:
+            for branch in task.values():
+                branch[1].bias.abs_()
+                branch[-1].weight.mul_(10)
     return student.eval()
 
 
