@@ -3,12 +3,18 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import rclpy
 from rclpy.context import Context
+
+sys.path.append(str(Path(__file__).parent))  # for the modules that several tests share
+
+from rig import Vehicle  # noqa: E402
+from running import RunningNode, save_tiny  # noqa: E402
 
 # DDS derives UDP ports from the domain; above 101 they meet Linux's ephemeral ports.
 _domains = (1 + number % 101 for number in itertools.count(os.getpid()))
@@ -36,3 +42,31 @@ def ros_context(ros_domain_id: int) -> Iterator[Context]:
     rclpy.init(context=context, domain_id=ros_domain_id)
     yield context
     context.try_shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a small student with random weights."""
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def vehicle(ros_context: Context) -> Iterator[Vehicle]:
+    """A vehicle with six cameras."""
+    vehicle = Vehicle(ros_context)
+    yield vehicle
+    vehicle.close()
+
+
+@pytest.fixture
+def detector(ros_context: Context, tiny_model: Path) -> Iterator[Callable[..., RunningNode]]:
+    """Starts a detector node with the parameters that it is called with."""
+    running: list[RunningNode] = []
+
+    def start(**parameters: object) -> RunningNode:
+        running.append(RunningNode(ros_context, tiny_model, **parameters))
+        return running[-1]
+
+    yield start
+    for node in running:
+        node.close()

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Subscriptions to the cameras of a vehicle: images, and the newest `camera_info` of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from rclpy.lifecycle import Node
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from labeldistill_ros.messages import rectification_differs
+from labeldistill_ros.parameters import CameraParameters, Parameters
+
+ImageMessage: TypeAlias = "Image | CompressedImage"
+
+_QOS = QoSProfile(
+    depth=5,
+    reliability=qos_profile_sensor_data.reliability,
+    durability=qos_profile_sensor_data.durability,
+    history=qos_profile_sensor_data.history,
+)
+
+
+@dataclass(frozen=True)
+class CameraTopics:
+    """Where a camera publishes."""
+
+    image: str
+    """Image topic, with the transport's ending."""
+    info: str
+    """Topic of its `camera_info`."""
+
+    @classmethod
+    def of(cls, camera: str, common: Parameters, own: CameraParameters) -> CameraTopics:
+        """Topics from the parameters."""
+        base = f"{common.camera_prefix.rstrip('/')}/{camera.lower()}"
+        ending = "/compressed" if common.transport == "compressed" else ""
+        return cls(
+            own.image_topic or f"{base}/image_raw{ending}", own.info_topic or f"{base}/camera_info"
+        )
+
+
+class CameraSubscriptions:
+    """Subscribes to all cameras; ends with `close`."""
+
+    def __init__(
+        self,
+        node: Node,
+        topics: Mapping[str, CameraTopics],
+        transport: str,
+        rectified: bool,
+        on_image: Callable[[str, ImageMessage], None],
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: the node.
+            topics: by camera.
+            transport: `compressed` or `raw`.
+            rectified: the images are rectified.
+            on_image: called with the camera's name and each image, in the thread that spins.
+        """
+        self._node, self._topics, self._rectified = node, topics, rectified
+        self._type = CompressedImage if transport == "compressed" else Image
+        self.infos: dict[str, CameraInfo] = {}
+        """Newest `camera_info` by camera."""
+        self._ambiguous: set[str] = set()
+        override = QoSOverridingOptions.with_default_policies()
+        self._subscriptions = []
+        for camera, topic in topics.items():
+            for kind, name, callback in (
+                (self._type, topic.image, self._caller(on_image, camera)),
+                (CameraInfo, topic.info, self._caller(self._on_info, camera)),
+            ):
+                self._subscriptions.append(
+                    node.create_subscription(
+                        kind, name, callback, _QOS, qos_overriding_options=override
+                    )
+                )
+
+    @staticmethod
+    def _caller(callback: Callable[[str, object], None], camera: str) -> Callable[[object], None]:
+        def call(message: object) -> None:
+            callback(camera, message)
+
+        return call
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _on_info(self, camera: str, info: CameraInfo) -> None:
+        self.infos[camera] = info
+        if self._rectified or camera in self._ambiguous or not rectification_differs(info):
+            return
+        self._ambiguous.add(camera)
+        self._node.get_logger().warning(
+            f"{camera}: P and K of {self._topics[camera].info} differ. K is used, which is right "
+            "for raw images; if the image topic is a rectified one, set images_rectified to true"
+        )
+
+    def why_silent(self, camera: str) -> str:
+        """What is known about a camera from which no image comes."""
+        topic, wanted = self._topics[camera].image, self._type.__name__
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        if not publishers:
+            return (
+                f"{camera}: nobody publishes {topic} (sensor_msgs/msg/{wanted}, best effort); "
+                "check the topic, camera_prefix, transport and ROS_DOMAIN_ID"
+            )
+        told = []
+        for info in publishers:
+            name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            reliability = info.qos_profile.reliability.name.lower().replace("_", " ")
+            told.append(f"{name} publishes {info.topic_type}, {reliability}")
+        return (
+            f"{camera}: no image comes on {topic} (sensor_msgs/msg/{wanted}, best effort); "
+            f"{len(publishers)} publisher{'s' * (len(publishers) > 1)}: {'; '.join(told)}"
+        )
+
+    def without_info(self) -> list[str]:
+        """Cameras whose `camera_info` has not come."""
+        return [camera for camera in self._topics if camera not in self.infos]
+
+    def why_without_info(self, camera: str) -> str:
+        """What is known about a camera whose `camera_info` does not come."""
+        topic = self._topics[camera].info
+        count = self._node.count_publishers(topic)
+        return (
+            f"{camera}: images come, but no camera_info on {topic} (publishers: {count}); its "
+            f"images cannot be used; see the parameter cameras.{camera}.info_topic"
+        )

@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node `detector`: camera topics in, 3D boxes out. Wiring only.
+
+The thread that spins the node takes messages and puts sets together; one worker thread decodes,
+detects and publishes. A set that still waits when the next is there is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+from rclpy.timer import Timer
+from std_srvs.srv import SetBool, Trigger
+
+from labeldistill_core.errors import LabelDistillError
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_ros.assembly import Assembler, AssemblyOptions
+from labeldistill_ros.cameras import CameraSubscriptions, CameraTopics, ImageMessage
+from labeldistill_ros.health import Health, Limits
+from labeldistill_ros.messages import header, stamp_to_ns
+from labeldistill_ros.newest import NewestWorker
+from labeldistill_ros.outputs import Outputs
+from labeldistill_ros.parameters import CameraParameters, Parameters, ParameterStore, sync_options
+from labeldistill_ros.pipeline import Job, OnResult, Pipeline
+from labeldistill_ros.resources import DEMO_MODEL, shared_file
+from labeldistill_ros.ros_logging import RosHandler, ThrottledLog
+from labeldistill_ros.synchronizer import CameraSet, Synchronizer
+from labeldistill_ros.transform_listener import TransformListener
+
+_POLL_S = 0.02
+"""How often deadlines of incomplete sets are looked at."""
+_PATIENCE_S = 3.0
+"""After the start, silence of a camera is not spoken of for this long."""
+_STOP_S = 10.0
+"""How long a set in work may take to end."""
+
+_SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+_ERROR = TransitionCallbackReturn.ERROR
+
+LoadDetector = Callable[[Parameters], Detector]
+
+
+def load_detector(parameters: Parameters) -> Detector:
+    """The detector that the parameters name.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or does not fit.
+        ConfigError: the device is not there.
+    """
+    path = Path(parameters.model).expanduser() if parameters.model else shared_file(DEMO_MODEL)
+    return Detector.load(path, device=parameters.device, precision=parameters.precision)
+
+
+@dataclass(frozen=True, eq=False)
+class _Configured:
+    """What exists while the node is inactive or active."""
+
+    parameters: Parameters
+    cameras: dict[str, CameraParameters]
+    detector: Detector
+    outputs: Outputs
+
+
+@dataclass(frozen=True, eq=False)
+class _Active:
+    """What exists while the node is active."""
+
+    listener: TransformListener
+    subscriptions: CameraSubscriptions
+    synchronizer: Synchronizer[ImageMessage]
+    worker: NewestWorker[Job]
+    pipeline: Pipeline
+    health: Health
+    timers: tuple[Timer, ...]
+    started_s: float
+
+
+class DetectorNode(LifecycleNode):
+    """Six cameras in, `vision_msgs/Detection3DArray` out; see docs/node.md."""
+
+    def __init__(
+        self,
+        name: str = "detector",
+        *,
+        load: LoadDetector = load_detector,
+        on_result: OnResult | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Declare the parameters; `start` or lifecycle transitions do the rest.
+
+        Args:
+            name: of the node.
+            load: makes the detector when the node is configured.
+            on_result: called in the worker thread with each frame set and its detections, before
+                they are published.
+            **kwargs: of `rclpy.node.Node`.
+
+        Raises:
+            ConfigError: a parameter has an impossible value.
+        """
+        super().__init__(name, **kwargs)
+        self._load, self._on_result = load, on_result
+        self._log = ThrottledLog(self.get_logger())
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._configured: _Configured | None = None
+        self._active: _Active | None = None
+        self._revision = -1
+        self.finished = False
+        """Whether the node was shut down by a transition."""
+        self._store = ParameterStore(self)
+        self.autostart = self._store.declare(Parameters()).autostart
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(
+                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
+            ),
+            post_callback=lambda _: self._time_went_back("the clock went back"),
+        )
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        self.create_service(Trigger, "~/reset_temporal", self._on_reset_temporal)
+        self.create_service(Trigger, "~/relearn_offsets", self._on_relearn_offsets)
+
+    def start(self) -> bool:
+        """Configure and activate; false when that failed, which was logged."""
+        return self.trigger_configure() == _SUCCESS and self.trigger_activate() == _SUCCESS
+
+    def close(self) -> None:
+        """Stop working and release everything, in any state; the node can then be destroyed."""
+        self._stop()
+        self._release()
+        self._jump.unregister()
+
+    # Transitions
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and advertise."""
+        try:
+            parameters = self._store.declare(Parameters())
+            detector = self._load(parameters)
+            cameras = {
+                name: self._store.declare(CameraParameters(), f"cameras.{name}.")
+                for name in detector.config.cameras
+            }
+            sync_options(parameters.sync, cameras)
+        except (LabelDistillError, ValueError) as error:
+            self.get_logger().error(f"cannot configure: {error}")
+            return _FAILURE
+        for sentence in self._store.unknown():
+            self.get_logger().warning(sentence)
+        outputs = Outputs(self, detector.class_names)
+        self._configured = _Configured(parameters, cameras, detector, outputs)
+        self._store.locked = True
+        self.get_logger().info(
+            f"model {parameters.model or 'demo'} (sha256 {detector.checkpoint_sha256[:12]}) on "
+            f"{detector.device}, {detector.precision}"
+        )
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and start the worker."""
+        result = super().on_activate(state)
+        assert self._configured is not None
+        configured = self._configured
+        parameters, detector = configured.parameters, configured.detector
+        detector.reset("activated")
+        options = sync_options(parameters.sync, configured.cameras)
+        topics = {
+            camera: CameraTopics.of(camera, parameters, own)
+            for camera, own in configured.cameras.items()
+        }
+        limits = parameters.diagnostics
+        health = Health(
+            {camera: topic.image for camera, topic in topics.items()},
+            Limits(limits.camera_timeout, limits.max_processing_time, limits.max_delay),
+            {
+                "name": Path(parameters.model).name or "demo",
+                "sha256": detector.checkpoint_sha256,
+                "device": str(detector.device),
+                "precision": detector.precision,
+                "history": len(detector.config.history_s),
+            },
+        )
+        listener = TransformListener(self)
+        pipeline = Pipeline(
+            detector,
+            Assembler(
+                AssemblyOptions(
+                    parameters.fixed_frame,
+                    parameters.base_frame,
+                    parameters.output_frame,
+                    parameters.tf_timeout,
+                    options.min_cameras if options.policy == "mask" else len(options.cameras),
+                    parameters.images_rectified,
+                    {camera: own.frame_id for camera, own in configured.cameras.items()},
+                ),
+                listener.lookup,
+                parameters.decode_threads or min(6, os.cpu_count() or 1),
+            ),
+            configured.outputs,
+            health,
+            self._log,
+            name=self.get_name(),
+            now_ns=lambda: self.get_clock().now().nanoseconds,
+            on_result=self._on_result,
+        )
+        self._revision = -1
+        self._active = _Active(
+            listener,
+            CameraSubscriptions(
+                self, topics, parameters.transport, parameters.images_rectified, self._on_image
+            ),
+            Synchronizer(options),
+            NewestWorker(pipeline.run, "detect"),
+            pipeline,
+            health,
+            (
+                self.create_timer(_POLL_S, self._poll, clock=self._steady),
+                self.create_timer(limits.period, self._report, clock=self._steady),
+            ),
+            time.monotonic(),
+        )
+        configured.outputs.labels(parameters.score_threshold, self.get_clock().now().nanoseconds)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the worker and unsubscribe."""
+        broken = self._active.pipeline.broken if self._active else ""
+        self._stop()
+        result = super().on_deactivate(state)
+        return _ERROR if broken else result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the model."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop for good."""
+        self._stop()
+        self._release()
+        self.finished = True
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything; the node can be configured again."""
+        self._stop()
+        self._release()
+        return _SUCCESS
+
+    def _stop(self) -> None:
+        if self._active is None:
+            return
+        active, self._active = self._active, None
+        for timer in active.timers:
+            self.destroy_timer(timer)
+        active.subscriptions.close()
+        active.listener.close()
+        if not active.worker.stop(_STOP_S):
+            self.get_logger().error(f"the detector did not end within {_STOP_S:g} s")
+        active.pipeline.close()
+
+    def _release(self) -> None:
+        if self._configured is not None:
+            self._configured.outputs.close()
+        self._configured = None
+        self._store.locked = False
+
+    # Messages and timers
+
+    def _on_image(self, camera: str, message: ImageMessage) -> None:
+        active = self._active
+        if active is None:
+            return
+        now_s, stamp_ns = time.monotonic(), stamp_to_ns(message.header.stamp)
+        active.health.image(camera, now_s)
+        if stamp_ns == 0:
+            self._log.warning(
+                f"{camera}/stamp", f"{camera}: its images have no stamp; set it in the driver"
+            )
+            return
+        resets = active.synchronizer.counts["resets"]
+        sets = active.synchronizer.add(camera, stamp_ns, message, now_s)
+        if active.synchronizer.counts["resets"] != resets:
+            self._forget(active, "the stamps went back")
+        self._submit(active, sets)
+
+    def _poll(self) -> None:
+        active = self._active
+        if active is None:
+            return
+        now_s, deadline_s = time.monotonic(), active.synchronizer.next_deadline_s()
+        if deadline_s is not None and deadline_s <= now_s:
+            self._submit(active, active.synchronizer.poll(now_s))
+
+    def _submit(self, active: _Active, sets: Sequence[CameraSet[ImageMessage]]) -> None:
+        if sets and self._revision != self._store.revision:
+            self._revision = self._store.revision
+            active.pipeline.parameters = self._store.declare(Parameters())
+        for images in sets:
+            job = Job(images, dict(active.subscriptions.infos), time.monotonic())
+            if not images.usable:
+                self._log.warning(
+                    "incomplete", f"set dropped, no image of {', '.join(images.missing)}"
+                )
+                active.pipeline.end(job.report("incomplete", "missing camera"))
+            elif replaced := active.worker.submit(job):
+                active.pipeline.end(replaced.report("dropped", "a newer set came"))
+
+    def _time_went_back(self, reason: str) -> None:
+        if self._active is not None:
+            self._active.synchronizer.reset()
+            self._forget(self._active, reason)
+
+    def _forget(self, active: _Active, reason: str) -> None:
+        if waiting := active.worker.withdraw():
+            active.pipeline.end(waiting.report("dropped", "time went back"))
+        active.pipeline.reset_history(reason)
+        self.get_logger().info(f"started afresh: {reason}")
+
+    def _report(self) -> None:
+        active = self._active
+        if active is None:
+            return
+        if active.pipeline.broken:
+            self.get_logger().error(f"the detector is given up: {active.pipeline.broken}")
+            self.trigger_deactivate()
+            return
+        now_s = time.monotonic()
+        if now_s - active.started_s > _PATIENCE_S:
+            self._complain(active, now_s)
+        statuses = active.health.diagnostics(
+            self.get_name(),
+            {**active.synchronizer.counts, "anchor": active.synchronizer.anchor},
+            active.synchronizer.offsets_s,
+            now_s,
+        )
+        now = self.get_clock().now().nanoseconds
+        self._diagnostics.publish(DiagnosticArray(header=header(now, ""), status=statuses))
+
+    def _complain(self, active: _Active, now_s: float) -> None:
+        silent = active.health.silent_cameras(now_s)
+        for camera in silent:
+            self._log.warning(f"{camera}/silent", active.subscriptions.why_silent(camera))
+        for camera in active.subscriptions.without_info():
+            if camera not in silent:
+                self._log.warning(f"{camera}/info", active.subscriptions.why_without_info(camera))
+
+    # Services
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if active := self._answer(response):
+            active.pipeline.enabled = request.data
+        return response
+
+    def _on_reset_temporal(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
+        if active := self._answer(reply):
+            active.pipeline.reset_history("asked by ~/reset_temporal")
+        return reply
+
+    def _on_relearn_offsets(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
+        if active := self._answer(reply):
+            active.synchronizer.relearn_offsets()
+        return reply
+
+    def _answer(self, response: SetBool.Response | Trigger.Response) -> _Active | None:
+        response.success = self._active is not None
+        response.message = "" if response.success else "the node is not active"
+        return self._active
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node until it is told to stop; exits with 2 when it cannot start."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    code = 0
+    try:
+        node = DetectorNode()
+    except LabelDistillError as error:
+        logging.error("%s", error)
+        rclpy.try_shutdown()
+        sys.exit(2)
+    handler = RosHandler(node.get_logger())
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.autostart and not node.start():
+            code = 2
+        while code == 0 and not stop.is_set() and not node.finished:
+            executor.spin_once(timeout_sec=0.1)
+    finally:
+        node.close()
+        logging.getLogger().removeHandler(handler)
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes and calibrations as ROS messages, and back.
+
+Boxes carry the name of their frame into `header.frame_id`; nothing here moves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
+from std_msgs.msg import Header
+from vision_msgs.msg import (
+    BoundingBox3D,
+    Detection3D,
+    Detection3DArray,
+    LabelInfo,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+    VisionClass,
+)
+
+from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
+from labeldistill_core.cameras import CameraCalibration
+from labeldistill_core.errors import DataError
+from labeldistill_core.frames import Transform
+
+_NS = 1_000_000_000
+
+TABLE_DTYPE = np.dtype(
+    [(name, "<f4") for name in (*BOX_FIELDS, "score")] + [("label", "<u4")]  # 44 bytes
+)
+"""One row of `~/detections_table`."""
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    """Nanoseconds since the epoch."""
+    return int(stamp.sec) * _NS + int(stamp.nanosec)
+
+
+def stamp_from_ns(stamp_ns: int) -> Time:
+    """The message of a time in nanoseconds since the epoch."""
+    return Time(sec=stamp_ns // _NS, nanosec=stamp_ns % _NS)
+
+
+def header(stamp_ns: int, frame_id: str) -> Header:
+    """A message header."""
+    return Header(stamp=stamp_from_ns(stamp_ns), frame_id=frame_id)
+
+
+def quaternion_of_yaw(yaw_rad: float) -> Quaternion:
+    """Turn about +z."""
+    return Quaternion(w=float(np.cos(yaw_rad / 2)), z=float(np.sin(yaw_rad / 2)))
+
+
+def presentable(boxes: Boxes3D) -> Boxes3D:
+    """The boxes whose centre, size, heading and score can be published: finite, size above zero.
+
+    A velocity may be NaN.
+    """
+    finite = torch.isfinite(boxes.values[:, :7]).all(dim=1) & torch.isfinite(boxes.scores)
+    return boxes[finite & (boxes.sizes > 0).all(dim=1)]
+
+
+def detections_message(
+    boxes: Boxes3D, class_names: Sequence[str], stamp_ns: int, ids: Sequence[str] | None = None
+) -> Detection3DArray:
+    """Boxes as `Detection3DArray`, every header the same; see `presentable`.
+
+    Args:
+        boxes: in the frame whose name goes into the headers.
+        class_names: by label; they become `class_id`.
+        stamp_ns: time of the headers.
+        ids: identity of each box, where it is known.
+    """
+    head = header(stamp_ns, boxes.frame)
+    message = Detection3DArray(header=head)
+    values, labels = boxes.values.tolist(), boxes.labels.tolist()
+    for i, (row, label, score) in enumerate(
+        zip(values, labels, boxes.scores.tolist(), strict=True)
+    ):
+        x, y, z, length, width, height, yaw = row[:7]
+        pose = Pose(position=Point(x=x, y=y, z=z), orientation=quaternion_of_yaw(yaw))
+        result = ObjectHypothesisWithPose(
+            hypothesis=ObjectHypothesis(class_id=class_names[label], score=score)
+        )
+        result.pose.pose = pose
+        box = BoundingBox3D(center=pose, size=Vector3(x=length, y=width, z=height))
+        identity = ids[i] if ids else ""
+        message.detections.append(Detection3D(header=head, results=[result], bbox=box, id=identity))
+    return message
+
+
+def boxes_from_detections(message: Detection3DArray, class_names: Sequence[str]) -> Boxes3D:
+    """Boxes of a `Detection3DArray`; the velocities are NaN, the message has none.
+
+    Takes any object with the message's fields, such as what the library `rosbags` reads.
+
+    Raises:
+        DataError: a class name is unknown or a detection has no result.
+    """
+    rows, labels, scores = [], [], []
+    for detection in message.detections:
+        if not detection.results:
+            raise DataError("a detection has no result, so its class is unknown")
+        best = max(detection.results, key=lambda result: result.hypothesis.score).hypothesis
+        if best.class_id not in class_names:
+            raise DataError(f"class {best.class_id!r} is none of {', '.join(class_names)}")
+        center, size = detection.bbox.center.position, detection.bbox.size
+        q = detection.bbox.center.orientation
+        yaw = np.arctan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y * q.y + q.z * q.z))
+        box = (center.x, center.y, center.z, size.x, size.y, size.z, yaw)
+        rows.append([*box, np.nan, np.nan])
+        labels.append(class_names.index(best.class_id))
+        scores.append(best.score)
+    return Boxes3D(
+        message.header.frame_id,
+        torch.tensor(rows, dtype=torch.float64).reshape(-1, len(BOX_FIELDS)),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(scores, dtype=torch.float64),
+    )
+
+
+def table_message(boxes: Boxes3D, stamp_ns: int) -> PointCloud2:
+    """Boxes with their velocities as one point each, aligned by index with `detections_message`."""
+    rows = np.empty(len(boxes), TABLE_DTYPE)
+    values = boxes.values.numpy()
+    for column, name in enumerate(BOX_FIELDS):
+        rows[name] = values[:, column]
+    rows["score"], rows["label"] = boxes.scores.numpy(), boxes.labels.numpy()
+    fields = []
+    for name in TABLE_DTYPE.names or ():
+        kind, offset = TABLE_DTYPE.fields[name][:2]  # type: ignore[index]
+        datatype = PointField.FLOAT32 if kind.kind == "f" else PointField.UINT32
+        fields.append(PointField(name=name, offset=offset, datatype=datatype, count=1))
+    message = PointCloud2(
+        header=header(stamp_ns, boxes.frame),
+        height=1,
+        width=len(rows),
+        fields=fields,
+        point_step=TABLE_DTYPE.itemsize,
+        row_step=rows.nbytes,
+        is_dense=True,
+    )
+    message.data.frombytes(rows.tobytes())
+    return message
+
+
+def boxes_from_table(message: PointCloud2) -> Boxes3D:
+    """Boxes of a `table_message`, or of any object with its fields.
+
+    Raises:
+        DataError: the cloud has other fields.
+    """
+    names = tuple(f.name for f in message.fields)
+    if names != TABLE_DTYPE.names or message.point_step != TABLE_DTYPE.itemsize:
+        raise DataError(f"not a table of detections: its fields are {', '.join(names)}")
+    rows = np.frombuffer(bytes(message.data), TABLE_DTYPE, count=message.width)
+    values = np.stack([rows[name] for name in BOX_FIELDS], axis=1)
+    return Boxes3D(
+        message.header.frame_id,
+        torch.from_numpy(values.copy()),
+        torch.from_numpy(rows["label"].astype(np.int64)),
+        torch.from_numpy(rows["score"].copy()),
+    )
+
+
+def label_info(class_names: Sequence[str], threshold: float, stamp_ns: int) -> LabelInfo:
+    """The names behind the numbers of `~/detections_table`."""
+    classes = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(class_names)]
+    return LabelInfo(header=header(stamp_ns, ""), class_map=classes, threshold=threshold)
+
+
+def calibration_from_info(
+    name: str, info: CameraInfo, ego_from_camera: Transform, *, rectified: bool = False
+) -> CameraCalibration:
+    """Calibration of one camera.
+
+    Args:
+        name: the camera's name in the model.
+        info: its `camera_info`.
+        ego_from_camera: mounting pose, `ego` from the optical frame.
+        rectified: the images are rectified, so P and R hold rather than K and D.
+
+    Raises:
+        DataError: the camera is not calibrated, or its images are distorted.
+    """
+    if not info.width or not info.height:
+        raise DataError(
+            f"{name}: camera_info says {info.width} x {info.height} pixels; set width and height"
+        )
+    matrix, field = (info.p, "P") if rectified else (info.k, "K")
+    intrinsics = np.asarray(matrix, dtype=np.float64).reshape(3, -1)[:, :3]
+    if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
+        raise DataError(
+            f"{name}: camera_info has the focal lengths {intrinsics[0, 0]:g} and "
+            f"{intrinsics[1, 1]:g} in {field}: the camera is not calibrated; publish the "
+            "calibration in camera_info"
+        )
+    if rectified:
+        turn = np.asarray(info.r, dtype=np.float64).reshape(3, 3)  # rectified from optical
+        if not turn.any():
+            raise DataError(f"{name}: camera_info has no R, which rectified images need")
+        mounted = Transform(ego_from_camera.source, ego_from_camera.source, turn.T, np.zeros(3))
+        ego_from_camera = ego_from_camera @ mounted
+    elif np.any(np.asarray(info.d)):
+        raise DataError(
+            f"{name}: camera_info has the distortion {[round(float(d), 4) for d in info.d]}: "
+            "rectify the images (image_proc), set the image topic to the rectified one and "
+            "images_rectified to true"
+        )
+    return CameraCalibration(name, intrinsics, info.width, info.height, ego_from_camera)
+
+
+def rectification_differs(info: CameraInfo) -> bool:
+    """Whether P is set and speaks of another focal length or centre than K.
+
+    Then raw and rectified images need different matrices, and taking one for the other goes
+    unnoticed.
+    """
+    p = np.asarray(info.p, dtype=np.float64).reshape(3, 4)[:, :3]
+    k = np.asarray(info.k, dtype=np.float64).reshape(3, 3)
+    return bool(p.any() and not np.allclose(p, k, rtol=1e-3))

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker thread with one place in its queue: the newest item wins. No ROS in here."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+
+
+class NewestWorker(Generic[T]):
+    """Calls `work` with one item after the other, in a thread of its own.
+
+    While it is busy, a new item takes the place of the one that waits, so that the delay never
+    grows beyond two calls.
+    """
+
+    def __init__(self, work: Callable[[T], None], name: str) -> None:
+        """Start the thread."""
+        self._work = work
+        self._changed = threading.Condition()
+        self._waiting: T | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, item: T) -> T | None:
+        """Hand in an item.
+
+        Returns:
+            The item whose place it took.
+        """
+        with self._changed:
+            replaced, self._waiting = self._waiting, item
+            self._changed.notify()
+        return replaced
+
+    def withdraw(self) -> T | None:
+        """Take back the item that waits."""
+        with self._changed:
+            waiting, self._waiting = self._waiting, None
+        return waiting
+
+    def stop(self, timeout_s: float) -> bool:
+        """End after the item that is in work; the one that waits is dropped.
+
+        Returns:
+            Whether the thread ended in time.
+        """
+        with self._changed:
+            self._stopped, self._waiting = True, None
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._waiting is not None)
+                if self._stopped:
+                    return
+                item, self._waiting = self._waiting, None
+            assert item is not None
+            try:
+                self._work(item)
+            except Exception:  # the thread outlives whatever one item does
+                _LOG.exception("an item was dropped")

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All parameters of the node: one typed tree, from which ROS declarations and checks are made.
+
+A field's path is the parameter's name (`sync.tolerance`). Its text, range and choices stand in its
+metadata, are shown by `ros2 param describe` and head `config/detector.yaml`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from labeldistill_core.errors import ConfigError
+from labeldistill_ros.synchronizer import SyncOptions
+
+P = TypeVar("P")
+
+_OTHERS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
+"""Parameters that rclpy declares by itself."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known of one parameter beyond its type."""
+
+    text: str
+    """One or two sentences for people."""
+    bounds: tuple[float, float] | None = None
+    """Smallest and largest value."""
+    choices: tuple[str, ...] = ()
+    """Allowed strings; any when empty."""
+    live: bool = False
+    """Can change while the node is configured."""
+
+    def problem(self, value: object) -> str:
+        """Why a value cannot be taken; empty when it can."""
+        if self.choices and value not in self.choices:
+            return f"{value!r} is none of {', '.join(map(repr, self.choices))}"
+        return ""
+
+
+def _parameter(default: Any, text: str, **spec: Any) -> Any:
+    return field(default=default, metadata={"spec": Spec(text, **spec)})
+
+
+@dataclass(frozen=True)
+class SyncParameters:
+    """How images of one instant are found."""
+
+    anchor: str = _parameter(
+        "",
+        "Camera whose stamp the results carry, while it lives. Empty: CAM_FRONT, or the model's "
+        "first camera.",
+    )
+    tolerance: float = _parameter(
+        0.03,
+        "Seconds that a stamp may deviate from its camera's phase; more than the jitter, less than "
+        "half a period.",
+        bounds=(0.001, 1.0),
+    )
+    deadline: float = _parameter(
+        0.065, "Seconds to wait for missing cameras after the anchor's image.", bounds=(0.001, 2.0)
+    )
+    max_age: float = _parameter(
+        0.25,
+        "Seconds of silence after which a camera counts as dead (never less than 2.5 periods).",
+        bounds=(0.01, 60.0),
+    )
+    min_cameras: int = _parameter(
+        4, "Fewest cameras that an incomplete set needs under `mask`.", bounds=(1, 64)
+    )
+    missing_camera_policy: Literal["skip", "mask"] = _parameter(
+        "skip",
+        "Incomplete sets: `skip` drops them, `mask` detects without the missing cameras' views.",
+        choices=("skip", "mask"),
+    )
+
+
+@dataclass(frozen=True)
+class DiagnosticsParameters:
+    """When the node reports trouble on /diagnostics."""
+
+    period: float = _parameter(0.5, "Seconds between two reports.", bounds=(0.05, 60.0))
+    camera_timeout: float = _parameter(
+        0.5, "Seconds without an image after which a camera is an ERROR.", bounds=(0.01, 60.0)
+    )
+    max_processing_time: float = _parameter(
+        0.1,
+        "Seconds from the last image of a set to its boxes; a 95th percentile above is a WARN.",
+        bounds=(0.001, 60.0),
+    )
+    max_delay: float = _parameter(
+        1.0,
+        "Seconds without boxes, while images come, after which processing is an ERROR.",
+        bounds=(0.01, 600.0),
+    )
+
+
+@dataclass(frozen=True)
+class CameraParameters:
+    """Where one camera is found; declared for every camera of the model."""
+
+    image_topic: str = _parameter(
+        "",
+        "Full name of the image topic. Empty: <camera_prefix>/<camera>/image_raw, with /compressed "
+        "behind it for the compressed transport; <camera> in lower case.",
+    )
+    info_topic: str = _parameter(
+        "", "Full name of the camera_info topic. Empty: <camera_prefix>/<camera>/camera_info."
+    )
+    frame_id: str = _parameter("", "Optical frame. Empty: that of the image's header.")
+    time_offset: float = _parameter(
+        math.nan, "Seconds from the anchor's exposure to this camera's. NaN: learned from stamps."
+    )
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All but those of the single cameras."""
+
+    model: str = _parameter(
+        "", "Student checkpoint (.safetensors). Empty: the demo model that comes along."
+    )
+    device: str = _parameter("auto", "cpu, cuda:0 and so on, or auto: CUDA where there is one.")
+    precision: Literal["float32", "bfloat16", "float16"] = _parameter(
+        "float32",
+        "Of the convolutions. bfloat16 is faster on newer CPUs, float16 on GPUs.",
+        choices=("float32", "bfloat16", "float16"),
+    )
+    autostart: bool = _parameter(True, "Configure and activate at the start, unasked.")
+    camera_prefix: str = _parameter("", "Before all derived camera topics, for example /sensing.")
+    transport: Literal["compressed", "raw"] = _parameter(
+        "compressed",
+        "Image messages: compressed (JPEG, PNG) or raw.",
+        choices=("compressed", "raw"),
+    )
+    images_rectified: bool = _parameter(
+        False, "The image topics are rectified: use P and R of camera_info rather than K and D."
+    )
+    decode_threads: int = _parameter(
+        0, "Threads that decode images. 0: one for each core, at most six.", bounds=(0, 64)
+    )
+    fixed_frame: str = _parameter(
+        "map", "Frame that does not move with the vehicle; odom does as well."
+    )
+    base_frame: str = _parameter("base_link", "Frame of the vehicle: x forward, y left, z up.")
+    output_frame: str = _parameter("base_link", "Frame of the published boxes.")
+    tf_timeout: float = _parameter(
+        0.1, "Seconds to wait for a pose that is as new as the images.", bounds=(0.0, 5.0)
+    )
+    score_threshold: float = _parameter(
+        0.3,
+        "Boxes of a lower score are not published. For nuScenes scores use 0.1.",
+        bounds=(0.0, 1.0),
+        live=True,
+    )
+    max_boxes: int = _parameter(200, "At most this many, the best.", bounds=(1, 5000), live=True)
+    publish_markers: bool = _parameter(True, "Publish ~/markers for RViz.", live=True)
+    detect_without_listeners: bool = _parameter(
+        False,
+        "Detect even when nobody subscribes to the boxes, so that the history is there at once.",
+        live=True,
+    )
+    sync: SyncParameters = field(default_factory=SyncParameters)
+    diagnostics: DiagnosticsParameters = field(default_factory=DiagnosticsParameters)
+
+
+def sync_options(sync: SyncParameters, cameras: Mapping[str, CameraParameters]) -> SyncOptions:
+    """Options of the synchronizer.
+
+    Args:
+        sync: common parameters.
+        cameras: all cameras of the model, in its order.
+
+    Raises:
+        ConfigError: they contradict each other or the model.
+    """
+    names = tuple(cameras)
+    preferred = "CAM_FRONT" if "CAM_FRONT" in names else names[0]
+    if sync.anchor and sync.anchor not in names:
+        raise ConfigError(
+            f"sync.anchor is {sync.anchor!r}: use one of the model's cameras {', '.join(names)}"
+        )
+    offsets = {name: own.time_offset for name, own in cameras.items()}
+    return SyncOptions(
+        names,
+        sync.anchor or preferred,
+        sync.tolerance,
+        sync.deadline,
+        sync.max_age,
+        min(sync.min_cameras, len(names)),
+        sync.missing_camera_policy,
+        {name: offset for name, offset in offsets.items() if math.isfinite(offset)},
+    )
+
+
+def flatten(tree: object, prefix: str = "") -> Iterator[tuple[str, Any, Spec]]:
+    """Name, value and specification of each parameter of a tree."""
+    for entry in fields(tree):  # type: ignore[arg-type]
+        value = getattr(tree, entry.name)
+        if is_dataclass(value):
+            yield from flatten(value, f"{prefix}{entry.name}.")
+        else:
+            yield prefix + entry.name, value, entry.metadata["spec"]
+
+
+def _descriptor(value: object, spec: Spec) -> ParameterDescriptor:
+    constraints = f"one of {', '.join(spec.choices)}" if spec.choices else ""
+    descriptor = ParameterDescriptor(description=spec.text, additional_constraints=constraints)
+    if spec.bounds and isinstance(value, int):
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(spec.bounds[0]), to_value=int(spec.bounds[1]))
+        ]
+    elif spec.bounds:
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(spec.bounds[0]), to_value=float(spec.bounds[1]))
+        ]
+    return descriptor
+
+
+class ParameterStore:
+    """Declares parameter trees on a node, checks what is set and gives out typed trees."""
+
+    def __init__(self, node: Node) -> None:
+        """Start checking; nothing is declared yet."""
+        self._node = node
+        self._specs: dict[str, Spec] = {}
+        self.locked = False
+        """Whether only live parameters can change."""
+        self.revision = 0
+        """Counts changes; they are in force once the callback that brought them has ended."""
+        node.add_on_set_parameters_callback(self._check)
+
+    def declare(self, defaults: P, prefix: str = "") -> P:
+        """The tree with what the user set; parameters that are declared already are only read.
+
+        Raises:
+            ConfigError: a value is of the wrong type or out of range.
+        """
+        values: dict[str, Any] = {}
+        for name, default, spec in flatten(defaults, prefix):
+            self._specs[name] = spec
+            if not self._node.has_parameter(name):
+                self._declare(name, default, spec)
+            values[name] = self._node.get_parameter(name).value
+        return _rebuilt(defaults, prefix, values)
+
+    def _declare(self, name: str, default: Any, spec: Spec) -> None:
+        try:
+            self._node.declare_parameter(name, default, _descriptor(default, spec))
+        except InvalidParameterTypeException as error:
+            raise ConfigError(
+                f"parameter {name} must be of type {type(default).__name__}, for example "
+                f"{default!r} ({error}). {spec.text}"
+            ) from error
+        except InvalidParameterValueException as error:
+            reason = str(error)
+            if spec.bounds:
+                reason = f"use a value from {spec.bounds[0]:g} to {spec.bounds[1]:g} ({error})"
+            raise ConfigError(f"parameter {name}: {reason}. {spec.text}") from error
+
+    def unknown(self) -> list[str]:
+        """One sentence for each parameter that was given and that nobody declared."""
+        given: Sequence[str] = list(getattr(self._node, "_parameter_overrides", ()))
+        sentences = []
+        for name in given:
+            if name in self._specs or name.startswith(_OTHERS) or self._node.has_parameter(name):
+                continue
+            near = difflib.get_close_matches(name, self._specs, n=1)
+            hint = f": did you mean {near[0]}?" if near else ", it is ignored"
+            sentences.append(f"there is no parameter {name}{hint}")
+        return sentences
+
+    def _check(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        for parameter in parameters:
+            spec = self._specs.get(parameter.name)
+            if spec is None:
+                continue
+            reason = spec.problem(parameter.value)
+            if self.locked and not spec.live and self._node.has_parameter(parameter.name):
+                reason = "it is read when the node is configured: clean up, set, configure"
+            if reason:
+                return SetParametersResult(
+                    successful=False, reason=f"{parameter.name} cannot be set: {reason}"
+                )
+        self.revision += 1
+        return SetParametersResult(successful=True)
+
+
+def _rebuilt(tree: P, prefix: str, values: dict[str, Any]) -> P:
+    changed = {}
+    for entry in fields(tree):  # type: ignore[arg-type]
+        value, name = getattr(tree, entry.name), prefix + entry.name
+        changed[entry.name] = (
+            _rebuilt(value, f"{name}.", values) if is_dataclass(value) else values[name]
+        )
+    return type(tree)(**changed)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that come along: models and settings, in a checkout or where they were installed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from labeldistill_core.errors import ConfigError
+
+DEMO_MODEL = "config/models/demo.safetensors"
+_PACKAGE = "labeldistill_ros"
+
+
+def shared_file(name: str) -> Path:
+    """Path of a file of the package's share folder.
+
+    Args:
+        name: path inside of it, such as `config/detector.yaml`.
+
+    Raises:
+        ConfigError: it is not there; lists where it was looked for.
+    """
+    folders = [Path(__file__).resolve().parents[1], Path(sys.prefix) / "share" / _PACKAGE]
+    try:
+        from ament_index_python.packages import get_package_share_directory
+
+        folders.insert(0, Path(get_package_share_directory(_PACKAGE)))
+    except (ImportError, LookupError):
+        pass  # no ROS distribution, or not built with colcon
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigError(f"no file {name} in {', '.join(map(str, folders))}")

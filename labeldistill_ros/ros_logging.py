@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logging of a node: the same complaint at most once in a while, and Python's loggers as ROS's."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+
+class ThrottledLog:
+    """Says a thing again only after a pause, with how often it was true; from any thread."""
+
+    def __init__(self, logger: RcutilsLogger, period_s: float = 5.0) -> None:
+        """Log through `logger`."""
+        self._logger, self._period_s = logger, period_s
+        self._lock = threading.Lock()
+        self._said_s: dict[str, float] = {}
+        self._silent: Counter[str] = Counter()
+
+    def _due(self, key: str, text: str) -> str:
+        """The text to log, or nothing."""
+        now_s = time.monotonic()
+        with self._lock:
+            if now_s - self._said_s.get(key, -1e9) < self._period_s:
+                self._silent[key] += 1
+                return ""
+            self._said_s[key] = now_s
+            again = self._silent.pop(key, 0)
+        return f"{text} (and {again} times before)" if again else text
+
+    def warning(self, key: str, text: str) -> None:
+        """Log a warning; `key` says which complaints are the same."""
+        if line := self._due(key, text):
+            self._logger.warning(line)
+
+    def error(self, key: str, text: str) -> None:
+        """Log an error; `key` says which complaints are the same."""
+        if line := self._due(key, text):
+            self._logger.error(line)
+
+
+class RosHandler(logging.Handler):
+    """Passes records of Python's `logging` on to a node's logger."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        """Log through `logger`."""
+        super().__init__()
+        self._logger = logger
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record."""
+        text = self.format(record)
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        elif record.levelno >= logging.INFO:
+            self._logger.info(text)
+        else:
+            self._logger.debug(text)

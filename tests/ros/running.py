@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small model, and the detector node spinning in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+
+from labeldistill_core.cameras import FrameSet
+from labeldistill_core.checkpoints import save_student
+from labeldistill_core.config import (
+    BevEncoderConfig,
+    BevGrid,
+    DecodeConfig,
+    DepthBins,
+    DepthNetConfig,
+    HeadConfig,
+    ImageConfig,
+    ImageEncoderConfig,
+    ResNetConfig,
+    StudentConfig,
+)
+from labeldistill_core.network.student import Student
+from labeldistill_core.runtime.detector import Detections
+from labeldistill_ros.detector_node import DetectorNode
+
+
+def tiny_config() -> StudentConfig:
+    return StudentConfig(
+        image=ImageConfig(height=64, width=160),
+        image_encoder=ImageEncoderConfig(
+            ResNetConfig(depth=18, base_channels=8), neck_channels=(8, 8, 8, 8)
+        ),
+        depth_bins=DepthBins(step_m=4.0),
+        depth_net=DepthNetConfig(mid_channels=16, context_channels=8, deform_groups=0),
+        bev_encoder=BevEncoderConfig(base_channels=8, neck_channels=(8, 8, 8, 8)),
+        grid=BevGrid(cell_m=3.2),
+        head=HeadConfig(shared_channels=8, branch_channels=8, heatmap_bias=None),
+        history_s=(0.2,),
+        decode=DecodeConfig(score_threshold=0.05),
+    )
+
+
+def save_tiny(path: Path) -> Path:
+    torch.manual_seed(0)
+    save_student(path, Student(tiny_config()), note="random, for tests")
+    return path
+
+
+class RunningNode:
+    """The node under test, and what went through its detector."""
+
+    def __init__(self, context: Context, model: Path, **parameters: Any) -> None:
+        self.results: list[tuple[FrameSet, Detections]] = []
+        values = {"model": str(model), "device": "cpu", "score_threshold": 0.0, **parameters}
+        self.node = DetectorNode(
+            context=context,
+            on_result=lambda frames, found: self.results.append((frames, found)),
+            parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
+        )
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.node)
+        self.started = self.node.start()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
+        assert not self._thread.is_alive(), "the thread that spins the node hangs"
+        self.node.close()
+        self.executor.shutdown()
+        self.node.destroy_node()
