@@ -172,7 +172,7 @@ def test_bfloat16_is_close_to_float32(student, frame_set):
             one, two = getattr(exact, name), getattr(rough, name)
             assert two.dtype == torch.float32
             assert not torch.equal(one, two)
-            assert (one - two).square().mean().sqrt() < 0.05 * one.std()
+            assert (one - two).square().mean().sqrt() < 0.1 * one.std()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
