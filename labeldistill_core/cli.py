@@ -48,11 +48,18 @@ def _parity() -> Callable[..., Any]:
     return parity
 
 
+def _evaluate_results() -> Callable[..., Any]:
+    from labeldistill_core.evaluation.commands import evaluate_results
+
+    return evaluate_results
+
+
 COMMANDS = Group(
     "Camera-only 3D object detection for ROS 2.",
     {
         "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),
         "parity": Command("compare with recordings of the published code", _parity),
+        "evaluate-results": Command("official metrics of a nuScenes result file", _evaluate_results),
     },
 )
 

@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nuScenes tables: samples, sensor records, poses and ground truth, read without the devkit.
+
+A data root may be partial: the tables then speak of files that are not there, and `SensorRecord`
+says which. Frames: "map" is nuScenes' global frame, "ego" the vehicle, a sensor's frame carries
+the sensor's name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
+from labeldistill_core.cameras import (
+    EGO_FRAME,
+    FIXED_FRAME,
+    CameraCalibration,
+    CameraView,
+    FrameSet,
+)
+from labeldistill_core.classes import CATEGORY_TO_CLASS, CLASSES
+from labeldistill_core.data.images import decode_jpeg
+from labeldistill_core.errors import DataError
+from labeldistill_core.frames import Array, Transform
+
+LIDAR = "LIDAR_TOP"
+_BICYCLE_RACK = "static_object.bicycle_rack"
+_MAX_VELOCITY_GAP_S = 1.5
+_TABLES = (
+    "attribute",
+    "calibrated_sensor",
+    "category",
+    "ego_pose",
+    "instance",
+    "log",
+    "sample",
+    "sample_annotation",
+    "sample_data",
+    "scene",
+    "sensor",
+    "visibility",
+)
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class SensorRecord:
+    """One image, scan or sweep: where its file is and where its sensor was."""
+
+    token: str
+    """Of the `sample_data` record."""
+    sample_token: str
+    """Of the sample that it is the key frame of, or nearest to."""
+    channel: str
+    """Name of the sensor, such as `CAM_FRONT`."""
+    modality: str
+    """camera, lidar or radar."""
+    stamp_ns: int
+    """Time of exposure, nanoseconds since the epoch."""
+    is_key_frame: bool
+    """Whether it belongs to the sample itself; otherwise it is a sweep between samples."""
+    path: Path
+    """Its file."""
+    ego_from_sensor: Transform
+    """Mounting pose."""
+    fixed_from_ego: Transform
+    """Pose of the vehicle at `stamp_ns`."""
+    intrinsics_px: Array
+    """(3, 3) matrix K of a camera, empty for others."""
+    width_px: int
+    """Of the image; 0 for others."""
+    height_px: int
+    """Of the image; 0 for others."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file exists."""
+        return self.path.is_file()
+
+    @property
+    def calibration(self) -> CameraCalibration:
+        """Of a camera."""
+        return CameraCalibration(
+            self.channel, self.intrinsics_px, self.width_px, self.height_px, self.ego_from_sensor
+        )
+
+    def read(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            DataError: it is missing.
+        """
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{self.channel} of sample {self.sample_token}: cannot read {self.path} "
+                f"({error.strerror}); the data root is partial or not unpacked wholly"
+            ) from error
+
+    def view(self) -> CameraView:
+        """The decoded image with its calibration and pose.
+
+        Raises:
+            DataError: the file is missing, corrupt or of another size than the tables say.
+        """
+        data = self.read()
+        try:
+            image = decode_jpeg(data)
+            return CameraView(self.calibration, self.stamp_ns, image, self.fixed_from_ego)
+        except (DataError, ValueError) as error:
+            raise DataError(f"{self.path}: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """All that is needed to score one sample; N boxes of the ten classes."""
+
+    sample_token: str
+    """Of the sample."""
+    stamp_ns: int
+    """Time of the sample."""
+    fixed_from_ego: Transform
+    """Pose of the vehicle at the LiDAR scan, from which ranges are measured."""
+    boxes: Boxes3D
+    """(N) float64 in the frame "map"; a velocity is NaN where it cannot be estimated."""
+    tokens: tuple[str, ...]
+    """(N) annotation tokens."""
+    instances: tuple[str, ...]
+    """(N) instance tokens: the same object at other times has the same one."""
+    num_lidar_pts: tuple[int, ...]
+    """(N) LiDAR points inside."""
+    num_radar_pts: tuple[int, ...]
+    """(N) radar points inside."""
+    attributes: tuple[str, ...]
+    """(N) attribute names, empty where there is none."""
+    visibility: tuple[str, ...]
+    """(N) visibility levels such as `v80-100`, empty where unknown."""
+    bicycle_racks: Array
+    """(R, 7) x, y, z, length, width, height, yaw of racks; cycles in them are not scored."""
+
+
+class NuScenesTables:
+    """The tables of one version under one data root."""
+
+    def __init__(self, dataroot: Path, version: str) -> None:
+        """Read the tables.
+
+        Args:
+            dataroot: folder with the version's folder, `samples/` and `sweeps/`.
+            version: name of the folder with the tables, such as `v1.0-mini`.
+
+        Raises:
+            DataError: there are no such tables; says which versions there are.
+        """
+        self.dataroot, self.version = Path(dataroot), version
+        folder = self.dataroot / version
+        if not (folder / "scene.json").is_file():
+            raise DataError(_no_tables(self.dataroot, version))
+        tables = {name: _read_table(folder / f"{name}.json") for name in _TABLES}
+        self._records = {
+            name: {record["token"]: record for record in rows} for name, rows in tables.items()
+        }
+        self._scenes = {record["name"]: record for record in tables["scene"]}
+
+    @property
+    def scene_names(self) -> tuple[str, ...]:
+        """In the order of the table."""
+        return tuple(self._scenes)
+
+    def scene_of(self, sample_token: str) -> str:
+        """Name of the scene that a sample belongs to."""
+        token = self._get("sample", sample_token)["scene_token"]
+        return str(self._get("scene", token)["name"])
+
+    def samples(self, scene_name: str) -> tuple[str, ...]:
+        """Tokens of a scene's samples in the order of time.
+
+        Raises:
+            DataError: there is no such scene; lists those there are.
+        """
+        if scene_name not in self._scenes:
+            names = self.scene_names
+            known = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if names[20:] else "")
+            raise DataError(
+                f"no scene {scene_name!r} in {self.dataroot / self.version}; there are: {known}"
+            )
+        tokens, token = [], self._scenes[scene_name]["first_sample_token"]
+        while token:
+            tokens.append(token)
+            token = self._get("sample", token)["next"]
+        return tuple(tokens)
+
+    def stamp_ns(self, sample_token: str) -> int:
+        """Time of a sample."""
+        return int(self._get("sample", sample_token)["timestamp"]) * 1000
+
+    def sensors(self, sample_token: str) -> dict[str, SensorRecord]:
+        """Key frames of a sample by the sensor's name."""
+        found = self._data_of_sample.get(sample_token, [])
+        records = [self._sensor_record(data) for data in found if data["is_key_frame"]]
+        return {record.channel: record for record in records}
+
+    def cameras(self, sample_token: str) -> dict[str, SensorRecord]:
+        """Key frames of a sample's cameras by name, whether their files are there or not."""
+        return {n: r for n, r in self.sensors(sample_token).items() if r.modality == "camera"}
+
+    def sensor_data(
+        self, scene_name: str, *, modality: str | None = None, sweeps: bool = True
+    ) -> list[SensorRecord]:
+        """Records of a scene in the order of time.
+
+        Args:
+            scene_name: of the scene.
+            modality: camera, lidar or radar; all of them when None.
+            sweeps: also what was taken between the samples.
+        """
+        records = [
+            self._sensor_record(data)
+            for token in self.samples(scene_name)
+            for data in self._data_of_sample.get(token, [])
+            if sweeps or data["is_key_frame"]
+        ]
+        chosen = [r for r in records if modality in (None, r.modality)]
+        return sorted(chosen, key=lambda record: (record.stamp_ns, record.channel))
+
+    def camera_data(self, scene_name: str, *, sweeps: bool = True) -> list[SensorRecord]:
+        """Images of a scene in the order of time; see `sensor_data`."""
+        return self.sensor_data(scene_name, modality="camera", sweeps=sweeps)
+
+    def ego_poses(self, scene_name: str) -> list[tuple[int, Transform]]:
+        """Stamp in nanoseconds and pose at every record of every sensor, each stamp once."""
+        poses = {r.stamp_ns: r.fixed_from_ego for r in self.sensor_data(scene_name)}
+        return sorted(poses.items(), key=lambda item: item[0])
+
+    def frame_set(self, sample_token: str, cameras: Sequence[str] | None = None) -> FrameSet:
+        """Decoded key frames of a sample; its stamp is the sample's.
+
+        Args:
+            sample_token: of the sample.
+            cameras: names; all that the sample has when None.
+
+        Raises:
+            DataError: a camera is not in the sample, or its image is missing or corrupt.
+        """
+        records = self.cameras(sample_token)
+        names = tuple(records) if cameras is None else cameras
+        if absent := [name for name in names if name not in records]:
+            raise DataError(
+                f"sample {sample_token} has no image of {', '.join(absent)}; it has "
+                f"{', '.join(records) or 'none'}"
+            )
+        views = tuple(records[name].view() for name in names)
+        return FrameSet(self.stamp_ns(sample_token), views)
+
+    def has_images(self, sample_token: str) -> bool:
+        """Whether the files of all of the sample's cameras are there."""
+        records = self.cameras(sample_token)
+        return bool(records) and all(record.is_there for record in records.values())
+
+    def lidar(self, sample_token: str) -> SensorRecord:
+        """The LiDAR scan of a sample.
+
+        Raises:
+            DataError: it has none.
+        """
+        record = self.sensors(sample_token).get(LIDAR)
+        if record is None:
+            raise DataError(f"sample {sample_token} has no {LIDAR} in {self.version}")
+        return record
+
+    def lidar_path(self, sample_token: str) -> Path:
+        """File of the LiDAR scan of a sample."""
+        return self.lidar(sample_token).path
+
+    def ground_truth(self, sample_token: str) -> GroundTruth:
+        """Boxes of the ten classes and what scoring needs beside them."""
+        sample = self._get("sample", sample_token)
+        rows: list[list[float]] = []
+        racks: list[list[float]] = []
+        kept: list[Record] = []
+        labels: list[int] = []
+        for record in self._annotations_of_sample.get(sample_token, []):
+            category = self._category(record)
+            if category == _BICYCLE_RACK:
+                racks.append(_box_row(record))
+            elif category in CATEGORY_TO_CLASS:
+                kept.append(record)
+                labels.append(CLASSES.index(CATEGORY_TO_CLASS[category]))
+                rows.append([*_box_row(record), *self._velocity(record)])
+        boxes = Boxes3D(
+            FIXED_FRAME,
+            torch.tensor(rows, dtype=torch.float64).reshape(-1, len(BOX_FIELDS)),
+            torch.tensor(labels, dtype=torch.int64),
+            torch.ones(len(rows), dtype=torch.float64),
+        )
+        return GroundTruth(
+            sample_token,
+            int(sample["timestamp"]) * 1000,
+            self.lidar(sample_token).fixed_from_ego,
+            boxes,
+            tuple(str(r["token"]) for r in kept),
+            tuple(str(r["instance_token"]) for r in kept),
+            tuple(int(r["num_lidar_pts"]) for r in kept),
+            tuple(int(r["num_radar_pts"]) for r in kept),
+            tuple(self._attribute(r) for r in kept),
+            tuple(self._visibility(r) for r in kept),
+            np.array(racks, dtype=np.float64).reshape(-1, 7),
+        )
+
+    def _get(self, table: str, token: str) -> Record:
+        try:
+            return self._records[table][token]
+        except KeyError:
+            folder = self.dataroot / self.version
+            raise DataError(f"no {table} {token!r} in {folder / table}.json") from None
+
+    @cached_property
+    def _data_of_sample(self) -> dict[str, list[Record]]:
+        return self._group("sample_data")
+
+    @cached_property
+    def _annotations_of_sample(self) -> dict[str, list[Record]]:
+        return self._group("sample_annotation")
+
+    def _group(self, table: str) -> dict[str, list[Record]]:
+        groups: dict[str, list[Record]] = defaultdict(list)
+        for record in self._records[table].values():
+            groups[record["sample_token"]].append(record)
+        return groups
+
+    def _sensor_record(self, data: Record) -> SensorRecord:
+        mounting = self._get("calibrated_sensor", data["calibrated_sensor_token"])
+        sensor = self._get("sensor", mounting["sensor_token"])
+        pose = self._get("ego_pose", data["ego_pose_token"])
+        return SensorRecord(
+            token=data["token"],
+            sample_token=data["sample_token"],
+            channel=sensor["channel"],
+            modality=sensor["modality"],
+            stamp_ns=int(data["timestamp"]) * 1000,
+            is_key_frame=bool(data["is_key_frame"]),
+            path=self.dataroot / data["filename"],
+            ego_from_sensor=_transform(EGO_FRAME, sensor["channel"], mounting),
+            fixed_from_ego=_transform(FIXED_FRAME, EGO_FRAME, pose),
+            intrinsics_px=np.asarray(mounting["camera_intrinsic"], dtype=np.float64),
+            width_px=int(data["width"] or 0),
+            height_px=int(data["height"] or 0),
+        )
+
+    def _category(self, annotation: Record) -> str:
+        instance = self._get("instance", annotation["instance_token"])
+        return str(self._get("category", instance["category_token"])["name"])
+
+    def _attribute(self, annotation: Record) -> str:
+        tokens = annotation["attribute_tokens"]
+        return str(self._get("attribute", tokens[0])["name"]) if tokens else ""
+
+    def _visibility(self, annotation: Record) -> str:
+        token = annotation["visibility_token"]
+        return str(self._get("visibility", token)["level"]) if token else ""
+
+    def _velocity(self, annotation: Record) -> list[float]:
+        """Difference of the centres before and after, as the devkit's `box_velocity`."""
+        first, last = (
+            self._get("sample_annotation", annotation[side]) if annotation[side] else annotation
+            for side in ("prev", "next")
+        )
+        stamps = [1e-6 * self._get("sample", r["sample_token"])["timestamp"] for r in (first, last)]
+        elapsed_s = stamps[1] - stamps[0]
+        both = bool(annotation["prev"] and annotation["next"])
+        if not 0 < elapsed_s <= _MAX_VELOCITY_GAP_S * (2 if both else 1):
+            return [float("nan")] * 2
+        return [
+            (b - a) / elapsed_s
+            for a, b in zip(first["translation"][:2], last["translation"][:2], strict=True)
+        ]
+
+
+def _transform(target: str, source: str, record: Record) -> Transform:
+    return Transform.from_quaternion(target, source, record["rotation"], record["translation"])
+
+
+def _box_row(annotation: Record) -> list[float]:
+    width, length, height = annotation["size"]
+    w, x, y, z = annotation["rotation"]
+    yaw = float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+    return [*annotation["translation"], length, width, height, yaw]
+
+
+def _read_table(path: Path) -> list[Record]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; the tables are not complete") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no readable JSON table: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(r, dict) and "token" in r for r in rows):
+        raise DataError(f"{path} is no nuScenes table: it must be a list of records with tokens")
+    return rows
+
+
+def _no_tables(dataroot: Path, version: str) -> str:
+    if not dataroot.is_dir():
+        return f"no data root {dataroot}: there is no such folder"
+    versions = sorted(path.parent.name for path in dataroot.glob("*/scene.json"))
+    there = f"it has the versions {', '.join(versions)}" if versions else "it has no tables at all"
+    return f"data root {dataroot} has no tables {version}/*.json; {there}"

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes as a nuScenes detection result: the JSON file that the official evaluation reads.
+
+Source: nuScenes detection task, "Results format".
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.cameras import FIXED_FRAME
+from labeldistill_core.classes import CLASSES
+from labeldistill_core.errors import DataError
+
+MAX_BOXES = 500
+"""The evaluation takes no more for one sample."""
+
+_MOVING_M_S = 0.2
+_META = {
+    "use_camera": True,
+    "use_lidar": False,
+    "use_radar": False,
+    "use_map": False,
+    "use_external": False,
+}
+_ATTRIBUTES = {  # moving, not moving
+    "car": ("vehicle.moving", "vehicle.parked"),
+    "truck": ("vehicle.moving", "vehicle.parked"),
+    "construction_vehicle": ("vehicle.moving", "vehicle.parked"),
+    "bus": ("vehicle.moving", "vehicle.stopped"),
+    "trailer": ("vehicle.moving", "vehicle.parked"),
+    "barrier": ("", ""),
+    "motorcycle": ("cycle.with_rider", "cycle.without_rider"),
+    "bicycle": ("cycle.with_rider", "cycle.without_rider"),
+    "pedestrian": ("pedestrian.moving", "pedestrian.standing"),
+    "traffic_cone": ("", ""),
+}
+
+ResultBox = dict[str, Any]
+
+
+def attribute_of(class_name: str, vx: float, vy: float) -> str:
+    """The attribute that a speed (metres per second) makes likely; empty where there is none.
+
+    Not moving when the velocity is unknown.
+    """
+    return _ATTRIBUTES[class_name][0 if math.hypot(vx, vy) > _MOVING_M_S else 1]
+
+
+def result_boxes(
+    sample_token: str,
+    boxes: Boxes3D,
+    class_names: Sequence[str] = CLASSES,
+    attributes: Sequence[str] | None = None,
+) -> list[ResultBox]:
+    """The boxes of one sample, the best 500.
+
+    Args:
+        sample_token: of the sample.
+        boxes: in the frame "map". An unknown velocity is written as zero, since the format has no
+            other number for it.
+        class_names: by label.
+        attributes: of the boxes; guessed from the velocity when None.
+
+    Raises:
+        ValueError: the boxes are in another frame.
+    """
+    if boxes.frame != FIXED_FRAME:
+        raise ValueError(f"result boxes must be in {FIXED_FRAME!r}, not {boxes.frame!r}")
+    rows, labels, scores = boxes.values.tolist(), boxes.labels.tolist(), boxes.scores.tolist()
+    # the sort is stable, so that equal scores keep their order
+    best = sorted(range(len(rows)), key=lambda i: -scores[i])[:MAX_BOXES]
+    out = []
+    for i in sorted(best):
+        x, y, z, length, width, height, yaw, *velocity = rows[i]
+        vx, vy = (v if math.isfinite(v) else 0.0 for v in velocity)
+        name = class_names[labels[i]]
+        out.append(
+            {
+                "sample_token": sample_token,
+                "translation": [x, y, z],
+                "size": [width, length, height],
+                "rotation": [math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)],
+                "velocity": [vx, vy],
+                "detection_name": name,
+                "detection_score": scores[i],
+                "attribute_name": attributes[i] if attributes else attribute_of(name, vx, vy),
+            }
+        )
+    return out
+
+
+def write_results(path: Path, results: Mapping[str, Sequence[ResultBox]]) -> None:
+    """Write a result file: boxes by sample token, made without LiDAR, radar or maps."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"meta": _META, "results": results}))
+
+
+def read_results(path: Path) -> dict[str, list[ResultBox]]:
+    """Boxes by sample token of a result file, `.json` or `.json.gz`.
+
+    Raises:
+        DataError: it is missing or no result file.
+    """
+    try:
+        data = path.read_bytes()
+        content = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        results = content["results"]
+    except (OSError, EOFError) as error:
+        raise DataError(f"cannot read the result file {path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is no nuScenes result file: it needs JSON with the key 'results'"
+        ) from error
+    if not isinstance(results, dict):
+        raise DataError(f"{path}: 'results' must map sample tokens to lists of boxes")
+    return results
