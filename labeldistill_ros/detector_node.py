@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+import rclpy.logging
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
 from rclpy.duration import Duration
@@ -394,7 +395,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         node = DetectorNode()
     except LabelDistillError as error:
-        logging.error("%s", error)
+        rclpy.logging.get_logger("detector").error(str(error))
         rclpy.try_shutdown()
         sys.exit(2)
     handler = RosHandler(node.get_logger())
