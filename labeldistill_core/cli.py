@@ -54,12 +54,47 @@ def _evaluate_results() -> Callable[..., Any]:
     return evaluate_results
 
 
+def _bag_from_nuscenes() -> Callable[..., Any]:
+    from labeldistill_ros.bags.commands import from_nuscenes
+
+    return from_nuscenes
+
+
+def _bag_replay() -> Callable[..., Any]:
+    from labeldistill_ros.bags.commands import replay
+
+    return replay
+
+
+def _bag_record() -> Callable[..., Any]:
+    from labeldistill_ros.bags.commands import record
+
+    return record
+
+
+def _bag_score() -> Callable[..., Any]:
+    from labeldistill_ros.bags.commands import score
+
+    return score
+
+
+BAG = Group(
+    "Rosbags: make, play, record and score them.",
+    {
+        "from-nuscenes": Command("convert a nuScenes scene", _bag_from_nuscenes),
+        "replay": Command("publish a bag over ROS", _bag_replay),
+        "record": Command("record the detector's topics", _bag_record),
+        "score": Command("official metrics of recorded detections", _bag_score),
+    },
+)
+
 COMMANDS = Group(
     "Camera-only 3D object detection for ROS 2.",
     {
         "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),
         "parity": Command("compare with recordings of the published code", _parity),
-        "evaluate-results": Command("official metrics of a nuScenes result file", _evaluate_results),
+        "evaluate-results": Command("score a nuScenes result file", _evaluate_results),
+        "bag": BAG,
     },
 )
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rosbags: from nuScenes, onto topics, from topics, and scored. Only replay and record need ROS."""

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading rosbag2 folders with errors that name the bag and the topic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import Connection, Qos
+from rosbags.rosbag2 import ReaderError
+
+from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.types import typestore
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One message."""
+
+    topic: str
+    """Name."""
+    msgtype: str
+    """Such as `std_msgs/msg/String`."""
+    stamp_ns: int
+    """Log time."""
+    data: bytes
+    """CDR."""
+
+
+class BagReader:
+    """A bag that is open for reading; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the bag.
+
+        Raises:
+            BagError: it is missing or damaged.
+        """
+        self.path = Path(path)
+        if not self.path.exists():
+            raise BagError(f"no bag {self.path}: there is no such file or folder")
+        with _named(self.path):
+            self._reader = AnyReader([self.path], default_typestore=typestore())
+
+    def __enter__(self) -> BagReader:
+        """Open."""
+        with _named(self.path):
+            self._reader.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self._reader.close()
+
+    @property
+    def topics(self) -> dict[str, str]:
+        """Message type by topic."""
+        return {connection.topic: connection.msgtype for connection in self._reader.connections}
+
+    def counts(self) -> dict[str, int]:
+        """Number of messages by topic."""
+        return {connection.topic: connection.msgcount for connection in self._reader.connections}
+
+    def qos(self, topic: str) -> Qos | None:
+        """The first profile that was offered when the topic was recorded; None when unknown."""
+        connection = self._connections([topic])[0]
+        profiles = getattr(connection.ext, "offered_qos_profiles", ())
+        return profiles[0] if profiles else None
+
+    @property
+    def duration_s(self) -> float:
+        """From the first message to the last."""
+        return self._reader.duration / 1e9
+
+    def require(self, *topics: str) -> None:
+        """Refuse a bag without these topics.
+
+        Raises:
+            BagError: names those that are missing and those that are there.
+        """
+        if absent := [topic for topic in topics if topic not in self.topics]:
+            there = ", ".join(sorted(self.topics)) or "none"
+            raise BagError(f"{self.path} lacks the topic {', '.join(absent)}; it has: {there}")
+
+    def raw(self, topics: Sequence[str] | None = None) -> Iterator[Recorded]:
+        """Messages in the order of log time.
+
+        Args:
+            topics: names; all when None.
+
+        Raises:
+            BagError: a topic is missing, or the file is damaged.
+        """
+        connections = self._connections(topics)
+        if not connections:
+            return
+        with _named(self.path):
+            for connection, stamp_ns, data in self._reader.messages(connections):
+                yield Recorded(connection.topic, connection.msgtype, stamp_ns, bytes(data))
+
+    def messages(self, topics: Sequence[str]) -> Iterator[tuple[Recorded, Any]]:
+        """Decoded messages in the order of log time.
+
+        Raises:
+            BagError: a topic is missing, or a message is damaged.
+        """
+        for recorded in self.raw(topics):
+            with _named(self.path):
+                message = self._reader.deserialize(recorded.data, recorded.msgtype)
+            yield recorded, message
+
+    def _connections(self, topics: Sequence[str] | None) -> list[Connection]:
+        if topics is None:
+            return list(self._reader.connections)
+        self.require(*topics)
+        return [c for c in self._reader.connections if c.topic in topics]
+
+
+class _named:
+    """Turns the library's errors into ours."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        damaged = (AnyReaderError, ReaderError, OSError, ValueError, AssertionError, IndexError)
+        if isinstance(error, damaged):
+            text = str(error) or type(error).__name__
+            raise BagError(f"{self._path} is no readable bag: {text}") from error

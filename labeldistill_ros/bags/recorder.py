@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Topics into a bag, as the bytes that came over the wire."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.timer import Timer
+
+from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.replay import message_class
+from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
+from labeldistill_ros.bags.types import typestore
+from labeldistill_ros.bags.writer import BagWriter, Storage, reliable
+
+_LOG = logging.getLogger(__name__)
+
+TOPICS: dict[str, str] = {
+    "/detector/detections": "vision_msgs/msg/Detection3DArray",
+    "/detector/detections_table": "sensor_msgs/msg/PointCloud2",
+    "/detector/status": "diagnostic_msgs/msg/DiagnosticArray",
+    SAMPLE_TOPIC: "std_msgs/msg/String",
+    TRUTH_TOPIC: "vision_msgs/msg/Detection3DArray",
+    "/tf": "tf2_msgs/msg/TFMessage",
+    "/tf_static": "tf2_msgs/msg/TFMessage",
+}
+"""What scoring needs: the detector's boxes, what became of each set, samples, truth and poses."""
+
+_DISCOVERY_S = 0.2
+_DEPTH = 200
+
+
+class Recorder:
+    """Writes everything that comes on some topics until it is closed; a context manager.
+
+    Messages are logged at the node's time: simulated time when it has `use_sim_time`. Subscribes
+    at once to topics whose type is known, and to others when somebody offers them.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        path: Path,
+        topics: Sequence[str] = tuple(TOPICS),
+        *,
+        storage: Storage = "mcap",
+        force: bool = False,
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: spun by the caller.
+            path: folder of the bag.
+            topics: names.
+            storage: mcap or sqlite3.
+            force: replace a bag that is there.
+
+        Raises:
+            BagError: the bag is there already.
+        """
+        self._node, self._topics = node, tuple(topics)
+        self._bag = BagWriter(path, storage=storage, force=force)
+        self._bag.__enter__()
+        self._early: list[Callable[[int], None]] = []
+        self._subscriptions: list[Any] = []
+        self._known: set[str] = set()
+        self._open = True
+        for topic in self._topics:
+            if topic in TOPICS:
+                self._subscribe(topic, TOPICS[topic])
+        self._timer: Timer | None = None
+        if set(self._topics) - self._known:
+            # steady, since simulated time may stand still until the player starts
+            from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._timer = node.create_timer(_DISCOVERY_S, self._discover, clock=steady)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Messages by topic so far."""
+        return {topic: self._bag.counts.get(topic, 0) for topic in self._topics}
+
+    def close(self) -> dict[str, int]:
+        """Stop and complete the bag; messages by topic. A second call does nothing."""
+        if self._open:
+            self._open = False
+            self._withdraw()
+            self._flush(self._now_ns() or time.time_ns())
+            self._bag.__exit__(None, None, None)
+        return self.counts
+
+    def __enter__(self) -> Recorder:
+        """Recording has begun already."""
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Complete the bag, also after an error: what came until then is worth keeping."""
+        self.close()
+
+    def _withdraw(self) -> None:
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _discover(self) -> None:
+        offered = dict(self._node.get_topic_names_and_types())
+        for topic in set(self._topics) - self._known:
+            if topic in offered:
+                self._subscribe(topic, offered[topic][0])
+
+    def _subscribe(self, topic: str, msgtype: str) -> None:
+        self._known.add(topic)
+        try:
+            if msgtype not in typestore().types:
+                raise BagError(f"{topic}: no definition of the type {msgtype} to store in the bag")
+            kind = message_class(msgtype)
+        except BagError as error:
+            _LOG.error("not recorded: %s", error)
+            return
+        latched = topic == "/tf_static"
+        self._bag.connect(topic, msgtype, reliable(latched=latched))
+        self._subscriptions.append(
+            self._node.create_subscription(
+                kind, topic, partial(self._take, topic, msgtype), self._qos(topic), raw=True
+            )
+        )
+
+    def _qos(self, topic: str) -> QoSProfile:
+        """Reliable unless a publisher is not, so that nothing is lost that need not be."""
+        offers = self._node.get_publishers_info_by_topic(topic)
+        best_effort = any(
+            o.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for o in offers
+        )
+        return QoSProfile(
+            depth=_DEPTH,
+            reliability=(
+                ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
+            ),
+            durability=(
+                DurabilityPolicy.TRANSIENT_LOCAL
+                if topic == "/tf_static"
+                else DurabilityPolicy.VOLATILE
+            ),
+        )
+
+    def _take(self, topic: str, msgtype: str, data: bytes) -> None:
+        if not self._open:
+            return
+        write = partial(self._bag.write, topic, msgtype, bytes(data))
+        now_ns = self._now_ns()
+        if now_ns:
+            self._flush(now_ns)
+            write(now_ns)
+        else:  # simulated time has not begun; the transforms of /tf_static come this early
+            self._early.append(write)
+
+    def _flush(self, stamp_ns: int) -> None:
+        for write in self._early:
+            write(stamp_ns)
+        self._early.clear()
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)

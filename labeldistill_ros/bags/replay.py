@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bag onto topics, with the timing it was recorded with.
+
+The true time between messages is kept (divided by the rate), since bursts overrun DDS buffers.
+`/clock` carries the log time; nodes with `use_sim_time` follow it at any rate.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosbags.interfaces import QosDurability
+from rosgraph_msgs.msg import Clock
+
+from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.reader import BagReader, Recorded
+
+_LOG = logging.getLogger(__name__)
+
+_NS = 1_000_000_000
+_TICK_S = 0.01
+"""Wall-clock time between clock messages at most; divided by the rate when that is above 1."""
+_POLL_S = 0.02
+_ACK_S = 2.0
+"""How long the end waits until reliable subscribers have everything."""
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """How to play."""
+
+    rate: float = 1.0
+    """Times faster than recorded."""
+    topics: tuple[str, ...] = ()
+    """What to play; all when empty."""
+    loop: bool = False
+    """Start again at the end; time then jumps back."""
+    wait_for_s: float = 0.0
+    """Wait so long until every image topic (or every topic, without images) has a subscriber."""
+    clock: bool = True
+    """Publish `/clock`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be played."""
+        if not self.rate > 0:
+            raise BagError(f"rate is {self.rate:g}; it must be above 0")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What was played."""
+
+    counts: dict[str, int]
+    """Messages published, by topic."""
+    rounds: int
+    """How often the bag was played to its end."""
+    wall_s: float
+    """How long it took."""
+    late_max_ms: float
+    """By how much the latest message came too late, wall clock."""
+
+
+def message_class(msgtype: str) -> Any:
+    """The installed Python class of a type such as `std_msgs/msg/String`.
+
+    Raises:
+        BagError: its package is not installed.
+    """
+    package, _, name = msgtype.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        raise BagError(f"the message type {msgtype} is not installed: install {package}") from error
+
+
+def replay(
+    bag: Path,
+    node: Node,
+    options: ReplayOptions = ReplayOptions(),  # noqa: B008 - frozen
+    keep_going: Callable[[], bool] = rclpy.ok,
+) -> Replay:
+    """Publish the messages of a bag through a node; returns at the end.
+
+    The node need not be spun.
+
+    Args:
+        bag: folder.
+        node: makes the publishers, which are gone afterwards.
+        options: how.
+        keep_going: asked before each message; false ends the replay early.
+
+    Raises:
+        BagError: the bag is unreadable, lacks a topic, has a type that is not installed, or
+            nobody subscribed in time.
+    """
+    with ExitStack() as stack:
+        reader = stack.enter_context(BagReader(bag))
+        topics = options.topics or tuple(t for t in reader.topics if t != "/clock")
+        reader.require(*topics)
+        publishers: dict[str, Publisher[Any]] = {}
+        for topic in topics:
+            kind = message_class(reader.topics[topic])
+            publishers[topic] = node.create_publisher(kind, topic, _qos(reader, topic))
+            stack.callback(node.destroy_publisher, publishers[topic])
+        clock = None
+        if options.clock:
+            clock = _Clock(node.create_publisher(Clock, "/clock", 10), options.rate)
+            stack.callback(node.destroy_publisher, clock.publisher)
+        if options.wait_for_s:
+            _wait_for_subscribers(reader, publishers, options.wait_for_s, keep_going)
+        player = _Player(publishers, clock, options.rate, keep_going)
+        start_s, rounds = time.monotonic(), 0
+        while player.play(reader.raw(topics)):
+            rounds += 1
+            if not options.loop:
+                break
+        wall_s = time.monotonic() - start_s
+        for publisher in publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=_ACK_S))
+        return Replay(dict(player.counts), rounds, wall_s, player.late_max_s * 1e3)
+
+
+class _Clock:
+    """`/clock`, which never says the same time twice in a row."""
+
+    def __init__(self, publisher: Publisher[Any], rate: float) -> None:
+        self.publisher = publisher
+        self.tick_s = _TICK_S / max(rate, 1.0)
+        self._last_ns = -1
+
+    def tell(self, now_ns: int) -> None:
+        if now_ns != self._last_ns:
+            stamp = Time(sec=now_ns // _NS, nanosec=now_ns % _NS)
+            self.publisher.publish(Clock(clock=stamp))
+            self._last_ns = now_ns
+
+
+class _Player:
+    def __init__(
+        self,
+        publishers: dict[str, Publisher[Any]],
+        clock: _Clock | None,
+        rate: float,
+        keep_going: Callable[[], bool],
+    ) -> None:
+        self._publishers, self._clock = publishers, clock
+        self._rate, self._keep_going = rate, keep_going
+        self.counts: Counter[str] = Counter(dict.fromkeys(publishers, 0))
+        self.late_max_s = 0.0
+
+    def play(self, messages: Iterable[Recorded]) -> bool:
+        """One round; false when it was ended early."""
+        first_ns: int | None = None
+        start_s = time.monotonic()
+        for recorded in messages:
+            if first_ns is None:
+                first_ns = recorded.stamp_ns
+            due_s = start_s + (recorded.stamp_ns - first_ns) / _NS / self._rate
+            while (wait_s := due_s - time.monotonic()) > 0:
+                if not self._keep_going():
+                    return False
+                if self._clock is None:
+                    time.sleep(min(wait_s, _POLL_S))
+                    continue
+                self._clock.tell(recorded.stamp_ns - round(wait_s * self._rate * _NS))
+                time.sleep(min(wait_s, self._clock.tick_s))
+            if not self._keep_going():
+                return False
+            self.late_max_s = max(self.late_max_s, time.monotonic() - due_s)
+            if self._clock:
+                self._clock.tell(recorded.stamp_ns)
+            self._publishers[recorded.topic].publish(recorded.data)
+            self.counts[recorded.topic] += 1
+        return first_ns is not None
+
+
+def _qos(reader: BagReader, topic: str) -> QoSProfile:
+    """Reliable always, which every subscriber takes; latched where it was so when recorded."""
+    recorded = reader.qos(topic)
+    latched = topic == "/tf_static"
+    if recorded is not None:
+        latched = latched or recorded.durability == QosDurability.TRANSIENT_LOCAL
+    depth = max(10, recorded.depth if recorded else 0)
+    if latched:
+        return QoSProfile(depth=depth, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    return QoSProfile(depth=depth)
+
+
+def _wait_for_subscribers(
+    reader: BagReader,
+    publishers: dict[str, Publisher[Any]],
+    wait_s: float,
+    keep_going: Callable[[], bool],
+) -> None:
+    images = [t for t in publishers if reader.topics[t].endswith("Image")]
+    wanted: Sequence[str] = images or list(publishers)
+    end_s = time.monotonic() + wait_s
+    while keep_going():
+        alone = [t for t in wanted if not publishers[t].get_subscription_count()]
+        if not alone:
+            return
+        if time.monotonic() > end_s:
+            raise BagError(
+                f"nobody subscribed to {', '.join(alone)} within {wait_s:g} s; is the detector "
+                "running and active, in the same ROS_DOMAIN_ID, with these topics?"
+            )
+        time.sleep(_POLL_S)
