@@ -33,6 +33,7 @@ def test_values_that_differ_make_configurations_that_differ(tiny_config):
         (("image_encoder", "frozen_stem"), "false", "'false' is no bool"),
         (("image_encoder", "stride"), 4, "config.image_encoder.stride"),
         (("image_encoder", "backbone", "depth"), 19, "config.image_encoder.backbone.depth"),
+        (("depth_bins", "step_m"), True, "True is no float @ config.depth_bins.step_m"),
         (("depth_bins", "start_m"), -1.0, "depth_bins needs 0 < start_m < stop_m"),
         (("depth_net", "deform_groups"), 3, "mid_channels 8 is no multiple of deform_groups 3"),
         (("grid", "cell_m"), 0.7, "grid.x_m .* not a whole number of cells"),
