@@ -14,6 +14,7 @@ SHARED_FOLDERS = ("launch", "config", "rosbags")
 NUSCENES = ["nuscenes-devkit>=1.2", "matplotlib"]
 BAGS = ["rosbags>=0.10", "mcap>=1.2"]
 TRAIN = ["lightning>=2.5", "tensorboard"]
+SYNTHETIC = ["embreex", "tqdm", *NUSCENES]
 DEV = ["hypothesis", "mypy", "pytest>=8", "ruff", "types-PyYAML"]
 
 
@@ -58,8 +59,9 @@ setup(
         "nuscenes": NUSCENES,
         "bags": BAGS,
         "train": TRAIN,
+        "synthetic": SYNTHETIC,
         "dev": DEV,
-        "all": NUSCENES + BAGS + TRAIN + DEV,
+        "all": NUSCENES + BAGS + TRAIN + SYNTHETIC + DEV,
     },
     entry_points={
         "console_scripts": [

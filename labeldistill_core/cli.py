@@ -78,6 +78,12 @@ def _bag_score() -> Callable[..., Any]:
     return score
 
 
+def _synth() -> Callable[..., Any]:
+    from labeldistill_core.synthetic.dataset import synth
+
+    return synth
+
+
 BAG = Group(
     "Rosbags: make, play, record and score them.",
     {
@@ -91,6 +97,7 @@ BAG = Group(
 COMMANDS = Group(
     "Camera-only 3D object detection for ROS 2.",
     {
+        "synth": Command("write synthetic driving scenes in nuScenes form", _synth),
         "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),
         "parity": Command("compare with recordings of the published code", _parity),
         "evaluate-results": Command("score a nuScenes result file", _evaluate_results),

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a world through a calibrated pinhole camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labeldistill_core.cameras import CameraPose
+from labeldistill_core.synthetic.meshes import Floats, Ints, Texture
+from labeldistill_core.synthetic.raycast import CLUTTER, Snapshot
+from labeldistill_core.synthetic.world import Light
+
+_NOISE_SIZE = 64
+_NOISE: Floats = (
+    np.random.default_rng(20).random((_NOISE_SIZE,) * 3, dtype=np.float32) - 0.5
+)  # one table for all worlds: what differs is where it is looked up
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image and what is in it."""
+
+    image: NDArray[np.uint8]
+    """(height, width, 3) RGB."""
+    depth_m: Floats
+    """(height, width) along the optical axis; infinite in the sky."""
+    objects: Ints
+    """(height, width) index into the world's actors, `CLUTTER` elsewhere."""
+
+
+def take_picture(
+    snapshot: Snapshot, pose: CameraPose, light: Light, rng: np.random.Generator
+) -> Picture:
+    """Render what a camera sees.
+
+    Pixel (u, v) is the ray through the point (u, v) of the image plane, as the calibration has it.
+
+    Args:
+        snapshot: the world at the time of exposure.
+        pose: calibration and pose of the camera.
+        light: of the scene.
+        rng: for the sensor's noise.
+    """
+    width, height = pose.calibration.width_px, pose.calibration.height_px
+    map_from_camera = pose.fixed_from_ego @ pose.calibration.ego_from_camera
+    u, v = np.meshgrid(np.arange(width), np.arange(height))
+    pixels = np.stack([u.ravel(), v.ravel(), np.ones(u.size)], axis=1)
+    rays = pixels @ np.linalg.inv(pose.calibration.intrinsics_px).T @ map_from_camera.rotation.T
+    directions = rays.astype(np.float32)  # length 1 along the optical axis: distance is depth
+    origin = (map_from_camera.translation - snapshot.stage.origin).astype(np.float32)
+
+    hits = snapshot.cast(np.broadcast_to(origin, directions.shape), directions)
+    color = _sky(directions, light)
+    seen = hits.mask
+    triangles, depth = hits.triangles[seen], hits.distances_m[seen]
+    points = origin + directions[seen] * depth[:, None]
+    color[seen] = _surface(snapshot, points, directions[seen], triangles, depth, light)
+
+    depth_map = np.full(width * height, np.inf, np.float32)
+    depth_map[seen] = depth
+    objects = np.full(width * height, CLUTTER, np.int32)
+    objects[seen] = snapshot.stage.objects[triangles]
+    shape = (height, width)
+    image = _develop(color.reshape(*shape, 3), light, rng)
+    return Picture(image, depth_map.reshape(shape), objects.reshape(shape))
+
+
+def _sky(directions: Floats, light: Light) -> Floats:
+    up = directions[:, 2] / np.linalg.norm(directions, axis=1)
+    share = np.sqrt(np.clip(up, 0, 1))[:, None]
+    horizon, zenith = np.array(light.horizon, np.float32), np.array(light.sky, np.float32)
+    sky: Floats = (horizon + share * (zenith - horizon)).astype(np.float32)
+    return sky
+
+
+def _surface(
+    snapshot: Snapshot,
+    points: Floats,
+    directions: Floats,
+    triangles: Ints,
+    depth: Floats,
+    light: Light,
+) -> Floats:
+    normals = snapshot.normals[triangles]
+    facing = np.sign(-np.einsum("ij,ij->i", normals, directions))[:, None]
+    normals = normals * facing
+    albedo = snapshot.stage.colors[triangles] * _texture(snapshot, points, normals, triangles)
+    sun = np.array(light.sun, np.float32)
+    cosine = np.clip(normals @ sun, 0, None)
+    bright = cosine > 0
+    bright[bright] = snapshot.lit(points[bright] + 0.02 * normals[bright], sun)
+    # The sky lights what looks up more than what looks down.
+    diffuse = light.ambient * (0.75 + 0.25 * normals[:, 2]) + light.sun_strength * cosine * bright
+    color = albedo * diffuse[:, None]
+    clear = np.exp(-depth / light.haze_m)[:, None]
+    out: Floats = color * clear + np.array(light.horizon, np.float32) * 0.6 * (1 - clear)
+    return out
+
+
+def _texture(snapshot: Snapshot, points: Floats, normals: Floats, triangles: Ints) -> Floats:
+    """Factor (N, 1) on the albedo."""
+    kind, owner = snapshot.stage.textures[triangles], snapshot.stage.objects[triangles]
+    local = points + snapshot.stage.origin.astype(np.float32) % (_NOISE_SIZE * 8)
+    moving = owner != CLUTTER
+    if moving.any():  # a pattern must travel with its object
+        poses = snapshot.poses.astype(np.float32)[owner[moving]]
+        offset = points[moving] - poses[:, :3]
+        c, s = np.cos(poses[:, 3]), np.sin(poses[:, 3])
+        local[moving] = np.column_stack(
+            [
+                offset[:, 0] * c + offset[:, 1] * s,
+                offset[:, 1] * c - offset[:, 0] * s,
+                offset[:, 2] + 7.0 * owner[moving],
+            ]
+        )
+    strength = np.array([0.10, 0.30, 0.9, 0.25, 0.35], np.float32)[kind]
+    frequency = np.array([3.0, 6.0, 3.0, 2.0, 4.0], np.float32)[kind]
+    factor = 1 + strength * (_noise(local * frequency[:, None]) + 0.7 * _noise(local * 0.37))
+    facade = (kind == Texture.FACADE) & (np.abs(normals[:, 2]) < 0.5)
+    if facade.any():
+        at, normal = local[facade], normals[facade]
+        along = at[:, 0] * normal[:, 1] - at[:, 1] * normal[:, 0]
+        window = (along % 3.1 > 1.3) & (at[:, 2] % 3.2 > 1.2)
+        factor[facade] *= np.where(window, 0.35, 1.0).astype(np.float32)
+    out: Floats = factor[:, None]
+    return out
+
+
+def _noise(points: Floats) -> Floats:
+    i, j, k = (np.floor(points).astype(np.int32) % _NOISE_SIZE).T
+    out: Floats = _NOISE[i, j, k]
+    return out
+
+
+def _develop(color: Floats, light: Light, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Lens, sensor and gamma."""
+    color = _blur(color * light.exposure, light.blur_px)
+    signal = np.clip(color, 0, 1) ** (1 / 2.2)
+    signal += rng.standard_normal(signal.shape, dtype=np.float32) * light.noise
+    return np.asarray(np.clip(signal * 255 + 0.5, 0, 255), np.uint8)
+
+
+def _blur(image: Floats, sigma_px: float) -> Floats:
+    """Separable three-tap filter of a given standard deviation (up to 0.8 px)."""
+    side = sigma_px**2 / 2
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = padded[1:-1] * (1 - 2 * side) + (padded[:-2] + padded[2:]) * side
+    out: Floats = rows[:, 1:-1] * (1 - 2 * side) + (rows[:, :-2] + rows[:, 2:]) * side
+    return out

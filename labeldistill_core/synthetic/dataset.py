@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenes in parallel, and the thirteen tables that make them a nuScenes data root."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tqdm import tqdm
+
+from labeldistill_core.cameras import CAMERAS
+from labeldistill_core.classes import CATEGORY_TO_CLASS
+from labeldistill_core.errors import ConfigError, DataError
+from labeldistill_core.synthetic.recording import Rows, SceneSettings, record_scene, token
+from labeldistill_core.synthetic.rig import LIDAR
+
+_LOG = logging.getLogger(__name__)
+
+_MINI, _FULL = "v1.0-mini", "v1.0-trainval"
+_PARTS = ".scenes"
+
+_ATTRIBUTES = (
+    "vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider",
+    "cycle.without_rider", "pedestrian.sitting_lying_down", "pedestrian.standing",
+    "pedestrian.moving",
+)  # fmt: skip
+_VISIBILITIES = {"1": "v0-40", "2": "v40-60", "3": "v60-80", "4": "v80-100"}
+_CATEGORIES: dict[str, str] = {}
+for _category, _class in CATEGORY_TO_CLASS.items():
+    _CATEGORIES.setdefault(_class, _category)
+_CATEGORIES["bus"] = "vehicle.bus.rigid"
+
+
+def synth(
+    out: tyro.conf.Positional[Path],
+    scenes: int = 10,
+    key_frames: int = 40,
+    seed: int = 0,
+    image_size: str = "400x225",
+    sweeps: bool = False,
+    workers: Annotated[int, tyro.conf.arg(help_behavior_hint="(default: one a core)")] = 0,
+) -> None:
+    """Write driving scenes of a synthetic world as a nuScenes data root.
+
+    A call that was cut off goes on where it stopped when it is repeated.
+
+    Args:
+        out: folder for the data root.
+        scenes: number of scenes; up to 10 become v1.0-mini, more v1.0-trainval (at most 850).
+        key_frames: key frames in each scene, at 2 Hz.
+        seed: the same seed gives the same bytes.
+        image_size: width x height of the images in pixels.
+        sweeps: also write the frames between key frames (cameras 12 Hz, LiDAR 20 Hz).
+        workers: processes; 0 for one a core.
+    """
+    width, height = _size(image_size)
+    version = write_dataset(
+        out, scenes, key_frames, seed=seed, image_size_px=(width, height), sweeps=sweeps,
+        workers=workers or os.cpu_count() or 1,
+    )  # fmt: skip
+    print(f"{out}: {scenes} scenes of {key_frames} key frames as {version}")
+
+
+def write_dataset(
+    out: Path,
+    scenes: int,
+    key_frames: int,
+    *,
+    seed: int = 0,
+    image_size_px: tuple[int, int] = (400, 225),
+    sweeps: bool = False,
+    workers: int = 1,
+) -> str:
+    """Write a data root and return its version. See `synth`.
+
+    Raises:
+        ConfigError: a number is out of range.
+        DataError: the folder holds a data root of other settings.
+    """
+    if key_frames < 1:
+        raise ConfigError(f"key_frames is {key_frames}: a scene needs at least one")
+    version, names = scene_names(scenes)
+    template = SceneSettings("", 0, seed, key_frames, image_size_px, sweeps)
+    _claim(out, template)
+    settings = [replace(template, name=name, index=i) for i, name in enumerate(names)]
+    todo = [s for s in settings if not _part(out, s).exists()]
+    if len(todo) < len(settings):
+        _LOG.info("%d of %d scenes are there already", len(settings) - len(todo), len(settings))
+    for _ in tqdm(_each(todo, out, workers), total=len(todo), unit="scene", disable=None):
+        pass
+    _write_tables(out / version, [json.loads(_part(out, s).read_text()) for s in settings])
+    return version
+
+
+def scene_names(count: int) -> tuple[str, list[str]]:
+    """Version and names for a number of scenes: about a sixth for validation.
+
+    Raises:
+        ConfigError: more scenes than nuScenes has names.
+    """
+    from nuscenes.utils.splits import mini_train, mini_val, train, val
+
+    version, first, second = (_MINI, mini_train, mini_val) if count <= 10 else (_FULL, train, val)
+    if not 1 <= count <= len(first) + len(second):
+        raise ConfigError(f"scenes is {count}: 1 to {len(train) + len(val)} can be named")
+    validation = max(round(count * len(second) / (len(first) + len(second))), int(count > 1))
+    return version, [*first[: count - validation], *second[:validation]]
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) >= 32 and int(height) >= 32):
+        raise ConfigError(f"image size {text!r}: write width x height in pixels, like 400x225")
+    return int(width), int(height)
+
+
+def _claim(out: Path, template: SceneSettings) -> None:
+    """Refuse to mix scenes of different settings in one folder."""
+    wanted = json.loads(json.dumps({k: v for k, v in asdict(template).items() if k != "name"}))
+    file = out / _PARTS / "settings.json"
+    if file.exists():
+        found = json.loads(file.read_text())
+        if found != wanted:
+            raise DataError(f"{out} holds scenes of other settings ({found}): use another folder")
+    elif out.exists() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty and no synthetic data root: use another folder")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _write_whole(file, wanted)
+
+
+def _part(out: Path, settings: SceneSettings) -> Path:
+    return out / _PARTS / f"{settings.name}.json"
+
+
+def _make_scene(settings: SceneSettings, out: Path) -> None:
+    """A scene counts as written once its rows are there, which come last."""
+    _write_whole(_part(out, settings), record_scene(settings, out))
+
+
+def _each(todo: list[SceneSettings], out: Path, workers: int) -> Iterator[None]:
+    if workers <= 1:
+        for settings in todo:
+            _make_scene(settings, out)
+            yield
+        return
+    # Spawned, since a fork would copy the threads' locks of whoever calls.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_make_scene, settings, out) for settings in todo]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _write_tables(folder: Path, parts: list[Rows]) -> None:
+    tables: dict[str, list[dict[str, Any]]] = {
+        name: [row for part in parts for row in part[name]] for name in parts[0]
+    }
+    tables["sensor"] = [
+        {
+            "token": token("sensor", name),
+            "channel": name,
+            "modality": "lidar" if name == LIDAR else "camera",
+        }
+        for name in (*CAMERAS, LIDAR)
+    ]
+    tables["category"] = [
+        {"token": token("category", name), "name": category, "description": "", "index": i}
+        for i, (name, category) in enumerate(_CATEGORIES.items())
+    ]
+    tables["attribute"] = [
+        {"token": token("attribute", name), "name": name, "description": ""} for name in _ATTRIBUTES
+    ]
+    tables["visibility"] = [
+        {"token": key, "level": level, "description": f"visibility {level[1:]} %"}
+        for key, level in _VISIBILITIES.items()
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        _write_whole(folder / f"{name}.json", rows)
+
+
+def _write_whole(path: Path, value: Any) -> None:
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(value, indent=0))
+    draft.replace(path)

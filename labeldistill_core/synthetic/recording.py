@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One scene driven, seen by all sensors, and written as files and table rows in nuScenes form."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from labeldistill_core.cameras import FIXED_FRAME, CameraCalibration, CameraPose
+from labeldistill_core.frames import Array, Transform
+from labeldistill_core.synthetic.camera import take_picture
+from labeldistill_core.synthetic.lidar import scan
+from labeldistill_core.synthetic.meshes import Floats
+from labeldistill_core.synthetic.raycast import Snapshot, Stage
+from labeldistill_core.synthetic.rig import (
+    CAMERA_PERIOD_S,
+    CAMERA_PHASES_S,
+    KEY_FRAME_PERIOD_S,
+    LIDAR,
+    LIDAR_PERIOD_S,
+    camera_calibrations,
+    ego_from_lidar,
+)
+from labeldistill_core.synthetic.world import Actor, World
+
+ANNOTATED_M = 75.0
+"""Objects farther from the vehicle are not annotated."""
+
+_FIRST_STAMP_US = 1_600_000_000_000_000
+_SCENE_APART_US = 1_000_000_000
+_JPEG_QUALITY = 88
+_MAP_SIZE_M, _MAP_PX_PER_M = 2000, 10  # as nuScenes' own masks
+_VISIBILITY_EDGES = (0.4, 0.6, 0.8)
+
+Row = dict[str, Any]
+Rows = dict[str, list[Row]]
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """What determines a scene, byte for byte."""
+
+    name: str
+    """Of the scene, from the split lists of nuScenes."""
+    index: int
+    """Number of the scene; sets its time of day."""
+    seed: int
+    """Of the data set; a scene's own stream is drawn from it and the index."""
+    key_frames: int
+    """Key frames, at 2 Hz."""
+    image_size_px: tuple[int, int]
+    """Width and height."""
+    sweeps: bool
+    """Also the frames between key frames."""
+
+
+def token(*parts: object) -> str:
+    """Identifier of 32 hexadecimal digits, the same for the same parts."""
+    return hashlib.md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
+
+
+def record_scene(settings: SceneSettings, root: Path) -> Rows:
+    """Drive a scene, write its images, scans and map, and return its rows of the tables.
+
+    Args:
+        settings: of the scene.
+        root: data root.
+    """
+    return _Recording(settings, root).run()
+
+
+class _Recording:
+    def __init__(self, settings: SceneSettings, root: Path) -> None:
+        self._settings, self._root = settings, root
+        self._rng = np.random.default_rng([settings.seed, settings.index])
+        duration_s = (settings.key_frames - 1) * KEY_FRAME_PERIOD_S
+        self._world = World.sample(self._rng, duration_s)
+        self._stage = Stage(self._world)
+        self._cameras = camera_calibrations(*settings.image_size_px)
+        self._start_us = _FIRST_STAMP_US + settings.index * _SCENE_APART_US
+        self._rows: Rows = {
+            name: []
+            for name in (
+                "scene", "log", "map", "sample", "sample_data", "ego_pose", "calibrated_sensor",
+                "instance", "sample_annotation",
+            )
+        }  # fmt: skip
+
+    def run(self) -> Rows:
+        settings, rows = self._settings, self._rows
+        log = self._token("log")
+        samples = [self._token("sample", k) for k in range(settings.key_frames)]
+        rows["log"].append(
+            {
+                "token": log,
+                "logfile": settings.name,
+                "vehicle": "synthetic",
+                "date_captured": "2020-09-13",
+                "location": "synthetic-street",
+            }
+        )
+        rows["scene"].append(
+            {
+                "token": self._token("scene"),
+                "name": settings.name,
+                "description": "A street of the synthetic world.",
+                "log_token": log,
+                "nbr_samples": len(samples),
+                "first_sample_token": samples[0],
+                "last_sample_token": samples[-1],
+            }
+        )
+        rows["map"].append(
+            {
+                "token": self._token("map"),
+                "category": "semantic_prior",
+                "filename": self._write_map(),
+                "log_tokens": [log],
+            }
+        )
+        self._calibrate()
+        for k, sample in enumerate(samples):
+            rows["sample"].append(
+                {
+                    "token": sample,
+                    "timestamp": self._stamp_us(k * KEY_FRAME_PERIOD_S),
+                    "scene_token": self._token("scene"),
+                    "prev": samples[k - 1] if k else "",
+                    "next": samples[k + 1] if k + 1 < len(samples) else "",
+                }
+            )
+            self._annotate(k, sample, self._record_lidar(k, sample))
+            self._record_cameras(k, sample)
+        self._link_sample_data()
+        self._link_annotations()
+        return rows
+
+    def _token(self, *parts: object) -> str:
+        return token(self._settings.seed, self._settings.name, *parts)
+
+    def _stamp_us(self, time_s: float) -> int:
+        return self._start_us + round(time_s * 1e6)
+
+    def _calibrate(self) -> None:
+        lidar = ego_from_lidar()
+        mounts = {name: c.ego_from_camera for name, c in self._cameras.items()} | {LIDAR: lidar}
+        for name, mount in mounts.items():
+            camera = self._cameras.get(name)
+            self._rows["calibrated_sensor"].append(
+                {
+                    "token": self._token("calibration", name),
+                    "sensor_token": token("sensor", name),
+                    "translation": mount.translation.tolist(),
+                    "rotation": mount.quaternion.tolist(),
+                    "camera_intrinsic": camera.intrinsics_px.tolist() if camera else [],
+                }
+            )
+
+    def _times(self, k: int, phase_s: float, period_s: float) -> list[tuple[float, bool]]:
+        """Times of a sensor from a key frame to before the next, and whether it is the key's."""
+        key_s = k * KEY_FRAME_PERIOD_S + phase_s
+        last = k == self._settings.key_frames - 1
+        count = round(KEY_FRAME_PERIOD_S / period_s) if self._settings.sweeps and not last else 1
+        return [(key_s + i * period_s, i == 0) for i in range(count)]
+
+    def _record_lidar(self, k: int, sample: str) -> tuple[Snapshot, Floats]:
+        for time_s, is_key in self._times(k, 0.0, LIDAR_PERIOD_S):
+            snapshot = self._stage.at(time_s)
+            points = scan(snapshot, time_s, self._noise(LIDAR, self._stamp_us(time_s)))
+            self._write(LIDAR, sample, time_s, is_key, "pcd.bin", points.tobytes())
+            if is_key:
+                key = snapshot, points
+        return key
+
+    def _record_cameras(self, k: int, sample: str) -> None:
+        for name, calibration in self._cameras.items():
+            for time_s, is_key in self._times(k, CAMERA_PHASES_S[name], CAMERA_PERIOD_S):
+                pose = CameraPose(calibration, self._world.map_from_ego(time_s))
+                noise = self._noise(name, self._stamp_us(time_s))
+                picture = take_picture(self._stage.at(time_s), pose, self._world.light, noise)
+                jpeg = io.BytesIO()
+                Image.fromarray(picture.image).save(jpeg, "JPEG", quality=_JPEG_QUALITY)
+                self._write(name, sample, time_s, is_key, "jpg", jpeg.getvalue(), calibration)
+
+    def _noise(self, sensor: str, stamp_us: int) -> np.random.Generator:
+        # A stream for each frame: a key frame looks the same with and without sweeps around it.
+        seed = int(token(self._settings.seed, sensor, stamp_us)[:12], 16)
+        return np.random.default_rng(seed)
+
+    def _write(
+        self,
+        sensor: str,
+        sample: str,
+        time_s: float,
+        is_key: bool,
+        ending: str,
+        data: bytes,
+        camera: CameraCalibration | None = None,
+    ) -> None:
+        stamp = self._stamp_us(time_s)
+        file_format = ending.split(".")[0]
+        folder = f"{'samples' if is_key else 'sweeps'}/{sensor}"
+        name = f"{folder}/{self._settings.name}__{sensor}__{stamp}.{ending}"
+        (self._root / folder).mkdir(parents=True, exist_ok=True)
+        (self._root / name).write_bytes(data)
+        identity = self._token("sample_data", sensor, stamp)
+        ego = self._world.map_from_ego(time_s)
+        self._rows["ego_pose"].append(
+            {
+                "token": identity,
+                "timestamp": stamp,
+                "rotation": ego.quaternion.tolist(),
+                "translation": ego.translation.tolist(),
+            }
+        )
+        self._rows["sample_data"].append(
+            {
+                "token": identity,
+                "sample_token": sample,
+                "ego_pose_token": identity,
+                "calibrated_sensor_token": self._token("calibration", sensor),
+                "timestamp": stamp,
+                "fileformat": file_format,
+                "is_key_frame": is_key,
+                "height": camera.height_px if camera else 0,
+                "width": camera.width_px if camera else 0,
+                "filename": name,
+                "prev": "",
+                "next": "",
+            }
+        )
+
+    def _annotate(self, k: int, sample: str, key: tuple[Snapshot, Floats]) -> None:
+        snapshot, points = key
+        time_s = k * KEY_FRAME_PERIOD_S
+        ego = self._world.map_from_ego(time_s)
+        scanned = (ego @ ego_from_lidar()).apply(points[:, :3])
+        centers = snapshot.poses + [*self._stage.origin, 0.0]
+        near = np.hypot(*(centers[:, :2] - ego.translation[:2]).T) < ANNOTATED_M
+        for index in np.flatnonzero(near):
+            actor, pose = self._world.actors[index], centers[index]
+            self._rows["sample_annotation"].append(
+                {
+                    "token": self._token("annotation", k, index),
+                    "sample_token": sample,
+                    "instance_token": self._token("instance", index),
+                    "visibility_token": self._visibility(snapshot, int(index), time_s),
+                    "attribute_tokens": _attribute_tokens(actor, time_s),
+                    "translation": pose[:3].tolist(),
+                    "size": [actor.size_m[1], actor.size_m[0], actor.size_m[2]],
+                    "rotation": [float(np.cos(pose[3] / 2)), 0.0, 0.0, float(np.sin(pose[3] / 2))],
+                    "prev": "",
+                    "next": "",
+                    "num_lidar_pts": _points_inside(scanned, actor, pose),
+                    "num_radar_pts": 0,
+                }
+            )
+
+    def _visibility(self, snapshot: Snapshot, index: int, time_s: float) -> str:
+        """Token of the share of an object's surface in the cameras' view that nothing hides."""
+        mesh = self._world.actors[index].mesh
+        surface = mesh.vertices[mesh.triangles].mean(axis=1)[:: max(1, len(mesh.triangles) // 60)]
+        x, y, z, yaw = snapshot.poses[index]
+        map_from_object = Transform.from_quaternion(
+            FIXED_FRAME, "object", (np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)), (x, y, z)
+        )
+        points = map_from_object.apply(surface)
+        best = 0.0
+        for calibration in self._cameras.values():
+            map_from_camera = self._world.map_from_ego(time_s) @ calibration.ego_from_camera
+            local = map_from_camera.inverse.apply(points + self._stage.origin)
+            u, v, depth = calibration.project(local).T
+            seen = (depth > 0.3) & (u >= 0) & (v >= 0)
+            seen &= (u < calibration.width_px) & (v < calibration.height_px)
+            if not seen.any():
+                continue
+            origin = (map_from_camera.translation - self._stage.origin).astype(np.float32)
+            rays = (points[seen] - origin).astype(np.float32)
+            hits = snapshot.cast(np.broadcast_to(origin, rays.shape), rays)
+            # A far side is hidden by the object itself: that does not make it less visible.
+            own = hits.mask & (self._stage.objects[hits.triangles] == index)
+            best = max(best, float(own.sum()) / len(points))
+        return str(1 + int(np.searchsorted(_VISIBILITY_EDGES, best, side="right")))
+
+    def _link_sample_data(self) -> None:
+        by_sensor: dict[str, list[Row]] = {}
+        for row in self._rows["sample_data"]:
+            by_sensor.setdefault(row["calibrated_sensor_token"], []).append(row)
+        for rows in by_sensor.values():
+            _chain(rows)
+
+    def _link_annotations(self) -> None:
+        """Chain each instance; drop those that no scan ever touched."""
+        by_instance: dict[str, list[Row]] = {}
+        for row in self._rows["sample_annotation"]:
+            by_instance.setdefault(row["instance_token"], []).append(row)
+        for index, actor in enumerate(self._world.actors):
+            identity = self._token("instance", index)
+            rows = by_instance.get(identity, [])
+            if not any(row["num_lidar_pts"] for row in rows):
+                by_instance.pop(identity, None)
+                continue
+            _chain(rows)
+            self._rows["instance"].append(
+                {
+                    "token": identity,
+                    "category_token": token("category", actor.class_name),
+                    "nbr_annotations": len(rows),
+                    "first_annotation_token": rows[0]["token"],
+                    "last_annotation_token": rows[-1]["token"],
+                }
+            )
+        self._rows["sample_annotation"] = [row for rows in by_instance.values() for row in rows]
+
+    def _write_map(self) -> str:
+        """The street as a mask, in nuScenes' orientation (north up, origin bottom left)."""
+        road = self._world.road
+        side = _MAP_SIZE_M * _MAP_PX_PER_M
+        mask = Image.new("1", (side, side))
+        s = np.arange(0.0, road.length_m, 1.0)
+        left, right = (road.place(s, np.full(len(s), d))[0] for d in _both(road.half_width_m))
+        outline = np.concatenate([left, right[::-1]]) * _MAP_PX_PER_M
+        ImageDraw.Draw(mask).polygon([(x, side - y) for x, y in outline.tolist()], fill=1)
+        name = f"maps/{self._token('map')}.png"
+        (self._root / "maps").mkdir(parents=True, exist_ok=True)
+        mask.save(self._root / name)
+        return name
+
+
+def _both(distance: float) -> tuple[float, float]:
+    return distance, -distance
+
+
+def _chain(rows: list[Row]) -> None:
+    rows.sort(key=lambda row: row.get("timestamp", 0))
+    for before, after in zip(rows, rows[1:], strict=False):
+        before["next"], after["prev"] = after["token"], before["token"]
+
+
+def _points_inside(points: Array, actor: Actor, pose: Array) -> int:
+    offset = points - pose[:3]
+    c, s = np.cos(pose[3]), np.sin(pose[3])
+    local = np.stack(
+        [offset[:, 0] * c + offset[:, 1] * s, offset[:, 1] * c - offset[:, 0] * s, offset[:, 2]]
+    )
+    half = np.array(actor.size_m)[:, None] / 2
+    return int((np.abs(local) <= half).all(axis=0).sum())
+
+
+def _attribute_tokens(actor: Actor, time_s: float) -> list[str]:
+    speed = (actor.motion.distance_m(time_s + 0.1) - actor.motion.distance_m(time_s - 0.1)) / 0.2
+    name = attribute(actor, moving=abs(speed) > 0.2)
+    return [token("attribute", name)] if name else []
+
+
+def attribute(actor: Actor, moving: bool) -> str:
+    """Name of the nuScenes attribute; empty for classes that have none."""
+    if actor.class_name in ("barrier", "traffic_cone"):
+        return ""
+    if actor.class_name == "pedestrian":
+        return "pedestrian.moving" if moving else "pedestrian.standing"
+    if actor.class_name in ("motorcycle", "bicycle"):
+        return "cycle.without_rider" if actor.parked else "cycle.with_rider"
+    if moving:
+        return "vehicle.moving"
+    return "vehicle.parked" if actor.parked else "vehicle.stopped"

@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One scene: a street, what stands on it, who moves on it, and the light."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME
+from labeldistill_core.frames import Array, Transform
+from labeldistill_core.synthetic.meshes import Color, Mesh, Texture, box, prism
+from labeldistill_core.synthetic.objects import SHAPES, SIZES
+from labeldistill_core.synthetic.road import KERB_HEIGHT_M, LANE_WIDTH_M, Road
+
+Rng = np.random.Generator
+
+_MARGIN_M = 110.0
+"""Street before the first and after the last place of the vehicle."""
+_CRUISE_M_S = (3.0, 13.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """Distance travelled over time, shared by all who keep their distance in one lane."""
+
+    times_s: Array
+    """(N,) increasing."""
+    distances_m: Array
+    """(N,) since time 0."""
+
+    @classmethod
+    def standing(cls) -> Motion:
+        """Does not move."""
+        return cls(np.array([0.0, 1.0]), np.zeros(2))
+
+    @classmethod
+    def sample(cls, rng: Rng, duration_s: float, speed_m_s: float) -> Motion:
+        """Cruising, braking to a stop, or setting off."""
+        times = np.arange(-1.0, duration_s + 1.0, 0.05)
+        kind = rng.choice(["cruise", "stop", "start"], p=[0.7, 0.15, 0.15])
+        at, ramp = rng.uniform(0.2, 0.9) * duration_s, rng.uniform(3.0, 6.0)
+        rise = np.clip((times - at) / ramp, 0, 1)
+        share = {"cruise": np.ones_like(times), "stop": 1 - rise, "start": rise}[str(kind)]
+        wave = 1 + 0.08 * np.sin(times * rng.uniform(0.2, 0.6) + rng.uniform(0, 6))
+        speeds = speed_m_s * share * wave
+        distances = np.concatenate([[0.0], np.cumsum((speeds[1:] + speeds[:-1]) / 2 * 0.05)])
+        return cls(times, distances - np.interp(0.0, times, distances))
+
+    def distance_m(self, time_s: float) -> float:
+        """Distance since time 0; negative before."""
+        return float(np.interp(time_s, self.times_s, self.distances_m))
+
+
+@dataclass(frozen=True, eq=False)
+class Actor:
+    """One annotated object."""
+
+    class_name: str
+    """Detection class."""
+    size_m: tuple[float, float, float]
+    """Length, width, height."""
+    mesh: Mesh
+    """In the object's frame, around its centre."""
+    s_m: float
+    """Along the street at time 0."""
+    d_m: float
+    """To the left of the centreline at time 0."""
+    direction_rad: float
+    """Of motion and heading, from the street's direction."""
+    motion: Motion
+    """Distance along that direction."""
+    floor_m: float
+    """Height of the ground under it."""
+    parked: bool
+    """A vehicle that nobody drives, or a cycle without rider."""
+
+    def pose(self, road: Road, time_s: float) -> tuple[float, float, float, float]:
+        """Centre x, y, z in the map and yaw."""
+        moved = self.motion.distance_m(time_s)
+        s = self.s_m + moved * np.cos(self.direction_rad)
+        d = self.d_m + moved * np.sin(self.direction_rad)
+        point, heading = road.place(s, d)
+        z = self.floor_m + self.size_m[2] / 2
+        return float(point[0]), float(point[1]), z, float(heading) + self.direction_rad
+
+
+@dataclass(frozen=True)
+class Light:
+    """What the cameras see the scene in."""
+
+    sun: tuple[float, float, float]
+    """Direction to the sun, unit length."""
+    sun_strength: float
+    """Of direct light."""
+    ambient: float
+    """Of light from everywhere."""
+    sky: Color
+    """At the zenith."""
+    horizon: Color
+    """Of the horizon and the haze."""
+    haze_m: float
+    """Distance at which haze leaves 1/e of the contrast."""
+    exposure: float
+    """Factor on all of it."""
+    noise: float
+    """Standard deviation in units of full scale."""
+    blur_px: float
+    """Standard deviation of the lens."""
+
+    @classmethod
+    def sample(cls, rng: Rng) -> Light:
+        """Day, overcast, or dusk."""
+        kind = rng.choice(["sun", "overcast", "dusk"], p=[0.5, 0.35, 0.15])
+        elevation = np.radians(rng.uniform(12, 30) if kind == "dusk" else rng.uniform(25, 75))
+        azimuth = rng.uniform(-np.pi, np.pi)
+        sun = (
+            float(np.cos(elevation) * np.cos(azimuth)),
+            float(np.cos(elevation) * np.sin(azimuth)),
+            float(np.sin(elevation)),
+        )
+        strength, ambient, sky, horizon = {
+            "sun": (1.0, 0.45, (0.25, 0.45, 0.85), (0.70, 0.78, 0.88)),
+            "overcast": (0.15, 0.95, (0.62, 0.65, 0.70), (0.75, 0.76, 0.78)),
+            "dusk": (0.55, 0.30, (0.20, 0.24, 0.45), (0.75, 0.50, 0.38)),
+        }[str(kind)]
+        return cls(
+            sun=sun,
+            sun_strength=strength * float(rng.uniform(0.8, 1.2)),
+            ambient=ambient * float(rng.uniform(0.85, 1.15)),
+            sky=sky,
+            horizon=horizon,
+            haze_m=float(np.exp(rng.uniform(np.log(120), np.log(1500)))),
+            exposure=float(rng.uniform(0.75, 1.3)),
+            noise=float(rng.uniform(0.004, 0.02)),
+            blur_px=float(rng.uniform(0.3, 0.7)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Everything that the sensors can see of one scene."""
+
+    road: Road
+    """The street."""
+    ego: Actor
+    """The vehicle that carries the sensors; it has no mesh that they see."""
+    actors: tuple[Actor, ...]
+    """What is annotated."""
+    clutter: Mesh
+    """What is not: surfaces, buildings, vegetation, street furniture; in the map."""
+    light: Light
+    """Of the scene."""
+
+    def map_from_ego(self, time_s: float) -> Transform:
+        """Pose of the vehicle; its frame is on the ground."""
+        x, y, _, yaw = self.ego.pose(self.road, time_s)
+        quaternion = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+        return Transform.from_quaternion(FIXED_FRAME, EGO_FRAME, quaternion, (x, y, 0.0))
+
+    @classmethod
+    def sample(cls, rng: Rng, duration_s: float) -> World:
+        """A random scene."""
+        speed = float(rng.uniform(*_CRUISE_M_S)) * float(rng.random() < 0.9)
+        motion = Motion.sample(rng, duration_s, speed)
+        road = Road.sample(rng, motion.distance_m(duration_s) + 2 * _MARGIN_M)
+        builder = _Builder(rng, road, duration_s)
+        lane = int(rng.integers(road.lanes))
+        ego = Actor(
+            "car", (4.1, 1.7, 1.6), box((0, 0, 0), (1, 1, 1), (0, 0, 0)), _MARGIN_M,
+            road.lane_d(lane, along=True), 0.0, motion, 0.0, parked=False,
+        )  # fmt: skip
+        builder.reserve(ego.s_m, ego.d_m, 8.0)
+        builder.traffic(lane, motion)
+        builder.parked()
+        builder.works()
+        builder.pavement()
+        clutter = [road.mesh(rng), *builder.furniture(), *builder.buildings()]
+        return cls(road, ego, tuple(builder.actors), Mesh.merge(clutter), Light.sample(rng))
+
+
+class _Builder:
+    """Fills a street, keeping things apart."""
+
+    def __init__(self, rng: Rng, road: Road, duration_s: float) -> None:
+        self._rng, self._road, self._duration_s = rng, road, duration_s
+        self._density = float(np.clip(rng.lognormal(-0.35, 0.45), 0.3, 1.8))
+        self._taken: list[tuple[float, float, float]] = []
+        self.actors: list[Actor] = []
+
+    def reserve(self, s: float, d: float, radius: float) -> bool:
+        """Take a place unless something is there."""
+        if any(
+            abs(s - s2) < radius + r2 and abs(d - d2) < min(radius, 1.6) + min(r2, 1.6)
+            for s2, d2, r2 in self._taken
+        ):
+            return False
+        self._taken.append((s, d, radius))
+        return True
+
+    def traffic(self, ego_lane: int, ego_motion: Motion) -> None:
+        """Vehicles in the lanes, and waiting or coming in the cross streets."""
+        rng, road = self._rng, self._road
+        names = ["car", "truck", "bus", "motorcycle", "bicycle", "trailer"]
+        shares = [0.72, 0.12, 0.045, 0.045, 0.03, 0.04]
+        for along in (True, False):
+            for lane in range(road.lanes):
+                mine = along and lane == ego_lane
+                speed = float(rng.uniform(*_CRUISE_M_S))
+                motion = ego_motion if mine else Motion.sample(rng, self._duration_s, speed)
+                reach = motion.distance_m(self._duration_s)
+                s = rng.uniform(0, 25) - (reach if along else 0)
+                while s < road.length_m + (0 if along else reach):
+                    name = str(rng.choice(names, p=shares))
+                    self._vehicle(
+                        name, s, road.lane_d(lane, along), 0.0 if along else np.pi, motion
+                    )
+                    s += rng.exponential(26 / self._density) + 14
+        for crossing in road.crossings_s:
+            for side in (-1, 1):
+                for i in range(int(rng.poisson(0.9 * self._density))):
+                    d = side * (road.half_width_m + 5 + 7.5 * i + rng.uniform(0, 2))
+                    self._vehicle(
+                        str(rng.choice(["car", "truck", "motorcycle"], p=[0.85, 0.1, 0.05])),
+                        crossing + side * 2.0, d, -side * np.pi / 2, Motion.standing(),
+                    )  # fmt: skip
+                if rng.random() < 0.4:
+                    motion = Motion.sample(rng, self._duration_s, float(rng.uniform(3, 8)))
+                    start = side * (road.half_width_m + rng.uniform(6, 25))
+                    self._vehicle("car", crossing - side * 2.0, start, side * np.pi / 2, motion)
+
+    def parked(self) -> None:
+        """Vehicles along the kerbs and in yards."""
+        rng, road = self._rng, self._road
+        for side in (-1, 1):
+            heading = 0.0 if side < 0 else np.pi
+            if road.parking_m:
+                d, s = side * (road.half_width_m - road.parking_m / 2 - 0.1), rng.uniform(0, 12)
+                while s < road.length_m:
+                    name = str(
+                        rng.choice(
+                            ["car", "truck", "motorcycle", "bus", "bicycle"],
+                            p=[0.86, 0.07, 0.03, 0.02, 0.02],
+                        )
+                    )
+                    if not road.crosses(s, 6.0):
+                        self._vehicle(name, s, d, heading + rng.normal(0, 0.02), Motion.standing())
+                    s += 6.5 + rng.exponential(14 / self._density)
+            for _ in range(int(rng.poisson(road.length_m / 60 * self._density))):
+                name = str(
+                    rng.choice(
+                        ["car", "trailer", "truck", "construction_vehicle"],
+                        p=[0.5, 0.2, 0.15, 0.15],
+                    )
+                )
+                s = rng.uniform(0, road.length_m)
+                d = side * (road.half_width_m + road.pavement_m + rng.uniform(4, 9))
+                if not road.crosses(s, 10):
+                    yaw = heading + rng.choice([0, np.pi / 2, -np.pi / 2, rng.uniform(-3, 3)])
+                    self._vehicle(name, s, d, float(yaw), Motion.standing())
+                    self._taken.append((s, d, 8.0))
+
+    def works(self) -> None:
+        """Rows of barriers and cones, with machines."""
+        rng, road = self._rng, self._road
+        for _ in range(int(rng.poisson(road.length_m / 110))):
+            side, s = float(rng.choice([-1, 1])), rng.uniform(10, road.length_m - 40)
+            inside = max(0.6, road.parking_m)
+            d = side * (road.half_width_m - inside + 0.5)
+            name = str(rng.choice(["barrier", "traffic_cone"], p=[0.55, 0.45]))
+            gap = 2.9 if name == "barrier" else rng.uniform(2.0, 5.0)
+            for i in range(int(rng.integers(4, 15))):
+                place = s + i * gap
+                if not road.crosses(place, 1.0):
+                    self._add(
+                        name, place, d + rng.normal(0, 0.08), np.pi / 2 + rng.normal(0, 0.05),
+                        Motion.standing(), radius=0.4, floor=0.0,
+                    )  # fmt: skip
+            if rng.random() < 0.45:
+                off = side * (road.half_width_m + road.pavement_m / 2 + 1.5)
+                machine = s + rng.uniform(0, 20)
+                self._vehicle(
+                    "construction_vehicle",
+                    machine,
+                    off,
+                    float(rng.uniform(-3, 3)),
+                    Motion.standing(),
+                )
+        for _ in range(int(rng.poisson(road.length_m / 90))):
+            self._add(
+                "traffic_cone", rng.uniform(0, road.length_m),
+                float(rng.choice([-1, 1])) * (road.half_width_m - 0.4), 0.0,
+                Motion.standing(), radius=0.4, floor=0.0,
+            )  # fmt: skip
+
+    def pavement(self) -> None:
+        """People, alone and in groups, and parked cycles."""
+        rng, road = self._rng, self._road
+        walkers = [0.0, np.pi]
+        for _ in range(int(rng.poisson(road.length_m / 30 * self._density))):
+            side, s = float(rng.choice([-1, 1])), rng.uniform(0, road.length_m)
+            stands = rng.random() < 0.35
+            speed = float(rng.uniform(0.7, 1.8))
+            heading = float(rng.choice(walkers))
+            motion = Motion.sample(rng, self._duration_s, speed)
+            for _ in range(1 + int(rng.poisson(0.8))):
+                d = side * (road.half_width_m + rng.uniform(0.5, road.pavement_m - 0.3))
+                yaw = float(rng.uniform(-3, 3)) if stands else heading + rng.normal(0, 0.03)
+                self._add(
+                    "pedestrian", s + rng.normal(0, 1.2), d, yaw,
+                    Motion.standing() if stands else motion, radius=0.45, floor=KERB_HEIGHT_M,
+                )  # fmt: skip
+        for _ in range(int(rng.poisson(road.length_m / 130))):
+            side, s = float(rng.choice([-1, 1])), rng.uniform(0, road.length_m)
+            name = str(rng.choice(["bicycle", "motorcycle"]))
+            lean = float(rng.choice([0, np.pi / 2]))
+            for i in range(int(rng.integers(1, 5))):
+                self._add(
+                    name, s + i * 0.9, side * (road.half_width_m + 1.1), lean, Motion.standing(),
+                    radius=0.3, floor=KERB_HEIGHT_M,
+                )  # fmt: skip
+
+    def _vehicle(self, name: str, s: float, d: float, direction: float, motion: Motion) -> None:
+        if name in ("motorcycle", "bicycle") and motion.distance_m(self._duration_s) > 0:
+            d -= float(np.cos(direction)) * self._rng.uniform(0, LANE_WIDTH_M * 0.3)
+        self._add(name, s, d, direction, motion, radius=SIZES[name].mean[0] / 2 + 0.6, floor=0.0)
+
+    def _add(
+        self, name: str, s: float, d: float, direction: float, motion: Motion,
+        *, radius: float, floor: float,
+    ) -> None:  # fmt: skip
+        rng = self._rng
+        size = SIZES[name].sample(rng)
+        if name in ("truck", "bus", "trailer", "construction_vehicle") and size[0] > 2 * radius:
+            radius = size[0] / 2 + 0.6
+        if not self.reserve(s, d, radius):
+            return
+        parked = motion.distance_m(self._duration_s) == 0
+        if name in ("motorcycle", "bicycle"):
+            height = rng.uniform(1.0, 1.25) if parked else rng.uniform(1.6, 1.85)
+            size = (size[0], size[1], float(height))
+        mesh = SHAPES[name](rng, *size)
+        self.actors.append(Actor(name, size, mesh, s, d, direction, motion, floor, parked))
+
+    def furniture(self) -> list[Mesh]:
+        """Trees, lamp posts, bins and hedges."""
+        rng, road = self._rng, self._road
+        meshes: list[Mesh] = []
+        kinds: list[tuple[Callable[[Rng], Mesh], float, float]] = [
+            (_tree, 18.0, 0.7),
+            (_lamp, 35.0, 0.5),
+            (_bin, 45.0, 0.9),
+            (_hedge, 40.0, 2.5),
+        ]
+        for shape, spacing_m, inset_m in kinds:
+            for _ in range(int(rng.poisson(2 * road.length_m / spacing_m))):
+                side, s = float(rng.choice([-1, 1])), float(rng.uniform(0, road.length_m))
+                beyond = shape is _hedge or rng.random() < 0.3
+                d = side * (road.half_width_m + (road.pavement_m if beyond else 0) + inset_m)
+                if not road.crosses(s, 2.0) and self.reserve(s, d, 0.7):
+                    point, heading = road.place(s, d)
+                    meshes.append(
+                        shape(rng).moved(float(point[0]), float(point[1]), 0, float(heading))
+                    )
+        return meshes
+
+    def buildings(self) -> list[Mesh]:
+        """Fronts along both pavements, with gaps."""
+        rng, road = self._rng, self._road
+        meshes = []
+        for side in (-1.0, 1.0):
+            s = rng.uniform(-20, 5)
+            while s < road.length_m:
+                length, depth = rng.uniform(8, 28), rng.uniform(8, 18)
+                height = float(np.clip(rng.lognormal(2.1, 0.5), 3.5, 35))
+                setback = rng.choice([0.5, 12.0], p=[0.6, 0.4]) + rng.uniform(0, 4)
+                d = side * (road.half_width_m + road.pavement_m + setback + depth / 2)
+                middle = s + length / 2
+                near = abs(d) - depth / 2
+                clear = not any(
+                    abs(middle - s2) < length / 2 + r2 and abs(d2) > near - 3 and d2 * side > 0
+                    for s2, d2, r2 in self._taken
+                )
+                if clear and rng.random() < 0.8 and not road.crosses(middle, length / 2 + 2):
+                    tone, tint = rng.uniform(0.12, 0.55), rng.uniform(0.75, 1.0, 3)
+                    color = (float(tone * tint[0]), float(tone * tint[1]), float(tone * tint[2]))
+                    point, heading = road.place(middle, d)
+                    meshes.append(
+                        box(
+                            (-length / 2, -depth / 2, -height / 2),
+                            (length / 2, depth / 2, height / 2), color, Texture.FACADE,
+                        ).moved(float(point[0]), float(point[1]), height / 2, float(heading))
+                    )  # fmt: skip
+                s += length + rng.choice([0.3, rng.uniform(2, 14)])
+        return meshes
+
+
+def _tree(rng: Rng) -> Mesh:
+    height, crown = rng.uniform(4, 9), rng.uniform(1.2, 2.6)
+    green = (rng.uniform(0.04, 0.12), rng.uniform(0.12, 0.24), rng.uniform(0.02, 0.06))
+    color: Color = (float(green[0]), float(green[1]), float(green[2]))
+    low = height * 0.35
+    return Mesh.merge(
+        [
+            prism((0, 0, 0), 0.16, height * 0.6, (0.10, 0.07, 0.05), sides=6),
+            prism((0, 0, low), crown * 0.6, height * 0.25, color, top_radius=crown,
+                  texture=Texture.FOLIAGE),
+            prism((0, 0, low + height * 0.25), crown, height * 0.4, color, top_radius=crown * 0.3,
+                  texture=Texture.FOLIAGE),
+        ]
+    )  # fmt: skip
+
+
+def _lamp(rng: Rng) -> Mesh:
+    gray = float(rng.uniform(0.1, 0.4))
+    return prism((0, 0, 0), 0.1, float(rng.uniform(4, 8)), (gray, gray, gray), sides=6)
+
+
+def _bin(rng: Rng) -> Mesh:
+    color: Color = (0.05, 0.14, 0.07) if rng.random() < 0.5 else (0.2, 0.2, 0.22)
+    half = float(rng.uniform(0.25, 0.5))
+    return box((-half, -half * 0.8, 0), (half, half * 0.8, float(rng.uniform(0.8, 1.3))), color)
+
+
+def _hedge(rng: Rng) -> Mesh:
+    half = float(rng.uniform(0.8, 3.0))
+    height = float(rng.uniform(0.6, 1.4))
+    return box((-half, -0.5, 0), (half, 0.5, height), (0.07, 0.15, 0.04), Texture.FOLIAGE)
