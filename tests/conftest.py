@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every test may ask for."""
 
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parent))  # for nuscenes_fixture
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -21,3 +24,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real and golden data, which are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data root in nuScenes form, not to be changed."""
+    from nuscenes_fixture import write_dataroot
+
+    return write_dataroot(tmp_path_factory.mktemp("nuscenes"))
+
+
+@pytest.fixture
+def dataroot(tmp_path: Path) -> Path:
+    """A small data root in nuScenes form, this test's own."""
+    from nuscenes_fixture import write_dataroot
+
+    (tmp_path / "nuscenes").mkdir()
+    return write_dataroot(tmp_path / "nuscenes")

@@ -41,7 +41,6 @@ _TABLES = (
     "category",
     "ego_pose",
     "instance",
-    "log",
     "sample",
     "sample_annotation",
     "sample_data",

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json as jsonlib
+import signal
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -63,16 +65,22 @@ def replay(
         clock: publish /clock.
 
     Returns:
-        Exit code: 0, or 130 after Ctrl-C.
+        Exit code: 0, or 130 when Ctrl-C came before the end.
     """
     import rclpy
+    from rclpy.signals import SignalHandlerOptions
 
     from labeldistill_ros.bags import replay as replaying
 
     options = replaying.ReplayOptions(rate, topics, loop, wait_for, clock)
-    rclpy.init()
+    stopped = threading.Event()
+    # not rclpy's own handlers, which would take the context away under the publishers
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     try:
-        done = replaying.replay(bag, rclpy.create_node("replay"), options)
+        node = rclpy.create_node("replay")
+        done = replaying.replay(bag, node, options, lambda: not stopped.is_set())
     finally:
         rclpy.try_shutdown()
     for topic, count in sorted(done.counts.items()):
@@ -81,7 +89,7 @@ def replay(
         f"{sum(done.counts.values())} messages in {done.wall_s:.2f} s, "
         f"at most {done.late_max_ms:.1f} ms late"
     )
-    return 0 if done.rounds else 130
+    return 0 if done.rounds or loop else 130
 
 
 def record(

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -35,6 +34,8 @@ _NS = 1_000_000_000
 _TICK_S = 0.01
 """Wall-clock time between clock messages at most; divided by the rate when that is above 1."""
 _POLL_S = 0.02
+_SETTLE_S = 0.25
+"""After the last subscriber was found; it may find us a little later, and has other topics."""
 _ACK_S = 2.0
 """How long the end waits until reliable subscribers have everything."""
 
@@ -91,7 +92,7 @@ def replay(
     bag: Path,
     node: Node,
     options: ReplayOptions = ReplayOptions(),  # noqa: B008 - frozen
-    keep_going: Callable[[], bool] = rclpy.ok,
+    keep_going: Callable[[], bool] = lambda: True,
 ) -> Replay:
     """Publish the messages of a bag through a node; returns at the end.
 
@@ -212,6 +213,7 @@ def _wait_for_subscribers(
     while keep_going():
         alone = [t for t in wanted if not publishers[t].get_subscription_count()]
         if not alone:
+            time.sleep(_SETTLE_S)
             return
         if time.monotonic() > end_s:
             raise BagError(

@@ -41,9 +41,9 @@ def typestore() -> Typestore:
     return store
 
 
-def message(name: str, **fields: Any) -> Any:
+def message(kind: str, /, **fields: Any) -> Any:
     """A message of a type such as `std_msgs/msg/String`; every field must be given."""
-    return typestore().types[name](**fields)
+    return typestore().types[kind](**fields)
 
 
 def time_message(stamp_ns: int) -> Any:
