@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,11 @@ import numpy as np
 import torch
 
 from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
-from labeldistill_core.cameras import (
-    EGO_FRAME,
-    FIXED_FRAME,
-    CameraCalibration,
-    CameraView,
-    FrameSet,
-)
+from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, FrameSet
 from labeldistill_core.classes import CATEGORY_TO_CLASS, CLASSES
-from labeldistill_core.data.images import decode_jpeg
+from labeldistill_core.data.nuscenes_records import GroundTruth, SensorRecord
 from labeldistill_core.errors import DataError
-from labeldistill_core.frames import Array, Transform
+from labeldistill_core.frames import Transform
 
 LIDAR = "LIDAR_TOP"
 _BICYCLE_RACK = "static_object.bicycle_rack"
@@ -50,103 +43,6 @@ _TABLES = (
 )
 
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class SensorRecord:
-    """One image, scan or sweep: where its file is and where its sensor was."""
-
-    token: str
-    """Of the `sample_data` record."""
-    sample_token: str
-    """Of the sample that it is the key frame of, or nearest to."""
-    channel: str
-    """Name of the sensor, such as `CAM_FRONT`."""
-    modality: str
-    """camera, lidar or radar."""
-    stamp_ns: int
-    """Time of exposure, nanoseconds since the epoch."""
-    is_key_frame: bool
-    """Whether it belongs to the sample itself; otherwise it is a sweep between samples."""
-    path: Path
-    """Its file."""
-    ego_from_sensor: Transform
-    """Mounting pose."""
-    fixed_from_ego: Transform
-    """Pose of the vehicle at `stamp_ns`."""
-    intrinsics_px: Array
-    """(3, 3) matrix K of a camera, empty for others."""
-    width_px: int
-    """Of the image; 0 for others."""
-    height_px: int
-    """Of the image; 0 for others."""
-
-    @property
-    def is_there(self) -> bool:
-        """Whether the file exists."""
-        return self.path.is_file()
-
-    @property
-    def calibration(self) -> CameraCalibration:
-        """Of a camera."""
-        return CameraCalibration(
-            self.channel, self.intrinsics_px, self.width_px, self.height_px, self.ego_from_sensor
-        )
-
-    def read(self) -> bytes:
-        """The bytes of the file.
-
-        Raises:
-            DataError: it is missing.
-        """
-        try:
-            return self.path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{self.channel} of sample {self.sample_token}: cannot read {self.path} "
-                f"({error.strerror}); the data root is partial or not unpacked wholly"
-            ) from error
-
-    def view(self) -> CameraView:
-        """The decoded image with its calibration and pose.
-
-        Raises:
-            DataError: the file is missing, corrupt or of another size than the tables say.
-        """
-        data = self.read()
-        try:
-            image = decode_jpeg(data)
-            return CameraView(self.calibration, self.stamp_ns, image, self.fixed_from_ego)
-        except (DataError, ValueError) as error:
-            raise DataError(f"{self.path}: {error}") from error
-
-
-@dataclass(frozen=True, eq=False)
-class GroundTruth:
-    """All that is needed to score one sample; N boxes of the ten classes."""
-
-    sample_token: str
-    """Of the sample."""
-    stamp_ns: int
-    """Time of the sample."""
-    fixed_from_ego: Transform
-    """Pose of the vehicle at the LiDAR scan, from which ranges are measured."""
-    boxes: Boxes3D
-    """(N) float64 in the frame "map"; a velocity is NaN where it cannot be estimated."""
-    tokens: tuple[str, ...]
-    """(N) annotation tokens."""
-    instances: tuple[str, ...]
-    """(N) instance tokens: the same object at other times has the same one."""
-    num_lidar_pts: tuple[int, ...]
-    """(N) LiDAR points inside."""
-    num_radar_pts: tuple[int, ...]
-    """(N) radar points inside."""
-    attributes: tuple[str, ...]
-    """(N) attribute names, empty where there is none."""
-    visibility: tuple[str, ...]
-    """(N) visibility levels such as `v80-100`, empty where unknown."""
-    bicycle_racks: Array
-    """(R, 7) x, y, z, length, width, height, yaw of racks; cycles in them are not scored."""
 
 
 class NuScenesTables:

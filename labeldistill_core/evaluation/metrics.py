@@ -25,7 +25,8 @@ import numpy as np
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
-from labeldistill_core.data.nuscenes import LIDAR, GroundTruth
+from labeldistill_core.data.nuscenes import LIDAR
+from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.results import ResultBox
 

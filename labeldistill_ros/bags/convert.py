@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from rosbags.interfaces import Qos
 
-from labeldistill_core.data.nuscenes import NuScenesTables, SensorRecord
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.nuscenes_records import SensorRecord
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.truth import (

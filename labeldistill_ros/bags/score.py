@@ -88,8 +88,9 @@ class Score:
             lines.append(f"no velocities: {TABLE_TOPIC} was not recorded, zero was taken")
         if self.outcomes:
             lines.append("sets " + ", ".join(f"{k} {v}" for k, v in self.outcomes.items()))
+        width = max(map(len, self.latency_ms), default=0)
         for stage, (median, high) in self.latency_ms.items():
-            lines.append(f"{stage:<16}p50 {median:8.1f} ms   p95 {high:8.1f} ms")
+            lines.append(f"{stage:<{width}}  p50 {median:8.1f} ms  p95 {high:8.1f} ms")
         return "\n".join(lines)
 
 

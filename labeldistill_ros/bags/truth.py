@@ -20,7 +20,7 @@ import torch
 from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME
 from labeldistill_core.classes import CLASSES
-from labeldistill_core.data.nuscenes import GroundTruth
+from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import BagError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.reader import BagReader

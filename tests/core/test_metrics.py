@@ -12,7 +12,8 @@ from nuscenes_fixture import SCENES, VERSION
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.cli import main
-from labeldistill_core.data.nuscenes import GroundTruth, NuScenesTables
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.results import (

@@ -18,7 +18,8 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.cli import main
 from labeldistill_core.data.images import decode_jpeg
-from labeldistill_core.data.nuscenes import GroundTruth, NuScenesTables
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.results import read_results, result_boxes
