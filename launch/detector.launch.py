@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The detector, and RViz if wanted: `ros2 launch labeldistill_ros detector.launch.py -s`."""
+
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+PACKAGE = "labeldistill_ros"
+CONFIG = Path(get_package_share_directory(PACKAGE)) / "config"
+
+ARGUMENTS = (
+    DeclareLaunchArgument(
+        "params_file",
+        default_value=str(CONFIG / "detector.yaml"),
+        description="Parameters of the node; copy the default file and change the copy.",
+    ),
+    DeclareLaunchArgument(
+        "model",
+        default_value="",
+        description="Student checkpoint. Empty: that of the parameter file.",
+    ),
+    DeclareLaunchArgument(
+        "device",
+        default_value="",
+        description="cpu, cuda:0, auto. Empty: that of the parameter file.",
+    ),
+    DeclareLaunchArgument(
+        "camera_prefix",
+        default_value="",
+        description="Before all camera topics, e.g. /sensing. Empty: that of the parameter file.",
+    ),
+    DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
+    DeclareLaunchArgument(
+        "use_sim_time",
+        default_value="false",
+        choices=["true", "false"],
+        description="Take the time from /clock, as in a replay.",
+    ),
+    DeclareLaunchArgument(
+        "autostart",
+        default_value="true",
+        choices=["true", "false"],
+        description="Configure and activate; false where a lifecycle manager does.",
+    ),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        choices=["debug", "info", "warn", "error", "fatal"],
+        description="Least severe messages of the node that are shown.",
+    ),
+    DeclareLaunchArgument(
+        "rviz",
+        default_value="false",
+        choices=["true", "false"],
+        description="Start RViz with cameras, boxes and transforms.",
+    ),
+)
+
+
+def detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node; arguments that were given go before the parameter file."""
+
+    def given(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    parameters: dict[str, Any] = {
+        name: given(name) for name in ("model", "device", "camera_prefix") if given(name)
+    }
+    for name in ("use_sim_time", "autostart"):
+        parameters[name] = given(name) == "true"
+    return [
+        Node(
+            package=PACKAGE,
+            executable="detector_node",
+            name="detector",
+            namespace=given("namespace"),
+            parameters=[given("params_file"), parameters],
+            arguments=["--ros-args", "--log-level", f"detector:={given('log_level')}"],
+            output="both",
+            emulate_tty=True,
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The launch description."""
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(CONFIG / "detector.rviz")],
+        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=detector), rviz])
