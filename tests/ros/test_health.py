@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counters, latencies and the levels of /diagnostics."""
+
+from __future__ import annotations
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from labeldistill_ros.assembly import Problem
+from labeldistill_ros.health import Health, Limits, SetReport, values_of
+
+LIMITS = Limits(camera_timeout_s=0.5, max_processing_time_s=0.1, max_delay_s=1.0)
+MODEL = {"name": "tiny", "sha256": "abc", "device": "cpu", "precision": "float32", "history": 2}
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health({"LEFT": "/left", "RIGHT": "/right"}, LIMITS, MODEL)
+
+
+def report(total_ms: float = 50.0, missing: tuple[str, ...] = ()) -> SetReport:
+    return SetReport(
+        0, "processed", ("LEFT",), missing, history_valid=1, timings_ms={"total": total_ms}
+    )
+
+
+def statuses(health: Health, now_s: float) -> dict[str, DiagnosticStatus]:
+    found = health.diagnostics("detector", {"complete": 3, "anchor": "LEFT"}, {"LEFT": 0.0}, now_s)
+    return {status.name.removeprefix("detector: "): status for status in found}
+
+
+def test_rate_age_and_silence_of_cameras(health: Health) -> None:
+    for k in range(11):
+        health.image("LEFT", 10 + k / 10)
+    now = statuses(health, 11.1)
+    left = values_of(now["camera LEFT"])
+    assert now["camera LEFT"].level == DiagnosticStatus.OK
+    assert float(left["rate_hz"]) == pytest.approx(10.0)
+    assert float(left["age_ms"]) == pytest.approx(100.0)
+    assert now["camera RIGHT"].level == DiagnosticStatus.ERROR
+    assert now["camera RIGHT"].message == "no image has come on /right"
+    assert health.silent_cameras(11.1) == ["RIGHT"]
+    assert statuses(health, 11.6)["camera LEFT"].message == "no image for 0.6 s on /left"
+    assert health.silent_cameras(11.6) == ["LEFT", "RIGHT"]
+
+
+def test_problems_of_a_camera_fade(health: Health) -> None:
+    health.image("LEFT", 10.0)
+    health.problems([Problem("LEFT", "image", "LEFT: corrupt")], 10.0)
+    camera = statuses(health, 10.1)["camera LEFT"]
+    assert (camera.level, camera.message) == (DiagnosticStatus.ERROR, "LEFT: corrupt")
+    health.image("LEFT", 16.0)
+    camera = statuses(health, 16.1)["camera LEFT"]
+    assert camera.level == DiagnosticStatus.OK
+    assert values_of(camera)["refused_image"] == "1"
+
+
+def test_every_set_is_counted_once(health: Health) -> None:
+    health.done(report(), 1.0)
+    health.done(SetReport(0, "refused", (), (), "image"), 2.0)
+    health.done(SetReport(0, "dropped", (), ()), 3.0)
+    assert health.counts["seen"] == 3
+    assert health.counts["refused/image"] == 1
+    totals = values_of(health.set_status(report(), "detector").status[0])
+    assert [totals[f"sets_{k}"] for k in ("seen", "processed", "dropped", "refused")] == list(
+        "3111"
+    )
+
+
+def test_processing_levels(health: Health) -> None:
+    assert statuses(health, 0.0)["processing"].message == "no set yet"
+    for k in range(100):
+        health.done(report(total_ms=k), 10.0)
+    assert health.latencies_ms()["total"] == pytest.approx((49.5, 94.05))
+    assert statuses(health, 10.1)["processing"].level == DiagnosticStatus.OK
+    for _ in range(100):
+        health.done(report(total_ms=150), 10.0)
+    slow = statuses(health, 10.1)["processing"]
+    assert slow.level == DiagnosticStatus.WARN
+    assert slow.message == "150 ms for 95 of 100 sets, allowed 100 ms"
+    health.image("LEFT", 12.0)
+    late = statuses(health, 12.1)["processing"]
+    assert (late.level, late.message) == (DiagnosticStatus.ERROR, "no boxes for 2.1 s")
+
+
+def test_degraded_sets_and_transforms_are_told(health: Health) -> None:
+    health.done(report(missing=("RIGHT",)), 1.0)
+    now = statuses(health, 1.0)
+    assert (now["sync"].level, now["sync"].message) == (DiagnosticStatus.WARN, "without RIGHT")
+    assert now["transforms"].level == DiagnosticStatus.OK
+    health.transform_failed("no frame map", 2.0)
+    failed = statuses(health, 2.5)["transforms"]
+    assert (failed.level, failed.message) == (DiagnosticStatus.ERROR, "no frame map")
+    assert statuses(health, 9.0)["transforms"].level == DiagnosticStatus.OK
+
+
+def test_model_is_identified(health: Health) -> None:
+    assert values_of(statuses(health, 0.0)["model"])["sha256"] == "abc"
+    assert statuses(health, 0.0)["history"].message == "0 of 2 past frames"

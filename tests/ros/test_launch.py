@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch files, where the launch packages of a ROS distribution are."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+REASON = "launch and launch_ros come with a ROS distribution"
+launch = pytest.importorskip("launch", reason=REASON)
+pytest.importorskip("launch_ros", reason=REASON)
+
+
+@pytest.fixture(autouse=True)
+def share(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkout as the package's share folder."""
+    from ament_index_python import packages
+
+    monkeypatch.setattr(packages, "get_package_share_directory", lambda _: str(repository))
+    return repository
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.name.replace(".", "_"), path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(description: Any) -> dict[str, Any]:
+    found = description.get_launch_arguments()
+    return {argument.name: argument for argument in found}
+
+
+@pytest.mark.parametrize("name", ["detector", "replay"])
+def test_arguments_are_declared_and_described(share: Path, name: str) -> None:
+    found = arguments(load(share / "launch" / f"{name}.launch.py").generate_launch_description())
+    wanted = {
+        "params_file",
+        "model",
+        "device",
+        "camera_prefix",
+        "namespace",
+        "use_sim_time",
+        "rviz",
+    }
+    assert wanted | ({"bag", "rate"} if name == "replay" else set()) <= set(found)
+    assert all(len(argument.description) > 15 for argument in found.values())
+
+
+def parameters(share: Path, **given: str) -> list[Any]:
+    """What the node is given: the file's name, then the values."""
+    module = load(share / "launch" / "detector.launch.py")
+    context = launch.LaunchContext()
+    for argument in module.ARGUMENTS:
+        argument.execute(context)
+    context.launch_configurations.update(given)
+    (node,) = module.detector(context)
+    return list(node._Node__parameters)
+
+
+def test_arguments_go_before_the_parameter_file(share: Path) -> None:
+    from launch_ros.utilities import evaluate_parameters
+
+    def values(**given: str) -> dict[str, Any]:
+        file, rest = evaluate_parameters(launch.LaunchContext(), parameters(share, **given))
+        assert Path(file) == share / "config" / "detector.yaml"
+        return dict(rest)
+
+    assert values() == {"use_sim_time": False, "autostart": True}
+    assert values(model="/a/b.safetensors", device="cpu", use_sim_time="true") == {
+        "model": "/a/b.safetensors",
+        "device": "cpu",
+        "use_sim_time": True,
+        "autostart": True,
+    }
+
+
+def test_rviz_shows_what_the_node_publishes(share: Path) -> None:
+    text = (share / "config" / "detector.rviz").read_text()
+    shown = yaml.safe_load(text)["Visualization Manager"]["Displays"]
+    topics = {display["Topic"]["Value"] for display in shown if "Topic" in display}
+    assert "/detector/markers" in topics
+    assert "/cam_front_left/image_raw/compressed" in topics

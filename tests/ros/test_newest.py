@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The newest item wins, nothing is lost without a word, and the thread ends."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from labeldistill_ros.newest import NewestWorker
+
+
+class Gate:
+    """Work that waits to be let through."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+        self.begun = threading.Semaphore(0)
+        self.open = threading.Semaphore(0)
+
+    def __call__(self, item: int) -> None:
+        self.begun.release()
+        assert self.open.acquire(timeout=5)
+        if item < 0:
+            raise RuntimeError("a bad item")
+        self.done.append(item)
+
+
+def test_newest_wins_and_the_other_comes_back() -> None:
+    gate = Gate()
+    worker = NewestWorker(gate, "test")
+    assert worker.submit(1) is None
+    assert gate.begun.acquire(timeout=5)
+    assert worker.submit(2) is None
+    assert worker.submit(3) == 2
+    gate.open.release(2)
+    assert gate.begun.acquire(timeout=5)
+    assert worker.stop(5)
+    assert gate.done == [1, 3]
+
+
+def test_withdraw_and_stop_drop_what_waits() -> None:
+    gate = Gate()
+    worker = NewestWorker(gate, "test")
+    worker.submit(1)
+    assert gate.begun.acquire(timeout=5)
+    worker.submit(2)
+    assert worker.withdraw() == 2
+    assert worker.withdraw() is None
+    worker.submit(3)
+    assert not worker.stop(0.05)  # still in work
+    gate.open.release(3)
+    assert worker.stop(5)
+    assert gate.done == [1]
+
+
+def test_an_error_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate()
+    worker = NewestWorker(gate, "test")
+    with caplog.at_level(logging.ERROR):
+        worker.submit(-1)
+        assert gate.begun.acquire(timeout=5)
+        worker.submit(2)
+        gate.open.release(2)
+        assert gate.begun.acquire(timeout=5)
+        assert worker.stop(5)
+    assert gate.done == [2]
+    assert "a bad item" in caplog.text

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters: typed, explained, checked; the files that list them agree with the code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from labeldistill_core.cameras import CAMERAS
+from labeldistill_core.errors import ConfigError
+from labeldistill_ros.parameter_docs import with_table, yaml_text
+from labeldistill_ros.parameters import (
+    CameraParameters,
+    Parameters,
+    ParameterStore,
+    SyncParameters,
+    flatten,
+    sync_options,
+)
+
+Make = Callable[..., ParameterStore]
+
+
+@pytest.fixture
+def store(ros_context: Context) -> Iterator[Make]:
+    nodes: list[Node] = []
+
+    def make(**values: Any) -> ParameterStore:
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        nodes.append(Node("checked", context=ros_context, parameter_overrides=overrides))
+        return ParameterStore(nodes[-1])
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+
+
+def test_what_is_set_arrives_in_the_tree(store: Make) -> None:
+    parameters = store(**{"sync.tolerance": 0.01, "max_boxes": 7}).declare(Parameters())
+    assert parameters.sync.tolerance == 0.01
+    assert parameters.max_boxes == 7
+    assert parameters.diagnostics == Parameters().diagnostics
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("sync.tolerance", 1, "sync.tolerance must be of type float, for example 0.03"),
+        ("sync.tolerance", 7.0, "sync.tolerance: use a value from 0.001 to 1"),
+        ("max_boxes", 0, "max_boxes: use a value from 1 to 5000"),
+        ("transport", "jpg", "'jpg' is none of 'compressed', 'raw'"),
+        ("model", 3, "model must be of type str"),
+    ],
+)
+def test_impossible_values_are_named(store: Make, name: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        store(**{name: value}).declare(Parameters())
+
+
+def test_misspelled_names_get_a_hint(store: Make) -> None:
+    checked = store(**{"sync.tolerence": 0.01, "zzz": 1, "use_sim_time": False})
+    checked.declare(Parameters())
+    assert checked.unknown() == [
+        "there is no parameter sync.tolerence: did you mean sync.tolerance?",
+        "there is no parameter zzz, it is ignored",
+    ]
+
+
+def test_every_parameter_is_explained_and_has_a_default_in_its_bounds() -> None:
+    for name, value, spec in [*flatten(Parameters()), *flatten(CameraParameters())]:
+        assert spec.text.endswith("."), name
+        assert not spec.problem(value), name
+        assert spec.bounds is None or spec.bounds[0] <= value <= spec.bounds[1], name
+
+
+def test_files_agree_with_the_code(repository: Path) -> None:
+    """Write them anew by `python -m labeldistill_ros.parameter_docs`."""
+    assert (repository / "config" / "detector.yaml").read_text() == yaml_text()
+    page = (repository / "docs" / "node.md").read_text()
+    assert with_table(page) == page
+    assert "| `sync.tolerance` | `0.03` |" in page
+
+
+def test_parameter_file_has_all_defaults() -> None:
+    tree = yaml.safe_load(yaml_text())["/**"]["ros__parameters"]
+    for name, value, _ in flatten(Parameters()):
+        group, _, leaf = name.rpartition(".")
+        assert (tree[group] if group else tree)[leaf] == value
+
+
+def test_synchronizer_options() -> None:
+    cameras = {name: CameraParameters() for name in CAMERAS}
+    options = sync_options(SyncParameters(), cameras)
+    assert (options.anchor, options.cameras, options.offsets_s) == ("CAM_FRONT", CAMERAS, {})
+    cameras["CAM_BACK"] = CameraParameters(time_offset=0.025)
+    assert sync_options(SyncParameters(), cameras).offsets_s == {"CAM_BACK": 0.025}
+    alone = sync_options(SyncParameters(), {"CAM_BACK": CameraParameters()})
+    assert (alone.anchor, alone.min_cameras) == ("CAM_BACK", 1)
+    with pytest.raises(ConfigError, match="sync.anchor is 'FRONT': use one of the model's cameras"):
+        sync_options(SyncParameters(anchor="FRONT"), cameras)
