@@ -6,7 +6,8 @@ from __future__ import annotations
 import json as jsonlib
 import signal
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -73,14 +74,12 @@ def replay(
     from labeldistill_ros.bags import replay as replaying
 
     options = replaying.ReplayOptions(rate, topics, loop, wait_for, clock)
-    stopped = threading.Event()
     # not rclpy's own handlers, which would take the context away under the publishers
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
     try:
-        node = rclpy.create_node("replay")
-        done = replaying.replay(bag, node, options, lambda: not stopped.is_set())
+        with _interrupt() as stopped:
+            node = rclpy.create_node("replay")
+            done = replaying.replay(bag, node, options, lambda: not stopped.is_set())
     finally:
         rclpy.try_shutdown()
     for topic, count in sorted(done.counts.items()):
@@ -157,3 +156,16 @@ def score(
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(jsonlib.dumps(found.as_json(), indent=1) + "\n")
     print(found.table())
+
+
+@contextmanager
+def _interrupt() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set."""
+    event = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: event.set()) for number in numbers]
+    try:
+        yield event
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

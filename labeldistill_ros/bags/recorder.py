@@ -126,31 +126,29 @@ class Recorder:
         except BagError as error:
             _LOG.error("not recorded: %s", error)
             return
-        latched = topic == "/tf_static"
+        qos, latched = self._qos(topic)
         self._bag.connect(topic, msgtype, reliable(latched=latched))
         self._subscriptions.append(
             self._node.create_subscription(
-                kind, topic, partial(self._take, topic, msgtype), self._qos(topic), raw=True
+                kind, topic, partial(self._take, topic, msgtype), qos, raw=True
             )
         )
 
-    def _qos(self, topic: str) -> QoSProfile:
-        """Reliable unless a publisher is not, so that nothing is lost that need not be."""
-        offers = self._node.get_publishers_info_by_topic(topic)
-        best_effort = any(
-            o.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for o in offers
-        )
-        return QoSProfile(
-            depth=_DEPTH,
-            reliability=(
-                ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
-            ),
-            durability=(
-                DurabilityPolicy.TRANSIENT_LOCAL
-                if topic == "/tf_static"
-                else DurabilityPolicy.VOLATILE
-            ),
-        )
+    def _qos(self, topic: str) -> tuple[QoSProfile, bool]:
+        """A profile that every publisher fits, and whether the topic is latched.
+
+        Reliable unless a publisher is not, so that nothing is lost that need not be.
+        """
+        offers = [o.qos_profile for o in self._node.get_publishers_info_by_topic(topic)]
+        best_effort = any(o.reliability == ReliabilityPolicy.BEST_EFFORT for o in offers)
+        durable = [o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offers]
+        latched = all(durable) if durable else topic == "/tf_static"
+        profile = QoSProfile(depth=_DEPTH)
+        if best_effort:
+            profile.reliability = ReliabilityPolicy.BEST_EFFORT
+        if latched:
+            profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        return profile, latched
 
     def _take(self, topic: str, msgtype: str, data: bytes) -> None:
         if not self._open:

@@ -85,7 +85,10 @@ def message_class(msgtype: str) -> Any:
     try:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError) as error:
-        raise BagError(f"the message type {msgtype} is not installed: install {package}") from error
+        raise BagError(
+            f"the message type {msgtype} is not installed: install {package}, or "
+            "choose other topics"
+        ) from error
 
 
 def replay(
