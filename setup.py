@@ -12,7 +12,7 @@ SHARE = os.path.join("share", NAME)
 SHARED_FOLDERS = ("launch", "config", "rosbags")
 
 NUSCENES = ["nuscenes-devkit>=1.2", "matplotlib"]
-BAGS = ["rosbags>=0.10", "mcap>=1.2"]
+BAGS = ["rosbags>=0.11", "mcap>=1.2"]
 TRAIN = ["lightning>=2.5", "tensorboard"]
 SYNTHETIC = ["embreex", "tqdm", *NUSCENES]
 DEV = ["hypothesis", "mypy", "pytest>=8", "ruff", "types-PyYAML"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -132,6 +133,7 @@ class BagWriter:
                     shutil.rmtree(self.path)
                 (self._folder / self.path.name).rename(self.path)
             else:
-                self._writer.abort()
+                with suppress(Exception):  # only to close the file, which goes away
+                    self._writer.close()
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
