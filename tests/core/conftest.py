@@ -32,6 +32,9 @@ from labeldistill_core.config import (
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import Student
 
+# these networks are tiny: a second thread waits for its core more than it computes
+torch.set_num_threads(1)
+
 SOURCE_WH = (160, 90)
 YAWS_DEG = (55.0, 0.0, -55.0, 110.0, 180.0, -110.0)
 """Headings of the cameras, in the order of `CAMERAS`."""
