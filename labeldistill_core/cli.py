@@ -54,6 +54,18 @@ def _evaluate_results() -> Callable[..., Any]:
     return evaluate_results
 
 
+def _evaluate() -> Callable[..., Any]:
+    from labeldistill_core.evaluation.commands import evaluate_checkpoint
+
+    return evaluate_checkpoint
+
+
+def _train_student() -> Callable[..., Any]:
+    from labeldistill_core.training.commands import train_student
+
+    return train_student
+
+
 def _bag_from_nuscenes() -> Callable[..., Any]:
     from labeldistill_ros.bags.commands import from_nuscenes
 
@@ -97,6 +109,10 @@ BAG = Group(
 COMMANDS = Group(
     "Camera-only 3D object detection for ROS 2.",
     {
+        "train": Group(
+            "Train the networks.", {"student": Command("train the camera student", _train_student)}
+        ),
+        "evaluate": Command("run a student on a data root and score it", _evaluate),
         "synth": Command("write synthetic driving scenes in nuScenes form", _synth),
         "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),
         "parity": Command("compare with recordings of the published code", _parity),

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from labeldistill_core.config import (
     BevEncoderConfig,
+    BevGrid,
     ConvNeXtConfig,
     DepthBins,
     DepthNetConfig,
@@ -17,6 +18,7 @@ from labeldistill_core.config import (
     ResNetConfig,
     StudentConfig,
 )
+from labeldistill_core.errors import ConfigError
 
 FOUR_KEY = (1.0, 2.0, 3.0, 4.0)
 TWO_KEY = (1.0, 2.0)
@@ -70,6 +72,7 @@ def demo() -> StudentConfig:
         bev_encoder=BevEncoderConfig(base_channels=40, neck_channels=(16, 16, 32, 32)),
         head=HeadConfig(shared_channels=48, branch_channels=16),
         history_s=(1.0,),
+        grid=BevGrid(cell_m=1.28),
     )
 
 
@@ -91,3 +94,14 @@ PRESETS: dict[str, Callable[[], StudentConfig]] = {
     "demo": demo,
 }
 """Preset name to its function."""
+
+
+def preset_config(name: str) -> StudentConfig:
+    """Configuration of a preset.
+
+    Raises:
+        ConfigError: there is no such preset; lists those there are.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}: there are {', '.join(PRESETS)}")
+    return PRESETS[name]()

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples for training: augmented images of the current and past frames, boxes, depth labels.
+
+Shapes: N cameras, H W rows and columns of the network's image.
+Source: BEVDepth's image and bird's-eye-view augmentation, which LabelDistill takes over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.cameras import CameraView, FrameSet
+from labeldistill_core.config import StudentConfig
+from labeldistill_core.data.batch import (
+    camera_batch,
+    collate,
+    evaluation_transform,
+    mean_ego_pose,
+)
+from labeldistill_core.data.bev_augmentation import BevAugmentation
+from labeldistill_core.data.depth_labels import depth_map, points_in_image
+from labeldistill_core.data.images import ImageTransform
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import DataError
+from labeldistill_core.network.student import CameraBatch
+
+_HISTORY_TOLERANCE_S = 0.1
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Ranges that are drawn from, uniformly."""
+
+    resize: tuple[float, float] = (0.88, 1.25)
+    """Of the images, as a factor on the evaluation's resize."""
+    image_rotation_deg: tuple[float, float] = (-5.4, 5.4)
+    """About the image's centre."""
+    image_flip: bool = True
+    """Mirror half of the images."""
+    bev_rotation_deg: tuple[float, float] = (-22.5, 22.5)
+    """About the vehicle."""
+    bev_scale: tuple[float, float] = (0.95, 1.05)
+    """Of the world."""
+    bev_flip: bool = True
+    """Mirror the world along each axis in half of the samples."""
+
+    def image(
+        self, view: CameraView, config: StudentConfig, rng: np.random.Generator
+    ) -> ImageTransform:
+        """A random transform for one camera, the same for all of a sample's frames."""
+        plain = evaluation_transform(view, config)
+        resize = plain.resize * rng.uniform(*self.resize)
+        width = int(view.calibration.width_px * resize)
+        height = int(view.calibration.height_px * resize)
+        left = int(rng.uniform(0, max(0, width - config.image.width)))
+        top = height - config.image.height
+        return ImageTransform(
+            resize,
+            (width, height),
+            (left, top, left + config.image.width, top + config.image.height),
+            flip=self.image_flip and bool(rng.random() < 0.5),
+            rotate_deg=float(rng.uniform(*self.image_rotation_deg)),
+        )
+
+    def bev(self, rng: np.random.Generator) -> BevAugmentation:
+        """A random change of the ego frame."""
+        return BevAugmentation(
+            float(rng.uniform(*self.bev_rotation_deg)),
+            float(rng.uniform(*self.bev_scale)),
+            self.bev_flip and bool(rng.random() < 0.5),
+            self.bev_flip and bool(rng.random() < 0.5),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StudentSample:
+    """One sample, or several once collated."""
+
+    batch: CameraBatch
+    """Input of the network."""
+    boxes: tuple[Boxes3D, ...]
+    """Ground truth of each sample in its (augmented) ego frame, float32."""
+    depth: Tensor
+    """(B, N, H, W) depth of LiDAR points in the current images, metres, zero where unknown."""
+
+    @classmethod
+    def collate(cls, samples: Sequence[StudentSample]) -> StudentSample:
+        """Several samples in one batch."""
+        return cls(
+            collate([sample.batch for sample in samples]),
+            tuple(boxes for sample in samples for boxes in sample.boxes),
+            torch.cat([sample.depth for sample in samples]),
+        )
+
+    def to(self, device: torch.device | str) -> StudentSample:
+        """On another device."""
+        return StudentSample(
+            self.batch.to(device),
+            tuple(boxes.to(device) for boxes in self.boxes),
+            self.depth.to(device),
+        )
+
+
+class StudentDataset(Dataset[StudentSample]):
+    """Key frames of some scenes."""
+
+    def __init__(
+        self,
+        tables: NuScenesTables,
+        scenes: Sequence[str],
+        config: StudentConfig,
+        augmentation: AugmentationConfig | None = None,
+    ) -> None:
+        """Look up samples and their past frames.
+
+        Args:
+            tables: of the data root.
+            scenes: names of the scenes to take.
+            config: of the student.
+            augmentation: ranges; none at evaluation.
+
+        Raises:
+            DataError: a scene is not there.
+        """
+        self._tables, self._config, self._augmentation = tables, config, augmentation
+        self._samples: list[tuple[str, ...]] = []
+        for scene in scenes:
+            tokens = tables.samples(scene)
+            stamps = np.array([tables.stamp_ns(token) for token in tokens])
+            self._samples += [
+                (token, *self._past(tokens, stamps, index)) for index, token in enumerate(tokens)
+            ]
+
+    def _past(self, tokens: Sequence[str], stamps: NDArray[np.int64], index: int) -> list[str]:
+        """Past samples by age; the current one stands in where there is none, as at inference."""
+        past = []
+        for age_s in self._config.history_s:
+            gap_s = np.abs(stamps[index] - stamps - age_s * 1e9) / 1e9
+            nearest = int(gap_s.argmin())
+            past.append(tokens[nearest if gap_s[nearest] <= _HISTORY_TOLERANCE_S else index])
+        return past
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> StudentSample:
+        """One sample; with augmentation, another one at each call.
+
+        Raises:
+            DataError: naming the sample, when a file is missing or damaged.
+        """
+        tokens = self._samples[index]
+        try:
+            return self._load(tokens)
+        except DataError as error:
+            raise DataError(f"sample {tokens[0]}: {error}") from error
+
+    def _load(self, tokens: tuple[str, ...]) -> StudentSample:
+        config, tables = self._config, self._tables
+        loaded = {t: tables.frame_set(t, config.cameras) for t in dict.fromkeys(tokens)}
+        frames = [loaded[token] for token in tokens]
+        current = {view.calibration.name: view for view in frames[0].views}
+        if self._augmentation is None:
+            bev = BevAugmentation()
+            transforms = [evaluation_transform(current[n], config) for n in config.cameras]
+        else:
+            # torch seeds each loader's worker anew in each epoch
+            rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
+            bev = self._augmentation.bev(rng)
+            transforms = [self._augmentation.image(current[n], config, rng) for n in config.cameras]
+        batch = camera_batch(frames, config, transforms, bev.matrix)
+        boxes = bev.apply(self._boxes(tokens[0], frames[0]))
+        depth = self._depth(tokens[0], frames[0], transforms)
+        return StudentSample(batch, (boxes,), torch.from_numpy(depth)[None])
+
+    def _boxes(self, token: str, frames: FrameSet) -> Boxes3D:
+        """Boxes that any sensor touched, in the model's frame."""
+        truth = self._tables.ground_truth(token)
+        touched = np.add(truth.num_lidar_pts, truth.num_radar_pts) > 0
+        boxes = truth.boxes[torch.from_numpy(np.atleast_1d(touched).reshape(-1))]
+        boxes = boxes.transformed(mean_ego_pose(frames).inverse)
+        return replace(boxes, values=boxes.values.float(), scores=boxes.scores.float())
+
+    def _depth(
+        self, token: str, frames: FrameSet, transforms: Sequence[ImageTransform]
+    ) -> NDArray[np.float32]:
+        lidar = self._tables.lidar(token)
+        points = np.frombuffer(lidar.read(), np.float32)
+        if points.size % 5:
+            raise DataError(f"{lidar.path} is no LiDAR scan: its size is no multiple of 20 bytes")
+        fixed_from_lidar = lidar.fixed_from_ego @ lidar.ego_from_sensor
+        maps = []
+        for name, transform in zip(self._config.cameras, transforms, strict=True):
+            view = frames.by_name[name]
+            fixed_from_camera = view.fixed_from_ego @ view.calibration.ego_from_camera
+            seen = points_in_image(
+                points.reshape(-1, 5), fixed_from_camera.inverse @ fixed_from_lidar,
+                view.calibration,
+            )  # fmt: skip
+            maps.append(depth_map(seen, transform))
+        return np.stack(maps)
