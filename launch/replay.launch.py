@@ -37,9 +37,10 @@ ARGUMENTS = (
         description="`labeldistill bag replay` or `ros2 bag play`; both publish /clock.",
     ),
     DeclareLaunchArgument(
-        "start_delay",
-        default_value="8.0",
-        description="Seconds for the detector to load its model before the bag starts.",
+        "patience",
+        default_value="60.0",
+        description="Seconds to wait for the detector at most; the player ros2 cannot see it and "
+        "starts after 10.",
     ),
     DeclareLaunchArgument(
         "use_sim_time",
@@ -51,19 +52,18 @@ ARGUMENTS = (
 
 
 def player(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The bag, after a pause; its end is the end of all."""
-    bag, rate = LaunchConfiguration("bag"), LaunchConfiguration("rate")
+    """The bag, once the detector is there; its end is the end of all."""
+    bag, rate, patience = (LaunchConfiguration(name) for name in ("bag", "rate", "patience"))
     if LaunchConfiguration("player").perform(context) == "ros2":
-        command = ["ros2", "bag", "play", bag, "--clock", "--rate", rate]
+        command = ["ros2", "bag", "play", bag, "--clock", "--rate", rate, "--delay", "10"]
     else:
         tool = PathJoinSubstitution([FindPackagePrefix(PACKAGE), "lib", PACKAGE, "labeldistill"])
-        command = [tool, "bag", "replay", bag, "--rate", rate]
+        command = [tool, "bag", "replay", bag, "--rate", rate, "--wait-for", patience]
     play = ExecuteProcess(cmd=command, output="both")
-    pause = float(LaunchConfiguration("start_delay").perform(context))
     last_boxes = TimerAction(period=2.0, actions=[Shutdown(reason="the bag has ended")])
     return [
         RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[last_boxes])),
-        TimerAction(period=pause, actions=[play]),
+        play,
     ]
 
 
