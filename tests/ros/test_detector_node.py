@@ -3,16 +3,30 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
-from rig import CAMERAS, PERIOD_NS, Vehicle, map_from_ego, offline_set, stamp_of
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.context import Context
+from rig import CAMERAS, PERIOD_NS, Vehicle, map_from_ego, offline_set, stamp_of, stamped
+from rosgraph_msgs.msg import Clock
 from running import RunningNode
+from sensor_msgs.msg import CameraInfo, Image
+from tf2_msgs.msg import TFMessage
 
+from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_ros.messages import boxes_from_detections, boxes_from_table, stamp_to_ns
+from labeldistill_ros.messages import (
+    boxes_from_detections,
+    boxes_from_table,
+    stamp_from_ns,
+    stamp_to_ns,
+)
 
 Start = Callable[..., RunningNode]
 
@@ -61,3 +75,117 @@ def test_six_cameras_give_the_offline_boxes(
     assert last["history_valid"] == "1"
     assert last["cameras"].split() == list(CAMERAS)
     assert float(last["total_ms"]) > 0
+
+
+def test_boxes_in_the_fixed_frame(vehicle: Vehicle, detector: Start) -> None:
+    node = detector(output_frame="map")
+    vehicle.connect()
+    vehicle.drive(range(4))
+    vehicle.wait(lambda: vehicle.detections, "boxes")
+    assert {m.header.frame_id for m in vehicle.detections} == {"map"}
+    names = node.node._configured.detector.class_names
+    got = boxes_from_detections(vehicle.detections[0], names)
+    found = node.results[0][1]
+    boxes = found.in_frame(Transform("map", "map", np.eye(3), np.zeros(3)))
+    order = boxes.scores.argsort(descending=True, stable=True)[:200]
+    torch.testing.assert_close(got.centers, boxes.centers[order], atol=1e-3, rtol=0)
+    assert got.centers[:, 0].mean() > 400  # the vehicle is at 500 m
+
+
+def test_raw_images_under_a_prefix(
+    ros_context: Context, vehicle: Vehicle, detector: Start, tiny_model: Path
+) -> None:
+    node = detector(transport="raw", camera_prefix="/sensing/")
+    publishers = {
+        c: (
+            vehicle.node.create_publisher(Image, f"/sensing/{c.lower()}/image_raw", 5),
+            vehicle.node.create_publisher(CameraInfo, f"/sensing/{c.lower()}/camera_info", 5),
+        )
+        for c in CAMERAS
+    }
+    vehicle.mount()
+    pairs = publishers.values()
+    vehicle.wait(lambda: all(p.get_subscription_count() for pair in pairs for p in pair), "topics")
+    vehicle.spin(0.3)
+    for cycle in range(4):
+        for view in offline_set(cycle).views:
+            camera, stamp_ns = view.calibration.name, view.stamp_ns
+            pose = stamped(map_from_ego(stamp_ns), "map", "base_link", stamp_ns)
+            vehicle.moving.publish(TFMessage(transforms=[pose]))
+            info = vehicle.info(camera, stamp_ns)
+            image = Image(header=info.header, width=160, height=90, encoding="bgr8", step=480)
+            image.data.frombytes(view.image[..., ::-1].tobytes())
+            publishers[camera][1].publish(info)
+            publishers[camera][0].publish(image)
+        vehicle.spin(0.3)
+    vehicle.wait(lambda: node.results, "boxes")
+    frames = node.results[0][0]
+    cycle = (frames.stamp_ns - stamp_of(0, "CAM_FRONT")) // PERIOD_NS
+    for view, wanted in zip(frames.views, offline_set(cycle).views, strict=True):
+        np.testing.assert_array_equal(view.image, wanted.image)
+
+
+def test_nothing_is_computed_when_nobody_listens(vehicle: Vehicle, detector: Start) -> None:
+    node = detector()
+    vehicle.connect()
+    for subscription in list(vehicle.node.subscriptions):
+        if subscription.topic_name.startswith(("/detector/detections", "/detector/markers")):
+            vehicle.node.destroy_subscription(subscription)
+    vehicle.wait(lambda: not vehicle.node.count_subscribers("/detector/markers"), "nobody listens")
+    vehicle.spin(0.3)
+    vehicle.drive(range(4))
+    vehicle.wait(lambda: "idle" in vehicle.outcomes(), "idle sets")
+    assert set(vehicle.outcomes()) == {"idle"}
+    assert not node.results
+
+
+def test_clock_that_goes_back_resets(
+    vehicle: Vehicle, detector: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    node = detector(use_sim_time=True)
+    clock = vehicle.node.create_publisher(Clock, "/clock", 10)
+    vehicle.connect()
+
+    def tell(cycle: int) -> None:
+        clock.publish(Clock(clock=stamp_from_ns(stamp_of(cycle, "CAM_FRONT"))))
+        vehicle.spin(0.1)
+
+    tell(6)
+    vehicle.drive(range(6))
+    vehicle.wait(lambda: "processed" in vehicle.outcomes(), "boxes")
+    assert abs(float(vehicle.status[-1]["age_ms"])) < 1000  # by the simulated clock
+    tell(0)
+    vehicle.wait(lambda: node.node.get_clock().now().nanoseconds < stamp_of(1, "CAM_FRONT"), "back")
+    assert "started afresh: the clock went back" in capfd.readouterr().err
+    node.results.clear()
+    vehicle.drive(range(4))
+    vehicle.wait(lambda: node.results, "boxes again")
+    assert node.results[0][1].history_valid == 0
+
+
+def test_lifecycle_by_hand(vehicle: Vehicle, detector: Start) -> None:
+    """Inactive, active, inactive, unconfigured and again: no publisher or thread is left behind."""
+    node = detector()
+    before = threading.active_count()
+    client = vehicle.node.create_client(ChangeState, "/detector/change_state")
+    vehicle.wait(client.service_is_ready, "the service")
+
+    def change(transition: int) -> None:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        future = client.call_async(request)
+        vehicle.wait(future.done, "the transition")
+        assert future.result().success
+
+    for _ in range(2):
+        change(Transition.TRANSITION_DEACTIVATE)
+        change(Transition.TRANSITION_CLEANUP)
+        vehicle.wait(lambda: not vehicle.node.count_publishers("/detector/detections"), "withdrawn")
+        assert not vehicle.node.count_subscribers("/cam_front/camera_info")
+        change(Transition.TRANSITION_CONFIGURE)
+        change(Transition.TRANSITION_ACTIVATE)
+    assert threading.active_count() == before
+    vehicle.connect()
+    vehicle.drive(range(4))
+    vehicle.wait(lambda: vehicle.detections, "boxes")
+    change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    assert node.node.finished
