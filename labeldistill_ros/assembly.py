@@ -21,7 +21,8 @@ from labeldistill_core.errors import DataError, LabelDistillError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.images import Pixels, to_rgb
 from labeldistill_ros.messages import calibration_from_info
-from labeldistill_ros.synchronizer import CameraSet
+from labeldistill_ros.parameters import CameraParameters, Parameters
+from labeldistill_ros.synchronizer import CameraSet, SyncOptions
 from labeldistill_ros.transforms import TransformError
 
 Cause = Literal["image", "camera_info", "transform"]
@@ -70,6 +71,21 @@ class AssemblyOptions:
     """The images are rectified."""
     frame_ids: Mapping[str, str]
     """Optical frames by camera where the user named them."""
+
+    @classmethod
+    def of(
+        cls, common: Parameters, cameras: Mapping[str, CameraParameters], sync: SyncOptions
+    ) -> AssemblyOptions:
+        """Options from the parameters."""
+        return cls(
+            common.fixed_frame,
+            common.base_frame,
+            common.output_frame,
+            common.tf_timeout,
+            sync.min_cameras if sync.policy == "mask" else len(sync.cameras),
+            common.images_rectified,
+            {camera: own.frame_id for camera, own in cameras.items()},
+        )
 
 
 @dataclass(frozen=True)

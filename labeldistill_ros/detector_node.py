@@ -7,13 +7,14 @@ detects and publishes. A set that still waits when the next is there is dropped.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from labeldistill_ros.newest import NewestWorker
 from labeldistill_ros.outputs import Outputs
 from labeldistill_ros.parameters import CameraParameters, Parameters, ParameterStore, sync_options
 from labeldistill_ros.pipeline import Job, OnResult, Pipeline
-from labeldistill_ros.resources import DEMO_MODEL, shared_file
+from labeldistill_ros.resources import LoadDetector, load_detector
 from labeldistill_ros.ros_logging import RosHandler, ThrottledLog
 from labeldistill_ros.synchronizer import CameraSet, Synchronizer
 from labeldistill_ros.transform_listener import TransformListener
@@ -53,19 +54,6 @@ _STOP_S = 10.0
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _ERROR = TransitionCallbackReturn.ERROR
-
-LoadDetector = Callable[[Parameters], Detector]
-
-
-def load_detector(parameters: Parameters) -> Detector:
-    """The detector that the parameters name.
-
-    Raises:
-        CheckpointError: the file is missing, damaged or does not fit.
-        ConfigError: the device is not there.
-    """
-    path = Path(parameters.model).expanduser() if parameters.model else shared_file(DEMO_MODEL)
-    return Detector.load(path, device=parameters.device, precision=parameters.precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +135,6 @@ class DetectorNode(LifecycleNode):
         self._release()
         self._jump.unregister()
 
-    # Transitions
-
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise."""
         try:
@@ -201,15 +187,7 @@ class DetectorNode(LifecycleNode):
         pipeline = Pipeline(
             detector,
             Assembler(
-                AssemblyOptions(
-                    parameters.fixed_frame,
-                    parameters.base_frame,
-                    parameters.output_frame,
-                    parameters.tf_timeout,
-                    options.min_cameras if options.policy == "mask" else len(options.cameras),
-                    parameters.images_rectified,
-                    {camera: own.frame_id for camera, own in configured.cameras.items()},
-                ),
+                AssemblyOptions.of(parameters, configured.cameras, options),
                 listener.lookup,
                 parameters.decode_threads or min(6, os.cpu_count() or 1),
             ),
@@ -281,8 +259,6 @@ class DetectorNode(LifecycleNode):
             self._configured.outputs.close()
         self._configured = None
         self._store.locked = False
-
-    # Messages and timers
 
     def _on_image(self, camera: str, message: ImageMessage) -> None:
         active = self._active
@@ -362,8 +338,6 @@ class DetectorNode(LifecycleNode):
             if camera not in silent:
                 self._log.warning(f"{camera}/info", active.subscriptions.why_without_info(camera))
 
-    # Services
-
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if active := self._answer(response):
             active.pipeline.enabled = request.data
@@ -414,6 +388,7 @@ def main(args: list[str] | None = None) -> None:
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+        gc.freeze()  # or Python spends two seconds looking through torch's modules at its end
     sys.exit(code)
 
 

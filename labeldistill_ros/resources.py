@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_ros.parameters import Parameters
 
 DEMO_MODEL = "config/models/demo.safetensors"
 _PACKAGE = "labeldistill_ros"
+
+LoadDetector = Callable[[Parameters], Detector]
 
 
 def shared_file(name: str) -> Path:
@@ -32,3 +37,14 @@ def shared_file(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ConfigError(f"no file {name} in {', '.join(map(str, folders))}")
+
+
+def load_detector(parameters: Parameters) -> Detector:
+    """The detector that the parameters name; the demo model when they name none.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or does not fit.
+        ConfigError: the device is not there.
+    """
+    path = Path(parameters.model).expanduser() if parameters.model else shared_file(DEMO_MODEL)
+    return Detector.load(path, device=parameters.device, precision=parameters.precision)
