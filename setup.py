@@ -37,7 +37,10 @@ setup(
     maintainer="LabelDistill for ROS 2",
     maintainer_email="labeldistill@users.noreply.github.com",
     packages=find_packages(include=["labeldistill_core*", "labeldistill_ros*"]),
-    package_data={"labeldistill_core": ["py.typed"], "labeldistill_ros": ["py.typed"]},
+    package_data={
+        "labeldistill_core": ["py.typed", "evaluation/page.html"],
+        "labeldistill_ros": ["py.typed"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
@@ -47,7 +50,7 @@ setup(
     install_requires=[
         "cattrs>=23.2",
         "numpy>=1.22,<2",
-        "pillow",
+        "pillow>=10.1",
         "PyYAML",
         "safetensors",
         "torch>=2.6",
