@@ -90,6 +90,24 @@ def _bag_score() -> Callable[..., Any]:
     return score
 
 
+def _view() -> Callable[..., Any]:
+    from labeldistill_core.evaluation.view import view
+
+    return view
+
+
+def _bench() -> Callable[..., Any]:
+    from labeldistill_core.bench.commands import bench
+
+    return bench
+
+
+def _demo() -> Callable[..., Any]:
+    from labeldistill_ros.demo import demo
+
+    return demo
+
+
 def _synth() -> Callable[..., Any]:
     from labeldistill_core.synthetic.dataset import synth
 
@@ -109,10 +127,13 @@ BAG = Group(
 COMMANDS = Group(
     "Camera-only 3D object detection for ROS 2.",
     {
+        "demo": Command("replay a small bag through the node and score it", _demo),
         "train": Group(
             "Train the networks.", {"student": Command("train the camera student", _train_student)}
         ),
         "evaluate": Command("run a student on a data root and score it", _evaluate),
+        "view": Command("draw the boxes of a data root in its images", _view),
+        "bench": Command("measure pooling and streaming", _bench),
         "synth": Command("write synthetic driving scenes in nuScenes form", _synth),
         "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),
         "parity": Command("compare with recordings of the published code", _parity),

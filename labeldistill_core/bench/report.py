@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was measured, and how it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TOLERANCE = 1e-4
+"""Largest difference that counts as equal."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A fast way against a plain one."""
+
+    name: str
+    """What is compared."""
+    fast_ms: float
+    """Median of the fast way."""
+    plain_ms: float
+    """Median of the plain way."""
+    target: float
+    """How many times faster it ought to be."""
+    fast_peak_mib: float | None = None
+    """Largest memory that the fast way holds beyond its input; None where not measured."""
+    plain_peak_mib: float | None = None
+    """Likewise for the plain way."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster it is."""
+        return self.plain_ms / self.fast_ms
+
+
+@dataclass(frozen=True)
+class Report:
+    """All measurements."""
+
+    device: str
+    """Where it ran."""
+    threads: int
+    """Threads of a CPU operation."""
+    comparisons: tuple[Comparison, ...]
+    """In the order in which they ran."""
+    differences: dict[str, float]
+    """Largest absolute difference between two ways; for pooling relative to the largest value
+    where that is above one."""
+    single_ms: dict[str, float]
+    """Median times of single steps."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether all ways agree within `TOLERANCE`."""
+        return all(value < TOLERANCE for value in self.differences.values())
+
+    def table(self) -> str:
+        """For people."""
+        header = (
+            f"{'':<28}{'fast':>11}{'plain':>11}{'ratio':>9}{'target':>9}{'':>10}{'peak MiB':>17}"
+        )
+        lines = [f"device {self.device}, {self.threads} threads", "", header]
+        for row in self.comparisons:
+            verdict = "met" if row.ratio >= row.target else "not met"
+            memory = "–"
+            if row.fast_peak_mib is not None and row.plain_peak_mib is not None:
+                memory = f"{row.fast_peak_mib:.0f} : {row.plain_peak_mib:.0f}"
+            lines.append(
+                f"{row.name:<28}{row.fast_ms:>8.1f} ms{row.plain_ms:>8.1f} ms{row.ratio:>8.1f}x"
+                f"{row.target:>8.1f}x{verdict:>10}{memory:>17}"
+            )
+        lines += ["", "single steps"]
+        lines += [f"  {name:<26}{value:>8.1f} ms" for name, value in self.single_ms.items()]
+        lines += ["", f"largest differences (limit {TOLERANCE:g})"]
+        for name, value in self.differences.items():
+            lines.append(f"  {name:<26}{value:>11.2e}{'' if value < TOLERANCE else '  TOO LARGE'}")
+        return "\n".join(lines)
