@@ -17,6 +17,7 @@ from labeldistill_core.bench.pooling import measure_pooling
 from labeldistill_core.bench.report import Report
 from labeldistill_core.bench.streaming import measure_streaming
 from labeldistill_core.config import StudentConfig
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import preset_config
 from labeldistill_core.runtime.detector import Detector
@@ -40,7 +41,12 @@ def bench(
             the machine, a thread that waits for its core holds up the small operations, and one
             thread measures them best.
         json: file to write the figures to.
+
+    Raises:
+        ConfigError: no such preset or device, or a number that is not positive.
     """
+    if repeats < 1 or (threads is not None and threads < 1):
+        raise ConfigError("--repeats and --threads must be 1 or more")
     if threads:
         torch.set_num_threads(threads)
     report = measure(preset_config(preset), device=device, repeats=repeats)

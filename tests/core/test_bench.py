@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from labeldistill_core.bench import commands, pooling
+from labeldistill_core.bench.commands import bench
+from labeldistill_core.bench.report import TOLERANCE, Comparison, Report
+from labeldistill_core.bench.streaming import measure_streaming
+from labeldistill_core.bench.timing import peak_mib
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.history import History
+
+
+@pytest.fixture
+def tiny_preset(tiny_config, monkeypatch):
+    monkeypatch.setattr(commands, "preset_config", lambda name: tiny_config)
+
+
+def test_bench_measures_and_reports(tiny_preset, tmp_path, capsys):
+    assert bench("tiny", repeats=1, json=tmp_path / "out" / "bench.json") == 0
+    printed = capsys.readouterr().out
+    for row in ("pooling, forward", "forward + backward", "streaming step, 3 frames"):
+        assert row in printed
+    written = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert len(written["comparisons"]) == 3
+    for row in written["comparisons"]:
+        assert row["fast_ms"] > 0
+        assert row["plain_ms"] > 0
+    peaks = [(c["fast_peak_mib"], c["plain_peak_mib"]) for c in written["comparisons"][:2]]
+    assert all(0 < fast < plain for fast, plain in peaks)
+    assert set(written["single_ms"]) == {"ray points", "pooling table"}
+    assert all(value < TOLERANCE for value in written["differences"].values())
+
+
+def test_bench_fails_when_pooling_differs(tiny_preset, monkeypatch, capsys):
+    plain = pooling.naive_lift
+    monkeypatch.setattr(pooling, "naive_lift", lambda *args: 1.01 * plain(*args))
+    assert bench("tiny", repeats=1) == 1
+    assert "TOO LARGE" in capsys.readouterr().out
+
+
+def test_a_difference_that_is_no_number_is_not_lost():
+    nan, one = torch.tensor([float("nan")]), torch.ones(1)
+    assert math.isnan(pooling._difference([one, nan, one], [one, one, one]))
+
+
+def test_streaming_that_loses_its_past_is_seen(student, monkeypatch):
+    detector = Detector(student)
+    _, difference = measure_streaming(student, detector, repeats=1)
+    assert difference < TOLERANCE
+    monkeypatch.setattr(History, "pick", lambda self, stamp_ns: [None, None])
+    _, difference = measure_streaming(student, detector, repeats=1)
+    assert difference > 10 * TOLERANCE
+
+
+def test_peak_memory_is_what_is_held_at_once():
+    def step():
+        held = torch.ones(2**18)  # 1 MiB
+        for _ in range(3):
+            held = held * 2.0  # two of them at once
+
+    assert peak_mib(step, torch.device("cpu")) == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_report_says_which_targets_are_met():
+    good = Comparison("good", fast_ms=1.0, plain_ms=30.0, target=30.0)
+    report = Report("cpu", 1, (good, replace(good, name="bad", target=31.0)), {"maps": 0.0}, {})
+    lines = {line.split()[0]: line for line in report.table().splitlines() if line}
+    assert "not met" not in lines["good"]
+    assert "not met" in lines["bad"]
+    assert report.equal
+    assert not replace(report, differences={"maps": float("nan")}).equal
+
+
+@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"threads": 0}])
+def test_numbers_that_are_not_positive_are_refused(wrong):
+    with pytest.raises(ConfigError, match="1 or more"):
+        bench(**wrong)
