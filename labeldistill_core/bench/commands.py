@@ -8,6 +8,7 @@ medians are compared.
 from __future__ import annotations
 
 import json as json_module
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def measure(config: StudentConfig, *, device: str = "cpu", repeats: int = 3) -> 
     Raises:
         ConfigError: the device is not there.
     """
+    load = os.getloadavg()[0]
     torch.manual_seed(0)
     student = Student(config).to(memory_format=torch.channels_last)
     detector = Detector(student, device=device)
@@ -76,6 +78,8 @@ def measure(config: StudentConfig, *, device: str = "cpu", repeats: int = 3) -> 
     return Report(
         str(detector.device),
         torch.get_num_threads(),
+        load,
+        os.cpu_count() or 1,
         (*pooling, streaming),
         {**differences, "streaming, maps": difference},
         single_ms,

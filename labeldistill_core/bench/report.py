@@ -40,6 +40,11 @@ class Report:
     """Where it ran."""
     threads: int
     """Threads of a CPU operation."""
+    load: float
+    """Processes that were running before it began, mean of a minute. More than a few tenths
+    disturb what is measured."""
+    cores: int
+    """Of the machine."""
     comparisons: tuple[Comparison, ...]
     """In the order in which they ran."""
     differences: dict[str, float]
@@ -58,7 +63,12 @@ class Report:
         header = (
             f"{'':<28}{'fast':>11}{'plain':>11}{'ratio':>9}{'target':>9}{'':>10}{'peak MiB':>17}"
         )
-        lines = [f"device {self.device}, {self.threads} threads", "", header]
+        lines = [
+            f"device {self.device}, {self.threads} threads, load {self.load:.1f} on {self.cores} "
+            f"cores before",
+            "",
+            header,
+        ]
         for row in self.comparisons:
             verdict = "met" if row.ratio >= row.target else "not met"
             memory = "–"

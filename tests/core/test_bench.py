@@ -69,10 +69,13 @@ def test_peak_memory_is_what_is_held_at_once():
 
 def test_a_report_says_which_targets_are_met():
     good = Comparison("good", fast_ms=1.0, plain_ms=30.0, target=30.0)
-    report = Report("cpu", 1, (good, replace(good, name="bad", target=31.0)), {"maps": 0.0}, {})
+    report = Report(
+        "cpu", 1, 0.25, 2, (good, replace(good, name="bad", target=31.0)), {"maps": 0.0}, {}
+    )
     lines = {line.split()[0]: line for line in report.table().splitlines() if line}
     assert "not met" not in lines["good"]
     assert "not met" in lines["bad"]
+    assert "load 0.2 on 2 cores" in report.table()
     assert report.equal
     assert not replace(report, differences={"maps": float("nan")}).equal
 
