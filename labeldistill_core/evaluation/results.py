@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labeldistill_core.boxes import Boxes3D
+import torch
+
+from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import DataError
@@ -94,6 +96,22 @@ def result_boxes(
             }
         )
     return out
+
+
+def boxes_of_results(results: Sequence[ResultBox]) -> Boxes3D:
+    """Boxes of one sample of a result file, in the frame "map"."""
+    rows = []
+    for box in results:
+        width, length, height = box["size"]
+        w, x, y, z = box["rotation"]
+        yaw = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+        rows.append([*box["translation"], length, width, height, yaw, *box["velocity"]])
+    return Boxes3D(
+        FIXED_FRAME,
+        torch.tensor(rows, dtype=torch.float64).reshape(-1, len(BOX_FIELDS)),
+        torch.tensor([CLASSES.index(box["detection_name"]) for box in results], dtype=torch.int64),
+        torch.tensor([box["detection_score"] for box in results], dtype=torch.float64),
+    )
 
 
 def write_results(path: Path, results: Mapping[str, Sequence[ResultBox]]) -> None:

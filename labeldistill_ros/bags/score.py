@@ -22,6 +22,7 @@ from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate, json_ready
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
+from labeldistill_ros.bags.frames import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import read_samples
 from labeldistill_ros.bags.types import stamp_of
@@ -116,7 +117,7 @@ def score_bag(
     """
     with BagReader(bag) as reader:
         samples = read_samples(reader)
-        transforms = _transforms(reader)
+        transforms = read_transforms(reader)
     with BagReader(detections_bag or bag) as reader:
         reader.require(topic)
         published = _published(reader, topic)
@@ -218,26 +219,6 @@ def _in_map(boxes: Boxes3D, transforms: TransformBuffer, stamp_ns: int, bag: Pat
             f"{bag}: boxes at {stamp_ns} ns are in {boxes.frame!r} and cannot be moved to "
             f"{FIXED_FRAME!r}: {error}"
         ) from error
-
-
-def _transforms(reader: BagReader) -> TransformBuffer:
-    forever_s = 1e9
-    buffer = TransformBuffer(keep_s=forever_s, jump_s=forever_s)
-    for topic in ("/tf", "/tf_static"):
-        if topic not in reader.topics:
-            continue
-        for _, message in reader.messages([topic]):
-            for stamped in message.transforms:
-                turn, shift = stamped.transform.rotation, stamped.transform.translation
-                buffer.add(
-                    stamped.header.frame_id,
-                    stamped.child_frame_id,
-                    stamp_of(stamped),
-                    (turn.w, turn.x, turn.y, turn.z),
-                    (shift.x, shift.y, shift.z),
-                    static=topic == "/tf_static",
-                )
-    return buffer
 
 
 def _statuses(reader: BagReader) -> list[Mapping[str, str]]:

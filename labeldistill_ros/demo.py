@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first five minutes: a bag through the real node, its score, and a page to look at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rclpy
+import torch
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+
+from labeldistill_core.errors import BagError
+from labeldistill_core.evaluation.page import (
+    PageFrame,
+    PageTable,
+    metric_summary,
+    metric_tables,
+    write_page,
+)
+from labeldistill_core.evaluation.pictures import birds_eye_view, camera_mosaic
+from labeldistill_core.evaluation.results import boxes_of_results, write_results
+from labeldistill_ros.bags.frames import read_frame_sets
+from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.recorder import Recorder
+from labeldistill_ros.bags.replay import ReplayOptions, replay
+from labeldistill_ros.bags.score import Score, score_bag
+from labeldistill_ros.resources import DEMO_MODEL, shared_file
+
+DEMO_BAG = "rosbags/demo/metadata.yaml"
+_START_S = 120.0
+"""How long the node may take until it listens; a cold disk and torch are slow."""
+_DRAIN_S = 10.0
+"""How long the last set may take."""
+
+
+def demo(
+    out: Path = Path("out/demo"),
+    bag: Path | None = None,
+    model: Path | None = None,
+    device: str = "auto",
+    rate: float = 1.0,
+    min_score: float = 0.3,
+) -> None:
+    """Replay a bag through the detector node over ROS, score its boxes and draw them.
+
+    The node is the one that `ros2 launch` starts, in a process of its own; images and boxes go
+    over DDS.
+
+    Args:
+        out: folder for the page, the recorded boxes, the result file and the metrics.
+        bag: with samples and ground truth, as `bag from-nuscenes` writes it; the demo's if absent.
+        model: student checkpoint; the demo's when not given.
+        device: cpu, cuda:0 and so on, or auto.
+        rate: times faster than recorded.
+        min_score: boxes below are not drawn; all are scored.
+    """
+    bag = bag or shared_file(DEMO_BAG).parent
+    model = model or shared_file(DEMO_MODEL)
+    out.mkdir(parents=True, exist_ok=True)
+    recorded = out / "detections"
+    with _ros_domain(), _node(model, device):
+        print(f"replaying {bag} through the node ...")
+        _replay_and_record(bag, recorded, rate)
+    score = score_bag(bag, recorded)
+    write_results(out / "results.json", score.results)
+    print(score.table())
+    page = _write_page(out, bag, score, min_score)
+    print(f"\nopen {page}")
+
+
+@contextmanager
+def _ros_domain() -> Iterator[None]:
+    """A domain of our own on this machine, with the Fast DDS profile, unless the user set one."""
+    chosen = {
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(shared_file("config/fastdds.xml")),
+    }
+    added = {key: value for key, value in chosen.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            del os.environ[key]
+
+
+@contextmanager
+def _node(model: Path, device: str) -> Iterator[None]:
+    """The detector node's process."""
+    arguments = {"use_sim_time": "true", "model": str(model), "device": device}
+    # all boxes that the network decodes, since average precision needs the weak ones as well
+    arguments |= {"score_threshold": "0.0", "max_boxes": "500"}
+    command = [sys.executable, "-m", "labeldistill_ros.detector_node", "--ros-args"]
+    command += [part for key, value in arguments.items() for part in ("-p", f"{key}:={value}")]
+    process = subprocess.Popen(command)
+    try:
+        yield
+        if process.poll() is not None:
+            raise BagError(f"the node ended with code {process.returncode}; see its log above")
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _replay_and_record(bag: Path, recorded: Path, rate: float) -> None:
+    with BagReader(bag) as reader:
+        duration_s = reader.duration_s
+    rclpy.init()
+    try:
+        sim_time = Parameter("use_sim_time", value=True)
+        listener = rclpy.create_node("recorder", parameter_overrides=[sim_time])
+        player = rclpy.create_node("replay")
+        executor = SingleThreadedExecutor()
+        executor.add_node(listener)
+        done = threading.Event()
+
+        def spin() -> None:
+            while not done.is_set():
+                executor.spin_once(timeout_sec=0.05)
+
+        shutil.rmtree(recorded, ignore_errors=True)
+        thread = threading.Thread(target=spin, name="recorder")
+        with Recorder(listener, recorded) as recorder:
+            thread.start()
+            try:
+                played = replay(bag, player, ReplayOptions(rate, wait_for_s=_START_S))
+                _drain(recorder, done)
+            finally:
+                done.set()
+                thread.join()
+        sets = recorder.counts["/detector/status"]
+        print(
+            f"{sum(played.counts.values())} messages in {played.wall_s:.1f} s for a bag of "
+            f"{duration_s:.1f} s; the node spoke of {sets} sets"
+        )
+        executor.shutdown()
+    finally:
+        rclpy.try_shutdown()
+
+
+def _drain(recorder: Recorder, done: threading.Event) -> None:
+    """Wait until nothing more comes from the detector."""
+    before, quiet_s = -1, 0.0
+    for _ in range(int(_DRAIN_S / 0.1)):
+        count = sum(recorder.counts.values())
+        quiet_s = quiet_s + 0.1 if count == before else 0.0
+        if quiet_s > 2.0:
+            return
+        before = count
+        done.wait(0.1)
+
+
+def _write_page(out: Path, bag: Path, score: Score, min_score: float) -> Path:
+    outcomes = score.outcomes
+    total = score.latency_ms.get("total")
+    summary = metric_summary(score.metrics)
+    if total:
+        summary += [("latency p50", f"{total[0]:.0f} ms"), ("latency p95", f"{total[1]:.0f} ms")]
+    summary += [
+        (f"sets {name}", str(outcomes.get(name, 0))) for name in ("seen", "processed", "dropped")
+    ]
+    stages = [
+        (name.replace("_", " "), f"{p50:.1f}", f"{p95:.1f}")
+        for name, (p50, p95) in score.latency_ms.items()
+    ]
+    tables = [
+        *metric_tables(score.metrics),
+        PageTable("Latency, milliseconds", ("stage", "p50", "p95"), stages),
+    ]
+    return write_page(
+        out, f"Detections of {bag.name}", summary, _frames(bag, score, min_score), tables
+    )
+
+
+def _frames(bag: Path, score: Score, min_score: float) -> Iterator[PageFrame]:
+    with BagReader(bag) as reader:
+        for sample, frames in read_frame_sets(reader):
+            truth = sample.truth
+            touched = torch.tensor(truth.num_lidar_pts) + torch.tensor(truth.num_radar_pts) > 0
+            boxes = truth.boxes[touched.reshape(-1)]
+            found = boxes_of_results(score.results[truth.sample_token])
+            found = found[found.scores >= min_score]
+            yield PageFrame(
+                f"{sample.scene}, {truth.stamp_ns / 1e9:.1f} s: {len(boxes)} true boxes, "
+                f"{len(found)} found with a score of at least {min_score:g}",
+                camera_mosaic(frames, found, boxes),
+                birds_eye_view(found, boxes, truth.fixed_from_ego),
+            )
