@@ -88,7 +88,8 @@ class Detector:
         self.precision = precision
         self.config = student.config
         self.checkpoint_sha256 = checkpoint_sha256
-        self._student = student.eval().to(self.device, memory_format=torch.channels_last)  # faster
+        # of two layouts with the same result, the faster one for convolutions
+        self._student = student.eval().to(self.device).to(memory_format=torch.channels_last)
         self._history = History(student.config.history_s, history_tolerance_s)
         self._calibration: tuple[CameraPose | None, ...] = ()
 

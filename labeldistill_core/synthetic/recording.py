@@ -35,7 +35,7 @@ ANNOTATED_M = 75.0
 _FIRST_STAMP_US = 1_600_000_000_000_000
 _SCENE_APART_US = 1_000_000_000
 _JPEG_QUALITY = 88
-_MAP_SIZE_M, _MAP_PX_PER_M = 2000, 10  # as nuScenes' own masks
+_MAP_PX_PER_M = 10  # as nuScenes' own masks
 _VISIBILITY_EDGES = (0.4, 0.6, 0.8)
 
 Row = dict[str, Any]
@@ -321,12 +321,12 @@ class _Recording:
     def _write_map(self) -> str:
         """The street as a mask, in nuScenes' orientation (north up, origin bottom left)."""
         road = self._world.road
-        side = _MAP_SIZE_M * _MAP_PX_PER_M
-        mask = Image.new("1", (side, side))
         s = np.arange(0.0, road.length_m, 1.0)
         left, right = (road.place(s, np.full(len(s), d))[0] for d in _both(road.half_width_m))
         outline = np.concatenate([left, right[::-1]]) * _MAP_PX_PER_M
-        ImageDraw.Draw(mask).polygon([(x, side - y) for x, y in outline.tolist()], fill=1)
+        width, height = (np.ceil(outline.max(axis=0)) + 50 * _MAP_PX_PER_M).astype(int).tolist()
+        mask = Image.new("1", (width, height))
+        ImageDraw.Draw(mask).polygon([(x, height - y) for x, y in outline.tolist()], fill=1)
         name = f"maps/{self._token('map')}.png"
         (self._root / "maps").mkdir(parents=True, exist_ok=True)
         mask.save(self._root / name)

@@ -60,7 +60,8 @@ class Road:
         bend = np.convolve(bend, np.full(31, 1 / 31), mode="same")
         headings = rng.uniform(-np.pi, np.pi) + np.cumsum(bend) * _STEP_M
         steps = np.stack([np.cos(headings), np.sin(headings)], axis=1) * _STEP_M
-        points = rng.uniform(400, 1500, 2) + np.cumsum(steps, axis=0)
+        points = np.cumsum(steps, axis=0)
+        points += rng.uniform(100, 200, 2) - points.min(axis=0)  # nuScenes' maps begin at zero
         crossings, s = [], rng.uniform(20, 90)
         while s < length_m:
             crossings.append(float(s))
