@@ -14,7 +14,7 @@ SHARED_FOLDERS = ("launch", "config", "rosbags")
 NUSCENES = ["nuscenes-devkit>=1.2", "matplotlib"]
 BAGS = ["rosbags>=0.11", "mcap>=1.2"]
 TRAIN = ["lightning>=2.5", "tensorboard"]
-SYNTHETIC = ["embreex", "tqdm", *NUSCENES]
+SYNTHETIC = ["embreex", *NUSCENES]
 DEV = ["hypothesis", "mypy", "pytest>=8", "ruff", "types-PyYAML"]
 
 
@@ -55,6 +55,7 @@ setup(
         "safetensors",
         "torch>=2.6",
         "torchvision>=0.21",
+        "tqdm",
         "typing_extensions>=4.4",
         "tyro",
     ],

@@ -31,7 +31,7 @@ def shared_file(name: str) -> Path:
         from ament_index_python.packages import get_package_share_directory
 
         folders.insert(0, Path(get_package_share_directory(_PACKAGE)))
-    except (ImportError, LookupError):
+    except (ImportError, LookupError, OSError):
         pass  # no ROS distribution, or not built with colcon
     for folder in folders:
         if (folder / name).is_file():

@@ -34,6 +34,16 @@ def shared_dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataroot(tmp_path_factory.mktemp("nuscenes"))
 
 
+@pytest.fixture(scope="session")
+def synthetic_dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes of four key frames of the synthetic world (seed 3, 200x112), not to be changed."""
+    from labeldistill_core.synthetic.dataset import write_dataset
+
+    root = tmp_path_factory.mktemp("world") / "data"
+    assert write_dataset(root, 2, 4, seed=3, image_size_px=(200, 112)) == "v1.0-mini"
+    return root
+
+
 @pytest.fixture
 def dataroot(tmp_path: Path) -> Path:
     """A small data root in nuScenes form, this test's own."""

@@ -194,16 +194,17 @@ class StudentDataset(Dataset[StudentSample]):
         self, token: str, frames: FrameSet, transforms: Sequence[ImageTransform]
     ) -> NDArray[np.float32]:
         lidar = self._tables.lidar(token)
-        points = np.frombuffer(lidar.read(), np.float32)
-        if points.size % 5:
+        scan = lidar.read()
+        if len(scan) % 20:
             raise DataError(f"{lidar.path} is no LiDAR scan: its size is no multiple of 20 bytes")
+        points = np.frombuffer(scan, np.float32).reshape(-1, 5)
         fixed_from_lidar = lidar.fixed_from_ego @ lidar.ego_from_sensor
         maps = []
         for name, transform in zip(self._config.cameras, transforms, strict=True):
             view = frames.by_name[name]
             fixed_from_camera = view.fixed_from_ego @ view.calibration.ego_from_camera
             seen = points_in_image(
-                points.reshape(-1, 5), fixed_from_camera.inverse @ fixed_from_lidar,
+                points, fixed_from_camera.inverse @ fixed_from_lidar,
                 view.calibration,
             )  # fmt: skip
             maps.append(depth_map(seen, transform))

@@ -12,10 +12,10 @@ import torch
 import tyro
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from labeldistill_core.checkpoints import save_student
+from labeldistill_core.checkpoints import load_student, load_weights, save_student
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.data.splits import split_scenes
@@ -33,6 +33,7 @@ def train_student(
     version: str = "v1.0-trainval",
     preset: str = "demo",
     split: Literal["train", "val", "all"] = "train",
+    init: Path | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -51,6 +52,7 @@ def train_student(
         version: folder of the tables.
         preset: name of the configuration.
         split: scenes to train on.
+        init: student checkpoint to start from, of the same configuration.
         epochs: passes over the data; the recipe's when not given.
         batch_size: samples a step and device; the recipe's when not given.
         learning_rate: for the recipe's reference batch; the recipe's when not given.
@@ -83,6 +85,8 @@ def train_student(
         collate_fn=StudentSample.collate,
     )
     module = StudentTraining(config, recipe)
+    if init:
+        load_weights(module.student, load_student(init).student.state_dict(), str(init))
     last = out / "checkpoints" / "last.ckpt"
     trainer = Trainer(
         default_root_dir=out,
@@ -91,7 +95,7 @@ def train_student(
         devices=devices,
         gradient_clip_val=recipe.gradient_clip,
         log_every_n_steps=10,
-        logger=[TensorBoardLogger(out, "", "log"), CSVLogger(out, "", "log")],
+        logger=TensorBoardLogger(out, "", "log"),
         callbacks=[
             EMAWeightAveraging(decay=recipe.ema_decay),
             LearningRateMonitor("step"),

@@ -37,13 +37,6 @@ def files_of(root: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture(scope="module")
-def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("world") / "data"
-    assert write_dataset(root, 2, 4, seed=3, image_size_px=SIZE) == "v1.0-mini"
-    return root
-
-
 @pytest.mark.parametrize("name", sorted(SHAPES))
 def test_shapes_fill_their_box_and_stay_inside(name: str) -> None:
     rng = np.random.default_rng(0)
@@ -109,14 +102,14 @@ def test_lidar_points_project_onto_the_surface_they_hit(stage: Stage) -> None:
     assert np.mean(shares) > 0.85
 
 
-def test_the_devkit_loads_it_and_agrees(dataroot: Path) -> None:
+def test_the_devkit_loads_it_and_agrees(synthetic_dataroot: Path) -> None:
     from nuscenes import NuScenes
     from nuscenes.utils.geometry_utils import points_in_box
 
-    devkit = NuScenes("v1.0-mini", str(dataroot), verbose=False)
+    devkit = NuScenes("v1.0-mini", str(synthetic_dataroot), verbose=False)
     assert [scene["name"] for scene in devkit.scene] == scene_names(2)[1]
     assert len(devkit.sample) == 8
-    tables, moving = NuScenesTables(dataroot, "v1.0-mini"), 0
+    tables, moving = NuScenesTables(synthetic_dataroot, "v1.0-mini"), 0
     for sample in devkit.sample:
         path, boxes, _ = devkit.get_sample_data(sample["data"]["LIDAR_TOP"])
         points = np.fromfile(path, np.float32).reshape(-1, 5)[:, :3]
@@ -133,10 +126,10 @@ def test_the_devkit_loads_it_and_agrees(dataroot: Path) -> None:
     assert devkit.map[0]["mask"].mask().any()
 
 
-def test_same_seed_same_bytes_whatever_the_workers(dataroot: Path, tmp_path: Path) -> None:
+def test_same_seed_same_bytes_with_any_workers(synthetic_dataroot: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     write_dataset(again, 2, 4, seed=3, image_size_px=SIZE, workers=2)
-    assert files_of(again) == files_of(dataroot)
+    assert files_of(again) == files_of(synthetic_dataroot)
 
 
 def test_another_seed_is_another_world() -> None:
@@ -144,19 +137,19 @@ def test_another_seed_is_another_world() -> None:
     assert len(one.actors) != len(other.actors) or one.light != other.light
 
 
-def test_goes_on_where_it_stopped(dataroot: Path, tmp_path: Path) -> None:
-    root = shutil.copytree(dataroot, tmp_path / "data")
+def test_goes_on_where_it_stopped(synthetic_dataroot: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(synthetic_dataroot, tmp_path / "data")
     second = scene_names(2)[1][1]
     (root / ".scenes" / f"{second}.json").unlink()
     kept = next(path for path in root.rglob("*.jpg") if second not in path.name)
     before = kept.stat().st_mtime_ns
     write_dataset(root, 2, 4, seed=3, image_size_px=SIZE)
     assert kept.stat().st_mtime_ns == before
-    assert files_of(root) == files_of(dataroot)
+    assert files_of(root) == files_of(synthetic_dataroot)
 
 
 def test_sweeps_come_between_and_leave_key_frames_as_they_were(
-    dataroot: Path, tmp_path: Path
+    synthetic_dataroot: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "sweeps"
     write_dataset(root, 1, 2, seed=3, image_size_px=SIZE, sweeps=True)
@@ -175,19 +168,19 @@ def test_refuses_a_number_of_scenes_without_names(scenes: int, tmp_path: Path) -
         write_dataset(tmp_path / "x", scenes, 2)
 
 
-def test_refuses_a_folder_of_other_settings(dataroot: Path, tmp_path: Path) -> None:
+def test_refuses_a_folder_of_other_settings(synthetic_dataroot: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="other settings"):
-        write_dataset(dataroot, 2, 4, seed=9, image_size_px=SIZE)
+        write_dataset(synthetic_dataroot, 2, 4, seed=9, image_size_px=SIZE)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="not empty"):
         write_dataset(tmp_path, 1, 1)
 
 
-def test_ground_truth_as_prediction_scores_as_the_devkit_says(dataroot: Path) -> None:
+def test_ground_truth_as_prediction_scores_as_the_devkit_says(synthetic_dataroot: Path) -> None:
     from labeldistill_core.evaluation.metrics import evaluate
     from labeldistill_core.evaluation.results import result_boxes
 
-    tables = NuScenesTables(dataroot, "v1.0-mini")
+    tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
     truths = [tables.ground_truth(t) for s in tables.scene_names for t in tables.samples(s)]
     assert torch.isfinite(truths[1].boxes.values[:, :7]).all()
     results = {

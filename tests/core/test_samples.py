@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training samples: augmentation moves images, geometry, boxes and depth labels alike."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from labeldistill_core.config import BevGrid, StudentConfig
+from labeldistill_core.data.batch import camera_batch
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.samples import AugmentationConfig, StudentDataset, StudentSample
+from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.errors import DataError
+from labeldistill_core.presets import demo
+
+CONFIG: StudentConfig = replace(demo(), grid=BevGrid(cell_m=3.2))
+
+
+@pytest.fixture(scope="module")
+def tables(synthetic_dataroot: Path) -> NuScenesTables:
+    return NuScenesTables(synthetic_dataroot, "v1.0-mini")
+
+
+def centers_in_images(sample: StudentSample) -> list[np.ndarray]:
+    """Pixels and depths of the boxes' centres in each current image, by the batch's geometry."""
+    batch, (boxes,) = sample.batch, sample.boxes
+    homogeneous = torch.cat([boxes.centers, torch.ones(len(boxes), 1)], dim=1)
+    found = []
+    for camera in range(batch.images.shape[2]):
+        ego_from_camera = batch.augmentation[0] @ batch.ego_from_camera[0, 0, camera]
+        points = (torch.linalg.inv(ego_from_camera) @ homogeneous.T)[:3]
+        pixels = batch.intrinsics[0, 0, camera] @ points
+        depth = pixels[2]
+        uv = torch.stack([pixels[0] / depth, pixels[1] / depth, depth, torch.ones_like(depth)])
+        moved = batch.image_from_sensor[0, 0, camera] @ uv
+        found.append(torch.stack([moved[0], moved[1], depth]).T.numpy())
+    return found
+
+
+def test_without_augmentation_it_is_the_evaluation_input(tables: NuScenesTables) -> None:
+    scene = tables.scene_names[0]
+    dataset = StudentDataset(tables, [scene], CONFIG)
+    tokens = tables.samples(scene)
+    assert len(dataset) == 4
+    # the past frame is two key frames back, or the current one where the scene begins
+    for index, past in ((0, 0), (1, 1), (2, 0), (3, 1)):
+        sets = [tables.frame_set(tokens[i], CONFIG.cameras) for i in (index, past)]
+        expected, sample = camera_batch(sets, CONFIG), dataset[index]
+        assert torch.equal(sample.batch.images, expected.images)
+        assert torch.equal(sample.batch.ego_from_camera, expected.ego_from_camera)
+    truth = tables.ground_truth(tokens[0])
+    assert len(dataset[0].boxes[0]) == sum(n > 0 for n in truth.num_lidar_pts)
+
+
+def test_augmented_boxes_stay_on_their_pixels(tables: NuScenesTables) -> None:
+    """What is drawn moves everything together: undoing the image transform gives the same place."""
+    scene = tables.scene_names[0]
+    plain = StudentDataset(tables, [scene], CONFIG)[2]
+    torch.manual_seed(1)
+    augmented = StudentDataset(tables, [scene], CONFIG, AugmentationConfig())[2]
+    assert not torch.equal(augmented.batch.augmentation, plain.batch.augmentation)
+    assert not torch.allclose(augmented.boxes[0].values, plain.boxes[0].values)
+    compared = 0
+    for camera, (one, two) in enumerate(
+        zip(centers_in_images(plain), centers_in_images(augmented), strict=True)
+    ):
+        scale = np.linalg.det(augmented.batch.augmentation[0, :3, :3].numpy())
+        np.testing.assert_allclose(one[:, 2], two[:, 2], rtol=1e-3, atol=1e-2)
+        assert abs(scale) != 1.0
+        front = one[:, 2] > 1.0
+        sensor = []
+        for points, batch in ((one, plain.batch), (two, augmented.batch)):
+            matrix = batch.image_from_sensor[0, 0, camera].numpy()
+            linear, shift = matrix[:2, :2], matrix[:2, 3]
+            sensor.append((points[front, :2] - shift) @ np.linalg.inv(linear).T)
+        np.testing.assert_allclose(sensor[0], sensor[1], atol=0.1, rtol=1e-3)
+        compared += int(front.sum())
+    assert compared > 10
+
+
+def test_depth_labels_follow_the_image_transform(tables: NuScenesTables) -> None:
+    scene = tables.scene_names[0]
+    plain = StudentDataset(tables, [scene], CONFIG)[0]
+    mirror = AugmentationConfig(
+        resize=(1.0, 1.0), image_rotation_deg=(0.0, 0.0), bev_rotation_deg=(0.0, 0.0),
+        bev_scale=(1.0, 1.0), bev_flip=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    flipped = StudentDataset(tables, [scene], CONFIG, mirror)[0]
+    mirrored = 0
+    for camera in range(6):
+        image, depth = plain.batch.images[0, 0, camera], plain.depth[0, camera]
+        other, labels = flipped.batch.images[0, 0, camera], flipped.depth[0, camera]
+        if flipped.batch.image_from_sensor[0, 0, camera, 0, 0] > 0:
+            assert torch.equal(labels, depth)
+            continue
+        mirrored += 1
+        assert torch.equal(other, image.flip(-1))
+        known = (labels > 0).float().mean()
+        # a point on a pixel's edge may fall into its neighbour
+        near = torch.nn.functional.max_pool2d(depth.flip(-1)[None], 3, 1, 1)[0]
+        assert ((labels > 0) & (near == 0)).float().mean() < 0.02 * known
+    assert mirrored >= 1
+    assert 0.005 < (plain.depth > 0).float().mean() < 0.3
+
+
+def test_collating_keeps_every_sample(tables: NuScenesTables) -> None:
+    dataset = StudentDataset(tables, split_scenes(tables, "all"), CONFIG)
+    both = StudentSample.collate([dataset[0], dataset[5]])
+    assert both.batch.images.shape[:3] == (2, 2, 6)
+    assert both.depth.shape == (2, 6, 128, 352)
+    assert torch.equal(both.batch.images[1:], dataset[5].batch.images)
+    assert torch.equal(both.boxes[1].values, dataset[5].boxes[0].values)
+
+
+def test_a_missing_scan_names_the_sample(synthetic_dataroot: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(synthetic_dataroot, tmp_path / "data")
+    tables = NuScenesTables(root, "v1.0-mini")
+    scene = tables.scene_names[0]
+    token = tables.samples(scene)[1]
+    dataset = StudentDataset(tables, [scene], CONFIG)
+    tables.lidar_path(token).write_bytes(b"short")
+    with pytest.raises(DataError, match=rf"sample {token}: .*no LiDAR scan"):
+        dataset[1]
+    tables.lidar_path(token).unlink()
+    with pytest.raises(DataError, match=rf"sample {token}: "):
+        dataset[1]
+    assert len(dataset[0].boxes) == 1
+
+
+def test_splits(tables: NuScenesTables) -> None:
+    assert split_scenes(tables, "train") == ["scene-0061"]
+    assert split_scenes(tables, "val") == ["scene-0103"]
+    with pytest.raises(DataError, match="no split 'test'"):
+        split_scenes(tables, "test")

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the student: it learns, stops, goes on, and what it writes is what the node loads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from labeldistill_core import presets
+from labeldistill_core.cli import main
+from labeldistill_core.config import (
+    BevEncoderConfig,
+    BevGrid,
+    DepthBins,
+    DepthNetConfig,
+    HeadConfig,
+    ImageConfig,
+    ImageEncoderConfig,
+    ResNetConfig,
+    StudentConfig,
+)
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.samples import StudentDataset, StudentSample
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.runtime import Detector
+from labeldistill_core.training.recipe import Recipe
+from labeldistill_core.training.student import StudentTraining
+
+
+def small() -> StudentConfig:
+    return StudentConfig(
+        image=ImageConfig(height=64, width=160),
+        image_encoder=ImageEncoderConfig(
+            ResNetConfig(depth=18, base_channels=8), neck_channels=(8, 8, 8, 8)
+        ),
+        depth_bins=DepthBins(step_m=4.0),
+        depth_net=DepthNetConfig(mid_channels=16, context_channels=8, deform_groups=0),
+        bev_encoder=BevEncoderConfig(base_channels=8, neck_channels=(8, 8, 8, 8)),
+        grid=BevGrid(cell_m=3.2),
+        head=HeadConfig(shared_channels=8, branch_channels=8),
+        history_s=(0.5,),
+    )
+
+
+def test_the_loss_falls_on_one_batch(synthetic_dataroot: Path) -> None:
+    tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
+    config = small()
+    dataset = StudentDataset(tables, tables.scene_names, config)
+    sample = StudentSample.collate([dataset[1], dataset[6]])
+    torch.manual_seed(0)
+    training = StudentTraining(config, Recipe())
+    optimizer = torch.optim.AdamW(training.parameters(), 5e-3)
+    values = []
+    for _ in range(25):
+        losses = training.losses(sample)
+        assert set(losses) == {"heatmap", "box", "depth"}
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        values.append({name: value.item() for name, value in losses.items()})
+    for name in values[0]:
+        assert values[-1][name] < 0.8 * values[0][name]
+
+
+def test_a_loss_that_is_not_finite_is_named(synthetic_dataroot: Path) -> None:
+    tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
+    dataset = StudentDataset(tables, tables.scene_names, small())
+    training = StudentTraining(small(), Recipe())
+    with torch.no_grad():
+        training.student.head.tasks[0].heatmap[-1].bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="heatmap nan"):
+        training.training_step(StudentSample.collate([dataset[0], dataset[1]]), 0)
+
+
+def test_the_rate_rises_then_falls() -> None:
+    recipe = Recipe(learning_rate=1e-3, batch_size=8, reference_batch=16, warmup_share=0.1)
+    assert recipe.scaled_rate(2) == pytest.approx(1e-3)
+    assert recipe.scaled_rate(8) == pytest.approx(2e-3)
+    factors = [recipe.rate_factor(step, 100) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[10] == 1.0
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[-1] == pytest.approx(0.0)
+    with pytest.raises(ConfigError, match="batch_size is 0"):
+        replace(recipe, batch_size=0)
+
+
+def test_trains_stops_goes_on_and_is_loaded(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setitem(presets.PRESETS, "small", small)
+    out = tmp_path / "run"
+    command = [
+        "train", "student", str(synthetic_dataroot), str(out), "--version", "v1.0-mini",
+        "--preset", "small", "--split", "all", "--batch-size", "4", "--workers", "0",
+        "--precision", "32-true",
+    ]  # fmt: skip
+    assert main([*command, "--epochs", "1"]) == 0
+    detector = Detector.load(out / "student.safetensors")
+    assert detector.config == small()
+    tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
+    token = tables.samples(tables.scene_names[0])[0]
+    assert detector.detect(tables.frame_set(token)).boxes.frame == "ego"
+    # the second call goes on after the first epoch
+    last = out / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=False)["global_step"] == 2
+    assert main([*command, "--epochs", "3"]) == 0
+    assert torch.load(last, weights_only=False)["global_step"] == 6
+    assert "3 epochs on 8 samples" in capsys.readouterr().out
+    other = tmp_path / "other"
+    init = ["--init", str(out / "student.safetensors")]
+    assert main([*command[:3], str(other), *command[4:], *init, "--epochs", "1"]) == 0
+    assert (other / "student.safetensors").exists()
+
+
+def test_bad_calls(
+    synthetic_dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "student", str(synthetic_dataroot), str(tmp_path), "--version", "v1.0-mini"]
+    assert main([*command, "--preset", "nothing"]) == 2
+    assert "no preset 'nothing': there are r50_256x704_4key" in capsys.readouterr().err
+    assert main([*command, "--batch-size", "99"]) == 2
+    assert "4 samples are fewer than one batch of 99" in capsys.readouterr().err
+    assert main([*command[:3], str(tmp_path), "--version", "v1.0-x"]) == 2
+    assert "v1.0-mini" in capsys.readouterr().err
+
+
+def test_evaluate_scores_a_checkpoint(
+    synthetic_dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from labeldistill_core.checkpoints import save_student
+    from labeldistill_core.network.student import Student
+
+    save_student(tmp_path / "s.safetensors", Student(small()))
+    assert main(
+        ["evaluate", str(tmp_path / "s.safetensors"), str(synthetic_dataroot), "--version",
+         "v1.0-mini", "--split", "val", "--out", str(tmp_path / "eval")]
+    ) == 0  # fmt: skip
+    assert "(4 samples)" in capsys.readouterr().out
+    assert (tmp_path / "eval" / "metrics.json").exists()
+    assert (tmp_path / "eval" / "results.json").exists()
