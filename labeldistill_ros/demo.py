@@ -18,6 +18,7 @@ import torch
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
+from labeldistill_core.checkpoints import load_student
 from labeldistill_core.errors import BagError
 from labeldistill_core.evaluation.page import (
     PageFrame,
@@ -65,6 +66,7 @@ def demo(
     """
     bag = bag or shared_file(DEMO_BAG).parent
     model = model or shared_file(DEMO_MODEL)
+    load_student(model)  # a message here is easier to find than in the node's log
     out.mkdir(parents=True, exist_ok=True)
     recorded = out / "detections"
     with _ros_domain(), _node(model, device):

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo, whole: bag, node in its own process, DDS, score and page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labeldistill_core.cameras import CAMERAS
+from labeldistill_core.cli import main
+from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.convert import convert_scene
+from labeldistill_ros.bags.frames import read_frame_sets
+from labeldistill_ros.bags.reader import BagReader
+
+
+@pytest.fixture
+def small_bag(synthetic_dataroot: Path, tmp_path: Path) -> Path:
+    """Four key frames of the synthetic world."""
+    from labeldistill_core.data.nuscenes import NuScenesTables
+
+    tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
+    convert_scene(tables, tables.scene_names[0], tmp_path / "bag")
+    return tmp_path / "bag"
+
+
+def test_frame_sets_of_a_bag_are_those_of_the_data_root(
+    small_bag: Path, synthetic_dataroot: Path
+) -> None:
+    from labeldistill_core.data.nuscenes import NuScenesTables
+
+    tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
+    tokens = tables.samples(tables.scene_names[0])
+    with BagReader(small_bag) as reader:
+        found = list(read_frame_sets(reader))
+    assert [sample.truth.sample_token for sample, _ in found] == list(tokens)
+    for token, (_, frames) in zip(tokens, found, strict=True):
+        expected = tables.frame_set(token)
+        assert frames.stamp_ns == expected.stamp_ns
+        for name in CAMERAS:
+            mine, his = frames.by_name[name], expected.by_name[name]
+            assert mine.stamp_ns == his.stamp_ns
+            np.testing.assert_array_equal(mine.image, his.image)
+            for a, b in (
+                (mine.fixed_from_ego, his.fixed_from_ego),
+                (mine.calibration.ego_from_camera, his.calibration.ego_from_camera),
+            ):
+                assert (a.target, a.source) == (b.target, b.source)
+                np.testing.assert_allclose(a.matrix, b.matrix, atol=1e-9)
+
+
+def test_demo(
+    small_bag: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--bag", str(small_bag), "--model", str(tiny_model), "--out", str(out)]
+    assert main(["demo", *arguments, "--device", "cpu", "--min-score", "0.0"]) == 0
+    printed = capsys.readouterr().out
+    assert "mAP" in printed
+    assert "NDS" in printed
+    assert "sets seen 4, processed" in printed
+    results = json.loads((out / "results.json").read_text())["results"]
+    assert len(results) == 4
+    assert any(results.values())
+    page = (out / "index.html").read_text()
+    assert "latency p95" in page
+    assert len(list(out.glob("frame_*_cameras.jpg"))) == 4
+
+
+def test_demo_that_cannot_start_says_why(
+    small_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "nothing.safetensors"
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["demo", "--bag", str(small_bag), "--model", str(missing), *out]) == 2
+    assert "nothing.safetensors" in capsys.readouterr().err
+    assert main(["demo", "--bag", str(tmp_path / "no"), *out]) == 2
+    assert "no bag" in capsys.readouterr().err
+
+
+def test_a_bag_without_a_camera_is_named(small_bag: Path, tmp_path: Path) -> None:
+    from labeldistill_ros.bags.writer import BagWriter, reliable
+
+    copy = tmp_path / "cut"
+    with BagReader(small_bag) as reader, BagWriter(copy) as writer:
+        for topic, kind in reader.topics.items():
+            if not topic.startswith("/cam_back/"):
+                writer.connect(topic, kind, reliable())
+        for message in reader.raw():
+            if not message.topic.startswith("/cam_back/"):
+                writer.write(message.topic, message.msgtype, message.data, message.stamp_ns)
+    with BagReader(copy) as reader, pytest.raises(BagError, match="/cam_back/image_raw/compressed"):
+        list(read_frame_sets(reader))
