@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Make the demo bag and train the demo model anew (about two hours on two cores).
+# usage: scripts/make_demo.sh WORK_FOLDER
+set -euo pipefail
+[ $# = 1 ] || { sed -n '3,4p' "$0" >&2; exit 2; }
+work=$1
+cd "$(dirname "$0")/.."
+labeldistill=.venv/bin/labeldistill
+
+# The scene was taken because all ten classes stand in it.
+$labeldistill synth "$work/scene" --scenes 1 --key-frames 20 --seed 168
+$labeldistill bag from-nuscenes "$work/scene" rosbags/demo --version v1.0-mini --scene scene-0061 \
+	--force
+
+# A repeated call goes on where the last one stopped.
+$labeldistill synth "$work/world" --scenes 200 --key-frames 8 --seed 1
+$labeldistill train student "$work/world" "$work/run" --preset demo
+$labeldistill evaluate "$work/run/student.safetensors" "$work/world" --split val
+cp "$work/run/student.safetensors" config/models/demo.safetensors
