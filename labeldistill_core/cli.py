@@ -143,6 +143,21 @@ COMMANDS = Group(
 )
 
 
+_ROS = "source a ROS 2 distribution, or run `make setup` in a checkout"
+_EXTRAS = {
+    "embreex": "pip install 'labeldistill_ros[synthetic]'",
+    "lightning": "pip install 'labeldistill_ros[train]'",
+    "nuscenes": "pip install 'labeldistill_ros[nuscenes]'",
+    "rosbags": "pip install 'labeldistill_ros[bags]'",
+    "mcap": "pip install 'labeldistill_ros[bags]'",
+    "rclpy": _ROS,
+    "vision_msgs": _ROS,
+    "sensor_msgs": _ROS,
+    "tf2_msgs": _ROS,
+}
+"""Module that only some commands need, and how to get it."""
+
+
 def _usage(name: str, group: Group) -> str:
     width = max(map(len, group.members))
     rows = [f"  {member:<{width}}  {entry.help}" for member, entry in group.members.items()]
@@ -175,6 +190,12 @@ def main(argv: list[str] | None = None) -> int:
         result = tyro.cli(member.load(), prog=name, args=args)
     except LabelDistillError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        hint = _EXTRAS.get((error.name or "").partition(".")[0])
+        if hint is None:
+            raise
+        print(f"error: {name} needs {error.name}, which is not installed: {hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rosbags: from nuScenes, onto topics, from topics, and scored. Only replay and record need ROS."""
+"""Rosbags: from nuScenes, onto topics, from topics, and scored. Only conversion needs no ROS."""

@@ -83,3 +83,12 @@ def test_help_does_not_wait_for_torch():
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch, capsys):
+    def load():
+        raise ModuleNotFoundError("No module named 'embreex.x'", name="embreex.x")
+
+    monkeypatch.setitem(cli.COMMANDS.members, "odd", cli.Command("odd", load))
+    assert cli.main(["odd"]) == 2
+    assert "embreex.x, which is not installed: pip install" in capsys.readouterr().err
