@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeldistill_core.cameras import CameraPose
+from labeldistill_core.synthetic.light import Light
 from labeldistill_core.synthetic.meshes import Floats, Ints, Texture
 from labeldistill_core.synthetic.raycast import CLUTTER, Snapshot
-from labeldistill_core.synthetic.world import Light
 
 _NOISE_SIZE = 64
 _NOISE: Floats = (

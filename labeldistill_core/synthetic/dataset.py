@@ -90,7 +90,7 @@ def write_dataset(
     version, names = scene_names(scenes)
     template = SceneSettings("", 0, seed, key_frames, image_size_px, sweeps)
     _claim(out, template)
-    settings = [replace(template, name=name, index=i) for i, name in enumerate(names)]
+    settings = [replace(template, name=name, index=_number(name)) for name in names]
     todo = [s for s in settings if not _part(out, s).exists()]
     if len(todo) < len(settings):
         _LOG.info("%d of %d scenes are there already", len(settings) - len(todo), len(settings))
@@ -115,6 +115,14 @@ def scene_names(count: int) -> tuple[str, list[str]]:
     return version, [*first[: count - validation], *second[:validation]]
 
 
+def _number(name: str) -> int:
+    """The same for a scene in data sets of any size; the mini scenes come first."""
+    from nuscenes.utils.splits import mini_train, mini_val, train, val
+
+    order = list(dict.fromkeys([*mini_train, *mini_val, *train, *val]))
+    return int(order.index(name))
+
+
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) >= 32 and int(height) >= 32):
@@ -124,7 +132,9 @@ def _size(text: str) -> tuple[int, int]:
 
 def _claim(out: Path, template: SceneSettings) -> None:
     """Refuse to mix scenes of different settings in one folder."""
-    wanted = json.loads(json.dumps({k: v for k, v in asdict(template).items() if k != "name"}))
+    wanted = json.loads(
+        json.dumps({k: v for k, v in asdict(template).items() if k not in ("name", "index")})
+    )
     file = out / _PARTS / "settings.json"
     if file.exists():
         found = json.loads(file.read_text())

@@ -49,7 +49,7 @@ class SceneSettings:
     name: str
     """Of the scene, from the split lists of nuScenes."""
     index: int
-    """Number of the scene; sets its time of day."""
+    """Number of the scene; sets the seed of its random stream and its time stamps."""
     seed: int
     """Of the data set; a scene's own stream is drawn from it and the index."""
     key_frames: int

@@ -148,6 +148,18 @@ def test_goes_on_where_it_stopped(synthetic_dataroot: Path, tmp_path: Path) -> N
     assert files_of(root) == files_of(synthetic_dataroot)
 
 
+def test_a_scene_does_not_depend_on_how_many_there_are(
+    synthetic_dataroot: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "three"
+    write_dataset(root, 3, 4, seed=3, image_size_px=SIZE)
+    assert set(scene_names(2)[1]) < set(scene_names(3)[1])
+    more = files_of(root)
+    for name, data in files_of(synthetic_dataroot).items():
+        if name.startswith(("samples", "maps", ".scenes")):
+            assert more[name] == data
+
+
 def test_sweeps_come_between_and_leave_key_frames_as_they_were(
     synthetic_dataroot: Path, tmp_path: Path
 ) -> None:
