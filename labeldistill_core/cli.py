@@ -96,6 +96,12 @@ def _view() -> Callable[..., Any]:
     return view
 
 
+def _statistics() -> Callable[..., Any]:
+    from labeldistill_core.evaluation.statistics import statistics
+
+    return statistics
+
+
 def _bench() -> Callable[..., Any]:
     from labeldistill_core.bench.commands import bench
 
@@ -133,6 +139,7 @@ COMMANDS = Group(
         ),
         "evaluate": Command("run a student on a data root and score it", _evaluate),
         "view": Command("draw the boxes of a data root in its images", _view),
+        "statistics": Command("describe the boxes of a data root", _statistics),
         "bench": Command("measure pooling and streaming", _bench),
         "synth": Command("write synthetic driving scenes in nuScenes form", _synth),
         "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),
