@@ -40,11 +40,14 @@ bench: setup  ## Measure pooling and streaming.
 	$(VENV)/bin/labeldistill bench
 
 clean:  ## Remove the virtual environment and everything generated.
-	rm -rf $(VENV) build dist install log out *.egg-info .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) build dist install log out/demo *.egg-info .mypy_cache .pytest_cache .ruff_cache \
 		.hypothesis
 
 # A stamp is removed before its step and set after it. Without it, the step starts from nothing, so
 # that a call which was cut off leaves no half-made environment behind.
+ifeq ($(origin PYTHON),command line)
+$(shell [ "$$($(VENV)/bin/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] || rm -f $(VENV)/.packages)
+endif
 ifeq ($(wildcard $(VENV)/.packages),)
 $(shell rm -f $(VENV)/.interfaces)
 endif

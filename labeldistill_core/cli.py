@@ -151,15 +151,21 @@ COMMANDS = Group(
 
 
 _ROS = "source a ROS 2 distribution, or run `make setup` in a checkout"
-_EXTRAS = {
-    "embreex": "pip install 'labeldistill_ros[synthetic]'",
-    "lightning": "pip install 'labeldistill_ros[train]'",
-    "nuscenes": "pip install 'labeldistill_ros[nuscenes]'",
-    "rosbags": "pip install 'labeldistill_ros[bags]'",
-    "mcap": "pip install 'labeldistill_ros[bags]'",
+_PIP = "pip install '.[{}]' in a checkout"
+_MISSING = {
+    "embreex": _PIP.format("synthetic"),
+    "lightning": _PIP.format("train"),
+    "tensorboard": _PIP.format("train"),
+    "nuscenes": _PIP.format("nuscenes"),
+    "matplotlib": _PIP.format("nuscenes"),
+    "rosbags": _PIP.format("bags"),
+    "mcap": _PIP.format("bags"),
     "rclpy": _ROS,
     "vision_msgs": _ROS,
     "sensor_msgs": _ROS,
+    "std_msgs": _ROS,
+    "diagnostic_msgs": _ROS,
+    "visualization_msgs": _ROS,
     "tf2_msgs": _ROS,
 }
 """Module that only some commands need, and how to get it."""
@@ -199,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        hint = _EXTRAS.get((error.name or "").partition(".")[0])
+        hint = _MISSING.get((error.name or "").partition(".")[0])
         if hint is None:
             raise
         print(f"error: {name} needs {error.name}, which is not installed: {hint}", file=sys.stderr)

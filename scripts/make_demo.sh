@@ -15,6 +15,8 @@ $labeldistill bag from-nuscenes "$work/scene" rosbags/demo --version v1.0-mini -
 
 # A repeated call goes on where the last one stopped.
 $labeldistill synth "$work/world" --scenes 200 --key-frames 8 --seed 1
-$labeldistill train student "$work/world" "$work/run" --preset demo
+$labeldistill train student "$work/world" "$work/first" --preset demo --epochs 8
+$labeldistill train student "$work/world" "$work/run" --preset demo --epochs 8 \
+	--learning-rate 1.2e-3 --init "$work/first/student.safetensors"
 $labeldistill evaluate "$work/run/student.safetensors" "$work/world" --split val
 cp "$work/run/student.safetensors" config/models/demo.safetensors
