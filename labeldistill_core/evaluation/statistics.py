@@ -167,7 +167,7 @@ def _mean(values: Array) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _bands(values: NDArray[np.generic], edges: tuple[float, ...]) -> list[float]:
+def _bands(values: Array | NDArray[np.int64], edges: tuple[float, ...]) -> list[float]:
     """Percentage of values in each band."""
     index = np.digitize(values, edges) - 1
     return [_percent(index == i) for i in range(len(edges) - 1)]

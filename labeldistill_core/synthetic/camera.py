@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labeldistill_core.cameras import CameraPose
+from labeldistill_core.cameras import CameraCalibration, CameraPose
 from labeldistill_core.synthetic.light import Light
 from labeldistill_core.synthetic.meshes import Floats, Ints, Texture
 from labeldistill_core.synthetic.raycast import CLUTTER, Snapshot
 
 _NOISE_SIZE = 64
+# One table each for all worlds: what differs is where they are looked up.
 _NOISE: Floats = (
     np.random.default_rng(20).random((_NOISE_SIZE,) * 3, dtype=np.float32) - 0.5
-)  # one table for all worlds: what differs is where it is looked up
+).ravel()
+_GRAIN: Floats = np.random.default_rng(21).standard_normal(1 << 21, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,28 +46,35 @@ def take_picture(
         light: of the scene.
         rng: for the sensor's noise.
     """
-    width, height = pose.calibration.width_px, pose.calibration.height_px
     map_from_camera = pose.fixed_from_ego @ pose.calibration.ego_from_camera
-    u, v = np.meshgrid(np.arange(width), np.arange(height))
-    pixels = np.stack([u.ravel(), v.ravel(), np.ones(u.size)], axis=1)
-    rays = pixels @ np.linalg.inv(pose.calibration.intrinsics_px).T @ map_from_camera.rotation.T
-    directions = rays.astype(np.float32)  # length 1 along the optical axis: distance is depth
+    # Rays of length 1 along the optical axis: distance is depth.
+    directions = _pixel_rays(pose.calibration) @ map_from_camera.rotation.T.astype(np.float32)
     origin = (map_from_camera.translation - snapshot.stage.origin).astype(np.float32)
 
     hits = snapshot.cast(np.broadcast_to(origin, directions.shape), directions)
-    color = _sky(directions, light)
     seen = hits.mask
+    color = np.empty_like(directions)
+    color[~seen] = _sky(directions[~seen], light)
     triangles, depth = hits.triangles[seen], hits.distances_m[seen]
     points = origin + directions[seen] * depth[:, None]
     color[seen] = _surface(snapshot, points, directions[seen], triangles, depth, light)
 
-    depth_map = np.full(width * height, np.inf, np.float32)
+    depth_map = np.full(len(seen), np.inf, np.float32)
     depth_map[seen] = depth
-    objects = np.full(width * height, CLUTTER, np.int32)
+    objects = np.full(len(seen), CLUTTER, np.int32)
     objects[seen] = snapshot.stage.objects[triangles]
-    shape = (height, width)
+    shape = (pose.calibration.height_px, pose.calibration.width_px)
     image = _develop(color.reshape(*shape, 3), light, rng)
     return Picture(image, depth_map.reshape(shape), objects.reshape(shape))
+
+
+def _pixel_rays(calibration: CameraCalibration) -> Floats:
+    """(height * width, 3) in the camera's frame."""
+    (fx, skew, cx), (_, fy, cy), _ = calibration.intrinsics_px
+    v = np.repeat((np.arange(calibration.height_px) - cy) / fy, calibration.width_px)
+    u = np.tile(np.arange(calibration.width_px) - cx, calibration.height_px)
+    rays: Floats = np.stack([(u - skew * v) / fx, v, np.ones_like(v)], axis=1).astype(np.float32)
+    return rays
 
 
 def _sky(directions: Floats, light: Light) -> Floats:
@@ -130,8 +139,8 @@ def _texture(snapshot: Snapshot, points: Floats, normals: Floats, triangles: Int
 
 
 def _noise(points: Floats) -> Floats:
-    i, j, k = (np.floor(points).astype(np.int32) % _NOISE_SIZE).T
-    out: Floats = _NOISE[i, j, k]
+    i, j, k = (np.floor(points).astype(np.int32) & (_NOISE_SIZE - 1)).T
+    out: Floats = _NOISE[(i * _NOISE_SIZE + j) * _NOISE_SIZE + k]
     return out
 
 
@@ -139,7 +148,9 @@ def _develop(color: Floats, light: Light, rng: np.random.Generator) -> NDArray[n
     """Lens, sensor and gamma."""
     color = _blur(color * light.exposure, light.blur_px)
     signal = np.clip(color, 0, 1) ** (1 / 2.2)
-    signal += rng.standard_normal(signal.shape, dtype=np.float32) * light.noise
+    start = int(rng.integers(len(_GRAIN)))
+    grain = np.take(_GRAIN, np.arange(start, start + signal.size), mode="wrap")
+    signal += grain.reshape(signal.shape) * light.noise
     return np.asarray(np.clip(signal * 255 + 0.5, 0, 255), np.uint8)
 
 

@@ -198,5 +198,9 @@ def _write_tables(folder: Path, parts: list[Rows]) -> None:
 
 def _write_whole(path: Path, value: Any) -> None:
     draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(value, indent=0))
+    if isinstance(value, list):  # a row a line
+        text = "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
+    else:
+        text = json.dumps(value)
+    draft.write_text(text)
     draft.replace(path)

@@ -31,7 +31,7 @@ class Hits:
 
 
 class Stage:
-    """A world's triangles, those that stay and those that move with an object."""
+    """A world's triangles: those that stay, ready for rays, and those that move."""
 
     def __init__(self, world: World) -> None:
         """Gather what does not change between snapshots."""
@@ -39,19 +39,31 @@ class Stage:
         x, y, _, _ = world.ego.pose(world.road, 0.0)
         # Of all coordinates here, in the map, where float32 would be too coarse.
         self.origin: Array = np.array([x, y, 0.0])
+        moves = np.array([actor.motion.moves for actor in world.actors], dtype=bool)
+        self.movers: NDArray[np.intp] = np.flatnonzero(moves)
+        self._poses = self._poses_of(np.arange(len(moves)), 0.0)
+        standing = np.flatnonzero(~moves)
         clutter = world.clutter.moved(-x, -y)
-        self._clutter = clutter.vertices[clutter.triangles]
-        self._clutter_normals = _normals(self._clutter)
-        meshes = [actor.mesh for actor in world.actors]
+        # In the order of the triangles' indices: clutter, objects that stand, objects that move.
+        order = [int(index) for index in (*standing, *self.movers)]
+        meshes = [clutter, *(world.actors[index].mesh for index in order)]
+        self.colors: Floats = np.concatenate([mesh.colors for mesh in meshes])
+        self.textures: Ints = np.concatenate([mesh.textures for mesh in meshes])
+        counts = [len(mesh.triangles) for mesh in meshes]
+        self.objects: Ints = np.repeat(np.array([CLUTTER, *order], np.int32), counts)
         corners = [mesh.vertices[mesh.triangles] for mesh in meshes]
-        counts = [len(clutter.triangles), *(len(mesh.triangles) for mesh in meshes)]
-        self.colors: Floats = np.concatenate([clutter.colors, *(m.colors for m in meshes)])
-        self.textures: Ints = np.concatenate([clutter.textures, *(m.textures for m in meshes)])
-        self.objects: Ints = np.repeat(
-            np.arange(CLUTTER, len(meshes), dtype=np.int32), np.array(counts)
+        empty = np.zeros((0, 3, 3), np.float32)
+        split = 1 + len(standing)
+        self._moving = np.concatenate([empty, *corners[split:]])
+        self.standing_count = int(sum(counts[:split]))
+        still = _placed(
+            np.concatenate([empty, *corners[1:split]]),
+            self.objects[counts[0] : self.standing_count],
+            self._poses,
         )
-        self._moving_objects = self.objects[counts[0] :]
-        self._moving = np.concatenate(corners or [np.zeros((0, 3, 3), np.float32)])
+        still = np.concatenate([corners[0], still])
+        self._normals = _normals(still)
+        self.standing = _scene(still)
 
     def at(self, time_s: float) -> Snapshot:
         """The world at one time.
@@ -59,19 +71,28 @@ class Stage:
         Args:
             time_s: since the scene's first key frame.
         """
-        poses = np.array([a.pose(self.world.road, time_s) for a in self.world.actors])
-        poses = poses.reshape(-1, 4) - [*self.origin, 0.0]
-        cosine, sine = np.cos(poses[:, 3]), np.sin(poses[:, 3])
-        zero, one = np.zeros(len(poses)), np.ones(len(poses))
-        rotation = np.stack(
-            [cosine, -sine, zero, sine, cosine, zero, zero, zero, one], axis=1
-        ).reshape(-1, 3, 3)
-        owner = self._moving_objects
-        turned = self._moving @ rotation.astype(np.float32)[owner].transpose(0, 2, 1)
-        placed = turned + poses[owner, None, :3].astype(np.float32)
-        corners = np.concatenate([self._clutter, placed])
-        normals = np.concatenate([self._clutter_normals, _normals(placed)])
-        return Snapshot(self, poses, corners, normals)
+        poses = self._poses.copy()
+        poses[self.movers] = self._poses_of(self.movers, time_s)
+        placed = _placed(self._moving, self.objects[self.standing_count :], poses)
+        return Snapshot(self, poses, placed, np.concatenate([self._normals, _normals(placed)]))
+
+    def _poses_of(self, indices: NDArray[np.intp], time_s: float) -> Array:
+        actors = [self.world.actors[index] for index in indices]
+        poses = [actor.pose(self.world.road, time_s) for actor in actors]
+        out: Array = np.array(poses, np.float64).reshape(-1, 4) - [*self.origin, 0.0]
+        return out
+
+
+def _placed(corners: Floats, owners: Ints, poses: Array) -> Floats:
+    """Triangles (T, 3, 3) of objects, moved from their objects' frames to where these are."""
+    cosine, sine = np.cos(poses[:, 3]), np.sin(poses[:, 3])
+    zero, one = np.zeros(len(poses)), np.ones(len(poses))
+    rotation = np.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, one], axis=1).reshape(
+        -1, 3, 3
+    )
+    turned = corners @ rotation.astype(np.float32)[owners].transpose(0, 2, 1)
+    out: Floats = turned + poses[owners, None, :3].astype(np.float32)
+    return out
 
 
 def _normals(corners: Floats) -> Floats:
@@ -81,21 +102,26 @@ def _normals(corners: Floats) -> Floats:
     return out
 
 
+def _scene(corners: Floats) -> EmbreeScene:
+    scene = EmbreeScene()
+    TriangleMesh(scene, np.ascontiguousarray(corners, np.float32))
+    return scene
+
+
 class Snapshot:
     """The world at one time, ready for rays."""
 
-    def __init__(self, stage: Stage, poses: Array, corners: Floats, normals: Floats) -> None:
-        """Build the acceleration structure.
+    def __init__(self, stage: Stage, poses: Array, moving: Floats, normals: Floats) -> None:
+        """Build the acceleration structure of what moves; that of what stands is the stage's.
 
         Args:
             stage: whose triangles these are; coordinates are the map's, less its origin.
             poses: (actors, 4) centre and yaw.
-            corners: (T, 3, 3).
-            normals: (T, 3).
+            moving: (M, 3, 3) corners of the triangles that move.
+            normals: (T, 3) of all triangles, those that move last.
         """
         self.stage, self.poses, self.normals = stage, poses, normals
-        self._scene = EmbreeScene()
-        TriangleMesh(self._scene, np.ascontiguousarray(corners, np.float32))
+        self._moving = _scene(moving) if len(moving) else None
 
     def cast(self, origins: Floats, directions: Floats) -> Hits:
         """First hits of rays.
@@ -104,16 +130,22 @@ class Snapshot:
             origins: (N, 3).
             directions: (N, 3), of any length.
         """
-        hit = self._scene.run(
-            np.ascontiguousarray(origins, np.float32),
-            np.ascontiguousarray(directions, np.float32),
-            query="INTERSECT",
-            output=True,
-        )
-        return Hits(hit["primID"] >= 0, hit["tfar"], hit["primID"])
+        origins = np.ascontiguousarray(origins, np.float32)
+        directions = np.ascontiguousarray(directions, np.float32)
+        hit = self.stage.standing.run(origins, directions, query="INTERSECT", output=True)
+        distances, triangles = hit["tfar"], hit["primID"]
+        if self._moving:
+            other = self._moving.run(origins, directions, query="INTERSECT", output=True)
+            nearer = (other["primID"] >= 0) & (other["tfar"] < distances)
+            distances[nearer] = other["tfar"][nearer]
+            triangles[nearer] = other["primID"][nearer] + self.stage.standing_count
+        return Hits(triangles >= 0, distances, triangles)
 
     def lit(self, points: Floats, direction: Floats) -> NDArray[np.bool_]:
         """Whether nothing stands between points (N, 3) and a far light in a direction (3,)."""
+        points = np.ascontiguousarray(points, np.float32)
         directions = np.ascontiguousarray(np.broadcast_to(direction, points.shape), np.float32)
-        blocked = self._scene.run(np.ascontiguousarray(points), directions, query="OCCLUDED")
-        return np.asarray(blocked) < 0
+        lit = np.asarray(self.stage.standing.run(points, directions, query="OCCLUDED")) < 0
+        if self._moving:
+            lit &= np.asarray(self._moving.run(points, directions, query="OCCLUDED")) < 0
+        return lit

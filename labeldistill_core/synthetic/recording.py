@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from labeldistill_core.cameras import FIXED_FRAME, CameraCalibration, CameraPose
-from labeldistill_core.frames import Array, Transform
+from labeldistill_core.cameras import CameraCalibration, CameraPose
+from labeldistill_core.frames import Array
 from labeldistill_core.synthetic.camera import take_picture
 from labeldistill_core.synthetic.lidar import scan
 from labeldistill_core.synthetic.meshes import Floats
@@ -27,6 +27,7 @@ from labeldistill_core.synthetic.rig import (
     camera_calibrations,
     ego_from_lidar,
 )
+from labeldistill_core.synthetic.visibility import visible_shares
 from labeldistill_core.synthetic.world import Actor, World
 
 ANNOTATED_M = 75.0
@@ -243,14 +244,17 @@ class _Recording:
         scanned = (ego @ ego_from_lidar()).apply(points[:, :3])
         centers = snapshot.poses + [*self._stage.origin, 0.0]
         near = np.hypot(*(centers[:, :2] - ego.translation[:2]).T) < ANNOTATED_M
-        for index in np.flatnonzero(near):
+        indices = np.flatnonzero(near)
+        shares = visible_shares(snapshot, indices, ego, self._cameras.values())
+        for index, share in zip(indices, shares, strict=True):
             actor, pose = self._world.actors[index], centers[index]
+            visibility = 1 + int(np.searchsorted(_VISIBILITY_EDGES, share, side="right"))
             self._rows["sample_annotation"].append(
                 {
                     "token": self._token("annotation", k, index),
                     "sample_token": sample,
                     "instance_token": self._token("instance", index),
-                    "visibility_token": self._visibility(snapshot, int(index), time_s),
+                    "visibility_token": str(visibility),
                     "attribute_tokens": _attribute_tokens(actor, time_s),
                     "translation": pose[:3].tolist(),
                     "size": [actor.size_m[1], actor.size_m[0], actor.size_m[2]],
@@ -261,32 +265,6 @@ class _Recording:
                     "num_radar_pts": 0,
                 }
             )
-
-    def _visibility(self, snapshot: Snapshot, index: int, time_s: float) -> str:
-        """Token of the share of an object's surface in the cameras' view that nothing hides."""
-        mesh = self._world.actors[index].mesh
-        surface = mesh.vertices[mesh.triangles].mean(axis=1)[:: max(1, len(mesh.triangles) // 60)]
-        x, y, z, yaw = snapshot.poses[index]
-        map_from_object = Transform.from_quaternion(
-            FIXED_FRAME, "object", (np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)), (x, y, z)
-        )
-        points = map_from_object.apply(surface)
-        best = 0.0
-        for calibration in self._cameras.values():
-            map_from_camera = self._world.map_from_ego(time_s) @ calibration.ego_from_camera
-            local = map_from_camera.inverse.apply(points + self._stage.origin)
-            u, v, depth = calibration.project(local).T
-            seen = (depth > 0.3) & (u >= 0) & (v >= 0)
-            seen &= (u < calibration.width_px) & (v < calibration.height_px)
-            if not seen.any():
-                continue
-            origin = (map_from_camera.translation - self._stage.origin).astype(np.float32)
-            rays = (points[seen] - origin).astype(np.float32)
-            hits = snapshot.cast(np.broadcast_to(origin, rays.shape), rays)
-            # A far side is hidden by the object itself: that does not make it less visible.
-            own = hits.mask & (self._stage.objects[hits.triangles] == index)
-            best = max(best, float(own.sum()) / len(points))
-        return str(1 + int(np.searchsorted(_VISIBILITY_EDGES, best, side="right")))
 
     def _link_sample_data(self) -> None:
         by_sensor: dict[str, list[Row]] = {}
@@ -344,13 +322,14 @@ def _chain(rows: list[Row]) -> None:
 
 
 def _points_inside(points: Array, actor: Actor, pose: Array) -> int:
+    length, width, height = actor.size_m
     offset = points - pose[:3]
+    offset = offset[np.abs(offset[:, 0]) <= np.hypot(length, width) / 2]
     c, s = np.cos(pose[3]), np.sin(pose[3])
-    local = np.stack(
-        [offset[:, 0] * c + offset[:, 1] * s, offset[:, 1] * c - offset[:, 0] * s, offset[:, 2]]
-    )
-    half = np.array(actor.size_m)[:, None] / 2
-    return int((np.abs(local) <= half).all(axis=0).sum())
+    inside = np.abs(offset[:, 0] * c + offset[:, 1] * s) <= length / 2
+    inside &= np.abs(offset[:, 1] * c - offset[:, 0] * s) <= width / 2
+    inside &= np.abs(offset[:, 2]) <= height / 2
+    return int(inside.sum())
 
 
 def _attribute_tokens(actor: Actor, time_s: float) -> list[str]:

@@ -49,6 +49,11 @@ class Motion:
         distances = np.concatenate([[0.0], np.cumsum((speeds[1:] + speeds[:-1]) / 2 * 0.05)])
         return cls(times, distances - np.interp(0.0, times, distances))
 
+    @property
+    def moves(self) -> bool:
+        """Whether it ever changes its place."""
+        return bool(np.ptp(self.distances_m) > 0)
+
     def distance_m(self, time_s: float) -> float:
         """Distance since time 0; negative before."""
         return float(np.interp(time_s, self.times_s, self.distances_m))

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Statistics of a data root count what its tables say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nuscenes_fixture import OBJECTS, VERSION
+
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.evaluation.statistics import measure, statistics
+
+
+def test_counts_of_a_small_root(dataroot: Path) -> None:
+    tables = NuScenesTables(dataroot, VERSION)
+    truths = [tables.ground_truth(t) for s in tables.scene_names for t in tables.samples(s)]
+    count = sum(len(truth.boxes) for truth in truths)
+    found = measure(tables)
+    assert found["all"]["boxes"] == count
+    assert found["all"]["boxes per key frame"] == count / len(truths)
+    for title in ("% of boxes by class", "% of vehicles by speed", "% of pedestrians by speed"):
+        assert sum(found[title].values()) == pytest.approx(100)
+    width, length, height = OBJECTS["cone"][4]
+    sizes = [found[f"mean {side}, m"]["traffic_cone"] for side in ("length", "width", "height")]
+    assert sizes == pytest.approx([length, width, height])
+    assert np.isnan(found["mean length, m"]["trailer"])
+
+
+def test_returns_by_distance_agree_with_a_plain_loop(synthetic_dataroot: Path) -> None:
+    tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
+    counts = []
+    for scene in tables.scene_names:
+        for token in tables.samples(scene):
+            truth = tables.ground_truth(token)
+            x, y, _ = truth.fixed_from_ego.translation
+            for (u, v, _), points in zip(
+                truth.boxes.centers.tolist(), truth.num_lidar_pts, strict=True
+            ):
+                if 20 <= np.hypot(u - x, v - y) < 30:
+                    counts.append(points)
+    band = measure(tables)["20 to 30 m"]
+    assert band["boxes per key frame"] == len(counts) / 8
+    shares = [
+        100 * sum(test(n) for n in counts) / len(counts)
+        for test in (lambda n: n == 0, lambda n: 1 <= n <= 5, lambda n: n > 5)
+    ]
+    assert list(band.values())[1:] == pytest.approx(shares)
+
+
+def test_the_command_compares_two_roots(
+    synthetic_dataroot: Path, dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "numbers.json"
+    statistics(
+        synthetic_dataroot, against=dataroot, version="v1.0-mini", against_version=VERSION, json=out
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"| | {synthetic_dataroot.name} | {dataroot.name} |"
+    assert all(line.count("|") == 4 for line in lines)
+    numbers = json.loads(out.read_text())
+    assert set(numbers) == {str(synthetic_dataroot), str(dataroot)}
+    assert numbers[str(dataroot)]["mean length, m"]["trailer"] is None
