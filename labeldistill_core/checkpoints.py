@@ -1,28 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: one safetensors file that holds the student's weights and its configuration."""
+"""Checkpoints: one safetensors file that holds a network's weights and its configuration."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from labeldistill_core.config import StudentConfig
+from labeldistill_core.config import Config, StudentConfig, from_json, to_json
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.network.student import Student
 
 _LOG = logging.getLogger(__name__)
 _CONFIG_KEY = "labeldistill.config"
 _NOTE_KEY = "labeldistill.note"
+_KIND_KEY = "labeldistill.kind"
 _LISTED = 8
 """Names that an error message lists before it only counts."""
+
+Network = TypeVar("Network", bound=nn.Module)
+Kind = Literal["student", "teacher", "label encoder"]
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """What a file holds; the configuration is still text."""
+
+    tensors: dict[str, Tensor]
+    """By the names of our networks."""
+    config: str
+    """JSON."""
+    path: Path
+    """Where it came from."""
+    sha256: str
+    """Of the whole file."""
+    note: str
+    """What the file says of its origin."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +64,8 @@ class StudentCheckpoint:
 def save_student(
     path: Path, student: Student, note: str = "", dtype: torch.dtype | None = None
 ) -> None:
-    """Write weights and configuration; the file appears whole or not at all.
-
-    Args:
-        path: file to write, usually `*.safetensors`.
-        student: the network.
-        note: one line on where the weights come from.
-        dtype: storage type of the floating point weights; their own when None.
-    """
-    tensors = {
-        name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor)
-        .detach()
-        .cpu()
-        .contiguous()
-        for name, tensor in student.state_dict().items()
-    }
-    metadata = {_CONFIG_KEY: student.config.to_json(), _NOTE_KEY: note}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
+    """Write a student, see `save_network`."""
+    save_network(path, "student", student, student.config, note, dtype)
 
 
 def load_student(path: Path) -> StudentCheckpoint:
@@ -70,6 +74,49 @@ def load_student(path: Path) -> StudentCheckpoint:
     Raises:
         CheckpointError: the file is missing, damaged, not a student checkpoint, or its weights do
             not fit its configuration.
+    """
+    file = read_checkpoint(path, "student")
+    student = build_network(file, StudentConfig, Student)
+    return StudentCheckpoint(student, path, file.sha256, file.note)
+
+
+def save_network(
+    path: Path,
+    kind: Kind,
+    network: nn.Module,
+    config: Any,
+    note: str = "",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write weights and configuration; the file appears whole or not at all.
+
+    Args:
+        path: file to write, usually `*.safetensors`.
+        kind: of the network.
+        network: whose weights are written.
+        config: dataclass that the network was built from.
+        note: one line on where the weights come from.
+        dtype: storage type of the floating point weights; their own when None.
+    """
+    tensors = {
+        name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor)
+        .detach()
+        .cpu()
+        .contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    metadata = {_KIND_KEY: kind, _CONFIG_KEY: to_json(config), _NOTE_KEY: note}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata)
+    os.replace(partial, path)
+
+
+def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
+    """Read what `save_network` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another kind.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: give the path of a .safetensors file")
@@ -87,23 +134,41 @@ def load_student(path: Path) -> StudentCheckpoint:
             f"{path} holds no network configuration: it was not written by this project; "
             "use `labeldistill convert-checkpoint`"
         )
-    try:
-        config = StudentConfig.from_json(metadata[_CONFIG_KEY])
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    student = Student(config)
-    load_weights(student, tensors, str(path))
+    found = metadata.get(_KIND_KEY, "student")
+    if found != kind:
+        raise CheckpointError(f"{path} holds a {found}, and a {kind} is needed")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return StudentCheckpoint(student.eval(), path, digest, metadata.get(_NOTE_KEY, ""))
+    return CheckpointFile(tensors, metadata[_CONFIG_KEY], path, digest, metadata.get(_NOTE_KEY, ""))
 
 
-def load_weights(student: Student, tensors: dict[str, Tensor], origin: str) -> None:
+def build_network(
+    file: CheckpointFile, config: type[Config], network: Callable[[Config], Network]
+) -> Network:
+    """The network of a checkpoint, in evaluation mode, on the CPU, float32.
+
+    Args:
+        file: that was read.
+        config: class of its configuration.
+        network: makes the network from it.
+
+    Raises:
+        CheckpointError: the configuration is damaged, or the weights do not fit it.
+    """
+    try:
+        built = network(from_json(config, file.config))
+    except ConfigError as error:
+        raise CheckpointError(f"{file.path}: {error}") from error
+    load_weights(built, file.tensors, str(file.path))
+    return built.eval()
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
     """Copy weights into a network, all or none.
 
     Raises:
         CheckpointError: listing the names that are missing, unexpected or of another shape.
     """
-    wanted = student.state_dict()
+    wanted = network.state_dict()
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
     misshapen = [
@@ -124,4 +189,4 @@ def load_weights(student: Student, tensors: dict[str, Tensor], origin: str) -> N
         raise CheckpointError(
             f"{origin} does not fit the network; is it another preset? " + "; ".join(problems)
         )
-    student.load_state_dict(tensors)
+    network.load_state_dict(tensors)

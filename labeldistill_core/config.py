@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cattrs
 from cattrs.v import format_exception
@@ -276,34 +276,52 @@ class StudentConfig:
 
     def to_json(self) -> str:
         """As JSON text, which `from_json` reads."""
-        return json.dumps(_converter().unstructure(self), indent=2)
+        return to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> StudentConfig:
-        """Read what `to_json` wrote.
-
-        Raises:
-            ConfigError: the text is no JSON, or a key is unknown, missing or of the wrong type.
-        """
-        try:
-            return cls.from_mapping(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"the configuration is not valid JSON: {error}") from error
+        """Read what `to_json` wrote; see the function of this name."""
+        return from_json(cls, text)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> StudentConfig:
-        """From nested dictionaries, as YAML and JSON give them.
+        """From nested dictionaries; see the function of this name."""
+        return from_mapping(cls, mapping)
 
-        Raises:
-            ConfigError: naming each key that is unknown, missing or of the wrong type.
-        """
-        if not isinstance(mapping, Mapping):
-            raise ConfigError(f"the configuration must be a mapping, not {type(mapping).__name__}")
-        try:
-            return _converter().structure(mapping, cls)
-        except cattrs.ClassValidationError as error:
-            causes = "; ".join(cattrs.transform_error(error, "config", _describe))
-            raise ConfigError(f"the configuration does not fit: {causes}") from error
+
+Config = TypeVar("Config")
+
+
+def to_json(config: Any) -> str:
+    """A configuration as JSON text, which `from_json` reads."""
+    return json.dumps(_converter().unstructure(config), indent=2)
+
+
+def from_json(kind: type[Config], text: str) -> Config:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ConfigError: the text is no JSON, or a key is unknown, missing or of the wrong type.
+    """
+    try:
+        return from_mapping(kind, json.loads(text))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"the configuration is not valid JSON: {error}") from error
+
+
+def from_mapping(kind: type[Config], mapping: Mapping[str, Any]) -> Config:
+    """A configuration from nested dictionaries, as YAML and JSON give them.
+
+    Raises:
+        ConfigError: naming each key that is unknown, missing or of the wrong type.
+    """
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"the configuration must be a mapping, not {type(mapping).__name__}")
+    try:
+        return _converter().structure(mapping, kind)
+    except cattrs.ClassValidationError as error:
+        causes = "; ".join(cattrs.transform_error(error, "config", _describe))
+        raise ConfigError(f"the configuration does not fit: {causes}") from error
 
 
 @cache

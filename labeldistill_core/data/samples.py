@@ -7,7 +7,7 @@ Source: BEVDepth's image and bird's-eye-view augmentation, which LabelDistill ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CameraView, FrameSet
+from labeldistill_core.classes import CLASSES
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.batch import (
     camera_batch,
@@ -30,9 +31,14 @@ from labeldistill_core.data.depth_labels import depth_map, points_in_image
 from labeldistill_core.data.images import ImageTransform
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import DataError
+from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import CameraBatch
 
 _HISTORY_TOLERANCE_S = 0.1
+
+
+PointSource = Callable[[NuScenesTables, str, Transform, BevAugmentation], Tensor]
+"""Tables, token, `map_from_ego` and augmentation of a sample to its points (P, 5)."""
 
 
 @dataclass(frozen=True)
@@ -84,29 +90,34 @@ class AugmentationConfig:
 class StudentSample:
     """One sample, or several once collated."""
 
+    tokens: tuple[str, ...]
+    """Of the samples."""
     batch: CameraBatch
     """Input of the network."""
     boxes: tuple[Boxes3D, ...]
     """Ground truth of each sample in its (augmented) ego frame, float32."""
+    map_from_ego: tuple[Transform, ...]
+    """Pose of each sample's ego frame, without augmentation."""
     depth: Tensor
     """(B, N, H, W) depth of LiDAR points in the current images, metres, zero where unknown."""
+    points: tuple[Tensor, ...] = ()
+    """LiDAR points (P, 5) of each sample in its (augmented) ego frame, where asked for."""
 
     @classmethod
     def collate(cls, samples: Sequence[StudentSample]) -> StudentSample:
         """Several samples in one batch."""
         return cls(
+            tuple(token for sample in samples for token in sample.tokens),
             collate([sample.batch for sample in samples]),
             tuple(boxes for sample in samples for boxes in sample.boxes),
+            tuple(pose for sample in samples for pose in sample.map_from_ego),
             torch.cat([sample.depth for sample in samples]),
+            tuple(points for sample in samples for points in sample.points),
         )
 
     def to(self, device: torch.device | str) -> StudentSample:
-        """On another device."""
-        return StudentSample(
-            self.batch.to(device),
-            tuple(boxes.to(device) for boxes in self.boxes),
-            self.depth.to(device),
-        )
+        """On another device; boxes stay, since targets are built from them on the CPU."""
+        return replace(self, batch=self.batch.to(device), depth=self.depth.to(device))
 
 
 class StudentDataset(Dataset[StudentSample]):
@@ -118,6 +129,7 @@ class StudentDataset(Dataset[StudentSample]):
         scenes: Sequence[str],
         config: StudentConfig,
         augmentation: AugmentationConfig | None = None,
+        points: PointSource | None = None,
     ) -> None:
         """Look up samples and their past frames.
 
@@ -125,12 +137,15 @@ class StudentDataset(Dataset[StudentSample]):
             tables: of the data root.
             scenes: names of the scenes to take.
             config: of the student.
-            augmentation: ranges; none at evaluation.
+            augmentation: ranges; the defaults when None.
+            points: loads what the LiDAR detector sees; no points when None.
 
         Raises:
             DataError: a scene is not there.
         """
-        self._tables, self._config, self._augmentation = tables, config, augmentation
+        self._tables, self._config = tables, config
+        self._augmentation = augmentation or AugmentationConfig()
+        self._points = points
         self._samples: list[tuple[str, ...]] = []
         for scene in scenes:
             tokens = tables.samples(scene)
@@ -152,42 +167,52 @@ class StudentDataset(Dataset[StudentSample]):
         """Number of samples."""
         return len(self._samples)
 
-    def __getitem__(self, index: int) -> StudentSample:
-        """One sample; with augmentation, another one at each call.
+    def __getitem__(self, key: int | tuple[int, int]) -> StudentSample:
+        """One sample.
+
+        Args:
+            key: index, or index and seed of the augmentation; without a seed there is none.
 
         Raises:
             DataError: naming the sample, when a file is missing or damaged.
         """
+        index, seed = key if isinstance(key, tuple) else (key, None)
         tokens = self._samples[index]
         try:
-            return self._load(tokens)
+            return self._load(tokens, seed)
         except DataError as error:
             raise DataError(f"sample {tokens[0]}: {error}") from error
 
-    def _load(self, tokens: tuple[str, ...]) -> StudentSample:
+    def classes(self, index: int) -> frozenset[str]:
+        """Names of the classes that stand in a sample."""
+        truth = self._tables.ground_truth(self._samples[index][0])
+        return frozenset(CLASSES[label] for label in truth.boxes.labels.tolist())
+
+    def _load(self, tokens: tuple[str, ...], seed: int | None) -> StudentSample:
         config, tables = self._config, self._tables
         loaded = {t: tables.frame_set(t, config.cameras) for t in dict.fromkeys(tokens)}
         frames = [loaded[token] for token in tokens]
         current = {view.calibration.name: view for view in frames[0].views}
-        if self._augmentation is None:
+        if seed is None:
             bev = BevAugmentation()
             transforms = [evaluation_transform(current[n], config) for n in config.cameras]
         else:
-            # torch seeds each loader's worker anew in each epoch
-            rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
+            rng = np.random.default_rng(seed)
             bev = self._augmentation.bev(rng)
             transforms = [self._augmentation.image(current[n], config, rng) for n in config.cameras]
         batch = camera_batch(frames, config, transforms, bev.matrix)
-        boxes = bev.apply(self._boxes(tokens[0], frames[0]))
-        depth = self._depth(tokens[0], frames[0], transforms)
-        return StudentSample(batch, (boxes,), torch.from_numpy(depth)[None])
+        pose = mean_ego_pose(frames[0])
+        boxes = bev.apply(self._boxes(tokens[0], pose))
+        depth = torch.from_numpy(self._depth(tokens[0], frames[0], transforms))[None]
+        points = (self._points(tables, tokens[0], pose, bev),) if self._points else ()
+        return StudentSample((tokens[0],), batch, (boxes,), (pose,), depth, points)
 
-    def _boxes(self, token: str, frames: FrameSet) -> Boxes3D:
+    def _boxes(self, token: str, map_from_ego: Transform) -> Boxes3D:
         """Boxes that any sensor touched, in the model's frame."""
         truth = self._tables.ground_truth(token)
         touched = np.add(truth.num_lidar_pts, truth.num_radar_pts) > 0
         boxes = truth.boxes[torch.from_numpy(np.atleast_1d(touched).reshape(-1))]
-        boxes = boxes.transformed(mean_ego_pose(frames).inverse)
+        boxes = boxes.transformed(map_from_ego.inverse)
         return replace(boxes, values=boxes.values.float(), scores=boxes.scores.float())
 
     def _depth(

@@ -9,7 +9,7 @@ the radius.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -34,6 +34,10 @@ class TaskTargets:
     """(B, M, 10) in the order of `TaskMaps.box_code`; an unknown velocity is NaN."""
     valid: Tensor
     """(B, M) bool, False for padding."""
+
+    def to(self, device: torch.device) -> TaskTargets:
+        """On another device."""
+        return TaskTargets(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def build_targets(

@@ -47,7 +47,8 @@ class GoldenFolder:
         try:
             content = json.loads((folder / "config.json").read_text())
             self.params: Mapping[str, Any] = content["params"]
-            self.config: StudentConfig = student_config(content["confs"], self.params["key_idxes"])
+            self.confs: Mapping[str, Any] = content["confs"]
+            self.config: StudentConfig = student_config(self.confs, self.params["key_idxes"])
         except (OSError, json.JSONDecodeError, KeyError) as error:
             raise DataError(f"{folder} is no golden folder: config.json: {error}") from error
 

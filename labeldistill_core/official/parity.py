@@ -117,12 +117,22 @@ def run(folder: Path) -> Iterator[StageResult]:
         DataError: the folder is not of that form.
         CheckpointError: its weights do not fit the network that its configuration describes.
     """
-    from labeldistill_core.official import preprocessing_stages, student_stages, training_stages
+    from labeldistill_core.official import (
+        distillation_stages,
+        preprocessing_stages,
+        student_stages,
+        training_stages,
+    )
     from labeldistill_core.official.golden import GoldenFolder
 
     golden = GoldenFolder(folder)
     try:
-        for module in (preprocessing_stages, student_stages, training_stages):
+        for module in (
+            preprocessing_stages,
+            student_stages,
+            training_stages,
+            distillation_stages,
+        ):
             yield from module.compare(golden)
     except KeyError as error:
         raise DataError(f"{folder} lacks an array: {error}") from error

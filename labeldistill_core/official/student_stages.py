@@ -19,7 +19,7 @@ from labeldistill_core.network.depth_net import camera_vector
 from labeldistill_core.network.lift import grid_cells, pool
 from labeldistill_core.network.student import Student
 from labeldistill_core.official.golden import GoldenFolder
-from labeldistill_core.official.parity import StageResult, absolute, features, integers, missing
+from labeldistill_core.official.parity import StageResult, absolute, features, integers
 from labeldistill_core.official.weights import rename_student
 
 OFFICIAL_MAPS = {
@@ -110,7 +110,6 @@ def compare(golden: GoldenFolder) -> Iterator[StageResult]:
             stage = f"student/head/task{task}_{field}"
             yield features(stage, getattr(ours, field), recorded[f"preds/task{task}/{theirs}"])
     yield from _boxes(golden, maps, recorded)
-    yield missing("student/adaptors")
 
 
 def _watch(student: Student, seen: dict[str, Tensor]) -> list[Any]:

@@ -52,6 +52,24 @@ STUDENT_RENAMES: tuple[tuple[str, str], ...] = (
 )
 """Regular expressions at the start of an official name, applied in order."""
 
+LABEL_ENCODER_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"label_encoder\.", ""),
+    (r"mlp_box\.", "box_mlp."),
+    (r"mlp_label\.", "class_mlp."),
+    (r"mlp2\.", "joint_mlp."),
+    (r"(\w+_mlp)\.fc1\.", r"\1.0."),
+    (r"(\w+_mlp)\.fc2\.", r"\1.2."),
+    (r"ln2\.", "joint_norm."),
+    (r"conv1\.", "block."),
+    (r"conv_blocks\.", "levels."),
+)
+"""As `STUDENT_RENAMES`, for the label encoder."""
+
+ADAPTOR_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"distill_encoder_(lidar|label)\.blocks\.", r"\1_adaptor.levels."),
+)
+"""As `STUDENT_RENAMES`, for both adaptors."""
+
 _GEOMETRY = re.compile(r"backbone\.(voxel_size|voxel_coord|voxel_num|frustum)$")
 _TRAINING_ONLY = (
     "distill_encoder_lidar.",
@@ -72,10 +90,23 @@ def rename_student(official: dict[str, Tensor]) -> dict[str, Tensor]:
         name = name.removeprefix("model.")
         if _GEOMETRY.match(name) or name.startswith(_TRAINING_ONLY):
             continue
-        for pattern, replacement in STUDENT_RENAMES:
-            name = re.sub(rf"^{pattern}", replacement, name)
-        renamed[name] = tensor
+        renamed[rename(name, STUDENT_RENAMES)] = tensor
     return renamed
+
+
+def rename_part(
+    official: dict[str, Tensor], prefix: str, renames: tuple[tuple[str, str], ...]
+) -> dict[str, Tensor]:
+    """Tensors whose official name begins with `prefix`, under our names."""
+    names = {name.removeprefix("model."): tensor for name, tensor in official.items()}
+    return {rename(n, renames): t for n, t in names.items() if n.startswith(prefix)}
+
+
+def rename(name: str, renames: tuple[tuple[str, str], ...]) -> str:
+    """An official name under ours; the patterns are applied in order."""
+    for pattern, replacement in renames:
+        name = re.sub(rf"^{pattern}", replacement, name)
+    return name
 
 
 def read_official(path: Path) -> dict[str, Tensor]:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a stage is trained: optimizer, schedule, averaging."""
+"""How a stage is trained: optimizer, schedule, averaging, augmentation."""
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from labeldistill_core.data.samples import AugmentationConfig
 from labeldistill_core.errors import ConfigError
@@ -12,24 +14,36 @@ from labeldistill_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of one training run."""
+    """Settings of one training run; the defaults are the paper's for the student."""
 
     epochs: int = 24
     """Passes over the data."""
-    batch_size: int = 8
+    batch_size: int = 4
     """Samples a step and process."""
+    accumulate: int = 1
+    """Batches whose gradients are summed up for one step of the optimizer."""
     learning_rate: float = 4e-4
     """Highest rate of AdamW, for `reference_batch` samples a step over all processes."""
     reference_batch: int = 16
     """The rate is scaled with the square root of the global batch over this one."""
+    image_rate: float = 0.5
+    """Factor on the rate of the student's image encoder and depth net."""
     weight_decay: float = 1e-2
-    """Of AdamW, on weights of two and more dimensions."""
-    warmup_share: float = 0.05
-    """Of all steps, with a rate that rises linearly; then it falls as a cosine."""
+    """Of AdamW."""
+    decay_everything: bool = False
+    """Also biases and norms, as the published code does."""
+    schedule: Literal["steps", "cosine"] = "steps"
+    """`steps` divides the rate by ten at each milestone; `cosine` lets it fall to zero."""
+    milestones: tuple[float, ...] = (19 / 24, 23 / 24)
+    """Of schedule `steps`, as shares of the run."""
+    warmup_share: float = 0.02
+    """Of all steps, with a rate that rises linearly."""
     gradient_clip: float = 5.0
     """Largest norm of the gradient."""
     ema_decay: float = 0.999
     """Of the moving average of the weights, which is what gets evaluated and exported."""
+    class_balanced: bool = False
+    """Draw samples so that all classes are equally frequent (CBGS)."""
     seed: int = 0
     """Of initial weights, order and augmentation."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -37,31 +51,63 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("epochs", "batch_size", "learning_rate"):
+        for name in ("epochs", "batch_size", "accumulate", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"recipe.{name} is {getattr(self, name)}: it must be positive")
 
     def scaled_rate(self, processes: int) -> float:
         """Learning rate for a number of processes."""
-        return self.learning_rate * math.sqrt(self.batch_size * processes / self.reference_batch)
+        batch = self.batch_size * self.accumulate * processes
+        return self.learning_rate * math.sqrt(batch / self.reference_batch)
+
+    def rule(self, processes: int) -> str:
+        """The rate, and how it comes about."""
+        return (
+            f"{self.scaled_rate(processes):.2e} = {self.learning_rate:.2e} * sqrt("
+            f"{self.batch_size} samples * {self.accumulate} batches * {processes} processes / "
+            f"{self.reference_batch})"
+        )
 
     def rate_factor(self, step: int, steps: int) -> float:
         """Share of the highest rate at a step of a run."""
         warmup = max(1, round(steps * self.warmup_share))
         if step < warmup:
             return (step + 1) / warmup
+        if self.schedule == "steps":
+            return float(10.0 ** -bisect.bisect_right(self.milestones, step / steps))
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
-RECIPES: dict[str, Recipe] = {
-    "demo": Recipe(
-        epochs=16,
-        batch_size=8,
-        learning_rate=2e-3,
-        reference_batch=8,
-        ema_decay=0.995,
-        # a short run on a small world learns faster from images as they will be seen
-        augmentation=AugmentationConfig(resize=(0.95, 1.1), image_rotation_deg=(0.0, 0.0)),
+STAGES = ("teacher", "label-encoder", "student")
+"""In the order in which they are trained."""
+
+_PAPER = {
+    "teacher": Recipe(
+        epochs=20, learning_rate=2e-4, weight_decay=1e-2, schedule="cosine", image_rate=1.0
     ),
+    "label-encoder": Recipe(
+        epochs=12, learning_rate=1e-3, weight_decay=1e-7, milestones=(10 / 12, 11 / 12)
+    ),
+    "student": Recipe(),
 }
-"""Recipe of each preset; others use the defaults."""
+# a short run on a small world learns faster from images as they will be seen
+_DEMO_AUGMENTATION = AugmentationConfig(resize=(0.95, 1.1), image_rotation_deg=(0.0, 0.0))
+_DEMO = {
+    "teacher": Recipe(
+        epochs=8, batch_size=8, learning_rate=2e-3, reference_batch=8, schedule="cosine",
+        warmup_share=0.05, ema_decay=0.99,
+    ),
+    "label-encoder": Recipe(
+        epochs=4, batch_size=8, learning_rate=2e-3, reference_batch=8, schedule="cosine",
+        warmup_share=0.05, weight_decay=1e-7, ema_decay=0.99,
+    ),
+    "student": Recipe(
+        epochs=16, batch_size=8, learning_rate=2e-3, reference_batch=8, schedule="cosine",
+        warmup_share=0.05, ema_decay=0.995, image_rate=1.0, augmentation=_DEMO_AUGMENTATION,
+    ),
+}  # fmt: skip
+
+
+def recipe_of(stage: str, preset: str) -> Recipe:
+    """The recipe of a stage for a preset: the paper's, or the small world's."""
+    return (_DEMO if preset == "demo" else _PAPER)[stage]

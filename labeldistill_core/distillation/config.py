@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of the label encoder and of distillation.
+
+Where the published code differs from its paper, a field has two values, and `official` functions
+give the published ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from labeldistill_core.config import BevGrid
+from labeldistill_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LabelEncoderConfig:
+    """Boxes to features that look like the LiDAR detector's."""
+
+    grid: BevGrid
+    """Cells that boxes are drawn on."""
+    tasks: tuple[tuple[str, ...], ...]
+    """Classes of the head that is to be inverted."""
+    channels: tuple[int, int] = (128, 256)
+    """Of the two maps, those of the teacher's."""
+    hidden_channels: int = 256
+    """Width of the MLPs and the residual block."""
+    raster: Literal["footprint", "official"] = "footprint"
+    """Cells that a box fills: those whose centre lies in its footprint, and the one that holds its
+    centre; or the published polygon of half the length and width, with truncated corners, which
+    misses the centre of some thin boxes and clamps boxes outside the grid to its border."""
+    box_input: Literal["cell", "raw"] = "cell"
+    """What the box MLP sees: the offset of the box's centre from the cell, log size, sine and
+    cosine of yaw, velocity; or, as published, nine raw numbers in metres and radians."""
+    norm: Literal["channel", "map"] = "channel"
+    """Layer norm over the channels of each cell, or, as published, over the whole map with a
+    weight in each cell, which ties the encoder to one grid."""
+    background: Literal["empty", "encoded"] = "empty"
+    """Cells without a box are zero, or, as published, what the MLPs make of zeros."""
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """Which teachers the student has, on which channels, with which weights."""
+
+    lidar_weight: float = 0.3
+    """Of the loss between LiDAR features and the student's; 0 leaves it out."""
+    label_weight: float = 0.3
+    """Of the loss between label features and the student's; 0 leaves it out."""
+    response_weight: float = 1.0
+    """Of the loss between the LiDAR detector's maps and the student's; 0 leaves it out."""
+    partition: Literal["none", "per_frame", "contiguous"] = "per_frame"
+    """Channels of each teacher: all of them; a share of each frame's channels, as the paper
+    describes; or, as published, a share of the time-stacked channels, which gives one teacher the
+    present and another the past."""
+    ratio: tuple[int, int, int] = (2, 2, 2)
+    """Shares of LiDAR, label and camera channels (paper, Table 5)."""
+    response: Literal["soft", "official"] = "soft"
+    """Quality focal loss towards the teacher's score, or the published focal loss, which has no
+    positive term."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        weights = (self.lidar_weight, self.label_weight, self.response_weight)
+        if min(weights) < 0:
+            raise ConfigError(f"distillation weights {weights} must not be negative")
+        if min(self.ratio[:2]) < 1 or self.ratio[2] < 0:
+            raise ConfigError(
+                f"distillation.ratio {self.ratio}: LiDAR and label need a share of at least 1"
+            )
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the LiDAR detector has to run."""
+        return self.lidar_weight > 0 or self.response_weight > 0
+
+
+def official_label_encoder(config: LabelEncoderConfig) -> LabelEncoderConfig:
+    """As the published code builds it, for its weights."""
+    return replace(config, raster="official", box_input="raw", norm="map", background="encoded")
+
+
+def official_distillation(config: DistillationConfig) -> DistillationConfig:
+    """As the published code distils."""
+    return replace(config, partition="contiguous", response="official")

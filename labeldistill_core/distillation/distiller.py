@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Teachers beside the student: they run frozen, the adaptors learn with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.config import StudentConfig
+from labeldistill_core.distillation.adaptors import Adaptor
+from labeldistill_core.distillation.config import DistillationConfig
+from labeldistill_core.distillation.label_encoder import LabelEncoder
+from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
+from labeldistill_core.distillation.partition import Partition
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.network.student import StudentOutput
+from labeldistill_core.network.targets import TaskTargets
+
+if TYPE_CHECKING:
+    from labeldistill_core.lidar.teacher import Teacher
+
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+class Frozen(Generic[_Network]):
+    """A network that is used and never changed: no part of the module that holds it.
+
+    It is in evaluation mode, has no gradient, and stays out of optimizer, average and state dict.
+    """
+
+    def __init__(self, network: _Network) -> None:
+        """Freeze it."""
+        self._network = network.eval().requires_grad_(False)
+
+    def on(self, device: torch.device) -> _Network:
+        """The network on a device."""
+        return self._network.to(device)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Frozen[_Network]:
+        """What never changes need not be copied."""
+        return self
+
+
+class Distiller(nn.Module):
+    """Losses between the student and its teachers."""
+
+    def __init__(
+        self,
+        config: DistillationConfig,
+        student: StudentConfig,
+        teacher: Teacher | None,
+        label_encoder: LabelEncoder | None,
+    ) -> None:
+        """Adaptors with random weights.
+
+        Args:
+            config: of distillation.
+            student: whose channels are shaped.
+            teacher: needed for LiDAR features and responses.
+            label_encoder: needed for label features.
+
+        Raises:
+            ConfigError: a teacher is missing, or has another grid or other classes.
+        """
+        super().__init__()
+        if config.needs_teacher and teacher is None:
+            raise ConfigError("the LiDAR losses need a teacher: give its checkpoint (--teacher)")
+        if config.label_weight and label_encoder is None:
+            raise ConfigError(
+                "the label loss needs a label encoder: give its checkpoint (--label-encoder)"
+            )
+        self.config = config
+        self._teacher = Frozen(teacher) if teacher and config.needs_teacher else None
+        self._label_encoder = (
+            Frozen(label_encoder) if label_encoder and config.label_weight else None
+        )
+        self.partitions = (
+            Partition.of(
+                config, student.frames * student.depth_net.context_channels, student.frames
+            ),
+            Partition.of(config, student.bev_encoder.base_channels, 1),
+        )
+        self.lidar_adaptor = self.label_adaptor = None
+        if teacher and config.lidar_weight:
+            _require_same_cells("teacher", student, teacher.config.grid, teacher.config.head.tasks)
+            self.lidar_adaptor = Adaptor(
+                [p.size("lidar") for p in self.partitions], teacher.tap_channels
+            )
+        if label_encoder and config.label_weight:
+            _require_same_cells(
+                "label encoder", student, label_encoder.config.grid, label_encoder.config.tasks
+            )
+            self.label_adaptor = Adaptor(
+                [p.size("label") for p in self.partitions], label_encoder.config.channels
+            )
+
+    def forward(
+        self,
+        output: StudentOutput,
+        targets: Sequence[TaskTargets],
+        boxes: Sequence[Boxes3D],
+        points: Sequence[Tensor] | None,
+    ) -> dict[str, Tensor]:
+        """Weighted losses by name.
+
+        Args:
+            output: of the student.
+            targets: of its head, on its device.
+            boxes: ground truth of each sample.
+            points: (P, 5) of each sample, in the model's frame; needed by the LiDAR detector.
+        """
+        device = output.taps[0].device
+        masks = ObjectMasks.of(targets)
+        losses = {}
+        if self._teacher is not None:
+            assert points is not None
+            with torch.no_grad():
+                lidar = self._teacher.on(device)([cloud.to(device) for cloud in points])
+            if self.lidar_adaptor is not None:
+                levels = self.features(output.taps, "lidar", lidar.taps, masks.soft)
+                losses["lidar"] = self.config.lidar_weight * torch.stack(levels).sum()
+            if self.config.response_weight:
+                tasks = response_loss(output.maps, lidar.maps, targets, self.config.response)
+                total = torch.stack([task.heatmap + task.box for task in tasks]).sum()
+                losses["response"] = self.config.response_weight * total
+        if self._label_encoder is not None:
+            with torch.no_grad():
+                label = self._label_encoder.on(device)(boxes)
+            levels = self.features(output.taps, "label", label, masks.binary)
+            losses["label"] = self.config.label_weight * torch.stack(levels).sum()
+        return losses
+
+    def adapted(self, taps: Sequence[Tensor], teacher: str) -> list[Tensor]:
+        """The student's share for one teacher, "lidar" or "label", in that teacher's channels."""
+        adaptor = self.lidar_adaptor if teacher == "lidar" else self.label_adaptor
+        assert adaptor is not None
+        parts = [p.part(x, teacher) for p, x in zip(self.partitions, taps, strict=True)]  # type: ignore[arg-type]
+        result: list[Tensor] = adaptor(parts)
+        return result
+
+    def features(
+        self,
+        taps: Sequence[Tensor],
+        teacher: str,
+        features: Sequence[Tensor],
+        masks: Sequence[Tensor],
+    ) -> list[Tensor]:
+        """Loss of each level between the student and one teacher."""
+        return feature_loss(self.adapted(taps, teacher), features, masks)
+
+
+def _require_same_cells(name: str, student: StudentConfig, grid: Any, tasks: Any) -> None:
+    same = (grid.x_m, grid.y_m, grid.cell_m) == (
+        student.grid.x_m, student.grid.y_m, student.grid.cell_m,
+    )  # fmt: skip
+    if not same or tuple(map(tuple, tasks)) != student.head.tasks:
+        raise ConfigError(
+            f"the {name} has other cells or classes than the student: train it for this preset"
+        )

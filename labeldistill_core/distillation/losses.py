@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses between the student and its teachers.
+
+Shapes: B batch, C channels, K classes of a task, Y X grid cells.
+Source: LabelDistill (Kim et al., ECCV 2024), section 3.3; quality focal loss: Li et al., NeurIPS
+2020, equation 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, distributed
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+
+from labeldistill_core.network.center_head import TaskMaps
+from labeldistill_core.network.losses import TaskLoss, box_loss, focal_loss, object_count
+from labeldistill_core.network.targets import TaskTargets
+
+_CLIP = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectMasks:
+    """Where objects are, at the two levels of features."""
+
+    soft: tuple[Tensor, Tensor]
+    """(B, 1, Y, X) and (B, 1, Y/2, X/2): sum of all heat maps."""
+
+    @classmethod
+    def of(cls, targets: Sequence[TaskTargets]) -> ObjectMasks:
+        """From the targets of the head."""
+        full = torch.cat([t.heatmap for t in targets], dim=1).sum(1, keepdim=True)
+        size = (full.shape[2] // 2, full.shape[3] // 2)
+        return cls((full, interpolate(full, size, mode="bilinear", align_corners=True)))
+
+    @property
+    def binary(self) -> tuple[Tensor, Tensor]:
+        """One wherever `soft` is positive."""
+        return tuple(mask.gt(0).to(mask.dtype) for mask in self.soft)  # type: ignore[return-value]
+
+
+def feature_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], masks: Sequence[Tensor]
+) -> list[Tensor]:
+    """Squared difference in masked cells, summed over channels, for each level.
+
+    Args:
+        student: (B, C, Y, X), adapted.
+        teacher: (B, C, Y, X).
+        masks: (B, 1, Y, X) weights.
+
+    Returns:
+        A scalar a level: the sum over cells divided by the sum of the mask, over all processes.
+    """
+    losses = []
+    for ours, theirs, mask in zip(student, teacher, masks, strict=True):
+        error = (theirs.float() - ours.float()).square().sum(1, keepdim=True)
+        losses.append((mask * error).sum() / _mean_over_processes(mask.sum()).clamp(min=1.0))
+    return losses
+
+
+def response_loss(
+    student: Sequence[TaskMaps],
+    teacher: Sequence[TaskMaps],
+    targets: Sequence[TaskTargets],
+    kind: Literal["soft", "official"],
+) -> list[TaskLoss]:
+    """Difference between the maps of the student and of the LiDAR detector, for each task.
+
+    Heat maps are compared with the teacher's score near objects, box codes at objects' centres.
+    """
+    losses = []
+    for ours, theirs, target in zip(student, teacher, targets, strict=True):
+        score = theirs.heatmap.sigmoid().clamp(_CLIP, 1 - _CLIP) * target.heatmap
+        count = object_count(target.heatmap.eq(1), at_least=1.0)
+        heatmap = (
+            focal_loss(ours.heatmap, score, count)
+            if kind == "official"
+            else _quality_focal_loss(ours.heatmap, score, count)
+        )
+        code = theirs.box_code.flatten(2).gather(2, target.cell[:, None].expand(-1, 10, -1)).mT
+        unknown = target.code.isnan()
+        code = code.masked_fill(unknown, float("nan")) if kind == "soft" else code
+        losses.append(TaskLoss(heatmap, box_loss(ours, replace(target, code=code))))
+    return losses
+
+
+def _quality_focal_loss(logits: Tensor, target: Tensor, count: Tensor) -> Tensor:
+    cross = binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (cross * (target - logits.sigmoid()).square()).sum() / count
+
+
+def _mean_over_processes(value: Tensor) -> Tensor:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    value = value.detach().clone()
+    distributed.all_reduce(value)
+    return value / distributed.get_world_size()

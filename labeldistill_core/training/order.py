@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of samples, a function of seed and epoch alone, so that a run can be taken up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+
+class EpochOrder(Sampler[tuple[int, int]]):
+    """Pairs of a sample's index and the seed of its augmentation, for one process."""
+
+    def __init__(
+        self, indices: Sequence[int], batch: int, seed: int, rank: int = 0, processes: int = 1
+    ) -> None:
+        """Cover `indices` in each epoch, but for what does not fill a batch of all processes.
+
+        Args:
+            indices: of the samples; one may come several times.
+            batch: samples a step and process.
+            seed: of order and augmentation.
+            rank: of this process.
+            processes: that share an epoch.
+        """
+        self._indices = torch.as_tensor(indices, dtype=torch.int64)
+        self._batch, self._seed, self._rank, self._processes = batch, seed, rank, processes
+        self._epoch, self._skipped = 0, 0
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return len(self._indices) // (self._batch * self._processes)
+
+    def start_at(self, step: int) -> None:
+        """Let the next epoch begin behind the batches that a run of `step` steps has seen."""
+        self._epoch, done = divmod(step, self.steps)
+        self._skipped = done * self._batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that comes next."""
+        if epoch != self._epoch:
+            self._epoch, self._skipped = epoch, 0
+
+    def __len__(self) -> int:
+        """Samples of a whole epoch in this process."""
+        return self.steps * self._batch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Pairs of one epoch."""
+        generator = torch.Generator().manual_seed(hash((self._seed, self._epoch)))
+        order = torch.randperm(len(self._indices), generator=generator)
+        seeds = torch.randint(2**62, (len(order),), generator=generator)
+        mine = slice(self._rank, len(self) * self._processes, self._processes)
+        pairs = zip(self._indices[order[mine]].tolist(), seeds[mine].tolist(), strict=True)
+        skipped, self._skipped = self._skipped, 0
+        yield from list(pairs)[skipped:]
+
+
+def class_balanced(classes: Sequence[frozenset[str]], seed: int) -> list[int]:
+    """Indices of samples, drawn so that samples with any one class are equally frequent.
+
+    Source: CBGS (Zhu et al., 2019), class-balanced sampling.
+
+    Args:
+        classes: names that stand in each sample.
+        seed: of the draw.
+
+    Returns:
+        About as many indices as all classes have samples; rare classes' samples come repeatedly.
+    """
+    holders: dict[str, list[int]] = {}
+    for index, names in enumerate(classes):
+        for name in sorted(names):
+            holders.setdefault(name, []).append(index)
+    total = sum(map(len, holders.values()))
+    generator = torch.Generator().manual_seed(seed)
+    drawn: list[int] = []
+    for name in sorted(holders):
+        share = round(total / len(holders))
+        choice = torch.randint(len(holders[name]), (share,), generator=generator)
+        drawn += [holders[name][i] for i in choice.tolist()]
+    return drawn

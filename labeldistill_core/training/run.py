@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training run: data loaders, logs, checkpoints, and taking up where it was cut off."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.data import DataLoader
+
+from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.training.order import EpochOrder, class_balanced
+from labeldistill_core.training.stage import Stage
+
+_LOG = logging.getLogger(__name__)
+
+
+class Samples(Protocol):
+    """A data set whose key is an index, or an index and the seed of the augmentation."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Any:
+        """One sample."""
+
+    def classes(self, index: int) -> frozenset[str]:
+        """Names of the classes that stand in a sample."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run takes place; changes its speed and, but for the precision, not its result."""
+
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    """Of the network."""
+    devices: int = 1
+    """GPUs of a node, or processes on a CPU."""
+    nodes: int = 1
+    """Machines that train together."""
+    workers: int = 1
+    """Processes that load data, for each device."""
+
+
+def fit(
+    stage: Stage,
+    data: Samples,
+    collate: Callable[[Sequence[Any]], Any],
+    out: Path,
+    identity: Mapping[str, Any],
+    machine: Machine,
+    validation: Samples | None = None,
+    validate_every: int = 1,
+    save_every: int = 100,
+) -> bool:
+    """Train a stage; a run that was cut off goes on from `OUT/checkpoints/last.ckpt`.
+
+    Args:
+        stage: what is trained; holds the averaged weights afterwards.
+        data: samples to train on.
+        collate: samples to a batch.
+        out: folder for checkpoints and logs.
+        identity: what makes this run what it is, as JSON; a run is taken up only with the same.
+        machine: devices and workers.
+        validation: samples to score with the official metrics; the best checkpoint is kept.
+        validate_every: epochs between scorings.
+        save_every: steps between checkpoints.
+
+    Returns:
+        Whether the run came to its end in this process; False when it was interrupted, and in all
+        processes but the first.
+
+    Raises:
+        ConfigError: there are fewer samples than one batch.
+        CheckpointError: the folder holds a run with another configuration.
+    """
+    recipe = stage.recipe
+    processes = machine.devices * machine.nodes
+    if len(data) < recipe.batch_size * processes:
+        raise ConfigError(
+            f"{len(data)} samples are fewer than one batch of {recipe.batch_size} x {processes}"
+        )
+    whole = json.loads(json.dumps({**identity, "recipe": asdict(recipe)}))
+    whole["precision"], whole["processes"] = machine.precision, processes
+    last = out / "checkpoints" / "last.ckpt"
+    step = _checked_step(last, whole) if last.exists() else 0
+    loading: dict[str, Any] = {
+        "batch_size": recipe.batch_size,
+        "collate_fn": collate,
+        "num_workers": machine.workers,
+        "persistent_workers": machine.workers > 0,
+    }
+    callbacks: list[Callback] = [
+        EMAWeightAveraging(decay=recipe.ema_decay),
+        LearningRateMonitor("step"),
+        Pace(recipe.batch_size),
+        Identity(whole),
+        ModelCheckpoint(last.parent, every_n_train_steps=save_every, save_last=True, save_top_k=0),
+    ]
+    if validation is not None:
+        callbacks.append(ModelCheckpoint(last.parent, "best", monitor="val/mAP", mode="max"))
+    trainer = Trainer(
+        default_root_dir=out,
+        max_epochs=recipe.epochs,
+        precision=machine.precision,
+        devices=machine.devices,
+        num_nodes=machine.nodes,
+        strategy="auto" if processes == 1 else "ddp_find_unused_parameters_true",
+        use_distributed_sampler=False,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.gradient_clip,
+        check_val_every_n_epoch=validate_every,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        logger=[TensorBoardLogger(out, "", "log"), JsonLines(out / "log" / "scalars.jsonl")],
+        callbacks=callbacks,
+    )
+    indices: Sequence[int] = range(len(data))
+    if recipe.class_balanced:
+        indices = class_balanced([data.classes(i) for i in indices], recipe.seed)
+    order = EpochOrder(
+        indices, recipe.batch_size, recipe.seed, trainer.global_rank, trainer.world_size
+    )
+    order.start_at(step * recipe.accumulate)
+    loaders: list[Any] = [DataLoader(data, sampler=order, drop_last=True, **loading)]  # type: ignore[arg-type]
+    if validation is not None:
+        mine = range(trainer.global_rank, len(validation), trainer.world_size)
+        loaders.append(DataLoader(validation, sampler=mine, **loading))  # type: ignore[arg-type]
+    trainer.fit(
+        stage, loaders[0], loaders[1:] or None, ckpt_path=last if step else None, weights_only=False
+    )
+    return trainer.is_global_zero and trainer.state.status == "finished"
+
+
+def _checked_step(last: Path, identity: dict[str, Any]) -> int:
+    """Step at which a run stopped."""
+    try:
+        checkpoint = torch.load(last, map_location="cpu", weights_only=False, mmap=True)
+        before, step = checkpoint[Identity.KEY], checkpoint["global_step"]
+    except (RuntimeError, EOFError, KeyError) as error:
+        raise CheckpointError(
+            f"{last} is damaged or not of this project ({error}): remove it to start anew"
+        ) from error
+    differences = list(_differences(before, identity))
+    if differences:
+        raise CheckpointError(
+            f"{last.parents[1]} holds a run with another configuration: {'; '.join(differences)}. "
+            "Give another folder, or repeat the call as it was to go on with that run"
+        )
+    _LOG.info("going on from %s, step %d", last, step)
+    return int(step)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted({*before, *now})
+            for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if before == now else [f"{name} was {before}, is {now}"]
+
+
+class Identity(Callback):
+    """Writes into each checkpoint what made the run."""
+
+    KEY = "labeldistill.identity"
+
+    def __init__(self, identity: dict[str, Any]) -> None:
+        """Keep it."""
+        self._identity = identity
+
+    def on_save_checkpoint(self, _: Trainer, __: LightningModule, checkpoint: Any) -> None:
+        """Add it."""
+        checkpoint[self.KEY] = self._identity
+
+
+class Pace(Callback):
+    """Logs samples a second, and the share of time that was spent waiting for data."""
+
+    def __init__(self, batch_size: int) -> None:
+        """Samples a step."""
+        self._batch_size = batch_size
+        self._ended = self._started = 0.0
+        self._waited = self._total = 0.0
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Leave out what lies between epochs."""
+        self._ended = self._waited = self._total = 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Data are there."""
+        self._started = time.perf_counter()
+        self._waited += self._started - self._ended if self._ended else 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """The step is done."""
+        now = time.perf_counter()
+        self._total += now - (self._ended or self._started)
+        self._ended = now
+        if trainer.global_step % 10 == 0:
+            module.log("pace/wait_share", self._waited / self._total)
+            module.log("pace/step_s", self._total / 10, prog_bar=True)
+            module.log("pace/samples_s", 10 * self._batch_size / self._total)
+            self._waited = self._total = 0.0
+
+
+class JsonLines(Logger):
+    """One JSON object a line: the step and its scalars."""
+
+    def __init__(self, path: Path) -> None:
+        """Append to a file."""
+        super().__init__()
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        """Of the kind of log."""
+        return "jsonl"
+
+    @property
+    def version(self) -> str:
+        """There is one a folder."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """They stand in the checkpoints."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write a line."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
