@@ -132,10 +132,10 @@ def run(
     if stop_at is not None:
         step = stage.training_step
 
-        def stopping(sample: StudentSample, index: int) -> Tensor:
+        def stopping(sample: StudentSample, batch_idx: int) -> Tensor:
             if stage.global_step == stop_at:
                 raise KeyboardInterrupt
-            return step(sample, index)
+            return step(sample, batch_idx)
 
         stage.training_step = stopping  # type: ignore[method-assign]
     machine = Machine(precision="32-true", workers=workers)
