@@ -53,7 +53,7 @@ def scan(snapshot: Snapshot, time_s: float, rng: np.random.Generator) -> Floats:
     cosine = np.abs(np.einsum("ij,ij->i", snapshot.normals[triangles], directions[kept]))
     albedo = snapshot.stage.colors[triangles].mean(axis=1)
     # The echo falls with the square of the distance; dark or slanting surfaces vanish first.
-    echo = (0.15 + albedo) * (0.1 + 0.9 * cosine) * (45.0 / np.maximum(distances, 5.0)) ** 2
+    echo = (0.08 + albedo) * (0.25 + 0.75 * cosine) * (31.0 / np.maximum(distances, 5.0)) ** 2
     returned = rng.random(len(echo)) < 0.98 * (1 - np.exp(-2.0 * echo))
     noisy = distances + rng.normal(0, _RANGE_NOISE_M, len(distances))
     points = origins[kept] + directions[kept] * noisy[:, None] + snapshot.stage.origin

@@ -45,7 +45,7 @@ class SizeRange:
 # Means over nuScenes as its detection literature gives them (method.md's anchors agree).
 SIZES: dict[str, SizeRange] = {
     "car": SizeRange((4.62, 1.95, 1.73), (0.46, 0.16, 0.24)),
-    "truck": SizeRange((6.93, 2.51, 2.84), (2.1, 0.43, 0.74)),
+    "truck": SizeRange((6.93, 2.51, 2.84), (1.8, 0.43, 0.74)),
     "construction_vehicle": SizeRange((6.37, 2.85, 3.19), (2.2, 0.6, 0.6)),
     "bus": SizeRange((11.2, 2.94, 3.47), (1.4, 0.2, 0.4)),
     "trailer": SizeRange((12.3, 2.92, 3.87), (2.6, 0.3, 0.6)),

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from labeldistill_core.cameras import CameraCalibration, CameraPose
 from labeldistill_core.frames import Array
+from labeldistill_core.synthetic.actors import Actor
 from labeldistill_core.synthetic.camera import take_picture
 from labeldistill_core.synthetic.lidar import scan
 from labeldistill_core.synthetic.meshes import Floats
@@ -28,10 +29,13 @@ from labeldistill_core.synthetic.rig import (
     ego_from_lidar,
 )
 from labeldistill_core.synthetic.visibility import visible_shares
-from labeldistill_core.synthetic.world import Actor, World
+from labeldistill_core.synthetic.world import World
 
 ANNOTATED_M = 75.0
 """Objects farther from the vehicle are not annotated."""
+
+_UNSEEN_KEY_FRAMES = 2
+"""An object is annotated so long before the first and after the last scan that touches it."""
 
 _FIRST_STAMP_US = 1_600_000_000_000_000
 _SCENE_APART_US = 1_000_000_000
@@ -274,16 +278,19 @@ class _Recording:
             _chain(rows)
 
     def _link_annotations(self) -> None:
-        """Chain each instance; drop those that no scan ever touched."""
+        """Chain each instance, from just before the first to just after the last scan on it."""
         by_instance: dict[str, list[Row]] = {}
         for row in self._rows["sample_annotation"]:
             by_instance.setdefault(row["instance_token"], []).append(row)
         for index, actor in enumerate(self._world.actors):
             identity = self._token("instance", index)
-            rows = by_instance.get(identity, [])
-            if not any(row["num_lidar_pts"] for row in rows):
-                by_instance.pop(identity, None)
+            rows = by_instance.pop(identity, [])
+            hit = [k for k, row in enumerate(rows) if row["num_lidar_pts"]]
+            if not hit:
                 continue
+            by_instance[identity] = rows = rows[
+                max(hit[0] - _UNSEEN_KEY_FRAMES, 0) : hit[-1] + 1 + _UNSEEN_KEY_FRAMES
+            ]
             _chain(rows)
             self._rows["instance"].append(
                 {

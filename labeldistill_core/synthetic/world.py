@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME
-from labeldistill_core.frames import Array, Transform
+from labeldistill_core.frames import Transform
+from labeldistill_core.synthetic.actors import Actor, Motion, Turn
 from labeldistill_core.synthetic.light import Light
 from labeldistill_core.synthetic.meshes import Color, Mesh, Texture, box, prism
 from labeldistill_core.synthetic.objects import SHAPES, SIZES
@@ -20,76 +21,11 @@ Rng = np.random.Generator
 _MARGIN_M = 110.0
 """Street before the first and after the last place of the vehicle."""
 _CRUISE_M_S = (3.0, 13.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Motion:
-    """Distance travelled over time, shared by all who keep their distance in one lane."""
-
-    times_s: Array
-    """(N,) increasing."""
-    distances_m: Array
-    """(N,) since time 0."""
-
-    @classmethod
-    def standing(cls) -> Motion:
-        """Does not move."""
-        return cls(np.array([0.0, 1.0]), np.zeros(2))
-
-    @classmethod
-    def sample(cls, rng: Rng, duration_s: float, speed_m_s: float) -> Motion:
-        """Cruising, braking to a stop, or setting off."""
-        times = np.arange(-1.0, duration_s + 1.0, 0.05)
-        kind = rng.choice(["cruise", "stop", "start"], p=[0.7, 0.15, 0.15])
-        at, ramp = rng.uniform(0.2, 0.9) * duration_s, rng.uniform(3.0, 6.0)
-        rise = np.clip((times - at) / ramp, 0, 1)
-        share = {"cruise": np.ones_like(times), "stop": 1 - rise, "start": rise}[str(kind)]
-        wave = 1 + 0.08 * np.sin(times * rng.uniform(0.2, 0.6) + rng.uniform(0, 6))
-        speeds = speed_m_s * share * wave
-        distances = np.concatenate([[0.0], np.cumsum((speeds[1:] + speeds[:-1]) / 2 * 0.05)])
-        return cls(times, distances - np.interp(0.0, times, distances))
-
-    @property
-    def moves(self) -> bool:
-        """Whether it ever changes its place."""
-        return bool(np.ptp(self.distances_m) > 0)
-
-    def distance_m(self, time_s: float) -> float:
-        """Distance since time 0; negative before."""
-        return float(np.interp(time_s, self.times_s, self.distances_m))
-
-
-@dataclass(frozen=True, eq=False)
-class Actor:
-    """One annotated object."""
-
-    class_name: str
-    """Detection class."""
-    size_m: tuple[float, float, float]
-    """Length, width, height."""
-    mesh: Mesh
-    """In the object's frame, around its centre."""
-    s_m: float
-    """Along the street at time 0."""
-    d_m: float
-    """To the left of the centreline at time 0."""
-    direction_rad: float
-    """Of motion and heading, from the street's direction."""
-    motion: Motion
-    """Distance along that direction."""
-    floor_m: float
-    """Height of the ground under it."""
-    parked: bool
-    """A vehicle that nobody drives, or a cycle without rider."""
-
-    def pose(self, road: Road, time_s: float) -> tuple[float, float, float, float]:
-        """Centre x, y, z in the map and yaw."""
-        moved = self.motion.distance_m(time_s)
-        s = self.s_m + moved * np.cos(self.direction_rad)
-        d = self.d_m + moved * np.sin(self.direction_rad)
-        point, heading = road.place(s, d)
-        z = self.floor_m + self.size_m[2] / 2
-        return float(point[0]), float(point[1]), z, float(heading) + self.direction_rad
+_CREEP_M_S = (0.3, 2.0)
+_CROSS_LANE_M = 2.0
+"""From the middle of a cross street to the middles of its lanes."""
+_TURNING_M_S = (3.0, 4.5)
+_TURN_RADIUS_M = {-1: 5.0, 1: 9.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +66,7 @@ class World:
         builder.parked()
         builder.works()
         builder.pavement()
+        builder.turning(ego)
         clutter = [road.mesh(rng), *builder.furniture(), *builder.buildings()]
         return cls(road, ego, tuple(builder.actors), Mesh.merge(clutter), Light.sample(rng))
 
@@ -139,7 +76,7 @@ class _Builder:
 
     def __init__(self, rng: Rng, road: Road, duration_s: float) -> None:
         self._rng, self._road, self._duration_s = rng, road, duration_s
-        self._density = float(np.clip(rng.lognormal(-0.35, 0.45), 0.3, 1.8))
+        self._density = float(np.clip(rng.lognormal(-0.3, 0.45), 0.3, 1.8))
         self._taken: list[tuple[float, float, float]] = []
         self.actors: list[Actor] = []
 
@@ -157,11 +94,11 @@ class _Builder:
         """Vehicles in the lanes, and waiting or coming in the cross streets."""
         rng, road = self._rng, self._road
         names = ["car", "truck", "bus", "motorcycle", "bicycle", "trailer"]
-        shares = [0.72, 0.12, 0.045, 0.045, 0.03, 0.04]
+        shares = [0.7, 0.15, 0.07, 0.03, 0.02, 0.03]
         for along in (True, False):
             for lane in range(road.lanes):
                 mine = along and lane == ego_lane
-                speed = float(rng.uniform(*_CRUISE_M_S))
+                speed = float(rng.uniform(*(_CREEP_M_S if rng.random() < 0.2 else _CRUISE_M_S)))
                 motion = ego_motion if mine else Motion.sample(rng, self._duration_s, speed)
                 reach = motion.distance_m(self._duration_s)
                 s = rng.uniform(0, 25) - (reach if along else 0)
@@ -170,19 +107,49 @@ class _Builder:
                     self._vehicle(
                         name, s, road.lane_d(lane, along), 0.0 if along else np.pi, motion
                     )
-                    s += rng.exponential(26 / self._density) + 14
+                    s += rng.exponential(45 / self._density) + 14
         for crossing in road.crossings_s:
             for side in (-1, 1):
                 for i in range(int(rng.poisson(0.9 * self._density))):
                     d = side * (road.half_width_m + 5 + 7.5 * i + rng.uniform(0, 2))
                     self._vehicle(
                         str(rng.choice(["car", "truck", "motorcycle"], p=[0.85, 0.1, 0.05])),
-                        crossing + side * 2.0, d, -side * np.pi / 2, Motion.standing(),
+                        crossing - side * _CROSS_LANE_M, d, -side * np.pi / 2, Motion.standing(),
                     )  # fmt: skip
                 if rng.random() < 0.4:
                     motion = Motion.sample(rng, self._duration_s, float(rng.uniform(3, 8)))
                     start = side * (road.half_width_m + rng.uniform(6, 25))
-                    self._vehicle("car", crossing - side * 2.0, start, side * np.pi / 2, motion)
+                    self._vehicle(
+                        "car", crossing + side * _CROSS_LANE_M, start, side * np.pi / 2, motion
+                    )
+
+    def turning(self, ego: Actor) -> None:
+        """Vehicles that turn at a crossing while nobody is in their way."""
+        rng, road = self._rng, self._road
+        times = np.arange(-0.1, self._duration_s + 0.1, 0.1)
+        for crossing in road.crossings_s:
+            for _ in range(int(rng.poisson(2.5 * self._density))):
+                name = str(rng.choice(["car", "motorcycle", "bicycle"], p=[0.9, 0.06, 0.04]))
+                motion = Motion.sample(rng, self._duration_s, float(rng.uniform(*_TURNING_M_S)))
+                heading = int(rng.integers(4))  # quarters, from the street's direction
+                side = int(rng.choice([-1, 1]))
+                lane = (0.5 if side > 0 else road.lanes - 0.5) * LANE_WIDTH_M
+                before, behind = (
+                    (lane, _CROSS_LANE_M) if heading % 2 == 0 else (_CROSS_LANE_M, lane)
+                )
+                # In the plane of s and d: a vehicle keeps to the right of where it heads.
+                ahead, away = 1j**heading, 1j ** (heading + side)
+                corner = crossing - 1j * ahead * before - 1j * away * behind
+                radius = _TURN_RADIUS_M[side]
+                after = motion.distance_m(rng.uniform(0.0, 0.8) * self._duration_s)
+                start = corner - ahead * (radius + after)
+                actor = self._actor(
+                    name, start.real, start.imag, heading * np.pi / 2, motion,
+                    Turn(after, radius, side),
+                )  # fmt: skip
+                inside = 0 < start.real < road.length_m and abs(start.imag) < 60
+                if inside and not any(actor.touches(o, times) for o in (ego, *self.actors)):
+                    self.actors.append(actor)
 
     def parked(self) -> None:
         """Vehicles along the kerbs and in yards."""
@@ -195,17 +162,17 @@ class _Builder:
                     name = str(
                         rng.choice(
                             ["car", "truck", "motorcycle", "bus", "bicycle"],
-                            p=[0.86, 0.07, 0.03, 0.02, 0.02],
+                            p=[0.86, 0.09, 0.015, 0.025, 0.01],
                         )
                     )
                     if not road.crosses(s, 6.0):
                         self._vehicle(name, s, d, heading + rng.normal(0, 0.02), Motion.standing())
-                    s += 6.5 + rng.exponential(14 / self._density)
+                    s += 6.5 + rng.exponential(6 / self._density)
             for _ in range(int(rng.poisson(road.length_m / 60 * self._density))):
                 name = str(
                     rng.choice(
                         ["car", "trailer", "truck", "construction_vehicle"],
-                        p=[0.5, 0.2, 0.15, 0.15],
+                        p=[0.55, 0.15, 0.22, 0.08],
                     )
                 )
                 s = rng.uniform(0, road.length_m)
@@ -222,16 +189,16 @@ class _Builder:
             side, s = float(rng.choice([-1, 1])), rng.uniform(10, road.length_m - 40)
             inside = max(0.6, road.parking_m)
             d = side * (road.half_width_m - inside + 0.5)
-            name = str(rng.choice(["barrier", "traffic_cone"], p=[0.55, 0.45]))
+            name = str(rng.choice(["barrier", "traffic_cone"], p=[0.65, 0.35]))
             gap = 2.9 if name == "barrier" else rng.uniform(2.0, 5.0)
             for i in range(int(rng.integers(4, 15))):
                 place = s + i * gap
                 if not road.crosses(place, 1.0):
                     self._add(
                         name, place, d + rng.normal(0, 0.08), np.pi / 2 + rng.normal(0, 0.05),
-                        Motion.standing(), radius=0.4, floor=0.0,
+                        Motion.standing(), radius=1.3 if name == "barrier" else 0.4, floor=0.0,
                     )  # fmt: skip
-            if rng.random() < 0.45:
+            if rng.random() < 0.3:
                 off = side * (road.half_width_m + road.pavement_m / 2 + 1.5)
                 machine = s + rng.uniform(0, 20)
                 self._vehicle(
@@ -241,7 +208,7 @@ class _Builder:
                     float(rng.uniform(-3, 3)),
                     Motion.standing(),
                 )
-        for _ in range(int(rng.poisson(road.length_m / 90))):
+        for _ in range(int(rng.poisson(road.length_m / 140))):
             self._add(
                 "traffic_cone", rng.uniform(0, road.length_m),
                 float(rng.choice([-1, 1])) * (road.half_width_m - 0.4), 0.0,
@@ -252,26 +219,27 @@ class _Builder:
         """People, alone and in groups, and parked cycles."""
         rng, road = self._rng, self._road
         walkers = [0.0, np.pi]
-        for _ in range(int(rng.poisson(road.length_m / 30 * self._density))):
+        for _ in range(int(rng.poisson(road.length_m / 21 * self._density))):
             side, s = float(rng.choice([-1, 1])), rng.uniform(0, road.length_m)
-            stands = rng.random() < 0.35
+            stands = rng.random() < 0.2
             speed = float(rng.uniform(0.7, 1.8))
             heading = float(rng.choice(walkers))
             motion = Motion.sample(rng, self._duration_s, speed)
-            for _ in range(1 + int(rng.poisson(0.8))):
+            for _ in range(1 + int(rng.poisson(1.2))):
                 d = side * (road.half_width_m + rng.uniform(0.5, road.pavement_m - 0.3))
                 yaw = float(rng.uniform(-3, 3)) if stands else heading + rng.normal(0, 0.03)
                 self._add(
                     "pedestrian", s + rng.normal(0, 1.2), d, yaw,
                     Motion.standing() if stands else motion, radius=0.45, floor=KERB_HEIGHT_M,
                 )  # fmt: skip
-        for _ in range(int(rng.poisson(road.length_m / 130))):
+        for _ in range(int(rng.poisson(road.length_m / 200))):
             side, s = float(rng.choice([-1, 1])), rng.uniform(0, road.length_m)
             name = str(rng.choice(["bicycle", "motorcycle"]))
-            lean = float(rng.choice([0, np.pi / 2]))
+            across = rng.random() < 0.7
+            gap, lean = (0.95, np.pi / 2) if across else (2.5, 0.0)
             for i in range(int(rng.integers(1, 5))):
                 self._add(
-                    name, s + i * 0.9, side * (road.half_width_m + 1.1), lean, Motion.standing(),
+                    name, s + i * gap, side * (road.half_width_m + 1.1), lean, Motion.standing(),
                     radius=0.3, floor=KERB_HEIGHT_M,
                 )  # fmt: skip
 
@@ -284,18 +252,24 @@ class _Builder:
         self, name: str, s: float, d: float, direction: float, motion: Motion,
         *, radius: float, floor: float,
     ) -> None:  # fmt: skip
+        actor = self._actor(name, s, d, direction, motion, floor=floor)
+        if name in ("truck", "bus", "trailer", "construction_vehicle"):
+            radius = max(radius, actor.size_m[0] / 2 + 0.6)
+        if self.reserve(s, d, radius):
+            self.actors.append(actor)
+
+    def _actor(
+        self, name: str, s: float, d: float, direction: float, motion: Motion,
+        turn: Turn | None = None, floor: float = 0.0,
+    ) -> Actor:  # fmt: skip
         rng = self._rng
         size = SIZES[name].sample(rng)
-        if name in ("truck", "bus", "trailer", "construction_vehicle") and size[0] > 2 * radius:
-            radius = size[0] / 2 + 0.6
-        if not self.reserve(s, d, radius):
-            return
         parked = motion.distance_m(self._duration_s) == 0
         if name in ("motorcycle", "bicycle"):
             height = rng.uniform(1.0, 1.25) if parked else rng.uniform(1.6, 1.85)
             size = (size[0], size[1], float(height))
         mesh = SHAPES[name](rng, *size)
-        self.actors.append(Actor(name, size, mesh, s, d, direction, motion, floor, parked))
+        return Actor(name, size, mesh, s, d, direction, motion, floor, parked, turn)
 
     def furniture(self) -> list[Mesh]:
         """Trees, lamp posts, bins and hedges."""
