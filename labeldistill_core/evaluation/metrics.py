@@ -17,26 +17,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
-from labeldistill_core.data.nuscenes import LIDAR
 from labeldistill_core.data.nuscenes_records import GroundTruth
-from labeldistill_core.errors import DataError
+from labeldistill_core.evaluation.devkit import EvaluationBoxes, evaluation_boxes
 from labeldistill_core.evaluation.results import ResultBox
 
-_SHORT = {
+SHORT = {
     "trans_err": "mATE",
     "scale_err": "mASE",
     "orient_err": "mAOE",
     "vel_err": "mAVE",
     "attr_err": "mAAE",
 }
+"""The leaderboard's names of the errors."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +58,40 @@ class Metrics:
     """Predictions that counted, by class."""
     samples: int
     """How many were scored."""
+    precision: dict[str, dict[float, tuple[float, ...]]]
+    """By class and matching distance, at recall 0, 0.01 and so on to 1."""
 
     def write(self, path: Path) -> None:
         """As JSON; NaN becomes null."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(json_ready(asdict(self)), indent=1) + "\n")
+        path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
+
+    def as_json(self) -> dict[str, Any]:
+        """Under the names that the leaderboard uses; null for NaN."""
+        return {
+            "NDS": self.nds,
+            "mAP": self.mean_ap,
+            **{SHORT[error]: json_ready(value) for error, value in self.tp_errors.items()},
+            "samples": self.samples,
+            "classes": {name: self._class_json(name) for name in CLASSES},
+        }
+
+    def _class_json(self, name: str) -> dict[str, Any]:
+        errors = {SHORT[e][1:]: v for e, v in self.class_tp_errors[name].items()}
+        content: dict[str, Any] = json_ready(
+            {
+                "AP": self.class_ap[name],
+                "AP_at_m": self.class_ap_at_m[name],
+                **errors,
+                "truth_boxes": self.truth_boxes[name],
+                "predicted_boxes": self.predicted_boxes[name],
+            }
+        )
+        return content
 
     def table(self) -> str:
         """For people."""
-        errors = "  ".join(f"{_SHORT[k]} {v:.4f}" for k, v in self.tp_errors.items())
+        errors = "  ".join(f"{SHORT[k]} {v:.4f}" for k, v in self.tp_errors.items())
         lines = [
             f"mAP {self.mean_ap:.4f}  NDS {self.nds:.4f}  ({self.samples} samples)",
             errors,
@@ -97,37 +119,30 @@ def evaluate(truths: Sequence[GroundTruth], results: Mapping[str, Sequence[Resul
     Raises:
         DataError: no sample, a token comes twice, a box is malformed, or there are too many.
     """
+    return evaluate_boxes(evaluation_boxes(truths, results), len(truths))
+
+
+def evaluate_boxes(boxes: EvaluationBoxes, samples: int) -> Metrics:
+    """Score what `evaluation_boxes` left, or a part of it."""
     from nuscenes.eval.common.config import config_factory
-    from nuscenes.eval.common.loaders import add_center_dist, filter_eval_boxes
     from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
     from nuscenes.eval.detection.constants import TP_METRICS
     from nuscenes.eval.detection.data_classes import DetectionMetrics
 
-    by_token = {truth.sample_token: truth for truth in truths}
-    if not truths or len(by_token) != len(truths):
-        raise DataError("nothing to score" if not truths else "a sample is there twice")
     config = config_factory("detection_cvpr_2019")
-    tables = _DevkitTables(by_token)
-    boxes = {
-        "truth": _truth_boxes(truths),
-        "predicted": _predicted_boxes(by_token, results, config.max_boxes_per_sample),
-    }
-    for kind, found in boxes.items():
-        if found.all:  # the devkit's filter cannot do with none
-            boxes[kind] = filter_eval_boxes(
-                tables, add_center_dist(tables, found), config.class_range
-            )
+    curves: dict[str, dict[float, tuple[float, ...]]] = {name: {} for name in CLASSES}
     metrics = DetectionMetrics(config)
     for name in config.class_names:
         data = {
             distance: accumulate(
-                boxes["truth"], boxes["predicted"], name, config.dist_fcn_callable, distance
+                boxes.truth, boxes.predicted, name, config.dist_fcn_callable, distance
             )
             for distance in config.dist_ths
         }
         for distance, matches in data.items():
             ap = calc_ap(matches, config.min_recall, config.min_precision)
             metrics.add_label_ap(name, distance, ap)
+            curves[name][float(distance)] = tuple(matches.precision.tolist())
         for error in TP_METRICS:
             value = math.nan
             if error not in _undefined_errors(name):
@@ -145,9 +160,10 @@ def evaluate(truths: Sequence[GroundTruth], results: Mapping[str, Sequence[Resul
         class_tp_errors={
             name: {e: float(metrics.get_label_tp(name, e)) for e in TP_METRICS} for name in CLASSES
         },
-        truth_boxes=_count(boxes["truth"]),
-        predicted_boxes=_count(boxes["predicted"]),
-        samples=len(truths),
+        truth_boxes=_count(boxes.truth),
+        predicted_boxes=_count(boxes.predicted),
+        samples=samples,
+        precision=curves,
     )
 
 
@@ -165,80 +181,6 @@ def _undefined_errors(class_name: str) -> tuple[str, ...]:
     if class_name == "traffic_cone":
         return ("attr_err", "vel_err", "orient_err")
     return ("attr_err", "vel_err") if class_name == "barrier" else ()
-
-
-class _DevkitTables:
-    """What the devkit's filters ask of a `NuScenes` object, answered from ground truth."""
-
-    def __init__(self, truths: Mapping[str, GroundTruth]) -> None:
-        self._truths = truths
-
-    def get(self, table: str, token: str) -> dict[str, Any]:
-        name, _, index = token.partition("/")
-        truth = self._truths[name]
-        if table == "sample":
-            racks = [f"{name}/{i}" for i in range(len(truth.bicycle_racks))]
-            return {"data": {LIDAR: name}, "anns": racks}
-        if table == "sample_data":
-            return {"ego_pose_token": name}
-        if table == "ego_pose":
-            return {"translation": truth.fixed_from_ego.translation.tolist()}
-        x, y, z, length, width, height, yaw = truth.bicycle_racks[int(index)].tolist()
-        return {
-            "category_name": "static_object.bicycle_rack",
-            "translation": [x, y, z],
-            "size": [width, length, height],
-            "rotation": [math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)],
-        }
-
-
-def _truth_boxes(truths: Sequence[GroundTruth]) -> Any:
-    from nuscenes.eval.common.data_classes import EvalBoxes
-    from nuscenes.eval.detection.data_classes import DetectionBox
-
-    boxes = EvalBoxes()
-    for truth in truths:
-        rows: Boxes3D = truth.boxes
-        found = []
-        for i, (row, label) in enumerate(
-            zip(rows.values.tolist(), rows.labels.tolist(), strict=True)
-        ):
-            x, y, z, length, width, height, yaw, vx, vy = row
-            found.append(
-                DetectionBox(
-                    sample_token=truth.sample_token,
-                    translation=(x, y, z),
-                    size=(width, length, height),
-                    rotation=(math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)),
-                    velocity=(vx, vy),
-                    num_pts=truth.num_lidar_pts[i] + truth.num_radar_pts[i],
-                    detection_name=CLASSES[label],
-                    attribute_name=truth.attributes[i],
-                )
-            )
-        boxes.add_boxes(truth.sample_token, found)
-    return boxes
-
-
-def _predicted_boxes(
-    truths: Mapping[str, GroundTruth], results: Mapping[str, Sequence[ResultBox]], most: int
-) -> Any:
-    from nuscenes.eval.common.data_classes import EvalBoxes
-    from nuscenes.eval.detection.data_classes import DetectionBox
-
-    boxes = EvalBoxes()
-    for token in [*(t for t in results if t in truths), *(t for t in truths if t not in results)]:
-        found = results.get(token, [])
-        if len(found) > most:
-            raise DataError(f"sample {token} has {len(found)} boxes; at most {most} are allowed")
-        try:
-            parsed = [DetectionBox.deserialize(box) for box in found]
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"a result box of sample {token} is malformed: {error!r}") from error
-        if not all(np.isfinite([*b.translation, *b.size]).all() for b in parsed):
-            raise DataError(f"a result box of sample {token} has an infinite centre or size")
-        boxes.add_boxes(token, parsed)
-    return boxes
 
 
 def _count(boxes: Any) -> dict[str, int]:

@@ -113,8 +113,8 @@ def test_metrics_as_json_and_table(truths: list[GroundTruth], tmp_path: Path) ->
     found = evaluate(truths, as_results(truths))
     found.write(tmp_path / "deep/metrics.json")
     content = json.loads((tmp_path / "deep/metrics.json").read_text())
-    assert content["nds"] == found.nds
-    assert content["class_tp_errors"]["traffic_cone"]["vel_err"] is None
+    assert content["NDS"] == found.nds
+    assert content["classes"]["traffic_cone"]["AVE"] is None
     assert f"NDS {found.nds:.4f}" in found.table()
     assert all(name in found.table() for name in CLASSES)
 
