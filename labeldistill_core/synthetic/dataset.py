@@ -19,7 +19,13 @@ from tqdm import tqdm
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.classes import CATEGORY_TO_CLASS
 from labeldistill_core.errors import ConfigError, DataError
-from labeldistill_core.synthetic.recording import Rows, SceneSettings, record_scene, token
+from labeldistill_core.synthetic.recording import (
+    Rows,
+    SceneSettings,
+    record_scene,
+    token,
+    write_whole,
+)
 from labeldistill_core.synthetic.rig import LIDAR
 
 _LOG = logging.getLogger(__name__)
@@ -142,8 +148,7 @@ def _claim(out: Path, template: SceneSettings) -> None:
             raise DataError(f"{out} holds scenes of other settings ({found}): use another folder")
     elif out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and no synthetic data root: use another folder")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(file, wanted)
+    _write_json(file, wanted)
 
 
 def _part(out: Path, settings: SceneSettings) -> Path:
@@ -152,7 +157,7 @@ def _part(out: Path, settings: SceneSettings) -> Path:
 
 def _make_scene(settings: SceneSettings, out: Path) -> None:
     """A scene counts as written once its rows are there, which come last."""
-    _write_whole(_part(out, settings), record_scene(settings, out))
+    _write_json(_part(out, settings), record_scene(settings, out))
 
 
 def _each(todo: list[SceneSettings], out: Path, workers: int) -> Iterator[None]:
@@ -191,16 +196,13 @@ def _write_tables(folder: Path, parts: list[Rows]) -> None:
         {"token": key, "level": level, "description": f"visibility {level[1:]} %"}
         for key, level in _VISIBILITIES.items()
     ]
-    folder.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
-        _write_whole(folder / f"{name}.json", rows)
+        _write_json(folder / f"{name}.json", rows)
 
 
-def _write_whole(path: Path, value: Any) -> None:
-    draft = path.with_name(path.name + ".tmp")
+def _write_json(path: Path, value: Any) -> None:
     if isinstance(value, list):  # a row a line
         text = "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
     else:
         text = json.dumps(value)
-    draft.write_text(text)
-    draft.replace(path)
+    write_whole(path, text.encode())

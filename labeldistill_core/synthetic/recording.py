@@ -70,6 +70,14 @@ def token(*parts: object) -> str:
     return hashlib.md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there wholly or not at all, whenever the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_bytes(data)
+    draft.replace(path)
+
+
 def record_scene(settings: SceneSettings, root: Path) -> Rows:
     """Drive a scene, write its images, scans and map, and return its rows of the tables.
 
@@ -212,8 +220,7 @@ class _Recording:
         file_format = ending.split(".")[0]
         folder = f"{'samples' if is_key else 'sweeps'}/{sensor}"
         name = f"{folder}/{self._settings.name}__{sensor}__{stamp}.{ending}"
-        (self._root / folder).mkdir(parents=True, exist_ok=True)
-        (self._root / name).write_bytes(data)
+        write_whole(self._root / name, data)
         identity = self._token("sample_data", sensor, stamp)
         ego = self._world.map_from_ego(time_s)
         self._rows["ego_pose"].append(
@@ -313,8 +320,9 @@ class _Recording:
         mask = Image.new("1", (width, height))
         ImageDraw.Draw(mask).polygon([(x, height - y) for x, y in outline.tolist()], fill=1)
         name = f"maps/{self._token('map')}.png"
-        (self._root / "maps").mkdir(parents=True, exist_ok=True)
-        mask.save(self._root / name)
+        png = io.BytesIO()
+        mask.save(png, "PNG")
+        write_whole(self._root / name, png.getvalue())
         return name
 
 

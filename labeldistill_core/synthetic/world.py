@@ -76,7 +76,7 @@ class _Builder:
 
     def __init__(self, rng: Rng, road: Road, duration_s: float) -> None:
         self._rng, self._road, self._duration_s = rng, road, duration_s
-        self._density = float(np.clip(rng.lognormal(-0.3, 0.45), 0.3, 1.8))
+        self._density = float(np.clip(rng.lognormal(-0.2, 0.45), 0.3, 1.8))
         self._taken: list[tuple[float, float, float]] = []
         self.actors: list[Actor] = []
 
