@@ -60,6 +60,18 @@ def _evaluate() -> Callable[..., Any]:
     return evaluate_checkpoint
 
 
+def _train_teacher() -> Callable[..., Any]:
+    from labeldistill_core.training.commands import train_teacher
+
+    return train_teacher
+
+
+def _train_label_encoder() -> Callable[..., Any]:
+    from labeldistill_core.training.commands import train_label_encoder
+
+    return train_label_encoder
+
+
 def _train_student() -> Callable[..., Any]:
     from labeldistill_core.training.commands import train_student
 
@@ -135,7 +147,12 @@ COMMANDS = Group(
     {
         "demo": Command("replay a small bag through the node and score it", _demo),
         "train": Group(
-            "Train the networks.", {"student": Command("train the camera student", _train_student)}
+            "Train the networks, in this order.",
+            {
+                "teacher": Command("train the LiDAR detector", _train_teacher),
+                "label-encoder": Command("train the label encoder", _train_label_encoder),
+                "student": Command("train the camera student", _train_student),
+            },
         ),
         "evaluate": Command("run a student on a data root and score it", _evaluate),
         "view": Command("draw the boxes of a data root in its images", _view),

@@ -18,7 +18,9 @@ from labeldistill_core.config import (
     ResNetConfig,
     StudentConfig,
 )
+from labeldistill_core.distillation.config import LabelEncoderConfig
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 
 FOUR_KEY = (1.0, 2.0, 3.0, 4.0)
 TWO_KEY = (1.0, 2.0)
@@ -83,6 +85,48 @@ def official(config: StudentConfig) -> StudentConfig:
         image=replace(config.image, channel_order="bgr"),
         grid=replace(config.grid, index_rounding="truncate"),
         head=replace(config.head, heatmap_bias=None),
+    )
+
+
+def teacher_preset(name: str) -> TeacherConfig:
+    """The LiDAR teacher of a student's preset: the published one, or the small world's."""
+    student = preset_config(name)
+    if name != "demo":
+        return TeacherConfig(grid=student.grid)
+    return TeacherConfig(
+        grid=student.grid,
+        voxel_m=(0.32, 0.32, 0.4),
+        max_points=10,
+        max_voxels=(20_000, 20_000),
+        encoder_channels=(16, 24, 32),
+        height_padding=(1, 1),
+        out_channels=32,
+        second_channels=(64, 96),
+        second_layers=(3, 3),
+        neck_channels=(64, 64),
+        head=replace(student.head, branch_channels=32),
+        sweeps=SweepsConfig(past=0, future=0),
+    )
+
+
+def official_teacher(config: TeacherConfig) -> TeacherConfig:
+    """The same teacher as the published code feeds and builds it."""
+    return replace(
+        config,
+        grid=replace(config.grid, index_rounding="truncate"),
+        head=replace(config.head, heatmap_bias=None),
+        sweeps=replace(config.sweeps, repeat_when_alone=8, scale_height=False, frame="lidar"),
+    )
+
+
+def label_encoder_preset(name: str) -> LabelEncoderConfig:
+    """The label encoder that fits the teacher of a student's preset."""
+    teacher = teacher_preset(name)
+    return LabelEncoderConfig(
+        teacher.grid,
+        teacher.head.tasks,
+        teacher.second_channels,
+        hidden_channels=64 if name == "demo" else 256,
     )
 
 

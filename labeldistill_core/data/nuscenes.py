@@ -26,6 +26,8 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 
 LIDAR = "LIDAR_TOP"
+_LONGEST_TURN_NS = 75_000_000
+"""The LiDAR turns in 50 ms."""
 _BICYCLE_RACK = "static_object.bicycle_rack"
 _MAX_VELOCITY_GAP_S = 1.5
 _TABLES = (
@@ -173,6 +175,29 @@ class NuScenesTables:
         if record is None:
             raise DataError(f"sample {sample_token} has no {LIDAR} in {self.version}")
         return record
+
+    def lidar_sweeps(self, sample_token: str, past: int, future: int) -> list[SensorRecord]:
+        """Scans around that of a sample, the nearest first: those before it, then those after it.
+
+        Args:
+            sample_token: of the sample.
+            past: scans before it, at most.
+            future: scans after it, at most.
+        """
+        own = self.lidar(sample_token)
+        found: list[SensorRecord] = []
+        for direction, count in (("prev", past), ("next", future)):
+            token = own.token
+            for turn in range(1, count + 1):
+                token = self._get("sample_data", token)[direction]
+                if not token:
+                    break
+                record = self._sensor_record(self._get("sample_data", token))
+                # where scans between samples are not recorded, the chain leaps to another sample
+                if abs(record.stamp_ns - own.stamp_ns) > turn * _LONGEST_TURN_NS:
+                    break
+                found.append(record)
+        return found
 
     def lidar_path(self, sample_token: str) -> Path:
         """File of the LiDAR scan of a sample."""

@@ -6,6 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CameraCalibration, CameraView
 from labeldistill_core.data.images import decode_jpeg
@@ -67,6 +70,17 @@ class SensorRecord:
                 f"{self.channel} of sample {self.sample_token}: cannot read {self.path} "
                 f"({error.strerror}); the data root is partial or not unpacked wholly"
             ) from error
+
+    def scan(self) -> NDArray[np.float32]:
+        """(P, 5) x, y, z, intensity, ring of a LiDAR scan, in the sensor's frame.
+
+        Raises:
+            DataError: the file is missing or no scan.
+        """
+        data = self.read()
+        if len(data) % 20:
+            raise DataError(f"{self.path} is no LiDAR scan: its size is no multiple of 20 bytes")
+        return np.frombuffer(data, np.float32).reshape(-1, 5)
 
     def view(self) -> CameraView:
         """The decoded image with its calibration and pose.

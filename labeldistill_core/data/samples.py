@@ -8,7 +8,7 @@ Source: BEVDepth's image and bird's-eye-view augmentation, which LabelDistill ta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from labeldistill_core.data.batch import (
     camera_batch,
     collate,
     evaluation_transform,
-    mean_ego_pose,
 )
 from labeldistill_core.data.bev_augmentation import BevAugmentation
 from labeldistill_core.data.depth_labels import depth_map, points_in_image
@@ -120,7 +119,112 @@ class StudentSample:
         return replace(self, batch=self.batch.to(device), depth=self.depth.to(device))
 
 
-class StudentDataset(Dataset[StudentSample]):
+@dataclass(frozen=True, eq=False)
+class LidarSample:
+    """One sample without images, or several once collated."""
+
+    tokens: tuple[str, ...]
+    """Of the samples."""
+    boxes: tuple[Boxes3D, ...]
+    """Ground truth of each sample in its (augmented) ego frame, float32."""
+    map_from_ego: tuple[Transform, ...]
+    """Pose of each sample's ego frame, without augmentation."""
+    points: tuple[Tensor, ...]
+    """LiDAR points (P, 5) of each sample in its (augmented) ego frame, where asked for."""
+
+    @classmethod
+    def collate(cls, samples: Sequence[LidarSample]) -> LidarSample:
+        """Several samples in one batch."""
+        return cls(
+            *(
+                tuple(value for sample in samples for value in getattr(sample, field.name))
+                for field in fields(cls)
+            )
+        )
+
+
+class _KeyFrames:
+    """Key frames of some scenes: tokens, poses, boxes."""
+
+    def __init__(
+        self,
+        tables: NuScenesTables,
+        scenes: Sequence[str],
+        cameras: Sequence[str],
+        augmentation: AugmentationConfig | None,
+        points: PointSource | None,
+    ) -> None:
+        self._tables, self._cameras, self._points = tables, tuple(cameras), points
+        self._augmentation = augmentation or AugmentationConfig()
+        self._tokens = [token for scene in scenes for token in tables.samples(scene)]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._tokens)
+
+    def classes(self, index: int) -> frozenset[str]:
+        """Names of the classes that stand in a sample."""
+        truth = self._tables.ground_truth(self._tokens[index])
+        return frozenset(CLASSES[label] for label in truth.boxes.labels.tolist())
+
+    def _pose(self, token: str) -> Transform:
+        """The model's frame: the mean of the cameras' poses."""
+        records = self._tables.cameras(token)
+        if absent := [name for name in self._cameras if name not in records]:
+            raise DataError(f"sample {token} has no {', '.join(absent)}")
+        return Transform.mean([records[name].fixed_from_ego for name in self._cameras])
+
+    def _boxes(self, token: str, map_from_ego: Transform) -> Boxes3D:
+        """Boxes that any sensor touched, in the model's frame."""
+        truth = self._tables.ground_truth(token)
+        touched = np.add(truth.num_lidar_pts, truth.num_radar_pts) > 0
+        boxes = truth.boxes[torch.from_numpy(np.atleast_1d(touched).reshape(-1))]
+        boxes = boxes.transformed(map_from_ego.inverse)
+        return replace(boxes, values=boxes.values.float(), scores=boxes.scores.float())
+
+
+class LidarDataset(_KeyFrames, Dataset[LidarSample]):
+    """Key frames without images, for the teachers."""
+
+    def __init__(
+        self,
+        tables: NuScenesTables,
+        scenes: Sequence[str],
+        config: StudentConfig,
+        augmentation: AugmentationConfig | None = None,
+        points: PointSource | None = None,
+    ) -> None:
+        """Look up samples.
+
+        Args:
+            tables: of the data root.
+            scenes: names of the scenes to take.
+            config: of the student, whose cameras say which frame boxes are given in.
+            augmentation: ranges; the defaults when None.
+            points: loads what the LiDAR detector sees; no points when None.
+
+        Raises:
+            DataError: a scene is not there.
+        """
+        super().__init__(tables, scenes, config.cameras, augmentation, points)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> LidarSample:
+        """One sample; see `StudentDataset`."""
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        token = self._tokens[index]
+        bev = BevAugmentation()
+        if seed is not None:
+            bev = self._augmentation.bev(np.random.default_rng(seed))
+        try:
+            pose = self._pose(token)
+            boxes = bev.apply(self._boxes(token, pose))
+            points = (self._points(self._tables, token, pose, bev),) if self._points else ()
+        except DataError as error:
+            raise DataError(f"sample {token}: {error}") from error
+        return LidarSample((token,), (boxes,), (pose,), points)
+
+
+class StudentDataset(_KeyFrames, Dataset[StudentSample]):
     """Key frames of some scenes."""
 
     def __init__(
@@ -143,9 +247,8 @@ class StudentDataset(Dataset[StudentSample]):
         Raises:
             DataError: a scene is not there.
         """
-        self._tables, self._config = tables, config
-        self._augmentation = augmentation or AugmentationConfig()
-        self._points = points
+        super().__init__(tables, scenes, config.cameras, augmentation, points)
+        self._config = config
         self._samples: list[tuple[str, ...]] = []
         for scene in scenes:
             tokens = tables.samples(scene)
@@ -163,10 +266,6 @@ class StudentDataset(Dataset[StudentSample]):
             past.append(tokens[nearest if gap_s[nearest] <= _HISTORY_TOLERANCE_S else index])
         return past
 
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self._samples)
-
     def __getitem__(self, key: int | tuple[int, int]) -> StudentSample:
         """One sample.
 
@@ -183,11 +282,6 @@ class StudentDataset(Dataset[StudentSample]):
         except DataError as error:
             raise DataError(f"sample {tokens[0]}: {error}") from error
 
-    def classes(self, index: int) -> frozenset[str]:
-        """Names of the classes that stand in a sample."""
-        truth = self._tables.ground_truth(self._samples[index][0])
-        return frozenset(CLASSES[label] for label in truth.boxes.labels.tolist())
-
     def _load(self, tokens: tuple[str, ...], seed: int | None) -> StudentSample:
         config, tables = self._config, self._tables
         loaded = {t: tables.frame_set(t, config.cameras) for t in dict.fromkeys(tokens)}
@@ -201,28 +295,17 @@ class StudentDataset(Dataset[StudentSample]):
             bev = self._augmentation.bev(rng)
             transforms = [self._augmentation.image(current[n], config, rng) for n in config.cameras]
         batch = camera_batch(frames, config, transforms, bev.matrix)
-        pose = mean_ego_pose(frames[0])
+        pose = self._pose(tokens[0])
         boxes = bev.apply(self._boxes(tokens[0], pose))
         depth = torch.from_numpy(self._depth(tokens[0], frames[0], transforms))[None]
         points = (self._points(tables, tokens[0], pose, bev),) if self._points else ()
         return StudentSample((tokens[0],), batch, (boxes,), (pose,), depth, points)
 
-    def _boxes(self, token: str, map_from_ego: Transform) -> Boxes3D:
-        """Boxes that any sensor touched, in the model's frame."""
-        truth = self._tables.ground_truth(token)
-        touched = np.add(truth.num_lidar_pts, truth.num_radar_pts) > 0
-        boxes = truth.boxes[torch.from_numpy(np.atleast_1d(touched).reshape(-1))]
-        boxes = boxes.transformed(map_from_ego.inverse)
-        return replace(boxes, values=boxes.values.float(), scores=boxes.scores.float())
-
     def _depth(
         self, token: str, frames: FrameSet, transforms: Sequence[ImageTransform]
     ) -> NDArray[np.float32]:
         lidar = self._tables.lidar(token)
-        scan = lidar.read()
-        if len(scan) % 20:
-            raise DataError(f"{lidar.path} is no LiDAR scan: its size is no multiple of 20 bytes")
-        points = np.frombuffer(scan, np.float32).reshape(-1, 5)
+        points = lidar.scan()
         fixed_from_lidar = lidar.fixed_from_ego @ lidar.ego_from_sensor
         maps = []
         for name, transform in zip(self._config.cameras, transforms, strict=True):

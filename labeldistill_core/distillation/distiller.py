@@ -88,7 +88,7 @@ class Distiller(nn.Module):
         if teacher and config.lidar_weight:
             _require_same_cells("teacher", student, teacher.config.grid, teacher.config.head.tasks)
             self.lidar_adaptor = Adaptor(
-                [p.size("lidar") for p in self.partitions], teacher.tap_channels
+                [p.size("lidar") for p in self.partitions], teacher.config.second_channels
             )
         if label_encoder and config.label_weight:
             _require_same_cells(

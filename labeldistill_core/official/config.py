@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
+
+import numpy as np
 
 from labeldistill_core.config import (
     BevEncoderConfig,
@@ -19,6 +22,7 @@ from labeldistill_core.config import (
     StudentConfig,
 )
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 
 _KEY_FRAME_S = 0.5
 
@@ -84,6 +88,53 @@ def _student_config(confs: Mapping[str, Any], key_indices: list[int]) -> Student
         ),
         cameras=tuple(confs["ida_aug_conf"]["cams"]),
     )
+
+
+def teacher_config(confs: Mapping[str, Any], student: StudentConfig) -> TeacherConfig:
+    """The LiDAR teacher that `lidar_conf` describes, as the published code runs it.
+
+    Args:
+        confs: the dictionaries by name.
+        student: whose grid it shares.
+
+    Raises:
+        ConfigError: a key is missing, or the network is of a kind that is not built here.
+    """
+    try:
+        lidar = confs["lidar_conf"]
+        voxel, encoder = lidar["pts_voxel_layer"], lidar["pts_middle_encoder"]
+        second, neck, head = (lidar[f"pts_{n}"] for n in ("backbone", "neck", "bbox_head"))
+        channels = encoder["encoder_channels"]
+        x_low, y_low, z_low, x_high, y_high, z_high = voxel["point_cloud_range"]
+        if encoder["block_type"] != "basicblock" or second["layer_strides"] != [1, 2]:
+            raise ConfigError("the LiDAR encoder needs basic blocks, and SECOND strides of 1 and 2")
+        return TeacherConfig(
+            grid=replace(
+                student.grid, x_m=(x_low, x_high), y_m=(y_low, y_high), z_m=(z_low, z_high)
+            ),
+            voxel_m=tuple(voxel["voxel_size"]),
+            max_points=voxel["max_num_points"],
+            max_voxels=tuple(voxel["max_voxels"]),
+            encoder_channels=tuple(stage[0] for stage in channels),
+            height_padding=tuple(
+                np.atleast_1d(stage[-1])[0].item() for stage in encoder["encoder_paddings"][:-1]
+            ),
+            out_channels=encoder["output_channels"],
+            second_channels=tuple(second["out_channels"]),
+            second_layers=tuple(second["layer_nums"]),
+            neck_channels=tuple(neck["out_channels"]),
+            head=replace(
+                student.head,
+                shared_channels=head["share_conv_channel"],
+                branch_channels=head["separate_head"].get("head_conv", 64),
+            ),
+            decode=student.decode,
+            sweeps=SweepsConfig(
+                max_range_m=58.0, repeat_when_alone=8, scale_height=False, frame="lidar"
+            ),
+        )
+    except KeyError as error:
+        raise ConfigError(f"the official configuration lacks {error}") from error
 
 
 def _four(values: list[int]) -> tuple[int, int, int, int]:

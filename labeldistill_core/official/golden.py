@@ -29,6 +29,7 @@ from labeldistill_core.data.bev_augmentation import BevAugmentation
 from labeldistill_core.data.images import ImageTransform
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
+from labeldistill_core.lidar.points import Scan
 from labeldistill_core.network.student import CameraBatch
 from labeldistill_core.official.config import student_config
 from labeldistill_core.official.weights import read_official
@@ -144,6 +145,26 @@ class GoldenFolder:
             _pose(EGO_FRAME, "LIDAR_TOP", sensor["calibrated_sensor"]),
             _pose(FIXED_FRAME, EGO_FRAME, sensor["ego_pose"]),
         )
+
+    def scans(self, index: int) -> list[Scan]:
+        """LiDAR scan of a frame, then those around it in their recorded order."""
+        info = self.infos[index]
+        own = info["lidar_infos"]["LIDAR_TOP"]
+        # every scan is moved with the calibration of the sample's own
+        mount = _pose(EGO_FRAME, "LIDAR_TOP", own["calibrated_sensor"])
+        return [
+            Scan(
+                self.dataset[f"lidar_file/{Path(record['filename']).name}"],
+                _pose(FIXED_FRAME, EGO_FRAME, record["ego_pose"]) @ mount,
+                (own["timestamp"] - record["timestamp"]) / 1e6,
+            )
+            for record in (own, *(sweep["LIDAR_TOP"] for sweep in info["lidar_sweeps"]))
+        ]
+
+    def lidar_ego(self, index: int) -> Transform:
+        """Ego frame at the time of the LiDAR scan."""
+        pose = self.infos[index]["lidar_infos"]["LIDAR_TOP"]["ego_pose"]
+        return _pose(FIXED_FRAME, EGO_FRAME, pose)
 
     def batch(self) -> CameraBatch:
         """The recorded network input."""

@@ -28,27 +28,20 @@ class StageResult:
 
     stage: str
     """Group and name."""
-    max_abs: float | None
-    """Largest absolute error; None when the stage is not built."""
-    max_rel: float | None
+    max_abs: float
+    """Largest absolute error."""
+    max_rel: float
     """Largest absolute error over the recording's largest magnitude."""
-    passed: bool | None
-    """Within tolerance; None when the stage is not built."""
+    passed: bool
+    """Within tolerance."""
     note: str = ""
     """What is special."""
 
     def line(self) -> str:
         """One line of text."""
-        if self.passed is None:
-            return f"missing  {self.stage:<58} {self.note}"
         verdict = "ok     " if self.passed else "FAILED "
         errors = f"abs {self.max_abs:.2e}  rel {self.max_rel:.2e}"
         return f"{verdict}  {self.stage:<58} {errors}  {self.note}".rstrip()
-
-
-def missing(stage: str) -> StageResult:
-    """A stage that this project does not have yet."""
-    return StageResult(stage, None, None, None, "not built yet")
 
 
 def features(
@@ -106,7 +99,7 @@ def _result(
 def write_json(path: Path, results: Iterable[StageResult]) -> None:
     """One object a stage, and the verdict."""
     rows: list[dict[str, Any]] = [asdict(r) for r in results]
-    verdict = all(r["passed"] is not False for r in rows)
+    verdict = all(r["passed"] for r in rows)
     path.write_text(json.dumps({"passed": verdict, "stages": rows}, indent=1))
 
 
@@ -121,6 +114,7 @@ def run(folder: Path) -> Iterator[StageResult]:
         distillation_stages,
         preprocessing_stages,
         student_stages,
+        teacher_stages,
         training_stages,
     )
     from labeldistill_core.official.golden import GoldenFolder
@@ -132,6 +126,7 @@ def run(folder: Path) -> Iterator[StageResult]:
             student_stages,
             training_stages,
             distillation_stages,
+            teacher_stages,
         ):
             yield from module.compare(golden)
     except KeyError as error:

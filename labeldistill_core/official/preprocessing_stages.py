@@ -20,7 +20,7 @@ from labeldistill_core.official.golden import (
     recorded_boxes,
     synthetic_image,
 )
-from labeldistill_core.official.parity import StageResult, absolute, features, integers, missing
+from labeldistill_core.official.parity import StageResult, absolute, features, integers
 
 _GREY_LEVEL = 1.0
 _DEPTH_POINT_PX = 0.1
@@ -34,7 +34,6 @@ def compare(golden: GoldenFolder) -> Iterator[StageResult]:
     yield from _boxes(golden)
     yield from _depth(golden)
     yield from _recorded_cases(golden)
-    yield missing("preprocessing/lidar_sweeps")
 
 
 def _dataset(golden: GoldenFolder) -> Iterator[StageResult]:

@@ -206,14 +206,17 @@ def _boxes(
     for task, task_maps in enumerate(maps):
         for sample, boxes in enumerate(candidate_boxes(task_maps, grid, config)):
             key = f"decode_pre_nms/task{task}/{sample}"
-            yield from _box_rows(f"student/candidates/task{task}_{sample}", boxes, recorded, key)
+            yield from compare_boxes(
+                f"student/candidates/task{task}_{sample}", boxes, recorded, key
+            )
     for sample, boxes in enumerate(decode(maps, grid, config)):
-        yield from _box_rows(f"student/boxes/{sample}", boxes, recorded, f"det/{sample}")
+        yield from compare_boxes(f"student/boxes/{sample}", boxes, recorded, f"det/{sample}")
 
 
-def _box_rows(
+def compare_boxes(
     stage: str, boxes: Boxes3D, recorded: Mapping[str, Any], key: str
 ) -> Iterator[StageResult]:
+    """Boxes against those recorded under a key."""
     ours = np.concatenate(
         [boxes.values.numpy(), boxes.scores[:, None].numpy(), boxes.labels[:, None].numpy()], axis=1
     )

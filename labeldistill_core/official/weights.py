@@ -65,6 +65,25 @@ LABEL_ENCODER_RENAMES: tuple[tuple[str, str], ...] = (
 )
 """As `STUDENT_RENAMES`, for the label encoder."""
 
+TEACHER_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"centerpoint\.", ""),
+    (r"pts_middle_encoder\.conv_input\.", "encoder.input."),
+    (r"pts_middle_encoder\.conv_out\.", "encoder.output."),
+    (r"(encoder\.(?:input|output))\.0\.", r"\1.conv."),
+    (r"(encoder\.(?:input|output))\.1\.", r"\1.norm."),
+    *(
+        (rf"pts_middle_encoder\.encoder_layers\.encoder_layer{i + 1}\.", f"encoder.stages.{i}.")
+        for i in range(8)
+    ),
+    (r"(encoder\.stages\.\d\.2)\.0\.", r"\1.conv."),
+    (r"(encoder\.stages\.\d\.2)\.1\.", r"\1.norm."),
+    (r"pts_backbone\.blocks\.", "second.stages."),
+    (r"pts_neck\.deblocks\.", "neck.levels."),
+    (r"pts_bbox_head\.", "head."),
+    *(rule for rule in STUDENT_RENAMES if "head" in rule[0]),
+)
+"""As `STUDENT_RENAMES`, for the LiDAR teacher."""
+
 ADAPTOR_RENAMES: tuple[tuple[str, str], ...] = (
     (r"distill_encoder_(lidar|label)\.blocks\.", r"\1_adaptor.levels."),
 )
@@ -91,6 +110,25 @@ def rename_student(official: dict[str, Tensor]) -> dict[str, Tensor]:
         if _GEOMETRY.match(name) or name.startswith(_TRAINING_ONLY):
             continue
         renamed[rename(name, STUDENT_RENAMES)] = tensor
+    return renamed
+
+
+def rename_teacher(official: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The LiDAR teacher's part of an official state dict, or a plain CenterPoint, under our names.
+
+    Sparse weights are (kz, ky, kx, Cin, Cout); those of spconv 2, (Cout, kz, ky, kx, Cin), are
+    turned.
+    """
+    names = {name.removeprefix("model."): tensor for name, tensor in official.items()}
+    if any(name.startswith("centerpoint.") for name in names):
+        names = {n: t for n, t in names.items() if n.startswith("centerpoint.")}
+    renamed = {rename(name, TEACHER_RENAMES): tensor for name, tensor in names.items()}
+    for name, tensor in renamed.items():
+        if name == "neck.levels.0.0.weight":
+            # a plain 1x1 convolution there, a transposed one here
+            renamed[name] = tensor.transpose(0, 1)
+        elif tensor.ndim == 5 and tensor.shape[0] != 3:
+            renamed[name] = tensor.permute(1, 2, 3, 4, 0)
     return renamed
 
 

@@ -12,16 +12,32 @@ import torch
 import tyro
 from lightning.pytorch import seed_everything
 
-from labeldistill_core.checkpoints import load_student, load_weights, save_student
+from labeldistill_core.checkpoints import load_student, load_weights, save_network, save_student
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.data.samples import StudentDataset, StudentSample
+from labeldistill_core.data.samples import LidarDataset, LidarSample, StudentDataset, StudentSample
 from labeldistill_core.data.splits import split_scenes
-from labeldistill_core.distillation.config import DistillationConfig, official_distillation
+from labeldistill_core.distillation.config import (
+    DistillationConfig,
+    official_distillation,
+    official_label_encoder,
+)
 from labeldistill_core.distillation.distiller import Distiller
-from labeldistill_core.presets import official, preset_config
+from labeldistill_core.distillation.label_encoder import load_label_encoder
+from labeldistill_core.lidar.points import Points
+from labeldistill_core.lidar.teacher import load_teacher
+from labeldistill_core.presets import (
+    label_encoder_preset,
+    official,
+    official_teacher,
+    preset_config,
+    teacher_preset,
+)
+from labeldistill_core.training.label_encoder import Aim, LabelEncoderStage
 from labeldistill_core.training.recipe import Recipe, recipe_of
 from labeldistill_core.training.run import Machine, fit
+from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.student import StudentStage
+from labeldistill_core.training.teacher import TeacherStage
 
 Split = Literal["train", "val", "all"]
 
@@ -68,9 +84,99 @@ class Options:
         scored = [] if self.validate == "none" else split_scenes(tables, self.validate)
         return split_scenes(tables, self.split), scored
 
+    def note(self, recipe: Recipe, samples: int) -> str:
+        """What a checkpoint says of its origin."""
+        return (
+            f"preset {self.preset}, {recipe.epochs} epochs on {samples} samples, seed {recipe.seed}"
+        )
+
     def identity(self, stage: str, **parts: Any) -> Mapping[str, Any]:
         """What a run must have in common with the one that it takes up."""
         return {"stage": stage, "preset": self.preset, "published": self.published, **parts}
+
+
+def train_teacher(
+    dataroot: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    options: Annotated[Options, tyro.conf.arg(name="")] = Options(),  # noqa: B008
+) -> None:
+    """Train the LiDAR teacher, the first stage.
+
+    A run that was cut off goes on from its last checkpoint when the call is repeated.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        out: folder for checkpoints, logs and the teacher.
+        options: of all stages.
+    """
+    recipe = options.recipe("teacher")
+    config = teacher_preset(options.preset)
+    config = official_teacher(config) if options.published else config
+    seed_everything(recipe.seed, workers=True, verbose=False)
+    stage = TeacherStage(config, recipe)
+    data, scored = _lidar_data(stage, options, dataroot, recipe, Points(config.sweeps))
+    identity = options.identity("teacher", config=asdict(config), samples=len(data))
+    if fit(
+        stage, data, LidarSample.collate, out, identity, options.machine, scored,
+        options.validate_every,
+    ):  # fmt: skip
+        note = options.note(recipe, len(data))
+        save_network(out / "teacher.safetensors", "teacher", stage.network, config, note)
+        print(f"{out / 'teacher.safetensors'}: {note}")
+
+
+def train_label_encoder(
+    dataroot: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    teacher: Path,
+    aim: Aim = "inverse-head",
+    options: Annotated[Options, tyro.conf.arg(name="")] = Options(),  # noqa: B008
+) -> None:
+    """Train the label encoder through the teacher's frozen neck and head, the second stage.
+
+    A run that was cut off goes on from its last checkpoint when the call is repeated.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic; only its boxes are read.
+        out: folder for checkpoints, logs and the label encoder.
+        teacher: checkpoint of the LiDAR detector.
+        aim: the inverse of the teacher's head, or an autoencoder with a head of its own.
+        options: of all stages.
+    """
+    recipe = options.recipe("label-encoder")
+    config = label_encoder_preset(options.preset)
+    config = official_label_encoder(config) if options.published else config
+    seed_everything(recipe.seed, workers=True, verbose=False)
+    stage = LabelEncoderStage(config, recipe, load_teacher(teacher), aim)
+    data, scored = _lidar_data(stage, options, dataroot, recipe)
+    identity = options.identity(
+        "label encoder", config=asdict(config), teacher=str(teacher), aim=aim, samples=len(data)
+    )
+    if fit(
+        stage, data, LidarSample.collate, out, identity, options.machine, scored,
+        options.validate_every,
+    ):  # fmt: skip
+        file = out / "label_encoder.safetensors"
+        note = f"{options.note(recipe, len(data))}, {aim}"
+        save_network(file, "label encoder", stage.network, config, note)
+        print(f"{file}: {note}")
+
+
+def _lidar_data(
+    stage: Stage,
+    options: Options,
+    dataroot: Path,
+    recipe: Recipe,
+    points: Points | None = None,
+) -> tuple[LidarDataset, LidarDataset | None]:
+    """Samples to train on and samples to score, without images."""
+    tables = stage.tables = NuScenesTables(dataroot, options.version)
+    student = preset_config(options.preset)
+    trained, scored = (
+        LidarDataset(tables, names, student, recipe.augmentation, points)
+        for names in options.scenes(tables)
+    )
+    return trained, scored if len(scored) else None
 
 
 def train_student(
@@ -100,27 +206,22 @@ def train_student(
     if options.published:
         config, distillation = official(config), official_distillation(distillation)
     seed_everything(recipe.seed, workers=True, verbose=False)
-    distiller = None
+    distiller = points = None
     if teacher or label_encoder:
-        from labeldistill_core.distillation.label_encoder import load_label_encoder
-        from labeldistill_core.lidar.teacher import load_teacher
-
         if teacher is None:
             distillation = replace(distillation, lidar_weight=0.0, response_weight=0.0)
         if label_encoder is None:
             distillation = replace(distillation, label_weight=0.0)
-        distiller = Distiller(
-            distillation,
-            config,
-            load_teacher(teacher) if teacher else None,
-            load_label_encoder(label_encoder) if label_encoder else None,
-        )
+        lidar = load_teacher(teacher) if teacher else None
+        labels = load_label_encoder(label_encoder) if label_encoder else None
+        distiller = Distiller(distillation, config, lidar, labels)
+        points = Points(lidar.config.sweeps) if lidar else None
     stage = StudentStage(config, recipe, distiller)
     if init:
         load_weights(stage.network, load_student(init).student.state_dict(), str(init))
     tables = stage.tables = NuScenesTables(dataroot, options.version)
     data, scored = (
-        StudentDataset(tables, names, config, recipe.augmentation) if names else None
+        StudentDataset(tables, names, config, recipe.augmentation, points) if names else None
         for names in options.scenes(tables)
     )
     assert data is not None
@@ -137,9 +238,6 @@ def train_student(
     ):  # fmt: skip
         file = out / "student.safetensors"
         teachers = [name for name, path in (("LiDAR", teacher), ("label", label_encoder)) if path]
-        note = (
-            f"preset {options.preset}, {recipe.epochs} epochs on {len(data)} samples, "
-            f"seed {recipe.seed}, {' and '.join(teachers) or 'no'} distillation"
-        )
+        note = f"{options.note(recipe, len(data))}, {' and '.join(teachers) or 'no'} teacher"
         save_student(file, stage.network, note, torch.float16)
         print(f"{file}: {note}")

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of the LiDAR teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from labeldistill_core.config import BevGrid, DecodeConfig, HeadConfig
+from labeldistill_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SweepsConfig:
+    """Which scans the teacher sees beside that of the sample."""
+
+    past: int = 5
+    """Scans before the sample, at most."""
+    future: int = 3
+    """Scans after it, at most; the teacher runs in training only."""
+    max_range_m: float = 58.0
+    """Points farther from the sensor, in its x-y plane, are left out."""
+    repeat_when_alone: int = 0
+    """Copies of the sample's scan where there are no others; the published code adds eight."""
+    scale_height: bool = True
+    """Whether the scale of the bird's-eye augmentation holds for z too, as it does for boxes; the
+    published code leaves z as it is."""
+    frame: Literal["model", "lidar"] = "model"
+    """Ego frame of the points: the one that boxes are given in, the mean of the cameras' poses; or
+    the one at the time of the scan, as in the published code."""
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """CenterPoint on voxels: sparse 3D encoder, SECOND, neck and head."""
+
+    grid: BevGrid = field(default_factory=BevGrid)
+    """Cells of the output; x, y and z also bound the voxels."""
+    voxel_m: tuple[float, float, float] = (0.1, 0.1, 0.2)
+    """Edges of a voxel along x, y, z."""
+    max_points: int = 10
+    """Of a voxel; later ones are left out."""
+    max_voxels: tuple[int, int] = (90_000, 120_000)
+    """Of a sample in training and in evaluation; later ones are left out."""
+    encoder_channels: tuple[int, ...] = (16, 32, 64, 128)
+    """Of the sparse stages; each halves the resolution of the one before."""
+    height_padding: tuple[int, ...] = (1, 1, 0)
+    """Along z, of the convolution between two stages."""
+    out_channels: int = 128
+    """Of the sparse encoder at each height that is left."""
+    second_channels: tuple[int, int] = (128, 256)
+    """Of the two stages of SECOND, which are what the student is compared with."""
+    second_layers: tuple[int, int] = (5, 5)
+    """Convolutions of each stage after its first."""
+    neck_channels: tuple[int, int] = (256, 256)
+    """Channels of each stage in the head's input."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """Features to maps."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """Maps to boxes."""
+    sweeps: SweepsConfig = field(default_factory=SweepsConfig)
+    """Scans that make up the input."""
+
+    def __post_init__(self) -> None:
+        """Check that the voxels end up in the cells."""
+        stages = len(self.encoder_channels)
+        if len(self.height_padding) != stages - 1:
+            raise ConfigError(
+                f"teacher.height_padding {self.height_padding} must have one number between two of "
+                f"the {stages} stages"
+            )
+        for edge in self.voxel_m[:2]:
+            if abs(edge * 2 ** (stages - 1) - self.grid.cell_m) > 1e-6:
+                raise ConfigError(
+                    f"teacher.voxel_m {self.voxel_m} does not grow to a cell of "
+                    f"{self.grid.cell_m} m in {stages - 1} halvings"
+                )
+        if self.grid.rows % 2 or self.grid.columns % 2:
+            raise ConfigError("teacher.grid needs an even number of rows and columns")
+
+    @property
+    def sparse_shape(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x; one more along z, so that all heights survive the halvings."""
+        factor = 2 ** (len(self.encoder_channels) - 1)
+        low, high = self.grid.z_m
+        height = round((high - low) / self.voxel_m[2]) + 1
+        return height, self.grid.rows * factor, self.grid.columns * factor
+
+    @property
+    def heights(self) -> int:
+        """Layers along z that the encoder leaves."""
+        height = self.sparse_shape[0]
+        for padding in self.height_padding:
+            height = (height + 2 * padding - 3) // 2 + 1
+        return (height - 3) // 2 + 1

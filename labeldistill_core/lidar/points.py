@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LiDAR scans of a sample and around it, as one cloud in one frame.
+
+Shapes: P points; five numbers each: x, y, z (metres), intensity (0 to 255), age (seconds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labeldistill_core.data.bev_augmentation import BevAugmentation
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.frames import Transform
+from labeldistill_core.lidar.config import SweepsConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One turn of the sensor."""
+
+    points: NDArray[np.float32]
+    """(P, 5) in the sensor's frame; the last column is not used."""
+    fixed_from_lidar: Transform
+    """Pose of the sensor."""
+    age_s: float
+    """Of the scan when the sample was taken; negative after it."""
+
+
+def cloud(
+    scans: Sequence[Scan], map_from_ego: Transform, bev: BevAugmentation, config: SweepsConfig
+) -> Tensor:
+    """(P, 5) of all scans in the (augmented) ego frame; the sample's own scan comes first."""
+    if len(scans) == 1:
+        scans = [scans[0]] * (1 + config.repeat_when_alone)
+    linear = bev.matrix[:3, :3].astype(np.float32)
+    if not config.scale_height:
+        linear[2, 2] = 1.0
+    parts = []
+    for scan in scans:
+        near = np.hypot(scan.points[:, 0], scan.points[:, 1]) < config.max_range_m
+        points = scan.points[near]
+        xyz = (map_from_ego.inverse @ scan.fixed_from_lidar).apply(points[:, :3])
+        part = np.empty_like(points)
+        part[:, :3] = xyz.astype(np.float32) @ linear.T
+        part[:, 3] = points[:, 3]
+        part[:, 4] = scan.age_s
+        parts.append(part)
+    return torch.from_numpy(np.concatenate(parts))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Loads the cloud of a sample; a `PointSource` of the data sets."""
+
+    config: SweepsConfig
+    """Which scans."""
+
+    def __call__(
+        self,
+        tables: NuScenesTables,
+        token: str,
+        map_from_ego: Transform,
+        bev: BevAugmentation,
+    ) -> Tensor:
+        """(P, 5) of a sample.
+
+        Raises:
+            DataError: the sample has no scan, or a file is missing or damaged.
+        """
+        own = tables.lidar(token)
+        records = [own, *tables.lidar_sweeps(token, self.config.past, self.config.future)]
+        scans = [
+            Scan(
+                record.scan(),
+                record.fixed_from_ego @ record.ego_from_sensor,
+                (own.stamp_ns - record.stamp_ns) / 1e9,
+            )
+            for record in records
+        ]
+        frame = map_from_ego if self.config.frame == "model" else own.fixed_from_ego
+        return cloud(scans, frame, bev, self.config)

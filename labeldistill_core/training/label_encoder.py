@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the label encoder as the inverse of the teacher's head.
+
+Source: LabelDistill (Kim et al., ECCV 2024), section 3.2.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.data.samples import LidarSample
+from labeldistill_core.distillation.config import LabelEncoderConfig
+from labeldistill_core.distillation.distiller import Frozen
+from labeldistill_core.distillation.label_encoder import LabelEncoder
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.lidar.teacher import Teacher
+from labeldistill_core.network.decode import decode
+from labeldistill_core.training.recipe import Recipe
+from labeldistill_core.training.stage import Stage
+from labeldistill_core.training.teacher import head_losses
+
+Aim = Literal["inverse-head", "autoencoder"]
+"""Frozen neck and head of the teacher; or ones that are trained with the encoder from random
+weights, which the paper compares with (Table 6)."""
+
+
+class LabelEncoderStage(Stage):
+    """Detection loss of the boxes that the head reads from the encoder's features."""
+
+    network: LabelEncoder
+
+    def __init__(
+        self,
+        config: LabelEncoderConfig,
+        recipe: Recipe,
+        teacher: Teacher,
+        aim: Aim = "inverse-head",
+    ) -> None:
+        """An encoder with random weights.
+
+        Args:
+            config: of the encoder.
+            recipe: of the run.
+            teacher: whose neck and head are used.
+            aim: what is trained.
+
+        Raises:
+            ConfigError: the encoder's features are not those of the teacher.
+        """
+        needed = (teacher.config.grid, teacher.config.head.tasks, teacher.config.second_channels)
+        if (config.grid, config.tasks, config.channels) != needed:
+            raise ConfigError(
+                "the label encoder's grid, tasks or channels are not the teacher's: train both for "
+                "one preset"
+            )
+        classes = tuple(name for task in config.tasks for name in task)
+        super().__init__(LabelEncoder(config), recipe, classes)
+        self.config = teacher.config
+        self.decoder = Teacher(teacher.config) if aim == "autoencoder" else None
+        if self.decoder is not None:
+            # only neck and head are used
+            del self.decoder.encoder, self.decoder.second
+        self._teacher = Frozen(teacher)
+
+    def losses(self, sample: LidarSample) -> dict[str, Tensor]:
+        """Heat map and box loss."""
+        return head_losses(self._maps(sample), sample.boxes, self.config)
+
+    def detections(self, sample: LidarSample) -> list[Boxes3D]:
+        """What is left of each sample's boxes behind encoder and head."""
+        return decode(self._maps(sample), self.config.grid, self.config.decode)
+
+    def _maps(self, sample: LidarSample):  # type: ignore[no-untyped-def]
+        head = self.decoder or self._teacher.on(self.device)
+        return head.detect(self.network(sample.boxes))
