@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import LIDAR, NuScenesTables
 from labeldistill_core.errors import DataError
+from labeldistill_core.evaluation.lidar_overlay import with_points
 from labeldistill_core.evaluation.page import PageFrame, write_page
 from labeldistill_core.evaluation.pictures import birds_eye_view, camera_mosaic
 from labeldistill_core.frames import Array, Transform
@@ -34,6 +36,7 @@ def view(
     checkpoint: Path | None = None,
     limit: int | None = None,
     min_score: float = 0.3,
+    lidar: bool = True,
     device: str = "auto",
     precision: Precision = "float32",
 ) -> None:
@@ -49,6 +52,7 @@ def view(
         checkpoint: file of a student whose boxes are drawn beside the ground truth.
         limit: stop after so many key frames.
         min_score: boxes of the student below are not drawn.
+        lidar: paint the LiDAR's points into the images.
         device: cpu, cuda:0 and so on, or auto.
         precision: of the convolutions.
     """
@@ -73,7 +77,7 @@ def view(
         ("key frames", str(len(chosen))),
         ("student", checkpoint.name if checkpoint else "none"),
     ]
-    frames = _frames(tables, chosen, detector, min_score)
+    frames = _frames(tables, chosen, detector, min_score, lidar)
     page = write_page(out, f"{dataroot.name}: {scene or 'all scenes'}", summary, frames)
     print(f"open {page}")
 
@@ -99,6 +103,7 @@ def _frames(
     samples: list[tuple[str, str]],
     detector: Detector | None,
     min_score: float,
+    lidar: bool,
 ) -> Iterator[PageFrame]:
     """Made one by one, in the order of time within each scene, as a detector needs it."""
     class_names = detector.class_names if detector else CLASSES
@@ -119,6 +124,10 @@ def _frames(
         counts = f"{len(boxes)} true boxes"
         if detector:
             counts += f", {len(predicted)} found with a score of at least {min_score:g}"
+        points = lidar_points(tables, token)
+        if lidar and points is not None:
+            placed = truth.fixed_from_ego.apply(points)
+            frames = replace(frames, views=tuple(with_points(v, placed) for v in frames.views))
         yield PageFrame(
             f"{name}, {frames.stamp_ns / 1e9:.3f} s, sample {token}: {counts}",
             camera_mosaic(frames, predicted, boxes, class_names=class_names),
@@ -126,7 +135,7 @@ def _frames(
                 predicted,
                 boxes,
                 truth.fixed_from_ego,
-                lidar_points=lidar_points(tables, token),
+                lidar_points=points,
                 class_names=class_names,
             ),
         )
