@@ -116,7 +116,10 @@ class StudentSample:
 
     def to(self, device: torch.device | str) -> StudentSample:
         """On another device; boxes stay, since targets are built from them on the CPU."""
-        return replace(self, batch=self.batch.to(device), depth=self.depth.to(device))
+        points = tuple(points.to(device) for points in self.points)
+        return replace(
+            self, batch=self.batch.to(device), depth=self.depth.to(device), points=points
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +144,10 @@ class LidarSample:
                 for field in fields(cls)
             )
         )
+
+    def to(self, device: torch.device | str) -> LidarSample:
+        """On another device; boxes stay, since targets are built from them on the CPU."""
+        return replace(self, points=tuple(points.to(device) for points in self.points))
 
 
 class _KeyFrames:

@@ -119,7 +119,7 @@ class Distiller(nn.Module):
         if self._teacher is not None:
             assert points is not None
             with torch.no_grad():
-                lidar = self._teacher.on(device)([cloud.to(device) for cloud in points])
+                lidar = self._teacher.on(device)(points)
             if self.lidar_adaptor is not None:
                 levels = self.features(output.taps, "lidar", lidar.taps, masks.soft)
                 losses["lidar"] = self.config.lidar_weight * torch.stack(levels).sum()

@@ -103,8 +103,14 @@ class SparseConv3d(nn.Module):
         if self.backend == "spconv" or (self.backend == "auto" and cuda):
             return _convolve_by_spconv(self, x)
         book = self._rulebook(x)
-        weight = self.weight.to(x.features.dtype).flatten(0, 2)
-        features: Tensor = _GatherConvolution.apply(x.features, weight, book)
+        device = x.features.device.type
+        dtype = x.features.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):  # backward has none either
+            features: Tensor = _GatherConvolution.apply(
+                x.features.to(dtype), self.weight.flatten(0, 2).to(dtype), book
+            )
         if self.submanifold:
             return x.with_features(features)
         return SparseTensor(features, book.indices, book.shape, x.batch)

@@ -31,12 +31,12 @@ class TeacherStage(Stage):
 
     def losses(self, sample: LidarSample) -> dict[str, Tensor]:
         """Heat map and box loss."""
-        output = self.network([cloud.to(self.device) for cloud in sample.points])
+        output = self.network(sample.points)
         return head_losses(output.maps, sample.boxes, self.config)
 
     def detections(self, sample: LidarSample) -> list[Boxes3D]:
         """Boxes of each sample."""
-        output = self.network([cloud.to(self.device) for cloud in sample.points])
+        output = self.network(sample.points)
         return decode(output.maps, self.config.grid, self.config.decode)
 
 
