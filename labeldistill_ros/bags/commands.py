@@ -129,33 +129,98 @@ def record(
 
 
 def score(
-    bag: Annotated[Path, tyro.conf.Positional],
-    detections: Annotated[Path | None, tyro.conf.Positional] = None,
+    source: Annotated[Path, tyro.conf.Positional],
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
+    dataroot: Path | None = None,
+    version: str = "v1.0-trainval",
+    split: str = "val",
+    scenes: tuple[str, ...] = (),
     topic: str = "/detector/detections",
     tolerance: float = 0.05,
     out: Path | None = None,
     json: Path | None = None,
-) -> None:
-    """Score what the detector published with the official nuScenes metrics.
+    junit: Path | None = None,
+    min_nds: float | None = None,
+    min_map: float | None = None,
+    min_coverage: float | None = None,
+    max_latency: float | None = None,
+) -> int:
+    """Score detections with the official nuScenes metrics: recordings or result files.
+
+    Without --dataroot the first path is the bag with samples, ground truth and poses, and the
+    runs are measured against it; when none is given, that bag holds the detections too. With
+    --dataroot all paths are runs. A run is a bag with the detector's topics or a result file
+    (`.json`, `.json.gz`). Several runs are compared.
 
     Args:
-        bag: has the samples, the ground truth and the poses.
-        detections: bag with the detector's topics, when it is another one.
+        source: bag with the truth, or with --dataroot the first run.
+        runs: bags or result files.
+        dataroot: nuScenes data root to take the truth from; only its tables are read.
+        version: of the tables.
+        split: train, val, mini_train, mini_val or all: key frames of the data root.
+        scenes: names of scenes instead of a split.
         topic: of the detections.
         tolerance: seconds between a sample and the detections that are taken for it.
-        out: nuScenes result file to write.
-        json: file to write metrics, coverage and latencies to.
-    """
-    from labeldistill_core.evaluation.results import write_results
-    from labeldistill_ros.bags.score import score_bag
+        out: nuScenes result file to write, of a single run.
+        json: file to write all figures to.
+        junit: file to write the verdict to, as JUnit XML.
+        min_nds: exit with 1 when a run has a lower NDS (0 to 1).
+        min_map: likewise the mAP.
+        min_coverage: likewise the share of key frames that have boxes.
+        max_latency: milliseconds; exit with 1 when the 95th percentile of a run is higher.
 
-    found = score_bag(bag, detections, topic=topic, tolerance_s=tolerance)
+    Returns:
+        0, or 1 when a threshold is missed.
+    """
+    from labeldistill_core.data.nuscenes import NuScenesTables
+    from labeldistill_core.errors import ConfigError
+    from labeldistill_core.evaluation.results import write_results
+    from labeldistill_core.evaluation.verdict import Thresholds, check, write_junit
+    from labeldistill_ros.bags import score as scoring
+
+    thresholds = Thresholds(min_nds, min_map, min_coverage, max_latency)
+    if dataroot:
+        tables = NuScenesTables(dataroot, version)
+        chosen = scoring.reference_scenes(tables, split, scenes)
+        reference, compared = scoring.Reference.of_dataroot(tables, chosen), (source, *runs)
+    elif scoring.is_result_file(source):
+        raise ConfigError(
+            f"{source} is a result file: say with --dataroot, --version and --split what it is "
+            "measured against, or put a bag with the ground truth before it"
+        )
+    else:
+        reference, compared = scoring.Reference.of_bag(source), runs or (source,)
+    if out and len(compared) > 1:
+        raise ConfigError(f"--out takes the boxes of one run, and {len(compared)} are given")
+    scores = [
+        scoring.score_run(reference, run, topic=topic, tolerance_s=tolerance) for run in compared
+    ]
+    checks = [
+        one
+        for score in scores
+        for one in check(
+            score.name,
+            thresholds,
+            nds=score.metrics.nds,
+            mean_ap=score.metrics.mean_ap,
+            coverage=score.coverage.share,
+            latency_p95_ms=score.latency_p95_ms,
+        )
+    ]
     if out:
-        write_results(out, found.results)
+        write_results(out, scores[0].results)
     if json:
+        content: object = scores[0].as_json()
+        if len(scores) > 1:
+            content = {"runs": [score.as_json() for score in scores]}
         json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(jsonlib.dumps(found.as_json(), indent=1) + "\n")
-    print(found.table())
+        json.write_text(jsonlib.dumps(content, indent=1) + "\n")
+    if junit:
+        write_junit(junit, checks)
+    print(scores[0].table() if len(scores) == 1 else scoring.comparison(scores))
+    for one in checks:
+        print(one.sentence())
+    return 0 if all(one.passed for one in checks) else 1
 
 
 @contextmanager

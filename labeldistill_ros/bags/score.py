@@ -1,86 +1,154 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a detector published, scored with the official nuScenes metrics from bags alone.
+"""Detectors scored with the official nuScenes metrics: bags and result files, one or several runs.
 
-A sample takes the message whose stamp is nearest to its own stamp or one of its cameras'; the
-node stamps a set with its anchor camera's exposure, so the difference is normally zero. A sample
-without a message counts as one without boxes, and the coverage says so.
+Ground truth comes from a bag that carries it, or from a data root. A recording of a live node may
+lack key frames: they count as empty, and the coverage says how many they are. A result file must
+speak of every key frame, as the leaderboard wants it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.cameras import FIXED_FRAME
-from labeldistill_core.classes import CLASSES
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import BagError, DataError
+from labeldistill_core.evaluation.breakdown import Breakdown, break_down
 from labeldistill_core.evaluation.metrics import Metrics, evaluate, json_ready
-from labeldistill_core.evaluation.results import ResultBox, result_boxes
+from labeldistill_core.evaluation.results import ResultBox, read_results
 from labeldistill_ros.bags.frames import read_transforms
 from labeldistill_ros.bags.reader import BagReader
-from labeldistill_ros.bags.truth import read_samples
-from labeldistill_ros.bags.types import stamp_of
-from labeldistill_ros.messages import boxes_from_detections, boxes_from_table
-from labeldistill_ros.transforms import TransformBuffer, TransformError
+from labeldistill_ros.bags.recording import (
+    DETECTIONS_TOPIC,
+    TABLE_TOPIC,
+    TOLERANCE_S,
+    Coverage,
+    read_recording,
+)
+from labeldistill_ros.bags.truth import BagSample, read_samples
+from labeldistill_ros.transforms import TransformBuffer
 
-DETECTIONS_TOPIC = "/detector/detections"
-TABLE_TOPIC = "/detector/detections_table"
-STATUS_TOPIC = "/detector/status"
-TOLERANCE_S = 0.05
+_LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """Which samples got boxes."""
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What runs are measured against."""
 
-    samples: int
-    """In the bag."""
-    matched: int
-    """With a message of the detector."""
-    missed: tuple[str, ...]
-    """Tokens of those without."""
-    sets: int
-    """Messages of the detector, at samples or between them."""
-    largest_gap_ms: float
-    """Between the stamps of a sample and its message."""
+    source: Path
+    """Bag or data root."""
+    samples: tuple[BagSample, ...]
+    """Key frames with their ground truth, in the order of time within a scene."""
+    transforms: TransformBuffer | None
+    """Of the bag; None when it is a data root."""
+    whole: bool
+    """Whether nothing beyond `samples` can be meant, so that other sample tokens are wrong."""
+
+    @classmethod
+    def of_bag(cls, bag: Path) -> Reference:
+        """Samples, truth and poses that a bag carries.
+
+        Raises:
+            BagError: it is unreadable or has no samples.
+        """
+        with BagReader(bag) as reader:
+            samples, transforms = read_samples(reader), read_transforms(reader)
+        if not samples:
+            raise BagError(f"{bag}: no sample was recorded, so there is nothing to score")
+        return cls(bag, tuple(samples), transforms, whole=False)
+
+    @classmethod
+    def of_dataroot(cls, tables: NuScenesTables, scenes: Sequence[str]) -> Reference:
+        """Key frames of some scenes; only the tables are read."""
+        samples = []
+        for scene in scenes:
+            for token in tables.samples(scene):
+                stamps = {name: record.stamp_ns for name, record in tables.cameras(token).items()}
+                samples.append(BagSample(scene, tables.ground_truth(token), stamps))
+        return cls(tables.dataroot, tuple(samples), None, whole=True)
+
+
+def reference_scenes(tables: NuScenesTables, split: str, scenes: Sequence[str]) -> list[str]:
+    """Names of the scenes that a split's name means, or of those that are named.
+
+    Args:
+        tables: of the data root.
+        split: train, val, mini_train, mini_val, or all.
+        scenes: names; they override the split.
+
+    Raises:
+        DataError: no such split in this version.
+    """
+    if scenes:
+        return list(scenes)
+    mini = tables.version == "v1.0-mini"
+    if split.startswith("mini_") and not mini:
+        raise DataError(f"split {split!r} belongs to v1.0-mini, not to {tables.version!r}")
+    return split_scenes(tables, split.removeprefix("mini_"))
 
 
 @dataclass(frozen=True)
 class Score:
-    """What the detector is worth on a bag."""
+    """What a detector is worth."""
 
+    name: str
+    """Of the run: name of its bag or result file."""
     metrics: Metrics
     """Official."""
+    breakdown: Breakdown
+    """By distance, visibility and LiDAR returns."""
     coverage: Coverage
     """Of the samples."""
-    latency_ms: dict[str, tuple[float, float]]
-    """Median and 95th percentile by stage of the sets processed, as the node's status tells;
-    `total` runs from a set's last image to its boxes. Empty without status."""
-    outcomes: dict[str, int]
-    """Sets seen by the node, by what became of them. Empty without status."""
-    velocities: bool
-    """Whether velocities were recorded; without, they count as zero."""
     results: dict[str, list[ResultBox]]
     """What was scored, by sample token."""
+    velocities: bool = True
+    """Whether velocities were recorded; without, they count as zero."""
+    latencies_ms: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """By stage, one for each set; `total` runs from a set's last image to its boxes."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    """Sets seen by the node, by what became of them."""
+
+    @property
+    def latency_ms(self) -> dict[str, tuple[float, float]]:
+        """Median and 95th percentile by stage."""
+        return {
+            stage: (float(np.percentile(times, 50)), float(np.percentile(times, 95)))
+            for stage, times in self.latencies_ms.items()
+        }
+
+    @property
+    def latency_p95_ms(self) -> float:
+        """From a set's last image to its boxes; NaN when it was not recorded."""
+        return self.latency_ms.get("total", (math.nan, math.nan))[1]
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the boxes."""
-        content = asdict(self)
-        del content["results"]
-        ready: dict[str, Any] = json_ready(content)
-        return ready
+        return {
+            "run": self.name,
+            **self.metrics.as_json(),
+            "breakdown": json_ready(asdict(self.breakdown)),
+            "coverage": json_ready({**asdict(self.coverage), "share": self.coverage.share}),
+            "latency_ms": {
+                stage: {"p50": p50, "p95": p95} for stage, (p50, p95) in self.latency_ms.items()
+            },
+            "outcomes": self.outcomes,
+            "velocities": self.velocities,
+        }
 
     def table(self) -> str:
         """For people."""
         coverage = self.coverage
         lines = [
             self.metrics.table(),
+            "",
+            self.breakdown.table(),
             "",
             f"samples with boxes {coverage.matched} of {coverage.samples}, "
             f"sets published {coverage.sets}, largest gap {coverage.largest_gap_ms:.1f} ms",
@@ -89,7 +157,7 @@ class Score:
             lines.append(f"no velocities: {TABLE_TOPIC} was not recorded, zero was taken")
         if self.outcomes:
             lines.append("sets " + ", ".join(f"{k} {v}" for k, v in self.outcomes.items()))
-        width = max(map(len, self.latency_ms), default=0)
+        width = max(map(len, self.latencies_ms), default=0)
         for stage, (median, high) in self.latency_ms.items():
             lines.append(f"{stage:<{width}}  p50 {median:8.1f} ms  p95 {high:8.1f} ms")
         return "\n".join(lines)
@@ -107,149 +175,87 @@ def score_bag(
     Args:
         bag: has the samples, the ground truth and the poses.
         detections_bag: has the detector's topics; the same bag when None.
-        topic: of the detections; `<topic>_table` has the velocities, and the boxes then come from
-            it too when both have the same stamp and length.
+        topic: of the detections; see `recording.read_recording`.
         tolerance_s: largest difference of stamps.
 
     Raises:
         BagError: a bag is unreadable, or lacks a topic or a transform.
         DataError: the boxes cannot be scored.
     """
-    with BagReader(bag) as reader:
-        samples = read_samples(reader)
-        transforms = read_transforms(reader)
-    with BagReader(detections_bag or bag) as reader:
-        reader.require(topic)
-        published = _published(reader, topic)
-        velocities = f"{topic}_table" in reader.topics
-        statuses = _statuses(reader)
-    pairs = match([sample.stamps_ns for sample in samples], list(published), tolerance_s)
-    results: dict[str, list[ResultBox]] = {}
-    missed, gaps = [], [0.0]
-    for sample, pair in zip(samples, pairs, strict=True):
-        token = sample.truth.sample_token
-        if pair is None:
-            results[token] = []
-            missed.append(token)
-            continue
-        stamp_ns, gap_ns = pair
-        boxes = _in_map(published[stamp_ns], transforms, stamp_ns, bag)
-        results[token] = result_boxes(token, boxes)
-        gaps.append(gap_ns / 1e6)
-    coverage = Coverage(
-        len(samples), len(samples) - len(missed), tuple(missed), len(published), max(gaps)
-    )
-    if not samples:
-        raise BagError(f"{bag}: no sample was recorded, so there is nothing to score")
-    return Score(
-        evaluate([sample.truth for sample in samples], results),
-        coverage,
-        _latencies(statuses),
-        _outcomes(statuses),
-        velocities,
-        results,
-    )
+    reference = Reference.of_bag(bag)
+    return score_run(reference, detections_bag or bag, topic=topic, tolerance_s=tolerance_s)
 
 
-def match(
-    samples_ns: Sequence[Sequence[int]], stamps_ns: Sequence[int], tolerance_s: float
-) -> list[tuple[int, int] | None]:
-    """For each sample the nearest stamp and its distance, each stamp given once.
+def is_result_file(path: Path) -> bool:
+    """Whether a run is a nuScenes result file rather than a bag."""
+    return path.name.endswith((".json", ".json.gz"))
 
-    Args:
-        samples_ns: all stamps of each sample.
-        stamps_ns: of the messages.
-        tolerance_s: largest distance.
 
-    Returns:
-        Stamp and distance in nanoseconds, or None where no stamp is near.
+def score_run(
+    reference: Reference,
+    run: Path,
+    *,
+    topic: str = DETECTIONS_TOPIC,
+    tolerance_s: float = TOLERANCE_S,
+) -> Score:
+    """Score a bag or a result file.
+
+    Raises:
+        BagError: see `recording.read_recording`.
+        DataError: a result file lacks key frames, has unknown ones, or its boxes are malformed.
     """
-    stamps = np.sort(np.asarray(stamps_ns, dtype=np.int64))
-    candidates = []
-    for index, own in enumerate(samples_ns):
-        reach = round(tolerance_s * 1e9)
-        first = np.searchsorted(stamps, min(own) - reach)
-        last = np.searchsorted(stamps, max(own) + reach, side="right")
-        for stamp in stamps[first:last].tolist():
-            gap = min(abs(stamp - mine) for mine in own)
-            if gap <= reach:
-                candidates.append((gap, index, stamp))
-    found: list[tuple[int, int] | None] = [None] * len(samples_ns)
-    taken: set[int] = set()
-    for gap, index, stamp in sorted(candidates):
-        if found[index] is None and stamp not in taken:
-            found[index] = (stamp, gap)
-            taken.add(stamp)
-    return found
+    truths = [sample.truth for sample in reference.samples]
+    if is_result_file(run):
+        results = _whole_results(reference, run)
+        coverage = Coverage(len(truths), len(truths), (), len(results), 0.0)
+        metrics, parts = evaluate(truths, results), break_down(truths, results)
+        return Score(run.name, metrics, parts, coverage, results)
+    recording = read_recording(
+        run, reference.samples, reference.transforms, topic=topic, tolerance_s=tolerance_s
+    )
+    return Score(
+        run.name,
+        evaluate(truths, recording.results),
+        break_down(truths, recording.results),
+        recording.coverage,
+        recording.results,
+        recording.velocities,
+        recording.latencies_ms,
+        recording.outcomes,
+    )
 
 
-def _published(reader: BagReader, topic: str) -> dict[int, Boxes3D]:
-    """Boxes by stamp; of a stamp that was published twice, the last."""
-    table_topic = f"{topic}_table"
-    tables: dict[int, Boxes3D] = {}
-    try:
-        if table_topic in reader.topics:
-            for _, message in reader.messages([table_topic]):
-                tables[stamp_of(message)] = boxes_from_table(message)
-        out = {}
-        for _, message in reader.messages([topic]):
-            stamp_ns = stamp_of(message)
-            boxes, table = boxes_from_detections(message, CLASSES), tables.get(stamp_ns)
-            if table is not None and len(table) == len(boxes):
-                boxes = _with_velocities(boxes, table)
-            out[stamp_ns] = boxes
-    except DataError as error:
-        raise BagError(f"{reader.path}: {topic}: {error}") from error
-    return out
+def comparison(scores: Sequence[Score]) -> str:
+    """Several runs side by side, for people."""
+    width = max(len(score.name) for score in scores)
+    head = f"{'run':<{width}}{'NDS':>8}{'mAP':>8}"
+    errors = ("trans_err", "scale_err", "orient_err", "vel_err", "attr_err")
+    head += "".join(f"{name:>8}" for name in ("mATE", "mASE", "mAOE", "mAVE", "mAAE"))
+    lines = [head + f"{'cover':>8}{'p95 ms':>9}"]
+    for score in scores:
+        metrics = score.metrics
+        values = [metrics.nds, metrics.mean_ap, *(metrics.tp_errors[e] for e in errors)]
+        row = f"{score.name:<{width}}" + "".join(f"{value:8.4f}" for value in values)
+        lines.append(row + f"{score.coverage.share:8.3f}{score.latency_p95_ms:9.1f}")
+    return "\n".join(lines)
 
 
-def _with_velocities(boxes: Boxes3D, table: Boxes3D) -> Boxes3D:
-    # the message is float64, the table float32: centres on a large map keep their decimals
-    values = torch.cat([boxes.values[:, :7], table.values[:, 7:9].double()], dim=1)
-    return Boxes3D(boxes.frame, values, boxes.labels, boxes.scores)
-
-
-def _in_map(boxes: Boxes3D, transforms: TransformBuffer, stamp_ns: int, bag: Path) -> Boxes3D:
-    if boxes.frame == FIXED_FRAME:
-        return boxes
-    try:
-        return boxes.transformed(transforms.lookup(FIXED_FRAME, boxes.frame, stamp_ns))
-    except TransformError as error:
-        raise BagError(
-            f"{bag}: boxes at {stamp_ns} ns are in {boxes.frame!r} and cannot be moved to "
-            f"{FIXED_FRAME!r}: {error}"
-        ) from error
-
-
-def _statuses(reader: BagReader) -> list[Mapping[str, str]]:
-    if STATUS_TOPIC not in reader.topics:
-        return []
-    return [
-        {pair.key: pair.value for pair in status.values}
-        for _, message in reader.messages([STATUS_TOPIC])
-        for status in message.status
-    ]
-
-
-def _latencies(statuses: Sequence[Mapping[str, str]]) -> dict[str, tuple[float, float]]:
-    found: dict[str, list[float]] = {}
-    for values in statuses:
-        if values.get("outcome") == "processed":
-            for key, text in values.items():
-                if key.endswith("_ms") and key not in ("spread_ms", "age_ms"):
-                    found.setdefault(key.removesuffix("_ms"), []).append(float(text))
-    return {
-        stage: (float(np.percentile(times, 50)), float(np.percentile(times, 95)))
-        for stage, times in found.items()
-    }
-
-
-def _outcomes(statuses: Sequence[Mapping[str, str]]) -> dict[str, int]:
-    """Counters of the node; they only grow, so the largest is the last."""
-    counts: dict[str, int] = {}
-    for values in statuses:
-        for key, text in values.items():
-            if key.startswith("sets_"):
-                name = key.removeprefix("sets_")
-                counts[name] = max(counts.get(name, 0), int(text))
-    return counts
+def _whole_results(reference: Reference, path: Path) -> dict[str, list[ResultBox]]:
+    """Results of all key frames of the reference, in the file's order."""
+    results = read_results(path)
+    wanted = {sample.truth.sample_token for sample in reference.samples}
+    missing, unknown = wanted - set(results), set(results) - wanted
+    if missing:
+        raise DataError(
+            f"{path} lacks {len(missing)} of the {len(wanted)} key frames of {reference.source}, "
+            f"such as {min(missing)}: each needs an entry, if only an empty list; or name fewer "
+            "with --split or --scenes"
+        )
+    if unknown and reference.whole:
+        raise DataError(
+            f"{path} has {len(unknown)} key frames that are not among the {len(wanted)} chosen of "
+            f"{reference.source}, such as {min(unknown)}: choose others with --split or --scenes"
+        )
+    if unknown:
+        _LOG.info("%s: %d key frames of other scenes are left out", path, len(unknown))
+    return {token: boxes for token, boxes in results.items() if token in wanted}

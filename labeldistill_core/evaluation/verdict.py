@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Thresholds for continuous integration, and the verdict as JUnit XML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from labeldistill_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a run must reach; a threshold that is None is not looked at."""
+
+    min_nds: float | None = None
+    """NDS, 0 to 1."""
+    min_map: float | None = None
+    """mAP, 0 to 1."""
+    min_coverage: float | None = None
+    """Share of the key frames that have boxes of the detector, 0 to 1."""
+    max_latency_ms: float | None = None
+    """95th percentile of the time from a set's last image to its boxes."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can be measured against."""
+        for name in ("min_nds", "min_map", "min_coverage"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                option = name.replace("_", "-")
+                raise ConfigError(f"--{option} is {value:g}; it is a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One threshold and one run."""
+
+    run: str
+    """Name of the run."""
+    name: str
+    """What was looked at, such as `NDS`."""
+    value: float
+    """What the run has; NaN when nothing is known."""
+    limit: float
+    """What it must have."""
+    at_least: bool
+    """Whether `limit` is the least or the most."""
+
+    @property
+    def passed(self) -> bool:
+        """False for NaN, too."""
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def sentence(self) -> str:
+        """For people."""
+        relation = "at least" if self.at_least else "at most"
+        value = "unknown" if math.isnan(self.value) else f"{self.value:.4f}"
+        state = "passed" if self.passed else "FAILED"
+        return f"{state}: {self.run}: {self.name} is {value}, wanted {relation} {self.limit:g}"
+
+
+def check(
+    run: str,
+    thresholds: Thresholds,
+    *,
+    nds: float,
+    mean_ap: float,
+    coverage: float,
+    latency_p95_ms: float,
+) -> list[Check]:
+    """Hold one run against the thresholds that are set."""
+    looked_at = (
+        ("NDS", nds, thresholds.min_nds, True),
+        ("mAP", mean_ap, thresholds.min_map, True),
+        ("coverage", coverage, thresholds.min_coverage, True),
+        ("latency p95 ms", latency_p95_ms, thresholds.max_latency_ms, False),
+    )
+    return [
+        Check(run, name, value, limit, at_least)
+        for name, value, limit, at_least in looked_at
+        if limit is not None
+    ]
+
+
+def write_junit(path: Path, checks: Sequence[Check]) -> None:
+    """A JUnit report: a test suite for each run, a test case for each threshold."""
+    root = ElementTree.Element("testsuites", name="labeldistill bag score")
+    for run in dict.fromkeys(check.run for check in checks):
+        own = [check for check in checks if check.run == run]
+        failed = sum(not check.passed for check in own)
+        suite = ElementTree.SubElement(
+            root, "testsuite", name=run, tests=str(len(own)), failures=str(failed), errors="0"
+        )
+        for check_ in own:
+            case = ElementTree.SubElement(suite, "testcase", classname=run, name=check_.name)
+            if not check_.passed:
+                ElementTree.SubElement(case, "failure", message=check_.sentence())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)

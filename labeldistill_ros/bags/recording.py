@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a detector published, read from a bag and given to key frames.
+
+A sample takes the message whose stamp is nearest to its own stamp or one of its cameras'; the
+node stamps a set with its anchor camera's exposure, so the difference is normally zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.cameras import FIXED_FRAME
+from labeldistill_core.classes import CLASSES
+from labeldistill_core.errors import BagError, DataError
+from labeldistill_core.evaluation.results import ResultBox, result_boxes
+from labeldistill_ros.bags.boxes import read_detections, read_table
+from labeldistill_ros.bags.frames import read_transforms
+from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.truth import BagSample
+from labeldistill_ros.bags.types import stamp_of
+from labeldistill_ros.transforms import TransformBuffer, TransformError
+
+DETECTIONS_TOPIC = "/detector/detections"
+TABLE_TOPIC = "/detector/detections_table"
+STATUS_TOPIC = "/detector/status"
+TOLERANCE_S = 0.05
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which samples got boxes."""
+
+    samples: int
+    """That there are."""
+    matched: int
+    """With a message of the detector."""
+    missed: tuple[str, ...]
+    """Tokens of those without."""
+    sets: int
+    """Messages of the detector, at samples or between them."""
+    largest_gap_ms: float
+    """Between the stamps of a sample and its message."""
+
+    @property
+    def share(self) -> float:
+        """Of the samples that got boxes, 0 to 1."""
+        return self.matched / self.samples
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a bag tells of a detector."""
+
+    results: dict[str, list[ResultBox]]
+    """Boxes by sample token; none for a sample without a message."""
+    coverage: Coverage
+    """Of the samples."""
+    velocities: bool
+    """Whether velocities were recorded; without, they count as zero."""
+    latencies_ms: dict[str, tuple[float, ...]]
+    """By stage of the sets processed, as the node's status tells; empty without status."""
+    outcomes: dict[str, int]
+    """Sets seen by the node, by what became of them; empty without status."""
+
+
+def read_recording(
+    bag: Path,
+    samples: Sequence[BagSample],
+    transforms: TransformBuffer | None,
+    *,
+    topic: str = DETECTIONS_TOPIC,
+    tolerance_s: float = TOLERANCE_S,
+) -> Recording:
+    """Read the detector's topics.
+
+    Args:
+        bag: has them; `<topic>_table` has the velocities, and the boxes then come from it too
+            when both have the same stamp and length.
+        samples: key frames.
+        transforms: to move boxes to "map"; those of the bag itself when None.
+        topic: of the detections.
+        tolerance_s: largest difference of stamps.
+
+    Raises:
+        BagError: the bag is unreadable, lacks a topic or a transform, its stamps go back, or no
+            message is near a sample.
+    """
+    with BagReader(bag) as reader:
+        reader.require(topic)
+        published = _published(reader, topic)
+        velocities = f"{topic}_table" in reader.topics
+        statuses = _statuses(reader)
+        transforms = transforms or read_transforms(reader)
+    pairs = match([sample.stamps_ns for sample in samples], list(published), tolerance_s)
+    if published and not any(pairs):
+        raise BagError(_nothing_near(bag, topic, samples, list(published), tolerance_s))
+    results: dict[str, list[ResultBox]] = {}
+    missed, gaps = [], [0.0]
+    for sample, pair in zip(samples, pairs, strict=True):
+        token = sample.truth.sample_token
+        results[token] = []
+        if pair is None:
+            missed.append(token)
+            continue
+        stamp_ns, gap_ns = pair
+        boxes = _in_map(published[stamp_ns], transforms, stamp_ns, bag)
+        results[token] = result_boxes(token, boxes)
+        gaps.append(gap_ns / 1e6)
+    matched = len(samples) - len(missed)
+    coverage = Coverage(len(samples), matched, tuple(missed), len(published), max(gaps))
+    return Recording(results, coverage, velocities, _latencies(statuses), _outcomes(statuses))
+
+
+def _nothing_near(
+    bag: Path, topic: str, samples: Sequence[BagSample], stamps: Sequence[int], tolerance_s: float
+) -> str:
+    own = [stamp for sample in samples for stamp in sample.stamps_ns]
+    gap_s = min(abs(a - b) for a in own for b in (min(stamps), max(stamps))) / 1e9
+    return (
+        f"{bag}: none of the {len(stamps)} messages of {topic} is within {tolerance_s * 1e3:g} ms "
+        f"of one of the {len(samples)} key frames (first and last are {gap_s:.3f} s away at "
+        "least): is this another scene, or were the images stamped anew?"
+    )
+
+
+def match(
+    samples_ns: Sequence[Sequence[int]], stamps_ns: Sequence[int], tolerance_s: float
+) -> list[tuple[int, int] | None]:
+    """For each sample the nearest stamp and its distance, each stamp given once.
+
+    Args:
+        samples_ns: all stamps of each sample.
+        stamps_ns: of the messages.
+        tolerance_s: largest distance.
+
+    Returns:
+        Stamp and distance in nanoseconds, or None where no stamp is near.
+    """
+    stamps = np.sort(np.asarray(stamps_ns, dtype=np.int64))
+    candidates = []
+    for index, own in enumerate(samples_ns):
+        reach = round(tolerance_s * 1e9)
+        first = np.searchsorted(stamps, min(own) - reach)
+        last = np.searchsorted(stamps, max(own) + reach, side="right")
+        for stamp in stamps[first:last].tolist():
+            gap = min(abs(stamp - mine) for mine in own)
+            if gap <= reach:
+                candidates.append((gap, index, stamp))
+    found: list[tuple[int, int] | None] = [None] * len(samples_ns)
+    taken: set[int] = set()
+    for gap, index, stamp in sorted(candidates):
+        if found[index] is None and stamp not in taken:
+            found[index] = (stamp, gap)
+            taken.add(stamp)
+    return found
+
+
+def _published(reader: BagReader, topic: str) -> dict[int, Boxes3D]:
+    """Boxes by stamp."""
+    table_topic = f"{topic}_table"
+    tables: dict[int, Boxes3D] = {}
+    try:
+        if table_topic in reader.topics:
+            for _, message in reader.messages([table_topic]):
+                tables[stamp_of(message)] = read_table(message)
+        out: dict[int, Boxes3D] = {}
+        for _, message in reader.messages([topic]):
+            stamp_ns, newest_ns = stamp_of(message), max(out, default=-1)
+            if stamp_ns <= newest_ns:
+                raise BagError(
+                    f"{reader.path}: the stamps of {topic} are not sorted: {stamp_ns} ns comes "
+                    f"after {newest_ns} ns; record one round of the bag and one detector"
+                )
+            boxes, table = read_detections(message, CLASSES), tables.get(stamp_ns)
+            if table is not None and len(table) == len(boxes):
+                boxes = _with_velocities(boxes, table)
+            out[stamp_ns] = boxes
+    except DataError as error:
+        raise BagError(f"{reader.path}: {topic}: {error}") from error
+    return out
+
+
+def _with_velocities(boxes: Boxes3D, table: Boxes3D) -> Boxes3D:
+    # the message is float64, the table float32: centres on a large map keep their decimals
+    values = torch.cat([boxes.values[:, :7], table.values[:, 7:9].double()], dim=1)
+    return Boxes3D(boxes.frame, values, boxes.labels, boxes.scores)
+
+
+def _in_map(boxes: Boxes3D, transforms: TransformBuffer, stamp_ns: int, bag: Path) -> Boxes3D:
+    if boxes.frame == FIXED_FRAME:
+        return boxes
+    try:
+        return boxes.transformed(transforms.lookup(FIXED_FRAME, boxes.frame, stamp_ns))
+    except TransformError as error:
+        raise BagError(
+            f"{bag}: boxes at {stamp_ns} ns are in {boxes.frame!r} and cannot be moved to "
+            f"{FIXED_FRAME!r}: {error}"
+        ) from error
+
+
+def _statuses(reader: BagReader) -> list[Mapping[str, str]]:
+    if STATUS_TOPIC not in reader.topics:
+        return []
+    return [
+        {pair.key: pair.value for pair in status.values}
+        for _, message in reader.messages([STATUS_TOPIC])
+        for status in message.status
+    ]
+
+
+def _latencies(statuses: Sequence[Mapping[str, str]]) -> dict[str, tuple[float, ...]]:
+    found: dict[str, list[float]] = {}
+    for values in statuses:
+        if values.get("outcome") == "processed":
+            for key, text in values.items():
+                if key.endswith("_ms") and key not in ("spread_ms", "age_ms"):
+                    found.setdefault(key.removesuffix("_ms"), []).append(float(text))
+    return {stage: tuple(times) for stage, times in found.items()}
+
+
+def _outcomes(statuses: Sequence[Mapping[str, str]]) -> dict[str, int]:
+    """Counters of the node; they only grow, so the largest is the last."""
+    counts: dict[str, int] = {}
+    for values in statuses:
+        for key, text in values.items():
+            if key.startswith("sets_"):
+                name = key.removeprefix("sets_")
+                counts[name] = max(counts.get(name, 0), int(text))
+    return counts

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from nuscenes_fixture import SCENES, VERSION
+
+from labeldistill_core.classes import CLASSES
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.nuscenes_records import GroundTruth
+from labeldistill_core.errors import ConfigError, DataError
+from labeldistill_core.evaluation.breakdown import break_down, match_boxes, sample_matches
+from labeldistill_core.evaluation.devkit import evaluation_boxes
+from labeldistill_core.evaluation.metrics import evaluate
+from labeldistill_core.evaluation.results import ResultBox, read_results, result_boxes
+from labeldistill_core.evaluation.verdict import Thresholds, check, write_junit
+
+
+@pytest.fixture
+def truths(shared_dataroot: Path) -> list[GroundTruth]:
+    tables = NuScenesTables(shared_dataroot, VERSION)
+    return [tables.ground_truth(token) for token in tables.samples(SCENES[0])]
+
+
+def as_results(truths: list[GroundTruth]) -> dict[str, list[ResultBox]]:
+    return {t.sample_token: result_boxes(t.sample_token, t.boxes) for t in truths}
+
+
+def test_groups_hold_every_true_box_once(truths: list[GroundTruth]) -> None:
+    found = break_down(truths, as_results(truths))
+    counted = sum(evaluate(truths, {}).truth_boxes.values())
+    for groups in found.criteria.values():
+        assert sum(group.truth_boxes for group in groups) == counted
+        assert all(group.recall == 1.0 for group in groups if group.truth_boxes)
+    by_name = {group.name: group for group in found.visibility}
+    assert by_name["v80-100"].truth_boxes == 3  # the car, in three samples
+    assert {g.name: g.truth_boxes for g in found.lidar_returns}["20-99"] == 3
+    assert "v80-100" in found.table()
+
+
+def test_what_is_missed_lowers_its_own_group(truths: list[GroundTruth]) -> None:
+    results = as_results(truths)
+    for boxes in results.values():
+        boxes[:] = [box for box in boxes if box["detection_name"] != "pedestrian"]
+    found = break_down(truths, results)
+    recalls = {g.name: g.recall for g in found.lidar_returns}
+    assert recalls["20-99"] == 1.0
+    assert recalls["5-19"] < 1.0
+    for boxes in results.values():
+        for box in boxes:
+            box["translation"] = [box["translation"][0] + 1.0, *box["translation"][1:]]
+    moved = break_down(truths, results)
+    assert all(g.center_error_m == pytest.approx(1.0) for g in moved.lidar_returns if g.recall > 0)
+
+
+@pytest.mark.parametrize("name", ["devkit_mock_seed42", "gt_as_prediction"])
+def test_matches_are_those_of_the_devkit(shared_data: Path, name: str) -> None:
+    from nuscenes.eval.common.utils import center_distance
+    from nuscenes.eval.detection.algo import accumulate
+
+    folder = shared_data / "nuscenes"
+    tables = NuScenesTables(folder / "mini_val", "v1.0-mini")
+    truths = [tables.ground_truth(t) for s in tables.scene_names for t in tables.samples(s)]
+    boxes = evaluation_boxes(truths, read_results(folder / f"evaluator/{name}.json.gz"))
+    matched = match_boxes(boxes)
+    for label in CLASSES:
+        own = [box for box in boxes.truth.all if box.detection_name == label]
+        data = accumulate(boxes.truth, boxes.predicted, label, center_distance, 2.0)
+        # the devkit tells the recall in steps of a hundredth, rounded down
+        recall = sum(id(box) in matched for box in own) / max(len(own), 1)
+        assert data.max_recall == pytest.approx(math.floor(recall * 100 + 1e-9) / 100), label
+
+
+def test_matches_by_sample(truths: list[GroundTruth]) -> None:
+    results = as_results(truths)
+    token = truths[0].sample_token
+    ghost = {**results[token][0], "translation": [605.0, 1605.0, 0.0], "detection_score": 0.4}
+    results[token] = [*results[token][1:], ghost]
+    boxes = evaluation_boxes(truths, results)
+    by_sample = sample_matches(boxes, min_score=0.3)
+    assert by_sample[token].missed == 1
+    assert by_sample[token].false >= 1
+    assert by_sample[token].f1 < by_sample[truths[1].sample_token].f1
+    strict = sample_matches(boxes, min_score=0.5)
+    assert strict[token].false == by_sample[token].false - 1
+
+
+def test_boxes_in_another_frame_are_refused(truths: list[GroundTruth]) -> None:
+    results = as_results(truths)
+    for truth in truths:
+        at = truth.fixed_from_ego.translation
+        for box in results[truth.sample_token]:
+            box["translation"] = [box["translation"][i] - float(at[i]) for i in range(3)]
+    with pytest.raises(DataError, match=r"half of the boxes lie more than 17\d\d m.*global frame"):
+        evaluate(truths, results)
+
+
+def test_thresholds_and_junit(tmp_path: Path) -> None:
+    limits = Thresholds(min_nds=0.5, min_map=0.3, max_latency_ms=80.0)
+    values = {"nds": 0.6, "mean_ap": 0.2, "coverage": 0.1, "latency_p95_ms": 80.0}
+    checks = check("first", limits, **values)
+    assert [(c.name, c.passed) for c in checks] == [
+        ("NDS", True),
+        ("mAP", False),
+        ("latency p95 ms", True),
+    ]
+    checks += check("second", limits, **{**values, "latency_p95_ms": math.nan})
+    assert not checks[-1].passed  # what was not measured has not passed
+    assert "second: latency p95 ms is unknown" in checks[-1].sentence()
+    write_junit(tmp_path / "deep/junit.xml", checks)
+    suites = list(ElementTree.parse(tmp_path / "deep/junit.xml").getroot())
+    assert [(s.get("name"), s.get("tests"), s.get("failures")) for s in suites] == [
+        ("first", "3", "1"),
+        ("second", "3", "2"),
+    ]
+    failure = suites[0][1].find("failure")
+    assert failure is not None
+    assert "mAP is 0.2000, wanted at least 0.3" in str(failure.get("message"))
+    with pytest.raises(ConfigError, match="--min-nds is 45; it is a share"):
+        Thresholds(min_nds=45)
+
+
+def test_an_empty_sample_scores_full(truths: list[GroundTruth]) -> None:
+    bare = replace(truths[0], boxes=truths[0].boxes[:0], bicycle_racks=truths[0].bicycle_racks)
+    bare = replace(
+        bare,
+        **{n: () for n in ("tokens", "instances", "num_lidar_pts", "num_radar_pts")},
+        attributes=(),
+        visibility=(),
+    )
+    found = sample_matches(evaluation_boxes([bare], {}), 0.3)
+    assert found[bare.sample_token].f1 == 1.0

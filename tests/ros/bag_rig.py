@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bag of the small data root, and a detector's words about it."""
+
+from pathlib import Path
+
+from nuscenes_fixture import SCENES, VERSION, ego_at
+
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.nuscenes_records import GroundTruth
+from labeldistill_core.frames import Transform
+from labeldistill_ros.bags.boxes import table_message
+from labeldistill_ros.bags.truth import detections_message
+from labeldistill_ros.bags.writer import BagWriter
+
+ARRAY = "vision_msgs/msg/Detection3DArray"
+
+
+def truths_of(root: Path) -> list[GroundTruth]:
+    tables = NuScenesTables(root, VERSION)
+    return [tables.ground_truth(token) for token in tables.samples(SCENES[0])]
+
+
+def write_detections(
+    out: Path,
+    truths: list[GroundTruth],
+    *,
+    frame: str = "map",
+    shift_ns: int = 0,
+    table: bool = True,
+) -> Path:
+    """Ground truth as the detector publishes it."""
+    with BagWriter(out) as writer:
+        for truth in truths:
+            stamp_ns = truth.stamp_ns + shift_ns
+            boxes = truth.boxes
+            if frame == "base_link":
+                ego = ego_at(0, stamp_ns // 1000)
+                map_from_ego = Transform.from_quaternion("map", "base_link", ego[1], ego[0])
+                boxes = boxes.transformed(map_from_ego.inverse)
+            array = detections_message(boxes, stamp_ns)
+            writer.write("/detector/detections", ARRAY, array, stamp_ns)
+            if table:
+                cloud = table_message(boxes, stamp_ns)
+                kind = "sensor_msgs/msg/PointCloud2"
+                writer.write("/detector/detections_table", kind, cloud, stamp_ns)
+    return out

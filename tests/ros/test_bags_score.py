@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of bags and result files. No DDS in here."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bag_rig import ARRAY, truths_of, write_detections
+from nuscenes_fixture import SCENES, VERSION
+
+from labeldistill_core.cli import main
+from labeldistill_core.data.images import decode_jpeg
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import BagError
+from labeldistill_core.evaluation.metrics import evaluate
+from labeldistill_core.evaluation.results import read_results, result_boxes
+from labeldistill_ros.bags.convert import convert_scene, image_topic
+from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.recording import match
+from labeldistill_ros.bags.score import score_bag
+from labeldistill_ros.bags.truth import (
+    detections_message,
+    read_samples,
+)
+from labeldistill_ros.bags.types import header, message
+from labeldistill_ros.bags.writer import BagWriter
+
+
+@pytest.fixture(scope="module")
+def bag(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first scene, with sweeps."""
+    out = tmp_path_factory.mktemp("bags") / "first"
+    convert_scene(NuScenesTables(shared_dataroot, VERSION), SCENES[0], out)
+    return out
+
+
+@pytest.mark.parametrize("frame", ["map", "base_link"])
+@pytest.mark.parametrize("shift_ns", [0, -35_000_000])
+def test_ground_truth_as_detections_scores_as_ground_truth(
+    bag: Path, shared_dataroot: Path, tmp_path: Path, frame: str, shift_ns: int
+) -> None:
+    truths = truths_of(shared_dataroot)
+    found = score_bag(bag, write_detections(tmp_path / "d", truths, frame=frame, shift_ns=shift_ns))
+    wanted = evaluate(
+        truths, {t.sample_token: result_boxes(t.sample_token, t.boxes) for t in truths}
+    )
+    assert found.metrics.mean_ap == pytest.approx(wanted.mean_ap, abs=1e-12)
+    assert found.metrics.nds == pytest.approx(wanted.nds, abs=1e-6)
+    assert found.velocities
+    assert found.coverage.matched == found.coverage.samples == found.coverage.sets == 3
+    # the stamp of CAM_FRONT, 35 ms before the scan, is the sample's own
+    assert found.coverage.largest_gap_ms == 0
+
+
+def test_a_sample_without_boxes_is_missed(bag: Path, shared_dataroot: Path, tmp_path: Path) -> None:
+    truths = truths_of(shared_dataroot)
+    whole = score_bag(bag, write_detections(tmp_path / "a", truths))
+    found = score_bag(bag, write_detections(tmp_path / "b", truths[:2]))
+    assert found.coverage.missed == (truths[2].sample_token,)
+    assert found.metrics.samples == 3
+    assert found.metrics.mean_ap < whole.metrics.mean_ap
+    late = write_detections(tmp_path / "c", truths, shift_ns=120_000_000)
+    with pytest.raises(BagError, match="none of the 3 messages .* is within 50 ms .*0.120 s away"):
+        score_bag(bag, late)
+
+
+def test_stamps_that_go_back_are_refused(bag: Path, shared_dataroot: Path, tmp_path: Path) -> None:
+    truths = truths_of(shared_dataroot)
+    twice = write_detections(tmp_path / "d", [*truths, truths[0]])
+    with pytest.raises(BagError, match="stamps of /detector/detections are not sorted: 16"):
+        score_bag(bag, twice)
+
+
+def test_velocities_come_from_the_table(bag: Path, shared_dataroot: Path, tmp_path: Path) -> None:
+    truths = truths_of(shared_dataroot)
+    with_ = score_bag(bag, write_detections(tmp_path / "a", truths))
+    without = score_bag(bag, write_detections(tmp_path / "b", truths, table=False))
+    assert without.metrics.mean_ap == with_.metrics.mean_ap
+    assert without.metrics.tp_errors["vel_err"] > with_.metrics.tp_errors["vel_err"] + 0.1
+    assert "detections_table was not recorded" in without.table()
+
+
+def test_boxes_in_an_unknown_frame(bag: Path, shared_dataroot: Path, tmp_path: Path) -> None:
+    truths = [replace(t, boxes=replace(t.boxes, frame="sofa")) for t in truths_of(shared_dataroot)]
+    detections = write_detections(tmp_path / "d", truths)
+    with pytest.raises(BagError, match="boxes at .* are in 'sofa' and cannot be moved to 'map'"):
+        score_bag(bag, detections)
+
+
+def test_an_unknown_class(bag: Path, shared_dataroot: Path, tmp_path: Path) -> None:
+    truth = truths_of(shared_dataroot)[0]
+    array = detections_message(truth.boxes, truth.stamp_ns)
+    array.detections[0].results[0].hypothesis.class_id = "tram"
+    with BagWriter(tmp_path / "d") as writer:
+        writer.write("/detector/detections", ARRAY, array, truth.stamp_ns)
+    with pytest.raises(BagError, match="/detector/detections: class 'tram' is none of car"):
+        score_bag(bag, tmp_path / "d")
+
+
+def test_latencies_and_outcomes_come_from_the_status(
+    bag: Path, shared_dataroot: Path, tmp_path: Path
+) -> None:
+    truths = truths_of(shared_dataroot)
+    kind = "diagnostic_msgs/msg/DiagnosticArray"
+
+    def status(stamp_ns: int, **values: object) -> Any:
+        pairs = [
+            message("diagnostic_msgs/msg/KeyValue", key=k, value=str(v)) for k, v in values.items()
+        ]
+        inner = message(
+            "diagnostic_msgs/msg/DiagnosticStatus",
+            level=0,
+            name="detector: set",
+            message="",
+            hardware_id="",
+            values=pairs,
+        )
+        return message(kind, header=header(stamp_ns, ""), status=[inner])
+
+    with BagWriter(tmp_path / "d") as writer:
+        for i, truth in enumerate(truths):
+            array = detections_message(truth.boxes, truth.stamp_ns)
+            writer.write("/detector/detections", ARRAY, array, truth.stamp_ns)
+            values = {"outcome": "processed", "total_ms": 10.0 * (i + 1), "age_ms": 1e9}
+            text = status(truth.stamp_ns, **values, sets_seen=i + 2, sets_dropped=1)
+            writer.write("/detector/status", kind, text, truth.stamp_ns)
+        dropped = status(9, outcome="dropped", total_ms=9999.0, sets_seen=1)
+        writer.write("/detector/status", kind, dropped, truths[-1].stamp_ns)
+    found = score_bag(bag, tmp_path / "d")
+    assert found.latency_ms == {"total": (20.0, pytest.approx(29.0))}
+    assert found.outcomes == {"seen": 4, "dropped": 1}
+    assert "seen 4, dropped 1" in found.table()
+
+
+def test_each_stamp_serves_one_sample_and_the_nearest() -> None:
+    ms = 1_000_000
+    samples = [[100 * ms, 65 * ms], [600 * ms, 565 * ms]]
+    assert match(samples, [65 * ms, 148 * ms, 590 * ms], 0.05) == [
+        (65 * ms, 0),
+        (590 * ms, 10 * ms),
+    ]
+    assert match(samples, [350 * ms], 0.05) == [None, None]
+    assert match([[100 * ms], [120 * ms]], [112 * ms], 0.05) == [None, (112 * ms, 8 * ms)]
+    assert match(samples, [], 0.05) == [None, None]
+
+
+def test_the_commands(
+    shared_dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = tmp_path / "bag"
+    convert = ["bag", "from-nuscenes", str(shared_dataroot), str(bag), "--version", VERSION]
+    assert main([*convert, "--scene", SCENES[0], "--no-sweeps"]) == 0
+    assert "3 samples, 18 images" in capsys.readouterr().out
+    assert main([*convert, "--scene", SCENES[0]]) == 2
+    assert "use --force" in capsys.readouterr().err
+    assert main([*convert, "--scene", "scene-9", "--force"]) == 2
+    assert "there are: scene-0001, scene-0002" in capsys.readouterr().err
+
+    detections = write_detections(tmp_path / "d", truths_of(shared_dataroot))
+    result, metrics = tmp_path / "out/r.json", tmp_path / "out/m.json"
+    arguments = [str(bag), str(detections), "--out", str(result), "--json", str(metrics)]
+    assert main(["bag", "score", *arguments]) == 0
+    assert "samples with boxes 3 of 3" in capsys.readouterr().out
+    content = json.loads(metrics.read_text())
+    assert content["coverage"]["matched"] == 3
+    assert content["NDS"] > 0.2
+    assert len(read_results(result)) == 3
+    assert main(["bag", "score", str(bag)]) == 2
+    assert "lacks the topic /detector/detections" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("root", "scene", "samples"), [("mini_val", "scene-0103", 6), ("scene-0061", "scene-0061", 1)]
+)
+def test_real_scenes(
+    shared_data: Path, tmp_path: Path, root: str, scene: str, samples: int
+) -> None:
+    tables = NuScenesTables(shared_data / "nuscenes" / root, "v1.0-mini")
+    done = convert_scene(tables, scene, tmp_path / "bag")
+    assert (done.samples, done.images) == (samples, 6 * samples)
+    with BagReader(tmp_path / "bag") as reader:
+        image = next(reader.messages([image_topic("CAM_FRONT")]))[1]
+        assert decode_jpeg(bytes(image.data)).shape == (900, 1600, 3)
+        found = read_samples(reader)
+    tokens = [sample.truth.sample_token for sample in found]
+    truths = [tables.ground_truth(token) for token in tokens]
+    results = {t.sample_token: result_boxes(t.sample_token, t.boxes) for t in truths}
+    wanted = evaluate(truths, results)
+    score = score_bag(tmp_path / "bag", write_detections(tmp_path / "d", truths))
+    assert score.metrics.mean_ap == pytest.approx(wanted.mean_ap, abs=1e-12)
+    assert score.metrics.nds == pytest.approx(wanted.nds, abs=1e-6)
+    assert score.coverage.missed == ()
