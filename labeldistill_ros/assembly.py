@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,6 +22,7 @@ from labeldistill_core.frames import Transform
 from labeldistill_ros.images import Pixels, to_rgb
 from labeldistill_ros.messages import calibration_from_info
 from labeldistill_ros.parameters import CameraParameters, Parameters
+from labeldistill_ros.rectify import Rectifier
 from labeldistill_ros.synchronizer import CameraSet, SyncOptions
 from labeldistill_ros.transforms import TransformError
 
@@ -29,6 +30,27 @@ Cause = Literal["image", "camera_info", "transform"]
 
 Lookup = Callable[[str, str, int, float], Transform]
 """`TransformListener.lookup`."""
+
+
+class Arrival:
+    """An image on its way; decoded once, in a pool, when that is asked for."""
+
+    def __init__(self, message: Image | CompressedImage) -> None:
+        """Wrap a message."""
+        self.message = message
+        """As it came."""
+        self._decoded: Future[Pixels] | None = None
+
+    def decode(self, pool: Executor) -> Future[Pixels]:
+        """Start to decode, unless that was done before."""
+        if self._decoded is None:
+            self._decoded = pool.submit(to_rgb, self.message)
+        return self._decoded
+
+    def cancel(self) -> None:
+        """Do not decode when that has not begun."""
+        if self._decoded is not None:
+            self._decoded.cancel()
 
 
 @dataclass(frozen=True)
@@ -69,6 +91,8 @@ class AssemblyOptions:
     """Fewest usable images; all cameras of the model where incomplete sets are dropped."""
     rectified: bool
     """The images are rectified."""
+    pose: Literal["required", "optional", "none"]
+    """What to do without the vehicle's pose: refuse, go on without history, never ask."""
     frame_ids: Mapping[str, str]
     """Optical frames by camera where the user named them."""
 
@@ -84,6 +108,7 @@ class AssemblyOptions:
             common.tf_timeout,
             sync.min_cameras if sync.policy == "mask" else len(sync.cameras),
             common.images_rectified,
+            "none" if common.ego_motion_source == "none" else common.missing_pose_policy,
             {camera: own.frame_id for camera, own in cameras.items()},
         )
 
@@ -98,6 +123,8 @@ class Assembled:
     """Where the boxes go: from `map` to the output frame at the set's stamp."""
     problems: tuple[Problem, ...]
     """Cameras that had to be left out."""
+    no_pose: str
+    """Why the vehicle's poses are unknown; then all are the identity. Empty when they are known."""
     timings_ms: dict[str, float]
     """Wall-clock time of `decode_images` and `transforms`."""
 
@@ -109,15 +136,18 @@ class Assembler:
         """Start the pool."""
         self._options = options
         self._lookup = lookup
+        self._rectifier = Rectifier()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def close(self) -> None:
         """End the pool."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def assemble(
-        self, images: CameraSet[Image | CompressedImage], infos: Mapping[str, CameraInfo]
-    ) -> Assembled:
+    def decode_ahead(self, arrival: Arrival) -> None:
+        """Decode an image before its set is complete."""
+        arrival.decode(self._pool)
+
+    def assemble(self, images: CameraSet[Arrival], infos: Mapping[str, CameraInfo]) -> Assembled:
         """The set, without the cameras whose image cannot be used.
 
         Args:
@@ -125,22 +155,17 @@ class Assembler:
             infos: newest `camera_info` by camera.
 
         Raises:
-            SetError: too few images are left, or the vehicle's pose at the set's stamp is missing.
+            SetError: too few images are left, or the vehicle's pose is missing and required.
         """
         start_s = time.perf_counter()
         until_s = time.monotonic() + self._options.tf_timeout_s
         names = list(images.frames)
-        decoded = {
-            name: self._pool.submit(to_rgb, images.frames[name].item) for name in images.frames
-        }
+        decoded = {name: frame.item.decode(self._pool) for name, frame in images.frames.items()}
         try:
-            output_from_fixed = self._output_from_fixed(images.stamp_ns, until_s)
-            poses = {
-                name: self._fixed_from_ego(images.frames[name].stamp_ns, until_s) for name in names
-            }
+            output_from_fixed, poses, no_pose = self._poses(images, until_s)
         except TransformError as error:
-            for future in decoded.values():
-                future.cancel()
+            for frame in images.frames.values():
+                frame.item.cancel()
             raise SetError("transform", str(error)) from error
         transforms_s = time.perf_counter()
 
@@ -169,12 +194,39 @@ class Assembler:
             "decode_images": (decoded_s - transforms_s) * 1e3,
         }
         frames = FrameSet(images.stamp_ns, tuple(views))
-        return Assembled(frames, output_from_fixed, tuple(problems), timings)
+        return Assembled(frames, output_from_fixed, tuple(problems), no_pose, timings)
+
+    def _poses(
+        self, images: CameraSet[Arrival], until_s: float
+    ) -> tuple[Transform, dict[str, Transform], str]:
+        """`output_from_fixed`, `fixed_from_ego` by camera, and why these are only the identity."""
+        policy, reason = self._options.pose, ""
+        if policy != "none":
+            try:
+                output_from_fixed = self._output_from_fixed(images.stamp_ns, until_s)
+                poses = {
+                    name: self._fixed_from_ego(frame.stamp_ns, until_s)
+                    for name, frame in images.frames.items()
+                }
+                return output_from_fixed, poses, ""
+            except TransformError as error:
+                if policy == "required":
+                    raise
+                reason = str(error)
+        still = Transform.identity(FIXED_FRAME, EGO_FRAME)
+        output, base = self._options.output_frame, self._options.base_frame
+        output_from_ego = (
+            Transform.identity(output, EGO_FRAME)
+            if output == base
+            else self._lookup(output, base, images.stamp_ns, until_s)
+        )
+        output_from_fixed = replace(output_from_ego, source=FIXED_FRAME)
+        return output_from_fixed, dict.fromkeys(images.frames, still), reason or "not asked for"
 
     def _view(
         self,
         name: str,
-        images: CameraSet[Image | CompressedImage],
+        images: CameraSet[Arrival],
         infos: Mapping[str, CameraInfo],
         pixels: Pixels,
         ego_from_camera: Transform,
@@ -183,7 +235,11 @@ class Assembler:
         if name not in infos:
             raise DataError(f"{name}: no camera_info has come, so its calibration is unknown")
         calibration = calibration_from_info(
-            name, infos[name], ego_from_camera, rectified=self._options.rectified
+            name,
+            infos[name],
+            ego_from_camera,
+            rectified=self._options.rectified,
+            undistorted=True,
         )
         height, width = pixels.shape[:2]
         if (width, height) != (calibration.width_px, calibration.height_px):
@@ -192,13 +248,13 @@ class Assembler:
                 f"{calibration.width_px} x {calibration.height_px}: publish a camera_info for "
                 "this size"
             )
+        if not self._options.rectified:
+            pixels = self._rectifier.apply(name, pixels, infos[name])
         return CameraView(calibration, images.frames[name].stamp_ns, pixels, fixed_from_ego)
 
-    def _ego_from_camera(
-        self, name: str, images: CameraSet[Image | CompressedImage], until_s: float
-    ) -> Transform:
+    def _ego_from_camera(self, name: str, images: CameraSet[Arrival], until_s: float) -> Transform:
         frame = images.frames[name]
-        frame_id = self._options.frame_ids.get(name) or frame.item.header.frame_id
+        frame_id = self._options.frame_ids.get(name) or frame.item.message.header.frame_id
         if not frame_id:
             raise DataError(
                 f"{name}: its images name no frame: set header.frame_id in the driver, or the "

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import Node
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -69,6 +70,7 @@ class CameraSubscriptions:
         self.infos: dict[str, CameraInfo] = {}
         """Newest `camera_info` by camera."""
         self._ambiguous: set[str] = set()
+        self._incompatible: set[tuple[str, str]] = set()
         override = QoSOverridingOptions.with_default_policies()
         self._subscriptions = []
         for camera, topic in topics.items():
@@ -78,7 +80,14 @@ class CameraSubscriptions:
             ):
                 self._subscriptions.append(
                     node.create_subscription(
-                        kind, name, callback, _QOS, qos_overriding_options=override
+                        kind,
+                        name,
+                        callback,
+                        _QOS,
+                        qos_overriding_options=override,
+                        event_callbacks=SubscriptionEventCallbacks(
+                            incompatible_qos=self._caller(self._on_incompatible, name)
+                        ),
                     )
                 )
 
@@ -104,6 +113,21 @@ class CameraSubscriptions:
             "for raw images; if the image topic is a rectified one, set images_rectified to true"
         )
 
+    def _on_incompatible(self, topic: str, event: object) -> None:
+        """A publisher offers less than the subscription asks for, so nothing comes from it."""
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()  # type: ignore[attr-defined]
+        for info in self._node.get_publishers_info_by_topic(topic):
+            name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            if (topic, name) in self._incompatible:
+                continue
+            self._incompatible.add((topic, name))
+            offered = getattr(info.qos_profile, policy, None)
+            self._node.get_logger().warning(
+                f"{name} publishes {topic} with {policy} {_words(offered)}, which is less than "
+                "this node asks for: nothing can come from it; set "
+                f"qos_overrides.{topic}.subscription.{policy}, or change the publisher"
+            )
+
     def why_silent(self, camera: str) -> str:
         """What is known about a camera from which no image comes."""
         topic, wanted = self._topics[camera].image, self._type.__name__
@@ -116,7 +140,7 @@ class CameraSubscriptions:
         told = []
         for info in publishers:
             name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-            reliability = info.qos_profile.reliability.name.lower().replace("_", " ")
+            reliability = _words(info.qos_profile.reliability)
             told.append(f"{name} publishes {info.topic_type}, {reliability}")
         return (
             f"{camera}: no image comes on {topic} (sensor_msgs/msg/{wanted}, best effort); "
@@ -135,3 +159,8 @@ class CameraSubscriptions:
             f"{camera}: images come, but no camera_info on {topic} (publishers: {count}); its "
             f"images cannot be used; see the parameter cameras.{camera}.info_topic"
         )
+
+
+def _words(policy: object) -> str:
+    """A QoS value for people."""
+    return str(getattr(policy, "name", policy)).lower().replace("_", " ")

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -31,19 +28,23 @@ from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from labeldistill_core.errors import LabelDistillError
-from labeldistill_core.runtime.detector import Detector
-from labeldistill_ros.assembly import Assembler, AssemblyOptions
-from labeldistill_ros.cameras import CameraSubscriptions, CameraTopics, ImageMessage
-from labeldistill_ros.health import Health, Limits
+from labeldistill_ros.active import Active, Configured, activate
+from labeldistill_ros.approximate import ApproximateSynchronizer
+from labeldistill_ros.assembly import Arrival
+from labeldistill_ros.cameras import ImageMessage
 from labeldistill_ros.messages import header, stamp_to_ns
-from labeldistill_ros.newest import NewestWorker
 from labeldistill_ros.outputs import Outputs
-from labeldistill_ros.parameters import CameraParameters, Parameters, ParameterStore, sync_options
-from labeldistill_ros.pipeline import Job, OnResult, Pipeline
+from labeldistill_ros.parameters import (
+    CameraParameters,
+    ClassParameters,
+    Parameters,
+    ParameterStore,
+    sync_options,
+)
+from labeldistill_ros.pipeline import Job, OnResult
 from labeldistill_ros.resources import LoadDetector, load_detector
 from labeldistill_ros.ros_logging import RosHandler, ThrottledLog
-from labeldistill_ros.synchronizer import CameraSet, Synchronizer
-from labeldistill_ros.transform_listener import TransformListener
+from labeldistill_ros.synchronizer import CameraSet
 
 _POLL_S = 0.02
 """How often deadlines of incomplete sets are looked at."""
@@ -54,30 +55,6 @@ _STOP_S = 10.0
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _ERROR = TransitionCallbackReturn.ERROR
-
-
-@dataclass(frozen=True, eq=False)
-class _Configured:
-    """What exists while the node is inactive or active."""
-
-    parameters: Parameters
-    cameras: dict[str, CameraParameters]
-    detector: Detector
-    outputs: Outputs
-
-
-@dataclass(frozen=True, eq=False)
-class _Active:
-    """What exists while the node is active."""
-
-    listener: TransformListener
-    subscriptions: CameraSubscriptions
-    synchronizer: Synchronizer[ImageMessage]
-    worker: NewestWorker[Job]
-    pipeline: Pipeline
-    health: Health
-    timers: tuple[Timer, ...]
-    started_s: float
 
 
 class DetectorNode(LifecycleNode):
@@ -107,8 +84,9 @@ class DetectorNode(LifecycleNode):
         self._load, self._on_result = load, on_result
         self._log = ThrottledLog(self.get_logger())
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._configured: _Configured | None = None
-        self._active: _Active | None = None
+        self._configured: Configured | None = None
+        self._active: Active | None = None
+        self._active_timers: tuple[Timer, ...] = ()
         self._revision = -1
         self.finished = False
         """Whether the node was shut down by a transition."""
@@ -144,15 +122,24 @@ class DetectorNode(LifecycleNode):
                 name: self._store.declare(CameraParameters(), f"cameras.{name}.")
                 for name in detector.config.cameras
             }
+            for name in detector.class_names:
+                self._store.declare(ClassParameters(), f"classes.{name}.")
             sync_options(parameters.sync, cameras)
+            if parameters.sync.policy == "approximate_time":
+                ApproximateSynchronizer.require()
         except (LabelDistillError, ValueError) as error:
             self.get_logger().error(f"cannot configure: {error}")
             return _FAILURE
         for sentence in self._store.unknown():
             self.get_logger().warning(sentence)
-        outputs = Outputs(self, detector.class_names)
-        self._configured = _Configured(parameters, cameras, detector, outputs)
+        outputs = Outputs(self, detector.class_names, tuple(cameras))
+        self._configured = Configured(parameters, cameras, detector, outputs)
         self._store.locked = True
+        if parameters.device == "auto" and detector.device.type == "cpu":
+            self.get_logger().warning(
+                "no CUDA device: detecting on the CPU, which is far slower than the cameras; "
+                "say device: cpu if that is wanted"
+            )
         self.get_logger().info(
             f"model {parameters.model or 'demo'} (sha256 {detector.checkpoint_sha256[:12]}) on "
             f"{detector.device}, {detector.precision}"
@@ -164,57 +151,15 @@ class DetectorNode(LifecycleNode):
         result = super().on_activate(state)
         assert self._configured is not None
         configured = self._configured
-        parameters, detector = configured.parameters, configured.detector
-        detector.reset("activated")
-        options = sync_options(parameters.sync, configured.cameras)
-        topics = {
-            camera: CameraTopics.of(camera, parameters, own)
-            for camera, own in configured.cameras.items()
-        }
-        limits = parameters.diagnostics
-        health = Health(
-            {camera: topic.image for camera, topic in topics.items()},
-            Limits(limits.camera_timeout, limits.max_processing_time, limits.max_delay),
-            {
-                "name": Path(parameters.model).name or "demo",
-                "sha256": detector.checkpoint_sha256,
-                "device": str(detector.device),
-                "precision": detector.precision,
-                "history": len(detector.config.history_s),
-            },
-        )
-        listener = TransformListener(self)
-        pipeline = Pipeline(
-            detector,
-            Assembler(
-                AssemblyOptions.of(parameters, configured.cameras, options),
-                listener.lookup,
-                parameters.decode_threads or min(6, os.cpu_count() or 1),
-            ),
-            configured.outputs,
-            health,
-            self._log,
-            name=self.get_name(),
-            now_ns=lambda: self.get_clock().now().nanoseconds,
-            on_result=self._on_result,
-        )
         self._revision = -1
-        self._active = _Active(
-            listener,
-            CameraSubscriptions(
-                self, topics, parameters.transport, parameters.images_rectified, self._on_image
-            ),
-            Synchronizer(options),
-            NewestWorker(pipeline.run, "detect"),
-            pipeline,
-            health,
-            (
-                self.create_timer(_POLL_S, self._poll, clock=self._steady),
-                self.create_timer(limits.period, self._report, clock=self._steady),
-            ),
-            time.monotonic(),
+        self._active = activate(self, configured, self._log, self._on_image, self._on_result)
+        period_s = configured.parameters.diagnostics.period
+        self._active_timers = (
+            self.create_timer(_POLL_S, self._poll, clock=self._steady),
+            self.create_timer(period_s, self._report, clock=self._steady),
         )
-        configured.outputs.labels(parameters.score_threshold, self.get_clock().now().nanoseconds)
+        threshold = configured.parameters.score_threshold
+        configured.outputs.labels(threshold, self.get_clock().now().nanoseconds)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -246,7 +191,7 @@ class DetectorNode(LifecycleNode):
         if self._active is None:
             return
         active, self._active = self._active, None
-        for timer in active.timers:
+        for timer in self._active_timers:
             self.destroy_timer(timer)
         active.subscriptions.close()
         active.listener.close()
@@ -272,7 +217,10 @@ class DetectorNode(LifecycleNode):
             )
             return
         resets = active.synchronizer.counts["resets"]
-        sets = active.synchronizer.add(camera, stamp_ns, message, now_s)
+        arrival = Arrival(message)
+        if active.worker.idle and active.pipeline.wanted():
+            active.assembler.decode_ahead(arrival)
+        sets = active.synchronizer.add(camera, stamp_ns, arrival, now_s)
         if active.synchronizer.counts["resets"] != resets:
             self._forget(active, "the stamps went back")
         self._submit(active, sets)
@@ -285,10 +233,11 @@ class DetectorNode(LifecycleNode):
         if deadline_s is not None and deadline_s <= now_s:
             self._submit(active, active.synchronizer.poll(now_s))
 
-    def _submit(self, active: _Active, sets: Sequence[CameraSet[ImageMessage]]) -> None:
+    def _submit(self, active: Active, sets: Sequence[CameraSet[Arrival]]) -> None:
         if sets and self._revision != self._store.revision:
             self._revision = self._store.revision
             active.pipeline.parameters = self._store.declare(Parameters())
+            active.pipeline.class_thresholds = self._class_thresholds()
         for images in sets:
             job = Job(images, dict(active.subscriptions.infos), time.monotonic())
             if not images.usable:
@@ -299,12 +248,19 @@ class DetectorNode(LifecycleNode):
             elif replaced := active.worker.submit(job):
                 active.pipeline.end(replaced.report("dropped", "a newer set came"))
 
+    def _class_thresholds(self) -> list[float]:
+        assert self._configured is not None
+        return [
+            self._store.declare(ClassParameters(), f"classes.{name}.").score_threshold
+            for name in self._configured.detector.class_names
+        ]
+
     def _time_went_back(self, reason: str) -> None:
         if self._active is not None:
             self._active.synchronizer.reset()
             self._forget(self._active, reason)
 
-    def _forget(self, active: _Active, reason: str) -> None:
+    def _forget(self, active: Active, reason: str) -> None:
         if waiting := active.worker.withdraw():
             active.pipeline.end(waiting.report("dropped", "time went back"))
         active.pipeline.reset_history(reason)
@@ -330,7 +286,7 @@ class DetectorNode(LifecycleNode):
         now = self.get_clock().now().nanoseconds
         self._diagnostics.publish(DiagnosticArray(header=header(now, ""), status=statuses))
 
-    def _complain(self, active: _Active, now_s: float) -> None:
+    def _complain(self, active: Active, now_s: float) -> None:
         silent = active.health.silent_cameras(now_s)
         for camera in silent:
             self._log.warning(f"{camera}/silent", active.subscriptions.why_silent(camera))
@@ -353,7 +309,7 @@ class DetectorNode(LifecycleNode):
             active.synchronizer.relearn_offsets()
         return reply
 
-    def _answer(self, response: SetBool.Response | Trigger.Response) -> _Active | None:
+    def _answer(self, response: SetBool.Response | Trigger.Response) -> Active | None:
         response.success = self._active is not None
         response.message = "" if response.success else "the node is not active"
         return self._active

@@ -32,6 +32,9 @@ _WINDOW = 240
 _RATE_S = 5.0
 """Time over which a camera's rate is taken; problems are reported for as long."""
 
+_LOW_RATE = 0.8
+"""Share of the other cameras' rate below which a camera is too slow."""
+
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -55,6 +58,8 @@ class SetReport:
     """From its stamp until now, by the node's clock."""
     history_valid: int = 0
     """How many past frames the network had."""
+    pose: str = ""
+    """`unknown` where the set was processed without the vehicle's pose."""
     boxes: int = 0
     """How many were published."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
@@ -101,6 +106,7 @@ class Health:
         self._cameras = {name: _Camera() for name in topics}
         self._reports: deque[SetReport] = deque(maxlen=_WINDOW)
         self._transform: tuple[str, float] | None = None
+        self._forgotten: tuple[str, float] | None = None
         self._boxes_s: float | None = None
         self.counts: Counter[str] = Counter()
         """Sets by outcome, `seen` for all, and `refused/<cause>`."""
@@ -122,6 +128,11 @@ class Health:
         """The vehicle's pose was missing."""
         with self._lock:
             self._transform = (text, now_s)
+
+    def forgotten(self, reason: str, now_s: float) -> None:
+        """The history was dropped."""
+        with self._lock:
+            self._forgotten = (reason, now_s)
 
     def done(self, report: SetReport, now_s: float) -> None:
         """A set came to its end."""
@@ -159,13 +170,15 @@ class Health:
 
     def set_status(self, report: SetReport, name: str) -> DiagnosticArray:
         """The message of one set on `~/status`; its stamp is the set's."""
-        level = _OK if report.outcome in ("processed", "idle") and not report.missing else _WARN
+        degraded = bool(report.missing or report.pose)
+        level = _OK if report.outcome in ("processed", "idle") and not degraded else _WARN
         values: dict[str, Any] = {
             "outcome": report.outcome,
             "cause": report.cause,
             "cameras": " ".join(report.cameras),
             "missing": " ".join(report.missing),
-            "degraded": bool(report.missing),
+            "degraded": degraded,
+            "pose": report.pose or "known",
             "spread_ms": report.spread_s * 1e3,
             "age_ms": report.age_s * 1e3,
             "history_valid": report.history_valid,
@@ -205,7 +218,7 @@ class Health:
             self._sync_status(name, sync),
             self._processing_status(name, now_s),
             self._transform_status(name, now_s),
-            self._history_status(name),
+            self._history_status(name, now_s),
             _status(f"{name}: model", _OK, str(self._model.get("name", "")), self._model),
         ]
 
@@ -215,6 +228,7 @@ class Health:
         with self._lock:
             state = self._cameras[camera]
             age_s = now_s - state.arrivals_s[-1] if state.arrivals_s else None
+            usual_hz = float(np.median([c.rate_hz(now_s) for c in self._cameras.values()]))
             rate_hz, problems = state.rate_hz(now_s), dict(state.problems)
             last = state.last_problem if now_s - state.last_problem_s < _RATE_S else ""
         topic = self._topics[camera]
@@ -224,6 +238,8 @@ class Health:
             level, text = _ERROR, f"no image for {age_s:.1f} s on {topic}"
         elif last:
             level, text = _ERROR, last
+        elif rate_hz and usual_hz and rate_hz < _LOW_RATE * usual_hz:
+            level, text = _WARN, f"{rate_hz:.1f} Hz, most cameras send {usual_hz:.1f} Hz"
         else:
             level, text = _OK, f"{rate_hz:.1f} Hz"
         values: dict[str, Any] = {"topic": topic, "rate_hz": rate_hz}
@@ -278,10 +294,14 @@ class Health:
             f"{name}: transforms", level, text if level == _ERROR else "complete", values
         )
 
-    def _history_status(self, name: str) -> DiagnosticStatus:
+    def _history_status(self, name: str, now_s: float) -> DiagnosticStatus:
         with self._lock:
             valid = self._reports[-1].history_valid if self._reports else 0
-        values = {"valid": valid, "wanted": self._model.get("history", 0)}
+            forgotten = self._forgotten
+        values: dict[str, Any] = {"valid": valid, "wanted": self._model.get("history", 0)}
+        if forgotten:
+            values["last_reset"], when_s = forgotten
+            values["last_reset_age_s"] = now_s - when_s
         return _status(
             f"{name}: history", _OK, f"{valid} of {values['wanted']} past frames", values
         )

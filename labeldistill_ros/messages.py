@@ -176,7 +176,12 @@ def label_info(class_names: Sequence[str], threshold: float, stamp_ns: int) -> L
 
 
 def calibration_from_info(
-    name: str, info: CameraInfo, ego_from_camera: Transform, *, rectified: bool = False
+    name: str,
+    info: CameraInfo,
+    ego_from_camera: Transform,
+    *,
+    rectified: bool = False,
+    undistorted: bool = False,
 ) -> CameraCalibration:
     """Calibration of one camera.
 
@@ -185,6 +190,7 @@ def calibration_from_info(
         info: its `camera_info`.
         ego_from_camera: mounting pose, `ego` from the optical frame.
         rectified: the images are rectified, so P and R hold rather than K and D.
+        undistorted: `Rectifier` takes the distortion out, so D is no obstacle.
 
     Raises:
         DataError: the camera is not calibrated, or its images are distorted.
@@ -207,7 +213,7 @@ def calibration_from_info(
             raise DataError(f"{name}: camera_info has no R, which rectified images need")
         mounted = Transform(ego_from_camera.source, ego_from_camera.source, turn.T, np.zeros(3))
         ego_from_camera = ego_from_camera @ mounted
-    elif np.any(np.asarray(info.d)):
+    elif not undistorted and np.any(np.asarray(info.d)):
         raise DataError(
             f"{name}: camera_info has the distortion {[round(float(d), 4) for d in info.d]}: "
             "rectify the images (image_proc), set the image topic to the rectified one and "

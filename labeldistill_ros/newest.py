@@ -25,7 +25,7 @@ class NewestWorker(Generic[T]):
         self._work = work
         self._changed = threading.Condition()
         self._waiting: T | None = None
-        self._stopped = False
+        self._stopped = self._busy = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -39,6 +39,11 @@ class NewestWorker(Generic[T]):
             replaced, self._waiting = self._waiting, item
             self._changed.notify()
         return replaced
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in work and nothing waits."""
+        return not self._busy and self._waiting is None
 
     def withdraw(self) -> T | None:
         """Take back the item that waits."""
@@ -65,8 +70,10 @@ class NewestWorker(Generic[T]):
                 if self._stopped:
                     return
                 item, self._waiting = self._waiting, None
+                self._busy = True
             assert item is not None
             try:
                 self._work(item)
             except Exception:  # the thread outlives whatever one item does
                 _LOG.exception("an item was dropped")
+            self._busy = False

@@ -3,21 +3,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from PIL import Image as Picture
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import CompressedImage, PointCloud2
+from std_msgs.msg import Float64
 from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.cameras import CameraView, FrameSet
+from labeldistill_core.evaluation.pictures import draw_boxes
+from labeldistill_ros.autoware import DetectedObjects, objects_message
 from labeldistill_ros.markers import marker_array
-from labeldistill_ros.messages import detections_message, label_info, table_message
+from labeldistill_ros.messages import detections_message, header, label_info, table_message
 
+STAGES = (
+    "sync_wait",
+    "queue",
+    "transforms",
+    "decode_images",
+    "detect_preprocess",
+    "detect_image_network",
+    "detect_lift",
+    "detect_bev_network",
+    "detect_decode",
+    "publish",
+    "total",
+    "pipeline",
+    "cycle",
+)
+"""What `~/debug/latency/<stage>_ms` tells; `pipeline` is from the set's stamp to its boxes by the
+node's clock, `cycle` from the boxes before to these."""
+_OVERLAY_WIDTH_PX = 800
 _RESULTS = QoSProfile(depth=10)
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -25,7 +50,9 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class Outputs:
     """Publishers of detections, markers and status; they are silent unless the node is active."""
 
-    def __init__(self, node: LifecycleNode, class_names: Sequence[str]) -> None:
+    def __init__(
+        self, node: LifecycleNode, class_names: Sequence[str], cameras: Sequence[str]
+    ) -> None:
         """Advertise."""
         self._node, self._class_names = node, class_names
 
@@ -40,6 +67,17 @@ class Outputs:
         self._markers = advertise(MarkerArray, "~/markers", QoSProfile(depth=1))
         self._status = advertise(DiagnosticArray, "~/status", _RESULTS)
         self._labels = advertise(LabelInfo, "~/label_info", _LATCHED)
+        self._objects = DetectedObjects and advertise(DetectedObjects, "~/objects", _RESULTS)
+        debug = qos_profile_sensor_data
+        self._latencies = {
+            stage: advertise(Float64, f"~/debug/latency/{stage}_ms", debug) for stage in STAGES
+        }
+        self._overlays = {
+            camera: advertise(
+                CompressedImage, f"~/debug/overlay/{camera.lower()}/compressed", debug
+            )
+            for camera in cameras
+        }
 
     def close(self) -> None:
         """Withdraw the publishers."""
@@ -49,13 +87,17 @@ class Outputs:
             self._markers,
             self._status,
             self._labels,
+            *((self._objects,) if self._objects else ()),
+            *self._latencies.values(),
+            *self._overlays.values(),
         ):
             self._node.destroy_lifecycle_publisher(publisher)
 
     def wanted(self) -> bool:
         """Whether anybody listens to boxes in any form."""
-        publishers = (self._detections, self._table, self._markers)
-        return any(publisher.get_subscription_count() for publisher in publishers)
+        publishers = (self._detections, self._table, self._markers, self._objects)
+        wanted = any(p.get_subscription_count() for p in publishers if p)
+        return wanted or any(p.get_subscription_count() for p in self._overlays.values())
 
     def labels(self, threshold: float, stamp_ns: int) -> None:
         """Tell the class names."""
@@ -72,3 +114,38 @@ class Outputs:
             self._table.publish(table_message(boxes, stamp_ns))
         if markers and self._markers.get_subscription_count():
             self._markers.publish(marker_array(boxes, self._class_names, stamp_ns))
+        if self._objects and self._objects.get_subscription_count():
+            self._objects.publish(objects_message(boxes, self._class_names, stamp_ns))
+
+    def latencies(self, values_ms: Mapping[str, float]) -> None:
+        """Tell the time of each stage to whoever listens."""
+        for stage, publisher in self._latencies.items():
+            if stage in values_ms and publisher.get_subscription_count():
+                publisher.publish(Float64(data=values_ms[stage]))
+
+    def overlays(self, frames: FrameSet, boxes: Boxes3D) -> None:
+        """Images with boxes, of the cameras for which somebody asks.
+
+        Args:
+            frames: images and poses.
+            boxes: in the fixed frame of the poses.
+        """
+        for camera, publisher in self._overlays.items():
+            view = frames.by_name.get(camera)
+            if view is not None and publisher.get_subscription_count():
+                data = _overlay(view, boxes, self._class_names)
+                message = CompressedImage(header=header(view.stamp_ns, camera), format="jpeg")
+                message.data.frombytes(data)
+                publisher.publish(message)
+
+
+def _overlay(view: CameraView, boxes: Boxes3D, class_names: Sequence[str]) -> bytes:
+    """JPEG of an image with boxes, at most 800 pixels wide."""
+    picture = Picture.fromarray(np.ascontiguousarray(view.image))
+    if picture.width > _OVERLAY_WIDTH_PX:
+        height = round(picture.height * _OVERLAY_WIDTH_PX / picture.width)
+        picture = picture.resize((_OVERLAY_WIDTH_PX, height))
+    draw_boxes(picture, view.pose, boxes, class_names=class_names)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

@@ -12,7 +12,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from labeldistill_ros.parameters import CameraParameters, Parameters, Spec, flatten
+from labeldistill_ros.parameters import (
+    CameraParameters,
+    ClassParameters,
+    Parameters,
+    Spec,
+    flatten,
+)
 
 BEGIN = "<!-- parameters: written by python -m labeldistill_ros.parameter_docs -->"
 END = "<!-- end of parameters -->"
@@ -66,6 +72,10 @@ def yaml_text() -> str:
     for name, value, spec in flatten(CameraParameters()):
         lines += [f"    #     # {line}" for line in textwrap.wrap(_remark(spec), 86)]
         lines.append(f"    #     {name}: {_value(value)}")
+    lines += ["", "    # For each class of the model:", "    # classes:", "    #   pedestrian:"]
+    for name, value, spec in flatten(ClassParameters()):
+        lines += [f"    #     # {line}" for line in textwrap.wrap(_remark(spec), 86)]
+        lines.append(f"    #     {name}: {_value(value)}")
     return _HEAD + "\n".join(lines) + "\n"
 
 
@@ -75,6 +85,7 @@ def markdown_table() -> str:
     for name, value, spec in [
         *flatten(Parameters()),
         *flatten(CameraParameters(), "cameras.<camera>."),
+        *flatten(ClassParameters(), "classes.<class>."),
     ]:
         rows.append(f"| `{name}` | `{_value(value)}` | {_remark(spec)} |")
     return "\n".join(rows) + "\n"

@@ -60,6 +60,18 @@ def _parameter(default: Any, text: str, **spec: Any) -> Any:
 class SyncParameters:
     """How images of one instant are found."""
 
+    policy: Literal["anchor", "approximate_time"] = _parameter(
+        "anchor",
+        "`anchor` learns the cameras' phases and never mixes cycles; `approximate_time` is "
+        "message_filters' ApproximateTimeSynchronizer, which has no answer to a dead camera.",
+        choices=("anchor", "approximate_time"),
+    )
+    slop: float = _parameter(
+        0.055,
+        "Of `approximate_time`: largest difference of stamps in a set, seconds; above the "
+        "cameras' spread, below the period less the largest pause.",
+        bounds=(0.0, 1.0),
+    )
     anchor: str = _parameter(
         "",
         "Camera whose stamp the results carry, while it lives. Empty: CAM_FRONT, or the model's "
@@ -86,6 +98,20 @@ class SyncParameters:
         "skip",
         "Incomplete sets: `skip` drops them, `mask` detects without the missing cameras' views.",
         choices=("skip", "mask"),
+    )
+
+
+@dataclass(frozen=True)
+class HistoryParameters:
+    """When past frames are forgotten."""
+
+    reset_gap: float = _parameter(
+        2.0, "Seconds between two sets after which the past is dropped.", bounds=(0.05, 60.0)
+    )
+    max_speed: float = _parameter(
+        100.0,
+        "Metres a second; a pose that moves faster has jumped, and the past is dropped.",
+        bounds=(1.0, 10000.0),
     )
 
 
@@ -128,12 +154,22 @@ class CameraParameters:
 
 
 @dataclass(frozen=True)
+class ClassParameters:
+    """Of one class of boxes; declared for every class of the model."""
+
+    score_threshold: float = _parameter(
+        math.nan, "Lowest published score of this class. NaN: score_threshold.", live=True
+    )
+
+
+@dataclass(frozen=True)
 class Parameters:
     """All but those of the single cameras."""
 
     model: str = _parameter(
         "", "Student checkpoint (.safetensors). Empty: the demo model that comes along."
     )
+    model_sha256: str = _parameter("", "Hash that the checkpoint's file has to have. Empty: any.")
     device: str = _parameter("auto", "cpu, cuda:0 and so on, or auto: CUDA where there is one.")
     precision: Literal["float32", "bfloat16", "float16"] = _parameter(
         "float32",
@@ -158,6 +194,19 @@ class Parameters:
     )
     base_frame: str = _parameter("base_link", "Frame of the vehicle: x forward, y left, z up.")
     output_frame: str = _parameter("base_link", "Frame of the published boxes.")
+    ego_motion_source: Literal["tf", "odometry", "none"] = _parameter(
+        "tf",
+        "Where the vehicle is: from /tf, from a nav_msgs/Odometry topic, or unknown, which costs "
+        "the history.",
+        choices=("tf", "odometry", "none"),
+    )
+    odometry_topic: str = _parameter("/odom", "Topic of the odometry, where that is the source.")
+    missing_pose_policy: Literal["optional", "required"] = _parameter(
+        "optional",
+        "Sets whose pose is not known: `optional` detects without history and tells, `required` "
+        "refuses them.",
+        choices=("optional", "required"),
+    )
     tf_timeout: float = _parameter(
         0.1, "Seconds to wait for a pose that is as new as the images.", bounds=(0.0, 5.0)
     )
@@ -175,6 +224,7 @@ class Parameters:
         live=True,
     )
     sync: SyncParameters = field(default_factory=SyncParameters)
+    history: HistoryParameters = field(default_factory=HistoryParameters)
     diagnostics: DiagnosticsParameters = field(default_factory=DiagnosticsParameters)
 
 

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo
 
 from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.cameras import FrameSet
+from labeldistill_core.cameras import FIXED_FRAME, FrameSet
 from labeldistill_core.runtime.detector import Detections, Detector
-from labeldistill_ros.assembly import Assembled, Assembler, SetError
+from labeldistill_ros.assembly import Arrival, Assembled, Assembler, SetError
+from labeldistill_ros.continuity import Continuity
 from labeldistill_ros.health import Health, Outcome, SetReport
 from labeldistill_ros.messages import presentable
 from labeldistill_ros.outputs import Outputs
@@ -32,7 +34,7 @@ OnResult = Callable[[FrameSet, Detections], None]
 class Job:
     """A set on its way to the worker."""
 
-    images: CameraSet[Image | CompressedImage]
+    images: CameraSet[Arrival]
     """What the synchronizer found."""
     infos: Mapping[str, CameraInfo]
     """Newest `camera_info` of each camera when the set was closed."""
@@ -52,9 +54,22 @@ class Job:
         )
 
 
-def select(boxes: Boxes3D, score_threshold: float, max_boxes: int) -> Boxes3D:
-    """The best boxes, best first."""
-    boxes = boxes[boxes.scores >= score_threshold]
+def select(
+    boxes: Boxes3D, score_threshold: float, max_boxes: int, class_thresholds: Sequence[float] = ()
+) -> Boxes3D:
+    """The best boxes, best first.
+
+    Args:
+        boxes: of any score.
+        score_threshold: lowest score.
+        max_boxes: how many at most.
+        class_thresholds: lowest score by label, NaN where the common one holds.
+    """
+    lowest = torch.full_like(boxes.scores, score_threshold)
+    if class_thresholds:
+        own = torch.tensor(class_thresholds, dtype=boxes.scores.dtype)[boxes.labels]
+        lowest = torch.where(own.isnan(), lowest, own)
+    boxes = boxes[boxes.scores >= lowest]
     return boxes[boxes.scores.argsort(descending=True, stable=True)[:max_boxes]]
 
 
@@ -71,6 +86,7 @@ class Pipeline:
         *,
         name: str,
         now_ns: Callable[[], int],
+        continuity: Continuity,
         on_result: OnResult | None = None,
     ) -> None:
         """Put the parts together.
@@ -83,19 +99,28 @@ class Pipeline:
             log: for complaints.
             name: of the node, for the status.
             now_ns: the node's clock.
+            continuity: says when the past is to be forgotten.
             on_result: see `OnResult`.
         """
         self._detector, self._assembler, self._outputs = detector, assembler, outputs
         self._health, self._log, self._name = health, log, name
-        self._now_ns, self._on_result = now_ns, on_result
+        self._now_ns, self._continuity, self._on_result = now_ns, continuity, on_result
+        self._boxes_s = math.nan
         self._reset_reason = ""
         self._failures = 0
         self.parameters = Parameters()
         """Thresholds are taken from here for each set."""
+        self.class_thresholds: Sequence[float] = ()
+        """Lowest score by label; see `select`."""
         self.enabled = True
         """False: sets are counted as idle."""
         self.broken = ""
         """What the detector said when it failed too often."""
+
+    def wanted(self) -> bool:
+        """Whether sets are to be processed."""
+        asked = self.parameters.detect_without_listeners or self._outputs.wanted()
+        return self.enabled and asked
 
     def reset_history(self, reason: str) -> None:
         """Forget past frames before the next set; from any thread."""
@@ -116,11 +141,11 @@ class Pipeline:
         start_s = time.monotonic()
         reason, self._reset_reason = self._reset_reason, ""
         if reason:
-            self._detector.reset(reason)
+            self._forget(reason)
         if not self.enabled:
             self.end(job.report("idle", "disabled"))
             return
-        if not (self.parameters.detect_without_listeners or self._outputs.wanted()):
+        if not self.wanted():
             self.end(job.report("idle", "nobody listens"))
             return
         try:
@@ -129,8 +154,13 @@ class Pipeline:
             self._refuse(job, error)
             return
         self._complain(assembled)
+        posed = not assembled.no_pose
         try:
-            detections = self._detector.detect(assembled.frames)
+            if posed:
+                view = assembled.frames.views[0]
+                if reason := self._continuity.broken(job.images.stamp_ns, view.fixed_from_ego):
+                    self._forget(reason)
+            detections = self._detector.detect(assembled.frames, use_history=posed)
         except Exception as error:  # whatever torch raises, such as CUDA out of memory
             self._fail(job, error)
             return
@@ -139,12 +169,18 @@ class Pipeline:
             self._on_result(assembled.frames, detections)
         self._publish(job, assembled, detections, start_s)
 
+    def _forget(self, reason: str) -> None:
+        self._detector.reset(reason)
+        self._health.forgotten(reason, time.monotonic())
+
     def _publish(
         self, job: Job, assembled: Assembled, detections: Detections, start_s: float
     ) -> None:
         publish_s = time.monotonic()
         live, found = self.parameters, detections.in_frame(assembled.output_from_fixed)
-        boxes = select(presentable(found), live.score_threshold, live.max_boxes)
+        boxes = select(
+            presentable(found), live.score_threshold, live.max_boxes, self.class_thresholds
+        )
         stamp_ns = assembled.frames.stamp_ns
         self._outputs.boxes(boxes, stamp_ns, markers=live.publish_markers)
         end_s = time.monotonic()
@@ -158,6 +194,9 @@ class Pipeline:
             "publish": (end_s - publish_s) * 1e3,
             "total": (end_s - arrival_s) * 1e3,
         }
+        since_s, self._boxes_s = end_s - self._boxes_s, end_s
+        late_ms = (self._now_ns() - stamp_ns) / 1e6
+        self._outputs.latencies({**timings, "pipeline": late_ms, "cycle": since_s * 1e3})
         left_out = tuple(problem.camera for problem in assembled.problems)
         report = job.report("processed")
         self.end(
@@ -166,15 +205,24 @@ class Pipeline:
                 cameras=tuple(c for c in report.cameras if c not in left_out),
                 missing=(*report.missing, *left_out),
                 history_valid=detections.history_valid,
+                pose="" if not assembled.no_pose else "unknown",
                 boxes=len(boxes),
                 timings_ms=timings,
             )
+        )
+        fixed_from_output = assembled.output_from_fixed.inverse
+        self._outputs.overlays(
+            assembled.frames,
+            replace(boxes.transformed(fixed_from_output), frame=FIXED_FRAME),
         )
 
     def _complain(self, assembled: Assembled) -> None:
         self._health.problems(assembled.problems, time.monotonic())
         for problem in assembled.problems:
             self._log.warning(f"{problem.camera}/{problem.cause}", problem.text)
+        if assembled.no_pose and self.parameters.ego_motion_source != "none":
+            self._health.transform_failed(assembled.no_pose, time.monotonic())
+            self._log.warning("no pose", f"detecting without history: {assembled.no_pose}")
 
     def _refuse(self, job: Job, error: SetError) -> None:
         self._health.problems(error.problems, time.monotonic())
@@ -185,7 +233,7 @@ class Pipeline:
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._failures += 1
-        self._detector.reset("the detector failed")
+        self._forget("the detector failed")
         if isinstance(error, torch.cuda.OutOfMemoryError):
             torch.cuda.empty_cache()
         text = f"{type(error).__name__}: {error}"

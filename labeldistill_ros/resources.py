@@ -44,7 +44,14 @@ def load_detector(parameters: Parameters) -> Detector:
 
     Raises:
         CheckpointError: the file is missing, damaged or does not fit.
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or the file is not the one that was named.
     """
     path = Path(parameters.model).expanduser() if parameters.model else shared_file(DEMO_MODEL)
-    return Detector.load(path, device=parameters.device, precision=parameters.precision)
+    detector = Detector.load(path, device=parameters.device, precision=parameters.precision)
+    wanted = parameters.model_sha256.lower()
+    if wanted and wanted != detector.checkpoint_sha256:
+        raise ConfigError(
+            f"{path} has the sha256 {detector.checkpoint_sha256}, model_sha256 says {wanted}: "
+            "this is another model"
+        )
+    return detector

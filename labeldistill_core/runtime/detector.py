@@ -125,10 +125,15 @@ class Detector:
         return camera_batch([frames], self.config)
 
     @torch.inference_mode()
-    def detect(self, frames: FrameSet) -> Detections:
+    def detect(self, frames: FrameSet, *, use_history: bool = True) -> Detections:
         """Boxes of a set that is newer than those before.
 
         A set that is not newer, or a camera whose calibration changed, drops the history.
+
+        Args:
+            frames: the images.
+            use_history: false for a set whose poses are not known: past frames are not used, and
+                this one is not kept.
 
         Raises:
             DataError: the set has no image of any camera of the model.
@@ -143,13 +148,18 @@ class Detector:
         with _timed(timings, "image_network"):
             current = self._encode(frames.stamp_ns, poses, batch.to(self.device))
         with _timed(timings, "lift"):
-            cells, history_valid = self._lift(frames.stamp_ns, current)
+            past = self._history.pick(frames.stamp_ns)
+            if not use_history:
+                past = [None] * len(past)
+            cells = self._lift(current, past)
         with _timed(timings, "bev_network"), self._autocast():
             maps = self._student.detect(cells).maps
         with _timed(timings, "decode"):
             boxes = decode(maps, self.config.grid, self.config.decode)[0].to("cpu")
-        self._history.push(current)
-        return Detections(frames.stamp_ns, boxes, mean_ego_pose(frames), history_valid, timings)
+        if use_history:
+            self._history.push(current)
+        valid = sum(frame is not None for frame in past)
+        return Detections(frames.stamp_ns, boxes, mean_ego_pose(frames), valid, timings)
 
     def _check_continuity(self, stamp_ns: int, poses: tuple[CameraPose | None, ...]) -> None:
         newest = self._history.newest_ns
@@ -176,12 +186,11 @@ class Detector:
             stamp_ns, features, poses, batch.intrinsics[:, 0], batch.image_from_sensor[:, 0]
         )
 
-    def _lift(self, stamp_ns: int, current: PastFrame) -> tuple[Tensor, int]:
-        """Cells (1, S*C, Y, X) of the current and the past frames, and how many were there."""
+    def _lift(self, current: PastFrame, past: list[PastFrame | None]) -> Tensor:
+        """Cells (1, S*C, Y, X); the current frame takes the place of past ones that are missing."""
         newest = self._pool(current, current)
-        past = self._history.pick(stamp_ns)
         cells = [self._pool(current, frame) if frame else newest for frame in past]
-        return torch.cat([newest, *cells], dim=1), sum(frame is not None for frame in past)
+        return torch.cat([newest, *cells], dim=1)
 
     def _pool(self, now: PastFrame, then: PastFrame) -> Tensor:
         ego_from_camera, use = (x.to(self.device) for x in motion(now.poses, then.poses))

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What exists while the node is configured, and what while it is active."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_ros.approximate import ApproximateSynchronizer
+from labeldistill_ros.assembly import Arrival, Assembler, AssemblyOptions
+from labeldistill_ros.cameras import CameraSubscriptions, CameraTopics, ImageMessage
+from labeldistill_ros.continuity import Continuity
+from labeldistill_ros.health import Health, Limits
+from labeldistill_ros.newest import NewestWorker
+from labeldistill_ros.outputs import Outputs
+from labeldistill_ros.parameters import CameraParameters, Parameters, sync_options
+from labeldistill_ros.pipeline import Job, OnResult, Pipeline
+from labeldistill_ros.ros_logging import ThrottledLog
+from labeldistill_ros.synchronizer import Synchronizer
+from labeldistill_ros.transform_listener import OdometryListener, TransformListener
+
+
+@dataclass(frozen=True, eq=False)
+class Configured:
+    """What exists while the node is inactive or active."""
+
+    parameters: Parameters
+    """All but those of the single cameras."""
+    cameras: dict[str, CameraParameters]
+    """By name, in the order of the model."""
+    detector: Detector
+    """The network."""
+    outputs: Outputs
+    """The publishers."""
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What /diagnostics tells of the model."""
+        detector = self.detector
+        return {
+            "name": Path(self.parameters.model).name or "demo",
+            "sha256": detector.checkpoint_sha256,
+            "device": str(detector.device),
+            "precision": detector.precision,
+            "history": len(detector.config.history_s),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Active:
+    """What exists while the node is active."""
+
+    listener: TransformListener | OdometryListener
+    """Poses."""
+    subscriptions: CameraSubscriptions
+    """Images and calibrations."""
+    synchronizer: Synchronizer[Arrival] | ApproximateSynchronizer[Arrival]
+    """Images to sets."""
+    worker: NewestWorker[Job]
+    """The thread that detects."""
+    assembler: Assembler
+    """Decodes."""
+    pipeline: Pipeline
+    """Sets to boxes."""
+    health: Health
+    """Counters."""
+    started_s: float
+    """Since when, steady clock."""
+
+
+def activate(
+    node: LifecycleNode,
+    configured: Configured,
+    log: ThrottledLog,
+    on_image: Callable[[str, ImageMessage], None],
+    on_result: OnResult | None,
+) -> Active:
+    """Subscribe and start the worker.
+
+    Args:
+        node: whose topics these are.
+        configured: model, parameters and publishers.
+        log: for complaints.
+        on_image: called with each image in the thread that spins.
+        on_result: see `OnResult`.
+    """
+    parameters, detector = configured.parameters, configured.detector
+    detector.reset("activated")
+    options = sync_options(parameters.sync, configured.cameras)
+    topics = {
+        camera: CameraTopics.of(camera, parameters, own)
+        for camera, own in configured.cameras.items()
+    }
+    limits = parameters.diagnostics
+    health = Health(
+        {camera: topic.image for camera, topic in topics.items()},
+        Limits(limits.camera_timeout, limits.max_processing_time, limits.max_delay),
+        configured.model,
+    )
+    listener = _listener(node, parameters)
+    assembler = Assembler(
+        AssemblyOptions.of(parameters, configured.cameras, options),
+        listener.lookup,
+        parameters.decode_threads or min(6, os.cpu_count() or 1),
+    )
+    pipeline = Pipeline(
+        detector,
+        assembler,
+        configured.outputs,
+        health,
+        log,
+        name=node.get_name(),
+        now_ns=lambda: node.get_clock().now().nanoseconds,
+        continuity=Continuity(parameters.history.reset_gap, parameters.history.max_speed),
+        on_result=on_result,
+    )
+    return Active(
+        listener,
+        CameraSubscriptions(
+            node, topics, parameters.transport, parameters.images_rectified, on_image
+        ),
+        Synchronizer(options)
+        if parameters.sync.policy == "anchor"
+        else ApproximateSynchronizer(options, parameters.sync.slop),
+        NewestWorker(pipeline.run, "detect"),
+        assembler,
+        pipeline,
+        health,
+        time.monotonic(),
+    )
+
+
+def _listener(node: LifecycleNode, parameters: Parameters) -> TransformListener | OdometryListener:
+    transforms = TransformListener(node)
+    if parameters.ego_motion_source == "none":
+        node.get_logger().warning(
+            "ego_motion_source is none: the vehicle's motion is unknown, so past frames are not "
+            "used and boxes are less certain"
+        )
+    if parameters.ego_motion_source != "odometry":
+        return transforms
+    return OdometryListener(
+        node,
+        transforms,
+        parameters.odometry_topic,
+        parameters.fixed_frame,
+        parameters.base_frame,
+    )

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A detector node and a vehicle in one process, over DDS, on a ROS domain of their own."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+
+from labeldistill_core.cameras import FrameSet
+from labeldistill_core.runtime.detector import Detections, Detector
+from labeldistill_ros.bench.vehicle import PHASES_S, Faults, Vehicle
+from labeldistill_ros.detector_node import DetectorNode
+from labeldistill_ros.parameters import Parameters
+from labeldistill_ros.resources import load_detector
+
+_MIXED_NS = 60_000_000
+
+
+class Run:
+    """Node and vehicle, from `with` to its end."""
+
+    def __init__(
+        self,
+        model: Path | None,
+        parameters: dict[str, Any],
+        faults: Faults | None = None,
+        **vehicle: Any,
+    ) -> None:
+        """Remember what to start.
+
+        Args:
+            model: checkpoint; the demo's when None.
+            parameters: of the node.
+            faults: of the vehicle from the start on.
+            **vehicle: of `Vehicle`.
+        """
+        self._values: dict[str, Any] = {"device": "cpu", "score_threshold": 0.05, **parameters}
+        if model:
+            self._values["model"] = str(model)
+        self._vehicle_options = {"faults": faults or Faults(), **vehicle}
+        self._stop = threading.Event()
+        self.mixed = 0
+        """Sets with images of more than one cycle."""
+        self.processed = 0
+        """Sets that went through the detector."""
+        self.detector_ms: list[float] = []
+        """Time in the detector of each set."""
+        self.last: FrameSet | None = None
+        """What went into the detector last."""
+
+    def __enter__(self) -> Run:
+        """Start."""
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self.vehicle = Vehicle(self._context, **self._vehicle_options)
+        values = [Parameter(name, value=value) for name, value in self._values.items()]
+        self.node = DetectorNode(
+            context=self._context,
+            load=self._load,
+            on_result=self._on_result,
+            parameter_overrides=values,
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.node.start()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop both."""
+        self._stop.set()
+        self._thread.join(5)
+        self.vehicle.close()
+        self.node.close()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def _load(self, parameters: Parameters) -> Detector:
+        self.detector = load_detector(parameters)
+        return self.detector
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def _on_result(self, frames: FrameSet, found: Detections) -> None:
+        self.processed += 1
+        self.last = frames
+        self.detector_ms.append(sum(found.timings_ms.values()))
+        phase_s = self.vehicle.faults.phase_s
+        cycles = [
+            v.stamp_ns
+            - round((PHASES_S[v.calibration.name] + phase_s.get(v.calibration.name, 0.0)) * 1e9)
+            for v in frames.views
+        ]
+        self.mixed += max(cycles) - min(cycles) > _MIXED_NS
