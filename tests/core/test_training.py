@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from labeldistill_core.config import (
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.runtime import Detector
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine, fit
@@ -204,3 +206,46 @@ def test_evaluate_scores_a_checkpoint(
     assert "(4 samples)" in capsys.readouterr().out
     assert (tmp_path / "eval" / "metrics.json").exists()
     assert (tmp_path / "eval" / "results.json").exists()
+
+
+def small_teacher() -> TeacherConfig:
+    student = small()
+    return TeacherConfig(
+        student.grid, (0.8, 0.8, 0.8), 5, (2000, 2000), (8, 8, 8), (1, 1), 8, (8, 12), (1, 1),
+        (8, 8), student.head, sweeps=SweepsConfig(0, 0),
+    )  # fmt: skip
+
+
+def test_three_stages_one_after_the_other(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setitem(presets.PRESETS, "small", small)
+    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
+    common = [
+        "--version", "v1.0-mini", "--preset", "small", "--split", "train", "--validate", "val",
+        "--batch-size", "2", "--epochs", "1", "--workers", "0", "--precision", "32-true",
+    ]  # fmt: skip
+    teacher, encoder = tmp_path / "t/teacher.safetensors", tmp_path / "e/label_encoder.safetensors"
+    root = str(synthetic_dataroot)
+    assert main(["train", "teacher", root, str(teacher.parent), *common]) == 0
+    given = ["--teacher", str(teacher)]
+    assert main(["train", "label-encoder", root, str(encoder.parent), *given, *common]) == 0
+    given += ["--label-encoder", str(encoder)]
+    student = tmp_path / "s" / "student.safetensors"
+    assert main(["train", "student", root, str(student.parent), *given, *common]) == 0
+    assert "LiDAR and label teacher" in capsys.readouterr().out
+    # the node needs no teacher
+    assert Detector.load(student).config == small()
+    lines = (student.parent / "log" / "scalars.jsonl").read_text().splitlines()
+    logged = {name for line in lines for name in json.loads(line)}
+    assert {"val/mAP", "val/NDS"} < logged
+    checkpoint = torch.load(student.parent / "checkpoints" / "last.ckpt", weights_only=False)
+    kinds = {name.split(".")[0] for name in checkpoint["state_dict"]}
+    assert kinds == {"network", "distiller"}
+    best = list((student.parent / "checkpoints").glob("best*.ckpt"))
+    assert len(best) == 1
+    # what one stage wrote is not taken for another
+    wrong = ["--teacher", str(student)]
+    assert main(["train", "label-encoder", root, str(tmp_path / "x"), *wrong, *common]) == 2
+    assert "holds a student, and a teacher is needed" in capsys.readouterr().err
