@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json as jsonlib
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,32 +21,86 @@ from labeldistill_ros.bags.writer import Storage
 def from_nuscenes(
     dataroot: Annotated[Path, tyro.conf.Positional],
     out: Annotated[Path, tyro.conf.Positional],
-    scene: str,
+    scene: str | None = None,
+    scenes: tuple[str, ...] = (),
     version: str = "v1.0-trainval",
     sweeps: bool = True,
+    clouds: bool = True,
+    can: bool = True,
+    truth: bool = True,
     storage: Storage = "mcap",
+    zstd: bool = False,
+    now: bool = False,
+    drop: float = 0.0,
+    jitter: float = 0.0,
+    kill_camera: tuple[str, ...] = (),
+    miscalibrate: float = 0.0,
+    seed: int = 0,
+    workers: int = 0,
     force: bool = False,
-) -> None:
-    """Convert a nuScenes scene to a rosbag with images, calibration, poses and ground truth.
+) -> int:
+    """Convert nuScenes scenes to rosbags: sensors, calibration, poses and ground truth.
 
     Args:
         dataroot: folder with the tables, `samples/` and `sweeps/`.
-        out: folder of the bag.
-        scene: name, such as scene-0103.
+        out: folder of the bag with --scene; otherwise a folder that gets a bag for each scene.
+        scene: name of a single scene, such as scene-0103.
+        scenes: names; all scenes when neither is given. Bags that are complete are kept.
         version: name of the folder with the tables.
-        sweeps: also the images between the samples.
+        sweeps: also what was taken between the samples.
+        clouds: LiDAR and radar; --no-clouds leaves the cameras alone.
+        can: IMU and odometry of the CAN bus expansion, where it is there.
+        truth: samples and ground truth, which scoring needs.
         storage: file format; Humble reads mcap only with its plugin.
-        force: replace a bag that is there.
+        zstd: compress chunks that get smaller by it (LiDAR does, JPEG does not); mcap only.
+        now: the bag begins at this moment rather than at its true time.
+        drop: share of the images that are lost, 0 to 1.
+        jitter: standard deviation in milliseconds of an error in the images' stamps.
+        kill_camera: cameras that fall silent: NAME, or NAME@SECONDS after the first image.
+        miscalibrate: degrees by which each camera's mounting is turned.
+        seed: another one draws other faults.
+        workers: scenes at a time; one a core when 0.
+        force: replace bags that are there.
+
+    Returns:
+        0, or 1 when a scene failed.
     """
     from labeldistill_core.data.nuscenes import NuScenesTables
-    from labeldistill_ros.bags.convert import convert_scene
+    from labeldistill_core.errors import ConfigError
+    from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert_scene
+    from labeldistill_ros.bags.faults import Faults
+    from labeldistill_ros.bags.scenes import convert_scenes, describe_scenes
 
+    def told(bag: Path, done: Conversion) -> str:
+        return (
+            f"{bag}: {done.samples} samples, {done.images} images, {done.clouds} clouds, "
+            f"{done.duration_s:.1f} s, {sum(done.counts.values())} messages on "
+            f"{len(done.counts)} topics" + (f", {done.images_lost} images lost" * faults.any)
+        )
+
+    if scene and scenes:
+        raise ConfigError("give --scene or --scenes, not both")
+    faults = Faults(drop, jitter, kill_camera, miscalibrate, seed)
+    start_ns = time.time_ns() if now else None
+    options = ConversionOptions(sweeps, clouds, can, truth, storage, zstd, start_ns, faults)
     tables = NuScenesTables(dataroot, version)
-    done = convert_scene(tables, scene, out, sweeps=sweeps, storage=storage, force=force)
-    print(
-        f"{out}: {done.samples} samples, {done.images} images, {done.duration_s:.1f} s, "
-        f"{sum(done.counts.values())} messages on {len(done.counts)} topics"
-    )
+    if scene:
+        about = describe_scenes(dataroot, version).get(scene)
+        print(told(out, convert_scene(tables, scene, out, options, about=about, force=force)))
+        return 0
+    failed = 0
+    chosen = scenes or tables.scene_names
+    for result in convert_scenes(tables, chosen, out, options, workers=workers, force=force):
+        failed += bool(result.error)
+        if result.error:
+            print(f"error: {result.error}", file=sys.stderr)
+        elif result.done:
+            print(told(result.bag, result.done))
+        else:
+            print(f"{result.bag}: was complete already")
+    if failed:
+        print(f"error: {failed} of {len(chosen)} scenes failed", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def replay(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A nuScenes scene as a rosbag: JPEG bytes as they are, true stamps, every ego pose, the truth.
+"""A nuScenes scene as a rosbag: files as they are, true stamps, every ego pose, the truth.
 
 Header stamp and log time are both the time of capture. Only samples all of whose images are there
 are told of; of a partial data root the rest is left out and counted.
@@ -7,19 +7,27 @@ are told of; of a partial data root the rest is left out and counted.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from rosbags.interfaces import Qos
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import SensorRecord
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
+from labeldistill_ros.bags.faults import Faults
+from labeldistill_ros.bags.sensors import (
+    BASE_FRAME,
+    MAP_FRAME,
+    Entry,
+    cloud_entry,
+    image_entries,
+    motion_entries,
+    optical_frame,
+)
 from labeldistill_ros.bags.truth import (
     MARKERS_TOPIC,
     SAMPLE_TOPIC,
@@ -29,15 +37,37 @@ from labeldistill_ros.bags.truth import (
     markers_message,
     sample_message,
 )
-from labeldistill_ros.bags.types import header, message, transform_stamped
+from labeldistill_ros.bags.types import message, transform_stamped
 from labeldistill_ros.bags.writer import BagWriter, Storage, reliable
 
 _LOG = logging.getLogger(__name__)
 
-BASE_FRAME = "base_link"
-MAP_FRAME = "map"
+SCENE_TOPIC = "/nuscenes/scene"
+_TF = "tf2_msgs/msg/TFMessage"
 _MARGIN_NS = 1_000_000_000
 """Poses are kept for as long before the first and after the last image."""
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What goes into a bag."""
+
+    sweeps: bool = True
+    """Also what was taken between the samples."""
+    clouds: bool = True
+    """LiDAR and radar."""
+    can: bool = True
+    """IMU and odometry, where the CAN bus expansion is there."""
+    truth: bool = True
+    """Samples and ground truth."""
+    storage: Storage = "mcap"
+    """File format; Humble reads mcap only with its plugin."""
+    zstd: bool = False
+    """Compress chunks that get smaller by it, as LiDAR does and JPEG does not; mcap only."""
+    start_ns: int | None = None
+    """Time of the first message instead of the true one; all others keep their distance to it."""
+    faults: Faults = field(default_factory=Faults)
+    """What goes wrong."""
 
 
 @dataclass(frozen=True)
@@ -52,44 +82,23 @@ class Conversion:
     """Key frames and sweeps."""
     images_left_out: int
     """Images of which the tables speak without a file, or of samples left out."""
+    images_lost: int
+    """Images that the faults took."""
+    clouds: int
+    """LiDAR scans and radar sweeps."""
     duration_s: float
     """From the first image to the last."""
     counts: dict[str, int]
     """Messages by topic."""
 
 
-@dataclass(frozen=True)
-class _Entry:
-    stamp_ns: int
-    topic: str
-    msgtype: str
-    build: Callable[[], Any]
-    """Makes the message; late, so that only one image is in memory."""
-    qos: Qos | None = None
-
-
-def optical_frame(camera: str) -> str:
-    """ROS name of a camera's frame, such as `cam_front_optical_frame`."""
-    return f"{camera.lower()}_optical_frame"
-
-
-def image_topic(camera: str) -> str:
-    """Such as `/cam_front/image_raw/compressed`."""
-    return f"/{camera.lower()}/image_raw/compressed"
-
-
-def info_topic(camera: str) -> str:
-    """Such as `/cam_front/camera_info`."""
-    return f"/{camera.lower()}/camera_info"
-
-
 def convert_scene(
     tables: NuScenesTables,
     scene: str,
     out: Path,
+    options: ConversionOptions = ConversionOptions(),  # noqa: B008 - frozen
     *,
-    sweeps: bool = True,
-    storage: Storage = "mcap",
+    about: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> Conversion:
     """Write one scene.
@@ -98,43 +107,72 @@ def convert_scene(
         tables: of the data root.
         scene: its name.
         out: folder of the bag.
-        sweeps: also images between the samples.
-        storage: mcap or sqlite3.
+        options: what goes in.
+        about: description, place and so on, for `/nuscenes/scene`.
         force: replace a bag that is there.
 
     Raises:
-        DataError: no such scene, or no sample has all its images.
-        BagError: the bag is there already.
+        DataError: no such scene, or no sample has all its images, or a file is damaged.
+        BagError: the bag is there already or cannot be written.
     """
-    tokens = tables.samples(scene)
-    whole = [token for token in tokens if tables.has_images(token)]
+    tokens, faults = tables.samples(scene), options.faults
+    whole = {token for token in tokens if tables.has_images(token)}
     if not whole:
         raise DataError(
             f"{scene}: none of its {len(tokens)} samples has all its images under "
             f"{tables.dataroot}; unpack the camera blobs there"
         )
-    records = tables.camera_data(scene, sweeps=sweeps)
-    images = [
-        r for r in records if (r.sample_token in whole if r.is_key_frame else r.path.is_file())
+    records = tables.sensor_data(scene, sweeps=options.sweeps)
+    cameras = [record for record in records if record.modality == "camera"]
+    there = [
+        r for r in cameras if (r.sample_token in whole if r.is_key_frame else r.path.is_file())
     ]
-    entries = [entry for record in images for entry in _image_entries(record)]
-    entries += [entry for token in whole for entry in _sample_entries(tables, scene, token)]
-    first, last = min(e.stamp_ns for e in entries), max(e.stamp_ns for e in entries)
-    entries += _pose_entries(tables, scene, first - _MARGIN_NS, last + _MARGIN_NS)
+    first_ns = there[0].stamp_ns
+    kept = [r for r in there if not faults.lost(r.token, r.channel, r.stamp_ns - first_ns)]
+    clouds = [r for r in records if options.clouds and r.modality != "camera" and r.is_there]
+    own = [tables.stamp_ns(token) for token in whole] if options.truth else []
+    span = [r.stamp_ns for r in (*there, *clouds)] + own
+    poses = [
+        (stamp_ns, pose)
+        for stamp_ns, pose in tables.ego_poses(scene)
+        if min(span) - _MARGIN_NS <= stamp_ns <= max(span) + _MARGIN_NS
+    ]
+    begin_ns = min(min(span), poses[0][0])
+    shift_ns = 0 if options.start_ns is None else options.start_ns - begin_ns
+    images = [_restamped(r, faults, shift_ns) for r in kept]
+
+    entries = [entry for record in images for entry in image_entries(record)]
+    entries += [cloud_entry(replace(r, stamp_ns=r.stamp_ns + shift_ns)) for r in clouds]
+    if options.truth:
+        for token in tokens:
+            if token in whole:
+                entries += _sample_entries(tables, scene, token, images, shift_ns)
+    if options.can:
+        entries += [
+            e
+            for e in motion_entries(tables.dataroot, scene, shift_ns)
+            if min(span) <= e.stamp_ns - shift_ns <= max(span)
+        ]
+    entries += [_pose_entry(stamp_ns + shift_ns, pose) for stamp_ns, pose in poses]
     # of the same time, the pose first: who gets an image can place it at once
     entries.sort(key=lambda entry: (entry.stamp_ns, entry.topic != "/tf", entry.topic))
-    with BagWriter(out, storage=storage, force=force) as bag:
-        static = _static_message(tables, scene, entries[0].stamp_ns)
-        latched = reliable(1, latched=True)
-        bag.write("/tf_static", "tf2_msgs/msg/TFMessage", static, entries[0].stamp_ns, latched)
-        for entry in entries:
+    first = [
+        _static_entry(tables, scene, entries[0].stamp_ns, faults),
+        _scene_entry(tables, scene, entries[0].stamp_ns, options, about or {}),
+    ]
+    with BagWriter(
+        out, storage=options.storage, zstd=options.zstd, force=force, about=marks(scene, options)
+    ) as bag:
+        for entry in (*first, *entries):
             bag.write(entry.topic, entry.msgtype, entry.build(), entry.stamp_ns, entry.qos)
     result = Conversion(
         samples=len(whole),
         samples_left_out=len(tokens) - len(whole),
         images=len(images),
-        images_left_out=len(records) - len(images),
-        duration_s=(images[-1].stamp_ns - images[0].stamp_ns) / 1e9,
+        images_left_out=len(cameras) - len(there),
+        images_lost=len(there) - len(kept),
+        clouds=len(clouds),
+        duration_s=(there[-1].stamp_ns - first_ns) / 1e9,
         counts=dict(bag.counts),
     )
     if result.samples_left_out or result.images_left_out:
@@ -144,62 +182,40 @@ def convert_scene(
             result.samples_left_out,
             len(tokens),
             result.images_left_out,
-            len(records),
+            len(cameras),
         )
     return result
 
 
-def _image_entries(record: SensorRecord) -> list[_Entry]:
-    stamp_ns, camera = record.stamp_ns, record.channel
-    head = header(stamp_ns, optical_frame(camera))
-
-    def image() -> Any:
-        data = np.frombuffer(record.read(), np.uint8)
-        return message("sensor_msgs/msg/CompressedImage", header=head, format="jpeg", data=data)
-
-    def info() -> Any:
-        k = record.calibration.intrinsics_px
-        return message(
-            "sensor_msgs/msg/CameraInfo",
-            header=head,
-            height=record.height_px,
-            width=record.width_px,
-            distortion_model="plumb_bob",
-            d=np.zeros(5),
-            k=k.reshape(-1).copy(),
-            r=np.eye(3).reshape(-1),
-            p=np.hstack([k, np.zeros((3, 1))]).reshape(-1),
-            binning_x=0,
-            binning_y=0,
-            roi=message(
-                "sensor_msgs/msg/RegionOfInterest",
-                x_offset=0,
-                y_offset=0,
-                height=0,
-                width=0,
-                do_rectify=False,
-            ),
-        )
-
-    return [
-        _Entry(stamp_ns, info_topic(camera), "sensor_msgs/msg/CameraInfo", info),
-        _Entry(stamp_ns, image_topic(camera), "sensor_msgs/msg/CompressedImage", image),
-    ]
+def marks(scene: str, options: ConversionOptions) -> dict[str, str]:
+    """What tells a bag of this scene with these options from others, for its metadata."""
+    content = {**asdict(options), "start_ns": options.start_ns is not None}  # "now" is never twice
+    return {"nuscenes_scene": scene, "options": json.dumps(content, sort_keys=True)}
 
 
-def _sample_entries(tables: NuScenesTables, scene: str, token: str) -> list[_Entry]:
+def _restamped(record: SensorRecord, faults: Faults, shift_ns: int) -> SensorRecord:
+    error_ns = faults.stamp_error_ns(record.token)
+    return replace(record, stamp_ns=record.stamp_ns + shift_ns + error_ns)
+
+
+def _sample_entries(
+    tables: NuScenesTables, scene: str, token: str, images: Sequence[SensorRecord], shift_ns: int
+) -> list[Entry]:
     truth = tables.ground_truth(token)
-    stamps = {name: record.stamp_ns for name, record in tables.cameras(token).items()}
-    sample, boxes, stamp_ns = BagSample(scene, truth, stamps), truth.boxes, truth.stamp_ns
+    stamp_ns = truth.stamp_ns + shift_ns
+    truth = replace(truth, stamp_ns=stamp_ns)
+    own = [r for r in images if r.sample_token == token and r.is_key_frame]
+    sample = BagSample(scene, truth, {record.channel: record.stamp_ns for record in own})
+    boxes = truth.boxes
     return [
-        _Entry(stamp_ns, SAMPLE_TOPIC, "std_msgs/msg/String", lambda: sample_message(sample)),
-        _Entry(
+        Entry(stamp_ns, SAMPLE_TOPIC, "std_msgs/msg/String", lambda: sample_message(sample)),
+        Entry(
             stamp_ns,
             TRUTH_TOPIC,
             "vision_msgs/msg/Detection3DArray",
             lambda: detections_message(boxes, stamp_ns, truth.instances),
         ),
-        _Entry(
+        Entry(
             stamp_ns,
             MARKERS_TOPIC,
             "visualization_msgs/msg/MarkerArray",
@@ -208,25 +224,35 @@ def _sample_entries(tables: NuScenesTables, scene: str, token: str) -> list[_Ent
     ]
 
 
-def _pose_entries(tables: NuScenesTables, scene: str, first: int, last: int) -> list[_Entry]:
-    def entry(stamp_ns: int, pose: Transform) -> _Entry:
-        moved = transform_stamped(pose, stamp_ns, MAP_FRAME, BASE_FRAME)
-        kind = "tf2_msgs/msg/TFMessage"
-        return _Entry(
-            stamp_ns, "/tf", kind, lambda: message(kind, transforms=[moved]), reliable(100)
-        )
+def _pose_entry(stamp_ns: int, pose: Transform) -> Entry:
+    def build() -> Any:
+        return message(_TF, transforms=[transform_stamped(pose, stamp_ns, MAP_FRAME, BASE_FRAME)])
 
-    poses = tables.ego_poses(scene)
-    return [entry(stamp_ns, pose) for stamp_ns, pose in poses if first <= stamp_ns <= last]
+    return Entry(stamp_ns, "/tf", _TF, build, reliable(100))
 
 
-def _static_message(tables: NuScenesTables, scene: str, stamp_ns: int) -> Any:
+def _static_entry(tables: NuScenesTables, scene: str, stamp_ns: int, faults: Faults) -> Entry:
     sensors: dict[str, SensorRecord] = {}
     for token in tables.samples(scene):
         sensors = {**tables.sensors(token), **sensors}
     transforms = []
     for name, record in sorted(sensors.items()):
-        child = optical_frame(name) if record.modality == "camera" else name.lower()
-        mounted = transform_stamped(record.ego_from_sensor, stamp_ns, BASE_FRAME, child)
-        transforms.append(mounted)
-    return message("tf2_msgs/msg/TFMessage", transforms=transforms)
+        camera = record.modality == "camera"
+        child = optical_frame(name) if camera else name.lower()
+        mounted = faults.mounted(record.ego_from_sensor) if camera else record.ego_from_sensor
+        transforms.append(transform_stamped(mounted, stamp_ns, BASE_FRAME, child))
+    latched = reliable(1, latched=True)
+    return Entry(stamp_ns, "/tf_static", _TF, lambda: message(_TF, transforms=transforms), latched)
+
+
+def _scene_entry(
+    tables: NuScenesTables,
+    scene: str,
+    stamp_ns: int,
+    options: ConversionOptions,
+    about: Mapping[str, str],
+) -> Entry:
+    content = {"scene": scene, "version": tables.version, **about, "options": asdict(options)}
+    kind = "std_msgs/msg/String"
+    text = message(kind, data=json.dumps(content))
+    return Entry(stamp_ns, SCENE_TOPIC, kind, lambda: text, reliable(1, latched=True))

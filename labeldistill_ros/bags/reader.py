@@ -3,18 +3,37 @@
 
 from __future__ import annotations
 
+import sqlite3
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import zstandard
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import ReaderError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags.types import typestore
+
+_DAMAGED = (
+    AnyReaderError,
+    ReaderError,
+    OSError,
+    ValueError,
+    AssertionError,
+    IndexError,
+    YAMLError,
+    sqlite3.Error,
+    struct.error,
+    zstandard.ZstdError,
+)
+"""What reading a broken bag raises."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +154,30 @@ class _named:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        damaged = (AnyReaderError, ReaderError, OSError, ValueError, AssertionError, IndexError)
+        damaged = (
+            AnyReaderError,
+            ReaderError,
+            OSError,
+            ValueError,
+            AssertionError,
+            IndexError,
+            YAMLError,
+        )
         if isinstance(error, damaged):
             text = str(error) or type(error).__name__
             raise BagError(f"{self._path} is no readable bag: {text}") from error
+
+
+def read_marks(bag: Path) -> dict[str, str]:
+    """`custom_data` of a bag's metadata, without a look at its messages.
+
+    Raises:
+        BagError: there is no readable metadata.
+    """
+    path = bag / "metadata.yaml"
+    with _named(bag):
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        try:
+            return dict(content["rosbag2_bagfile_information"].get("custom_data") or {})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BagError(f"{path} is no metadata of a bag") from error

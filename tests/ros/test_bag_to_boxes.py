@@ -23,7 +23,7 @@ from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_ros.bags.convert import convert_scene
+from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import Score, score_bag
@@ -91,7 +91,7 @@ def test_the_node_sees_and_says_what_the_offline_pipeline_does(
         dataroot = request.getfixturevalue("shared_dataroot")
     tables = NuScenesTables(dataroot, version)
     bag, recorded = tmp_path / "bag", tmp_path / "recorded"
-    samples = convert_scene(tables, scene, bag, sweeps=False).samples
+    samples = convert_scene(tables, scene, bag, ConversionOptions(sweeps=False)).samples
     # partial data roots have gaps that would make a camera count as dead
     node = detector(**{"sync.max_age": 2.0})
     with Recorder(spun, recorded) as recorder:

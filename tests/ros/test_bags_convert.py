@@ -16,8 +16,9 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.frames import Transform
-from labeldistill_ros.bags.convert import convert_scene, image_topic, info_topic, optical_frame
+from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.sensors import image_topic, info_topic, optical_frame
 from labeldistill_ros.bags.truth import (
     MARKERS_TOPIC,
     read_samples,
@@ -153,13 +154,13 @@ def test_ground_truth_survives(bag: Path, shared_dataroot: Path) -> None:
 
 def test_without_sweeps(shared_dataroot: Path, tmp_path: Path) -> None:
     tables = NuScenesTables(shared_dataroot, VERSION)
-    done = convert_scene(tables, SCENES[1], tmp_path / "bag", sweeps=False)
+    done = convert_scene(tables, SCENES[1], tmp_path / "bag", ConversionOptions(sweeps=False))
     assert (done.samples, done.images, done.samples_left_out) == (3, 18, 0)
 
 
 def test_sqlite3(shared_dataroot: Path, tmp_path: Path) -> None:
     tables = NuScenesTables(shared_dataroot, VERSION)
-    done = convert_scene(tables, SCENES[0], tmp_path / "bag", storage="sqlite3")
+    done = convert_scene(tables, SCENES[0], tmp_path / "bag", ConversionOptions(storage="sqlite3"))
     assert list((tmp_path / "bag").glob("*.db3"))
     with BagReader(tmp_path / "bag") as reader:
         assert reader.counts() == done.counts
@@ -220,7 +221,7 @@ def test_a_failed_conversion_leaves_nothing_and_the_old_bag(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("labeldistill_ros.bags.convert.markers_message", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(BagError, match="cannot write .*No space left"):
         convert_scene(tables, SCENES[1], folder / "bag", force=True)
     assert [path.name for path in folder.iterdir()] == ["bag"]
     assert (folder / "bag/bag.mcap").read_bytes() == before

@@ -32,11 +32,12 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
-from labeldistill_ros.bags.convert import convert_scene, image_topic
+from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import score_bag
+from labeldistill_ros.bags.sensors import image_topic
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.types import message, typestore
 from labeldistill_ros.bags.writer import BagWriter

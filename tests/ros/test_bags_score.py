@@ -16,10 +16,11 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.results import read_results, result_boxes
-from labeldistill_ros.bags.convert import convert_scene, image_topic
+from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recording import match
 from labeldistill_ros.bags.score import score_bag
+from labeldistill_ros.bags.sensors import image_topic
 from labeldistill_ros.bags.truth import (
     detections_message,
     read_samples,

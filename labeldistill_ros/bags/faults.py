@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults that a conversion puts into a bag, to see what a detector makes of them.
+
+All are drawn from the record's token and the seed, so that the same call gives the same bag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from labeldistill_core.cameras import CAMERAS
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.frames import Transform
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong with the cameras; nothing by default."""
+
+    drop: float = 0.0
+    """Share of the images that are lost, 0 to 1."""
+    jitter_ms: float = 0.0
+    """Standard deviation of an error in the images' stamps."""
+    kill_camera: tuple[str, ...] = ()
+    """Cameras that fall silent: NAME, or NAME@SECONDS after the first image."""
+    miscalibrate_deg: float = 0.0
+    """Each camera's mounting in the bag is turned by so much, each about another axis."""
+    seed: int = 0
+    """Another one draws other faults."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if not 0 <= self.drop <= 1:
+            raise ConfigError(f"--drop is {self.drop:g}; it is a share between 0 and 1")
+        if self.jitter_ms < 0:
+            raise ConfigError(f"--jitter is {self.jitter_ms:g}; it cannot be negative")
+        self.killed_ns()
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return bool(self.drop or self.jitter_ms or self.kill_camera or self.miscalibrate_deg)
+
+    def killed_ns(self) -> dict[str, int]:
+        """Nanoseconds after the first image, by camera.
+
+        Raises:
+            ConfigError: a name or a time is wrong.
+        """
+        out = {}
+        for text in self.kill_camera:
+            name, at, seconds = text.partition("@")
+            try:
+                out[name] = round(float(seconds) * 1e9) if at else 0
+            except ValueError:
+                raise ConfigError(f"--kill-camera {text!r}: write NAME or NAME@SECONDS") from None
+            if name not in CAMERAS:
+                raise ConfigError(f"--kill-camera {text!r}: no such camera; use {CAMERAS}")
+        return out
+
+    def lost(self, token: str, channel: str, after_ns: int) -> bool:
+        """Whether an image is not in the bag.
+
+        Args:
+            token: of its record.
+            channel: name of the camera.
+            after_ns: since the first image.
+        """
+        killed = self.killed_ns()
+        if channel in killed and after_ns >= killed[channel]:
+            return True
+        return self.drop > 0 and bool(self._random(token, "drop").random() < self.drop)
+
+    def stamp_error_ns(self, token: str) -> int:
+        """Error of an image's stamp."""
+        if not self.jitter_ms:
+            return 0
+        return round(self._random(token, "jitter").normal() * self.jitter_ms * 1e6)
+
+    def mounted(self, ego_from_sensor: Transform) -> Transform:
+        """The mounting that the bag tells of, for a camera; turned about its own centre."""
+        if not self.miscalibrate_deg:
+            return ego_from_sensor
+        name = ego_from_sensor.source
+        axis = self._random(name, "axis").normal(size=3)
+        half = math.radians(self.miscalibrate_deg) / 2
+        turn = [math.cos(half), *(math.sin(half) * axis / np.linalg.norm(axis))]
+        return ego_from_sensor @ Transform.from_quaternion(name, name, turn, [0.0, 0.0, 0.0])
+
+    def _random(self, token: str, kind: str) -> np.random.Generator:
+        digest = hashlib.sha256(f"{self.seed}/{kind}/{token}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:8], "little"))

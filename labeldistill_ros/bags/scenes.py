@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many scenes: a bag for each, in parallel, and again where a run was cut off."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rosbags.highlevel import AnyReaderError
+
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import BagError, DataError, LabelDistillError
+from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert_scene, marks
+from labeldistill_ros.bags.reader import read_marks
+
+_tables: NuScenesTables
+"""Of a worker process, which inherits them rather than reading them anew."""
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """What became of one scene."""
+
+    scene: str
+    """Its name."""
+    bag: Path
+    """Its folder."""
+    done: Conversion | None
+    """What was written; None when the bag was there already, or when it failed."""
+    error: str = ""
+    """Why it failed."""
+
+
+def describe_scenes(dataroot: Path, version: str) -> dict[str, dict[str, str]]:
+    """Description, place, date and vehicle by scene name.
+
+    Raises:
+        DataError: two scenes have one name.
+    """
+    folder = dataroot / version
+    scenes = json.loads((folder / "scene.json").read_bytes())
+    logs = {log["token"]: log for log in json.loads((folder / "log.json").read_bytes())}
+    if twice := [n for n, count in Counter(s["name"] for s in scenes).items() if count > 1]:
+        raise DataError(
+            f"{folder / 'scene.json'} has more than one scene {', '.join(twice)}: the bag of one "
+            "would replace that of the other; give them names of their own"
+        )
+    out = {}
+    for scene in scenes:
+        log = logs.get(scene.get("log_token"), {})
+        about = {"description": scene.get("description", "")}
+        about |= {key: log.get(key, "") for key in ("location", "date_captured", "vehicle")}
+        out[scene["name"]] = about
+    return out
+
+
+def convert_scenes(
+    tables: NuScenesTables,
+    scenes: Sequence[str],
+    folder: Path,
+    options: ConversionOptions,
+    *,
+    workers: int = 0,
+    force: bool = False,
+) -> Iterator[SceneResult]:
+    """Write `folder/<scene>` for each scene; a bag that is there and was made alike is kept.
+
+    Args:
+        tables: of the data root.
+        scenes: names, each once.
+        folder: made if absent.
+        options: what goes in.
+        workers: processes; one a core when 0.
+        force: replace bags that are there.
+
+    Yields:
+        Results in the order in which they end. A scene that fails does not end the others.
+
+    Raises:
+        DataError: no such scene, or a name that stands for two.
+        BagError: a bag that is there was made with other options.
+    """
+    global _tables  # noqa: PLW0603 - inherited by the workers
+    about = describe_scenes(tables.dataroot, tables.version)
+    if len(set(scenes)) != len(scenes):
+        raise DataError("a scene is named twice")
+    todo = []
+    for scene in scenes:
+        tables.samples(scene)
+        if force or not _is_done(folder / scene, scene, options):
+            todo.append(scene)
+        else:
+            yield SceneResult(scene, folder / scene, None)
+    workers = min(workers or os.cpu_count() or 1, len(todo))
+    if workers <= 1:
+        for scene in todo:
+            yield _convert(tables, scene, folder / scene, options, about[scene], force)
+        return
+    _tables = tables
+    fork = multiprocessing.get_context("fork")
+    # one thread of torch in each: a pool of threads does not survive the fork
+    with ProcessPoolExecutor(workers, fork, torch.set_num_threads, (1,)) as pool:
+        futures = [
+            pool.submit(_work, scene, folder / scene, options, about[scene], force)
+            for scene in todo
+        ]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _work(
+    scene: str, bag: Path, options: ConversionOptions, about: dict[str, str], force: bool
+) -> SceneResult:
+    return _convert(_tables, scene, bag, options, about, force)
+
+
+def _convert(
+    tables: NuScenesTables,
+    scene: str,
+    bag: Path,
+    options: ConversionOptions,
+    about: dict[str, str],
+    force: bool,
+) -> SceneResult:
+    try:
+        done = convert_scene(tables, scene, bag, options, about=about, force=force)
+    except LabelDistillError as error:
+        return SceneResult(scene, bag, None, str(error))
+    return SceneResult(scene, bag, done)
+
+
+def _is_done(bag: Path, scene: str, options: ConversionOptions) -> bool:
+    if not bag.exists():
+        return False
+    try:
+        same = read_marks(bag) == marks(scene, options)
+    except (BagError, AnyReaderError):
+        same = False
+    if not same:
+        raise BagError(
+            f"{bag} is there already and is no bag of {scene} with these options; use --force to "
+            "replace it, or choose another folder"
+        )
+    return True

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the sensors' files become: images with calibration, point clouds, motion of the vehicle.
+
+LiDAR and radar points are the bytes of the file; only the description of their fields is made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.interfaces import Qos
+
+from labeldistill_core.data.nuscenes_records import SensorRecord
+from labeldistill_core.errors import DataError
+from labeldistill_ros.bags.boxes import cloud_message
+from labeldistill_ros.bags.types import header, message, pose, quaternion, vector3
+
+BASE_FRAME = "base_link"
+MAP_FRAME = "map"
+IMU_TOPIC, ODOMETRY_TOPIC = "/imu", "/odom"
+
+_CLOUD = "sensor_msgs/msg/PointCloud2"
+_LIDAR = np.dtype([(name, "<f4") for name in ("x", "y", "z", "intensity", "ring")])
+_PCD_KINDS = {"F4": "<f4", "I1": "|i1", "I2": "<i2", "I4": "<i4", "U1": "|u1", "U2": "<u2"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A message that is yet to be made."""
+
+    stamp_ns: int
+    """Log time."""
+    topic: str
+    """Name."""
+    msgtype: str
+    """Such as `std_msgs/msg/String`."""
+    build: Callable[[], Any]
+    """Makes the message; late, so that only one image is in memory."""
+    qos: Qos | None = None
+    """Recorded profile; reliable when None."""
+
+
+def optical_frame(camera: str) -> str:
+    """ROS name of a camera's frame, such as `cam_front_optical_frame`."""
+    return f"{camera.lower()}_optical_frame"
+
+
+def image_topic(camera: str) -> str:
+    """Such as `/cam_front/image_raw/compressed`."""
+    return f"/{camera.lower()}/image_raw/compressed"
+
+
+def info_topic(camera: str) -> str:
+    """Such as `/cam_front/camera_info`."""
+    return f"/{camera.lower()}/camera_info"
+
+
+def points_topic(sensor: str) -> str:
+    """Such as `/lidar_top/points`."""
+    return f"/{sensor.lower()}/points"
+
+
+def image_entries(record: SensorRecord) -> list[Entry]:
+    """An image as it is in its file, and the calibration."""
+    stamp_ns, camera = record.stamp_ns, record.channel
+    head = header(stamp_ns, optical_frame(camera))
+
+    def image() -> Any:
+        data = np.frombuffer(record.read(), np.uint8)
+        return message("sensor_msgs/msg/CompressedImage", header=head, format="jpeg", data=data)
+
+    def info() -> Any:
+        k = record.calibration.intrinsics_px
+        roi = {"x_offset": 0, "y_offset": 0, "height": 0, "width": 0, "do_rectify": False}
+        return message(
+            "sensor_msgs/msg/CameraInfo",
+            header=head,
+            height=record.height_px,
+            width=record.width_px,
+            distortion_model="plumb_bob",
+            d=np.zeros(5),
+            k=k.reshape(-1).copy(),
+            r=np.eye(3).reshape(-1),
+            p=np.hstack([k, np.zeros((3, 1))]).reshape(-1),
+            binning_x=0,
+            binning_y=0,
+            roi=message("sensor_msgs/msg/RegionOfInterest", **roi),
+        )
+
+    return [
+        Entry(stamp_ns, info_topic(camera), "sensor_msgs/msg/CameraInfo", info),
+        Entry(stamp_ns, image_topic(camera), "sensor_msgs/msg/CompressedImage", image),
+    ]
+
+
+def cloud_entry(record: SensorRecord) -> Entry:
+    """A LiDAR scan or a radar sweep."""
+    read = lidar_points if record.modality == "lidar" else radar_points
+    topic, frame = points_topic(record.channel), record.channel.lower()
+    return Entry(
+        record.stamp_ns,
+        topic,
+        _CLOUD,
+        lambda: cloud_message(read(record.path, record.read()), record.stamp_ns, frame),
+    )
+
+
+def lidar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
+    """Rows of x, y, z, intensity, ring of a `.pcd.bin` file, in the sensor's frame.
+
+    Raises:
+        DataError: the file is no whole scan.
+    """
+    if not data or len(data) % _LIDAR.itemsize:
+        raise DataError(
+            f"{path} has {len(data)} bytes, which is no scan of five float32 a point: is it whole?"
+        )
+    return np.frombuffer(data, _LIDAR)
+
+
+def radar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
+    """Rows of a binary `.pcd` file with the fields that its head names; see docs/bags.md.
+
+    Raises:
+        DataError: the file is no such file, or not whole.
+    """
+    head, found, body = data.partition(b"DATA binary\n")
+    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
+    fields = {words[0]: words[1:] for words in lines if words}
+    try:
+        formats = [
+            _PCD_KINDS[kind + size]
+            for kind, size in zip(fields["TYPE"], fields["SIZE"], strict=True)
+        ]
+        rows = np.dtype(list(zip(fields["FIELDS"], formats, strict=True)))
+        points = int(fields["WIDTH"][0]) * int(fields["HEIGHT"][0])
+    except (KeyError, ValueError, IndexError) as error:
+        raise DataError(f"{path} is no PCD file as nuScenes' radars have it: {error!r}") from error
+    if not found or len(body) < points * rows.itemsize:
+        raise DataError(
+            f"{path} has {len(body)} bytes behind its head, {points} points need "
+            f"{points * rows.itemsize}: is it whole?"
+        )
+    return np.frombuffer(body, rows, count=points)
+
+
+def motion_entries(dataroot: Path, scene: str, shift_ns: int) -> list[Entry]:
+    """IMU and odometry of the CAN bus expansion; none where its files are not there.
+
+    Args:
+        dataroot: of nuScenes; the files are looked for in `can_bus/`.
+        scene: its name.
+        shift_ns: added to the stamps.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    entries = []
+    for name, topic, kind, build in (
+        ("ms_imu", IMU_TOPIC, "sensor_msgs/msg/Imu", _imu),
+        ("pose", ODOMETRY_TOPIC, "nav_msgs/msg/Odometry", _odometry),
+    ):
+        path = dataroot / "can_bus" / f"{scene}_{name}.json"
+        if not path.is_file():
+            continue
+        try:
+            for row in json.loads(path.read_bytes()):
+                stamp_ns = int(row["utime"]) * 1000 + shift_ns
+                built = build(row, stamp_ns)
+                entries.append(Entry(stamp_ns, topic, kind, lambda built=built: built))  # type: ignore[misc]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is no table of the CAN bus expansion: {error!r}") from error
+    return entries
+
+
+def _imu(row: dict[str, Any], stamp_ns: int) -> Any:
+    return message(
+        "sensor_msgs/msg/Imu",
+        header=header(stamp_ns, BASE_FRAME),
+        orientation=quaternion(*row["q"]),
+        orientation_covariance=np.zeros(9),
+        angular_velocity=vector3(*row["rotation_rate"]),
+        angular_velocity_covariance=np.zeros(9),
+        linear_acceleration=vector3(*row["linear_accel"]),
+        linear_acceleration_covariance=np.zeros(9),
+    )
+
+
+def _odometry(row: dict[str, Any], stamp_ns: int) -> Any:
+    where = message(
+        "geometry_msgs/msg/PoseWithCovariance",
+        pose=pose(tuple(row["pos"]), tuple(row["orientation"])),
+        covariance=np.zeros(36),
+    )
+    motion = message(
+        "geometry_msgs/msg/Twist",
+        linear=vector3(*row["vel"]),
+        angular=vector3(*row["rotation_rate"]),
+    )
+    return message(
+        "nav_msgs/msg/Odometry",
+        header=header(stamp_ns, MAP_FRAME),
+        child_frame_id=BASE_FRAME,
+        pose=where,
+        twist=message(
+            "geometry_msgs/msg/TwistWithCovariance", twist=motion, covariance=np.zeros(36)
+        ),
+    )

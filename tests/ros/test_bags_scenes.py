@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many scenes: in parallel, cut off, repeated, on a full disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nuscenes_fixture import SCENES, VERSION
+
+from labeldistill_core.cli import main
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import BagError, DataError
+from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
+from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.scenes import convert_scenes, describe_scenes
+from labeldistill_ros.bags.truth import read_samples
+
+CLI = [sys.executable, "-m", "labeldistill_core.cli", "bag", "from-nuscenes"]
+
+
+def test_all_scenes_in_parallel_and_again(shared_dataroot: Path, tmp_path: Path) -> None:
+    out = tmp_path / "gar nicht übel" / "Fahrten"  # spaces and letters beyond ASCII
+    command = [*CLI, str(shared_dataroot), str(out), "--version", VERSION, "--workers", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in SCENES:
+        with BagReader(out / name) as reader:
+            assert {sample.scene for sample in read_samples(reader)} == {name}
+        assert f"{out / name}: 3 samples, 30 images, 3 clouds" in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == list(SCENES)
+
+    before = (out / SCENES[0] / f"{SCENES[0]}.mcap").stat().st_mtime_ns
+    (out / SCENES[1] / "metadata.yaml").write_text("half")
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert f"{SCENES[1]} is there already and is no bag of {SCENES[1]}" in again.stderr
+    assert subprocess.run([*command, "--no-sweeps"], capture_output=True, check=False).returncode
+    (out / SCENES[1] / "metadata.yaml").unlink()
+    (out / SCENES[1] / f"{SCENES[1]}.mcap").unlink()
+    (out / SCENES[1]).rmdir()
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert f"{out / SCENES[0]}: was complete already" in again.stdout
+    assert (out / SCENES[0] / f"{SCENES[0]}.mcap").stat().st_mtime_ns == before
+
+
+def test_killed_in_the_middle(shared_dataroot: Path, tmp_path: Path) -> None:
+    """The bag that was complete stays; the litter of the other goes with the next run."""
+    out = tmp_path / "bags"
+    code = (
+        "import os, signal\n"
+        "import labeldistill_ros.bags.convert as convert\n"
+        "from labeldistill_core.cli import main\n"
+        "real = convert.markers_message\n"
+        "def deadly(boxes, stamp_ns):\n"
+        "    if stamp_ns > 1_600_000_050_000_000_000:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(boxes, stamp_ns)\n"
+        "convert.markers_message = deadly\n"
+        f"main(['bag', 'from-nuscenes', {str(shared_dataroot)!r}, {str(out)!r},"
+        f" '--version', {VERSION!r}, '--workers', '1'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    names = sorted(path.name for path in out.iterdir())
+    assert names[0].startswith(f".{SCENES[1]}.partial-")
+    assert names[1:] == [SCENES[0]]
+    with BagReader(out / SCENES[0]) as reader:
+        assert len(read_samples(reader)) == 3
+    command = ["bag", "from-nuscenes", str(shared_dataroot), str(out), "--version", VERSION]
+    assert main([*command, "--workers", "1"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == list(SCENES)
+
+
+def test_a_scene_that_fails_does_not_end_the_others(
+    dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = NuScenesTables(dataroot, VERSION)
+    for record in tables.camera_data(SCENES[0]):
+        record.path.unlink()
+    command = ["bag", "from-nuscenes", str(dataroot), str(tmp_path / "o"), "--version", VERSION]
+    assert main([*command, "--workers", "1"]) == 1
+    told = capsys.readouterr()
+    assert "none of its 3 samples has all its images" in told.err
+    assert "1 of 2 scenes failed" in told.err
+    assert f"{SCENES[1]}: 3 samples" in told.out
+
+
+def test_two_scenes_with_one_name(dataroot: Path, tmp_path: Path) -> None:
+    path = dataroot / VERSION / "scene.json"
+    scenes = json.loads(path.read_text())
+    scenes[1]["name"] = SCENES[0]
+    path.write_text(json.dumps(scenes))
+    with pytest.raises(DataError, match=f"more than one scene {SCENES[0]}"):
+        describe_scenes(dataroot, VERSION)
+    tables = NuScenesTables(dataroot, VERSION)
+    with pytest.raises(DataError, match="more than one scene"):
+        list(convert_scenes(tables, [SCENES[0]], tmp_path / "o", ConversionOptions()))
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_full_disk(dataroot: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for it: writing fails in the same place."""
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "from labeldistill_core.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    out = tmp_path / "bags"
+    command = [sys.executable, "-c", code, "bag", "from-nuscenes", str(dataroot), str(out / "x")]
+    command += ["--version", VERSION, "--scene", SCENES[0]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"cannot write {out / 'x'}: File too large; nothing is left of it" in done.stderr
+    assert not list(out.iterdir())
+
+
+def test_a_living_process_keeps_its_partial_bag(shared_dataroot: Path, tmp_path: Path) -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        alive = tmp_path / f".bag.partial-{sleeper.pid}"
+        dead = tmp_path / ".bag.partial-999999999"
+        alive.mkdir()
+        dead.mkdir()
+        convert_scene(NuScenesTables(shared_dataroot, VERSION), SCENES[0], tmp_path / "bag")
+        assert alive.is_dir()
+        assert not dead.exists()
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_a_folder_that_cannot_be_made(shared_dataroot: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    tables = NuScenesTables(shared_dataroot, VERSION)
+    with pytest.raises(BagError, match="cannot write .*file/bag: (Not a directory|File exists)"):
+        convert_scene(tables, SCENES[0], tmp_path / "file" / "bag")
+    assert os.listdir(tmp_path) == ["file"]
