@@ -17,11 +17,11 @@ endif
 export FASTDDS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds.xml
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench bench-node clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.interfaces  ## Make the virtual environment (the others do it themselves).
 
@@ -38,6 +38,9 @@ lint: setup  ## Check style (ruff) and types (mypy).
 
 bench: setup  ## Measure pooling and streaming.
 	$(VENV)/bin/labeldistill bench
+
+bench-node: setup  ## Put the running node through its failure table (two minutes).
+	$(VENV)/bin/labeldistill bench-node
 
 clean:  ## Remove the virtual environment and everything generated.
 	rm -rf $(VENV) build dist install log out/demo *.egg-info .mypy_cache .pytest_cache .ruff_cache \

@@ -120,6 +120,18 @@ def _bench() -> Callable[..., Any]:
     return bench
 
 
+def _bench_node() -> Callable[..., Any]:
+    from labeldistill_ros.bench.commands import bench_node
+
+    return bench_node
+
+
+def _bench_load() -> Callable[..., Any]:
+    from labeldistill_ros.bench.commands import bench_load
+
+    return bench_load
+
+
 def _demo() -> Callable[..., Any]:
     from labeldistill_ros.demo import demo
 
@@ -158,6 +170,8 @@ COMMANDS = Group(
         "view": Command("draw the boxes of a data root in its images", _view),
         "statistics": Command("describe the boxes of a data root", _statistics),
         "bench": Command("measure pooling and streaming", _bench),
+        "bench-node": Command("put the running node through its failure table", _bench_node),
+        "bench-load": Command("put the running node under load", _bench_load),
         "synth": Command("write synthetic driving scenes in nuScenes form", _synth),
         "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),
         "parity": Command("compare with recordings of the published code", _parity),

@@ -18,12 +18,15 @@ from labeldistill_ros.parameters import CameraParameters, Parameters
 
 ImageMessage: TypeAlias = "Image | CompressedImage"
 
-_QOS = QoSProfile(
-    depth=5,
-    reliability=qos_profile_sensor_data.reliability,
-    durability=qos_profile_sensor_data.durability,
-    history=qos_profile_sensor_data.history,
-)
+
+def _qos() -> QoSProfile:
+    """A new profile for each subscription, since overrides are written into it."""
+    return QoSProfile(
+        depth=5,
+        reliability=qos_profile_sensor_data.reliability,
+        durability=qos_profile_sensor_data.durability,
+        history=qos_profile_sensor_data.history,
+    )
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class CameraSubscriptions:
                         kind,
                         name,
                         callback,
-                        _QOS,
+                        _qos(),
                         qos_overriding_options=override,
                         event_callbacks=SubscriptionEventCallbacks(
                             incompatible_qos=self._caller(self._on_incompatible, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,9 @@ class Outputs:
 
         def advertise(kind: type[Any], topic: str, qos: QoSProfile) -> LifecyclePublisher[Any]:
             override = QoSOverridingOptions.with_default_policies()
+            own = copy(qos)  # overrides are written into it
             return node.create_lifecycle_publisher(
-                kind, topic, qos, qos_overriding_options=override
+                kind, topic, own, qos_overriding_options=override
             )
 
         self._detections = advertise(Detection3DArray, "~/detections", _RESULTS)

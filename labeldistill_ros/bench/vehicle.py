@@ -263,10 +263,10 @@ class Vehicle:
                 due_s = cycle * self.period_s + phase_s + faults.phase_s.get(camera, 0.0)
                 stamp_ns = start_ns + round((due_s + faults.time_shift_s) * 1e9)
                 due_s += start_s
+                self._stop.wait(max(0.0, due_s - time.monotonic()))
                 for _, publish in [entry for entry in later if entry[0] <= due_s]:
                     publish()
                 later = [entry for entry in later if entry[0] > due_s]
-                self._stop.wait(max(0.0, due_s - time.monotonic()))
                 self._pose(stamp_ns)
                 if camera not in faults.no_info:
                     self._infos[camera].publish(self._info(camera, stamp_ns))
