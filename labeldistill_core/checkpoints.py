@@ -141,6 +141,16 @@ def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
     return CheckpointFile(tensors, metadata[_CONFIG_KEY], path, digest, metadata.get(_NOTE_KEY, ""))
 
 
+def kind_of(path: Path) -> str:
+    """Kind of the network in a file; empty when the file says nothing of it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return ""
+    return metadata.get(_KIND_KEY, "")
+
+
 def build_network(
     file: CheckpointFile, config: type[Config], network: Callable[[Config], Network]
 ) -> Network:

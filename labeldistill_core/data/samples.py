@@ -197,7 +197,7 @@ class LidarDataset(_KeyFrames, Dataset[LidarSample]):
         self,
         tables: NuScenesTables,
         scenes: Sequence[str],
-        config: StudentConfig,
+        cameras: Sequence[str],
         augmentation: AugmentationConfig | None = None,
         points: PointSource | None = None,
     ) -> None:
@@ -206,14 +206,14 @@ class LidarDataset(_KeyFrames, Dataset[LidarSample]):
         Args:
             tables: of the data root.
             scenes: names of the scenes to take.
-            config: of the student, whose cameras say which frame boxes are given in.
+            cameras: of the student, whose mean pose is the frame of boxes and points.
             augmentation: ranges; the defaults when None.
             points: loads what the LiDAR detector sees; no points when None.
 
         Raises:
             DataError: a scene is not there.
         """
-        super().__init__(tables, scenes, config.cameras, augmentation, points)
+        super().__init__(tables, scenes, cameras, augmentation, points)
 
     def __getitem__(self, key: int | tuple[int, int]) -> LidarSample:
         """One sample; see `StudentDataset`."""

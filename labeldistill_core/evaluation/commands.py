@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tqdm import tqdm
 
-from labeldistill_core.cameras import FIXED_FRAME
+from labeldistill_core.checkpoints import kind_of
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.distillation.label_encoder import load_label_encoder
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import evaluate
-from labeldistill_core.evaluation.results import (
-    ResultBox,
-    read_results,
-    result_boxes,
-    write_results,
-)
-from labeldistill_core.frames import Transform
+from labeldistill_core.evaluation.predictions import lidar_results, student_results
+from labeldistill_core.evaluation.results import read_results, write_results
+from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.runtime.detector import Detector, Precision
 
 
@@ -53,38 +50,42 @@ def evaluate_checkpoint(
     dataroot: Annotated[Path, tyro.conf.Positional],
     version: str = "v1.0-trainval",
     split: Literal["train", "val", "all"] = "val",
+    teacher: Path | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     out: Path | None = None,
 ) -> None:
-    """Run a student over key frames and score its boxes with the official metrics.
+    """Run a network over key frames and score its boxes with the official metrics.
 
-    The detector sees each scene in the order of time, as a vehicle does.
+    A student sees each scene in the order of time, as a vehicle does. A teacher gets the LiDAR's
+    points. A label encoder gets the true boxes, and what the teacher's head reads from its features
+    is scored.
 
     Args:
-        checkpoint: file of the student.
+        checkpoint: file of a student, a teacher or a label encoder.
         dataroot: nuScenes data root, real or synthetic.
         version: of the tables.
         split: scenes to run on.
+        teacher: file of the teacher whose head reads the label encoder's features.
         device: cpu, cuda:0 and so on, or auto.
-        precision: of the convolutions.
+        precision: of the student's convolutions.
         out: folder for `results.json` and `metrics.json`.
     """
     tables = NuScenesTables(dataroot, version)
-    detector = Detector.load(checkpoint, device=device, precision=precision)
-    tokens = [(s, t) for s in split_scenes(tables, split) for t in tables.samples(s)]
-    identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
-    results: dict[str, list[ResultBox]] = {}
-    before = ""
-    for scene, token in tqdm(tokens, unit="sample", disable=None):
-        if scene != before:
-            detector.reset(f"scene {scene}")
-            before = scene
-        found = detector.detect(tables.frame_set(token, detector.config.cameras))
-        boxes = found.in_frame(identity)
-        results[token] = result_boxes(token, boxes, detector.class_names)
-    metrics = evaluate([tables.ground_truth(token) for token in results], results)
+    scenes = split_scenes(tables, split)
+    kind = kind_of(checkpoint)
+    if kind == "teacher":
+        found = lidar_results(load_teacher(checkpoint), None, tables, scenes, device)
+    elif kind == "label encoder":
+        if teacher is None:
+            raise ConfigError(f"{checkpoint} is a label encoder: give its teacher (--teacher)")
+        encoder = load_label_encoder(checkpoint)
+        found = lidar_results(load_teacher(teacher), encoder, tables, scenes, device)
+    else:
+        detector = Detector.load(checkpoint, device=device, precision=precision)
+        found = student_results(detector, tables, scenes)
+    metrics = evaluate([tables.ground_truth(token) for token in found], found)
     if out:
-        write_results(out / "results.json", results)
+        write_results(out / "results.json", found)
         metrics.write(out / "metrics.json")
     print(metrics.table())

@@ -84,7 +84,7 @@ class Detector:
         Raises:
             ConfigError: the device is not there.
         """
-        self.device = _device(device)
+        self.device = resolve_device(device)
         self.precision = precision
         self.config = student.config
         self.checkpoint_sha256 = checkpoint_sha256
@@ -205,7 +205,12 @@ class Detector:
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
 
-def _device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
+    """The device of a name; "auto" is CUDA where there is one.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     if name == "auto":
         name = "cuda:0" if torch.cuda.is_available() else "cpu"
         _LOG.info("device auto: %s", name)

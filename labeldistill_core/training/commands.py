@@ -171,9 +171,9 @@ def _lidar_data(
 ) -> tuple[LidarDataset, LidarDataset | None]:
     """Samples to train on and samples to score, without images."""
     tables = stage.tables = NuScenesTables(dataroot, options.version)
-    student = preset_config(options.preset)
+    cameras = preset_config(options.preset).cameras
     trained, scored = (
-        LidarDataset(tables, names, student, recipe.augmentation, points)
+        LidarDataset(tables, names, cameras, recipe.augmentation, points)
         for names in options.scenes(tables)
     )
     return trained, scored if len(scored) else None

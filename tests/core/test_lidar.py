@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv3d
 
+from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.checkpoints import save_network
 from labeldistill_core.config import BevGrid, HeadConfig
 from labeldistill_core.data.bev_augmentation import BevAugmentation
@@ -25,7 +26,7 @@ from labeldistill_core.lidar.points import Points, Scan, cloud
 from labeldistill_core.lidar.sparse import SparseConv3d, SparseTensor, build_rulebook, spconv
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.voxels import voxelize, voxelize_cloud
-from labeldistill_core.presets import preset_config, teacher_preset
+from labeldistill_core.presets import teacher_preset
 
 SMALL = TeacherConfig(
     grid=BevGrid(x_m=(-12.8, 12.8), y_m=(-12.8, 12.8), cell_m=1.6),
@@ -249,8 +250,7 @@ def test_scans_meet_in_one_frame() -> None:
 
 def test_boxes_hold_the_points_that_they_were_counted_with(synthetic_dataroot: Path) -> None:
     tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
-    config = preset_config("demo")
-    data = LidarDataset(tables, tables.scene_names, config, None, Points(SweepsConfig(0, 0)))
+    data = LidarDataset(tables, tables.scene_names, CAMERAS, None, Points(SweepsConfig(0, 0)))
     plain, turned = data[0], data[0, 3]
     token = plain.tokens[0]
     counted = [n for n in tables.ground_truth(token).num_lidar_pts if n > 0]
@@ -274,7 +274,7 @@ def test_a_missing_scan_names_the_sample(synthetic_dataroot: Path, tmp_path: Pat
     root = shutil.copytree(synthetic_dataroot, tmp_path / "data")
     tables = NuScenesTables(root, "v1.0-mini")
     points = Points(SweepsConfig(0, 0))
-    data = LidarDataset(tables, tables.scene_names, preset_config("demo"), None, points)
+    data = LidarDataset(tables, tables.scene_names, CAMERAS, None, points)
     token = tables.samples(tables.scene_names[0])[1]
     tables.lidar_path(token).write_bytes(b"short")
     with pytest.raises(DataError, match=rf"sample {token}: .*no LiDAR scan"):

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes that a network finds in the key frames of a data root."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+
+from labeldistill_core.cameras import CAMERAS, FIXED_FRAME
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.samples import LidarDataset
+from labeldistill_core.distillation.label_encoder import LabelEncoder
+from labeldistill_core.evaluation.results import ResultBox, result_boxes
+from labeldistill_core.frames import Transform
+from labeldistill_core.lidar.points import Points
+from labeldistill_core.lidar.teacher import Teacher
+from labeldistill_core.network.decode import decode
+from labeldistill_core.runtime.detector import Detector, resolve_device
+
+Results = dict[str, list[ResultBox]]
+"""Result boxes by sample token."""
+
+
+def student_results(detector: Detector, tables: NuScenesTables, scenes: Sequence[str]) -> Results:
+    """Run a student over scenes in the order of time."""
+    tokens = [(scene, token) for scene in scenes for token in tables.samples(scene)]
+    identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
+    results: Results = {}
+    before = ""
+    for scene, token in tqdm(tokens, unit="sample", disable=None):
+        if scene != before:
+            detector.reset(f"scene {scene}")
+            before = scene
+        found = detector.detect(tables.frame_set(token, detector.config.cameras))
+        results[token] = result_boxes(token, found.in_frame(identity), detector.class_names)
+    return results
+
+
+@torch.no_grad()
+def lidar_results(
+    teacher: Teacher,
+    label_encoder: LabelEncoder | None,
+    tables: NuScenesTables,
+    scenes: Sequence[str],
+    device: str = "auto",
+) -> Results:
+    """Run a teacher on points; or, with a label encoder, its head on the features of true boxes."""
+    where = torch.device(resolve_device(device))
+    config = teacher.config
+    teacher = teacher.to(where).eval()
+    points = None if label_encoder else Points(config.sweeps)
+    data = LidarDataset(tables, scenes, CAMERAS, points=points)
+    names = [name for task in config.head.tasks for name in task]
+    results: Results = {}
+    for index in tqdm(range(len(data)), unit="sample", disable=None):
+        sample = data[index].to(where)
+        if label_encoder is None:
+            maps = teacher(sample.points).maps
+        else:
+            maps = teacher.detect(label_encoder.to(where)(sample.boxes))
+        (boxes,) = decode(maps, config.grid, config.decode)
+        (token,), (pose,) = sample.tokens, sample.map_from_ego
+        results[token] = result_boxes(token, boxes.to("cpu").transformed(pose), names)
+    return results
