@@ -7,6 +7,7 @@ Shapes: S frames (the current one first), N cameras, H W rows and columns of the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 import torch
@@ -76,6 +77,7 @@ def camera_batch(
     config: StudentConfig,
     transforms: Sequence[ImageTransform] | None = None,
     augmentation: Array | None = None,
+    pool: Executor | None = None,
 ) -> CameraBatch:
     """A batch of one sample, on the CPU.
 
@@ -86,6 +88,7 @@ def camera_batch(
         config: names the cameras and the image size.
         transforms: one for each camera, the same in all frames; evaluation's when None.
         augmentation: (4, 4) of the bird's-eye view; none when None.
+        pool: threads that transform the images; the caller's thread when None.
 
     Raises:
         DataError: the current set has no image of any camera of the model.
@@ -95,19 +98,26 @@ def camera_batch(
         raise DataError(f"the set has no image of {', '.join(config.cameras)}")
     poses = [[view.pose if view else None for view in row] for row in rows]
     moved = [motion(poses[0], row) for row in poses]
-    images, intrinsics, pixels = [], [], []
+    jobs: list[tuple[CameraView, ImageTransform] | None] = []
+    intrinsics, pixels = [], []
     for row in rows:
         for index, view in enumerate(row):
             if view is None:
-                images.append(torch.zeros(3, config.image.height, config.image.width).byte())
+                jobs.append(None)
                 intrinsics.append(np.eye(3))
                 pixels.append(np.eye(4))
                 continue
             transform = transforms[index] if transforms else evaluation_transform(view, config)
-            images.append(image_tensor(view, transform))
+            jobs.append((view, transform))
             intrinsics.append(view.calibration.intrinsics_px)
             pixels.append(transform.matrix)
     shape = (1, len(rows), len(config.cameras))
+
+    def image(job: tuple[CameraView, ImageTransform] | None) -> Tensor:
+        black = (3, config.image.height, config.image.width)
+        return image_tensor(*job) if job else torch.zeros(black, dtype=torch.uint8)
+
+    images = list(pool.map(image, jobs) if pool else map(image, jobs))
     return CameraBatch(
         images=torch.stack(images).unflatten(0, shape),
         intrinsics=_float(intrinsics)[0].unflatten(0, shape),

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +92,8 @@ class Detector:
         self.checkpoint_sha256 = checkpoint_sha256
         # of two layouts with the same result, the faster one for convolutions
         self._student = student.eval().to(self.device).to(memory_format=torch.channels_last)
+        # Pillow resizes without Python's lock
+        self._threads = ThreadPoolExecutor(min(6, os.cpu_count() or 1), thread_name_prefix="resize")
         self._history = History(student.config.history_s, history_tolerance_s)
         self._calibration: tuple[CameraPose | None, ...] = ()
 
@@ -122,7 +126,7 @@ class Detector:
 
     def prepare(self, frames: FrameSet) -> CameraBatch:
         """The network's input for one set, on the CPU: images as grey levels, and the rig."""
-        return camera_batch([frames], self.config)
+        return camera_batch([frames], self.config, pool=self._threads)
 
     @torch.inference_mode()
     def detect(self, frames: FrameSet, *, use_history: bool = True) -> Detections:

@@ -185,11 +185,16 @@ def _longer(info: CameraInfo) -> None:
 
 def _call(kind: Any, service: str, **fields: Any) -> Act:
     def begin(run: Run) -> None:
-        client = run.vehicle.node.create_client(kind, f"/detector/{service}")
+        client: Any = run.vehicle.node.create_client(kind, f"/detector/{service}")
         client.wait_for_service(5.0)
         client.call_async(kind.Request(**fields))
 
     return begin
+
+
+def _mount(run: Run) -> None:
+    run.vehicle.faults.unmounted = set()
+    run.vehicle.mount()
 
 
 def _detect(change: Callable[[Any], Callable[..., Any]]) -> Act:
@@ -555,7 +560,7 @@ SCENES = (
                 "camera unusable, frame named",
                 _set(),
                 lambda r: r.vehicle.told("no transform names the frame 'cam_back_optical_frame'"),
-                lambda r: (r.vehicle.faults.unmounted.clear(), r.vehicle.mount()),
+                _mount,
             ),
         ),
         faults=lambda: Faults(unmounted={_BACK}),

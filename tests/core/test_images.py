@@ -111,3 +111,14 @@ def test_flip_is_exact():
     plain, flipped = (ImageTransform(1.0, (20, 10), (0, 0, 20, 10), f) for f in (False, True))
     np.testing.assert_array_equal(plain.apply(image), image)
     np.testing.assert_array_equal(flipped.apply(image), image[:, ::-1])
+
+
+def test_opencv_and_pillow_decode_alike() -> None:
+    rng = np.random.default_rng(0)
+    image = np.asarray(
+        Image.fromarray(rng.integers(0, 255, (12, 20, 3), np.uint8)).resize((320, 180))
+    )
+    data = encoded(image, "JPEG")
+    with Image.open(io.BytesIO(data)) as picture:
+        by_pillow = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(decode_jpeg(data), by_pillow)
