@@ -12,8 +12,8 @@ from labeldistill_core.frames import Array
 
 _NEAR_M, _FAR_M = 3.0, 50.0
 _NEAR_COLOUR, _FAR_COLOUR = np.array([255, 210, 60]), np.array([60, 90, 255])
-_POINTS_ACROSS = 500
-"""A point is as wide as this part of the image."""
+_POINTS_ACROSS = 320
+"""So many points side by side fill the width of an image."""
 
 
 def with_points(view: CameraView, points: Array) -> CameraView:
