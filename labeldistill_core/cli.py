@@ -78,6 +78,12 @@ def _train_student() -> Callable[..., Any]:
     return train_student
 
 
+def _overfit() -> Callable[..., Any]:
+    from labeldistill_core.training.overfit import overfit
+
+    return overfit
+
+
 def _bag_from_nuscenes() -> Callable[..., Any]:
     from labeldistill_ros.bags.commands import from_nuscenes
 
@@ -94,6 +100,12 @@ def _bag_record() -> Callable[..., Any]:
     from labeldistill_ros.bags.commands import record
 
     return record
+
+
+def _bag_detect() -> Callable[..., Any]:
+    from labeldistill_ros.bags.commands import detect
+
+    return detect
 
 
 def _bag_score() -> Callable[..., Any]:
@@ -150,7 +162,8 @@ BAG = Group(
         "from-nuscenes": Command("convert a nuScenes scene", _bag_from_nuscenes),
         "replay": Command("publish a bag over ROS", _bag_replay),
         "record": Command("record the detector's topics", _bag_record),
-        "score": Command("official metrics of recorded detections", _bag_score),
+        "detect": Command("detect offline over a bag, without ROS", _bag_detect),
+        "score": Command("official metrics of bags and result files", _bag_score),
     },
 )
 
@@ -166,7 +179,8 @@ COMMANDS = Group(
                 "student": Command("train the camera student", _train_student),
             },
         ),
-        "evaluate": Command("run a student on a data root and score it", _evaluate),
+        "overfit": Command("try a new data set: learn a few of its samples", _overfit),
+        "evaluate": Command("run a network on a data root and score it", _evaluate),
         "view": Command("draw the boxes of a data root in its images", _view),
         "statistics": Command("describe the boxes of a data root", _statistics),
         "bench": Command("measure pooling and streaming", _bench),

@@ -163,15 +163,16 @@ class _KeyFrames:
     ) -> None:
         self._tables, self._cameras, self._points = tables, tuple(cameras), points
         self._augmentation = augmentation or AugmentationConfig()
-        self._tokens = [token for scene in scenes for token in tables.samples(scene)]
+        self.tokens = [token for scene in scenes for token in tables.samples(scene)]
+        """Of the samples, in the order of the indices."""
 
     def __len__(self) -> int:
         """Number of samples."""
-        return len(self._tokens)
+        return len(self.tokens)
 
     def classes(self, index: int) -> frozenset[str]:
         """Names of the classes that stand in a sample."""
-        truth = self._tables.ground_truth(self._tokens[index])
+        truth = self._tables.ground_truth(self.tokens[index])
         return frozenset(CLASSES[label] for label in truth.boxes.labels.tolist())
 
     def _pose(self, token: str) -> Transform:
@@ -218,7 +219,7 @@ class LidarDataset(_KeyFrames, Dataset[LidarSample]):
     def __getitem__(self, key: int | tuple[int, int]) -> LidarSample:
         """One sample; see `StudentDataset`."""
         index, seed = key if isinstance(key, tuple) else (key, None)
-        token = self._tokens[index]
+        token = self.tokens[index]
         bev = BevAugmentation()
         if seed is not None:
             bev = self._augmentation.bev(np.random.default_rng(seed))
@@ -241,6 +242,7 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
         config: StudentConfig,
         augmentation: AugmentationConfig | None = None,
         points: PointSource | None = None,
+        partial: bool = False,
     ) -> None:
         """Look up samples and their past frames.
 
@@ -250,19 +252,22 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             config: of the student.
             augmentation: ranges; the defaults when None.
             points: loads what the LiDAR detector sees; no points when None.
+            partial: leave out samples without images, and do without depth labels where there is
+                no LiDAR scan, rather than refuse them.
 
         Raises:
             DataError: a scene is not there.
         """
         super().__init__(tables, scenes, config.cameras, augmentation, points)
-        self._config = config
+        self._config, self._partial = config, partial
         self._samples: list[tuple[str, ...]] = []
         for scene in scenes:
-            tokens = tables.samples(scene)
+            tokens = [t for t in tables.samples(scene) if not partial or tables.has_images(t)]
             stamps = np.array([tables.stamp_ns(token) for token in tokens])
             self._samples += [
                 (token, *self._past(tokens, stamps, index)) for index, token in enumerate(tokens)
             ]
+        self.tokens = [tokens[0] for tokens in self._samples]
 
     def _past(self, tokens: Sequence[str], stamps: NDArray[np.int64], index: int) -> list[str]:
         """Past samples by age; the current one stands in where there is none, as at inference."""
@@ -312,6 +317,9 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
         self, token: str, frames: FrameSet, transforms: Sequence[ImageTransform]
     ) -> NDArray[np.float32]:
         lidar = self._tables.lidar(token)
+        if self._partial and not lidar.is_there:
+            size = self._config.image
+            return np.zeros((len(transforms), size.height, size.width), np.float32)
         points = lidar.scan()
         fixed_from_lidar = lidar.fixed_from_ego @ lidar.ego_from_sensor
         maps = []

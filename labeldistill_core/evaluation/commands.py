@@ -83,7 +83,7 @@ def evaluate_checkpoint(
         found = lidar_results(load_teacher(teacher), encoder, tables, scenes, device)
     else:
         detector = Detector.load(checkpoint, device=device, precision=precision)
-        found = student_results(detector, tables, scenes)
+        found = student_results(detector, tables, {name: tables.samples(name) for name in scenes})
     metrics = evaluate([tables.ground_truth(token) for token in found], found)
     if out:
         write_results(out / "results.json", found)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from tqdm import tqdm
@@ -23,9 +23,11 @@ Results = dict[str, list[ResultBox]]
 """Result boxes by sample token."""
 
 
-def student_results(detector: Detector, tables: NuScenesTables, scenes: Sequence[str]) -> Results:
-    """Run a student over scenes in the order of time."""
-    tokens = [(scene, token) for scene in scenes for token in tables.samples(scene)]
+def student_results(
+    detector: Detector, tables: NuScenesTables, samples: Mapping[str, Sequence[str]]
+) -> Results:
+    """Run a student over samples of scenes, each scene's in the order of time."""
+    tokens = [(scene, token) for scene, tokens in samples.items() for token in tokens]
     identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
     results: Results = {}
     before = ""
