@@ -6,15 +6,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_ros.parameters import Parameters
+
+if TYPE_CHECKING:  # without ROS, too, the files are found
+    from labeldistill_ros.parameters import Parameters
 
 DEMO_MODEL = "config/models/demo.safetensors"
 _PACKAGE = "labeldistill_ros"
 
-LoadDetector = Callable[[Parameters], Detector]
+LoadDetector = Callable[["Parameters"], Detector]
 
 
 def shared_file(name: str) -> Path:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -182,6 +182,70 @@ def record(
         rclpy.try_shutdown()
     for topic, count in recorder.counts.items():
         print(f"{count:7d}  {topic}")
+
+
+def detect(
+    bag: Annotated[Path, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.Positional],
+    model: Path | None = None,
+    device: str = "auto",
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    score_threshold: float = 0.1,
+    max_boxes: int = 500,
+    output_frame: str = "base_link",
+    missing_camera_policy: Literal["skip", "mask"] = "skip",
+    min_cameras: int = 4,
+    max_age: float = 0.25,
+    storage: Storage = "mcap",
+    force: bool = False,
+) -> int:
+    """Run the detector over a bag without ROS, at full speed, and write a bag with its boxes.
+
+    Args:
+        bag: with images, calibrations and transforms.
+        out: folder of the bag to write; `bag score OUT` scores it.
+        model: student checkpoint; the demo's when not given.
+        device: cpu, cuda:0 and so on, or auto.
+        precision: of the convolutions.
+        score_threshold: boxes of a lower score are left out.
+        max_boxes: at most so many a set, the best.
+        output_frame: frame of the boxes.
+        missing_camera_policy: sets that lack images are left out (skip), or used without (mask).
+        min_cameras: fewest images of a set under mask.
+        max_age: seconds of silence after which a camera counts as dead.
+        storage: file format of the new bag.
+        force: replace a bag that is there.
+
+    Returns:
+        0, or 1 when no set of images was found.
+    """
+    from tqdm import tqdm
+
+    from labeldistill_core.runtime.detector import Detector
+    from labeldistill_ros.bags.detect import DetectOptions, detect_bag
+    from labeldistill_ros.resources import DEMO_MODEL, shared_file
+
+    options = DetectOptions(
+        score_threshold, max_boxes, output_frame, missing_camera_policy, min_cameras, max_age
+    )
+    detector = Detector.load(model or shared_file(DEMO_MODEL), device=device, precision=precision)
+    with tqdm(unit="set", disable=None) as bar:
+        done = detect_bag(
+            bag,
+            out,
+            detector,
+            options,
+            storage=storage,
+            force=force,
+            progress=lambda _: bar.update() and None,
+        )
+    print(
+        f"{out}: {done.processed} of {done.sets} sets, {done.boxes} boxes, {done.wall_s:.1f} s "
+        f"for {done.bag_s:.1f} s of driving"
+    )
+    for problem, count in done.problems.items():
+        print(f"{count} sets without boxes: {problem}")
+    return 0 if done.processed else 1
 
 
 def score(

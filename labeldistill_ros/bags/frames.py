@@ -53,6 +53,7 @@ def read_frame_sets(bag: BagReader) -> Iterator[tuple[BagSample, FrameSet]]:
     infos = {f"{prefix}/camera_info": name for name, prefix in prefixes.items()}
     calibrations: dict[str, Any] = {}
     taken: dict[tuple[str, int], Any] = {}
+    waiting = [sample for sample in waiting if sample.camera_stamps_ns]
     for recorded, message in bag.messages([*infos, *images]):
         if recorded.topic in infos:
             calibrations[infos[recorded.topic]] = message
@@ -62,7 +63,7 @@ def read_frame_sets(bag: BagReader) -> Iterator[tuple[BagSample, FrameSet]]:
             sample = waiting.pop(0)
             try:
                 views = [
-                    _view(name, taken[name, stamp_ns], calibrations.get(name), transforms)
+                    camera_view(name, taken[name, stamp_ns], calibrations.get(name), transforms)
                     for name, stamp_ns in sample.camera_stamps_ns.items()
                 ]
             except (DataError, TransformError) as error:
@@ -76,7 +77,19 @@ def read_frame_sets(bag: BagReader) -> Iterator[tuple[BagSample, FrameSet]]:
         raise BagError(f"{bag.path} lacks images of sample {token}; convert the scene anew")
 
 
-def _view(name: str, image: Any, info: Any, transforms: TransformBuffer) -> CameraView:
+def camera_view(name: str, image: Any, info: Any, transforms: TransformBuffer) -> CameraView:
+    """An image with its calibration and pose.
+
+    Args:
+        name: of the camera.
+        image: `CompressedImage`.
+        info: its `CameraInfo`; None when there was none.
+        transforms: of the bag.
+
+    Raises:
+        DataError: the image is damaged or of another size, or there is no calibration.
+        TransformError: a pose is missing.
+    """
     if info is None:
         raise DataError(f"{name}: no camera_info before its first image")
     stamp_ns = stamp_of(image)

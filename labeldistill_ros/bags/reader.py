@@ -128,9 +128,16 @@ class BagReader:
             BagError: a topic is missing, or a message is damaged.
         """
         for recorded in self.raw(topics):
-            with _named(self.path):
-                message = self._reader.deserialize(recorded.data, recorded.msgtype)
-            yield recorded, message
+            yield recorded, self.decoded(recorded)
+
+    def decoded(self, recorded: Recorded) -> Any:
+        """The message.
+
+        Raises:
+            BagError: it is damaged.
+        """
+        with _named(self.path):
+            return self._reader.deserialize(recorded.data, recorded.msgtype)
 
     def _connections(self, topics: Sequence[str] | None) -> list[Connection]:
         if topics is None:
