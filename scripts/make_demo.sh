@@ -11,7 +11,7 @@ labeldistill=.venv/bin/labeldistill
 # The scene was taken because all ten classes stand in it.
 $labeldistill synth "$work/scene" --scenes 1 --key-frames 20 --seed 274
 $labeldistill bag from-nuscenes "$work/scene" rosbags/demo --version v1.0-mini --scene scene-0061 \
-	--force
+	--no-clouds --force
 
 # A repeated call goes on where the last one stopped.
 $labeldistill synth "$work/world" --scenes 200 --key-frames 8 --seed 1
