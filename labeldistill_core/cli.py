@@ -84,6 +84,12 @@ def _overfit() -> Callable[..., Any]:
     return overfit
 
 
+def _ablation() -> Callable[..., Any]:
+    from labeldistill_core.training.ablation import ablation
+
+    return ablation
+
+
 def _bag_from_nuscenes() -> Callable[..., Any]:
     from labeldistill_ros.bags.commands import from_nuscenes
 
@@ -144,6 +150,12 @@ def _bench_load() -> Callable[..., Any]:
     return bench_load
 
 
+def _bench_degradation() -> Callable[..., Any]:
+    from labeldistill_ros.bench.commands import bench_degradation
+
+    return bench_degradation
+
+
 def _demo() -> Callable[..., Any]:
     from labeldistill_ros.demo import demo
 
@@ -180,12 +192,14 @@ COMMANDS = Group(
             },
         ),
         "overfit": Command("try a new data set: learn a few of its samples", _overfit),
+        "ablation": Command("compare ways of distilling, several runs each", _ablation),
         "evaluate": Command("run a network on a data root and score it", _evaluate),
         "view": Command("draw the boxes of a data root in its images", _view),
         "statistics": Command("describe the boxes of a data root", _statistics),
         "bench": Command("measure pooling and streaming", _bench),
         "bench-node": Command("put the running node through its failure table", _bench_node),
         "bench-load": Command("put the running node under load", _bench_load),
+        "bench-degradation": Command("score with failing cameras", _bench_degradation),
         "synth": Command("write synthetic driving scenes in nuScenes form", _synth),
         "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),
         "parity": Command("compare with recordings of the published code", _parity),

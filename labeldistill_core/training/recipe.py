@@ -91,8 +91,8 @@ _PAPER = {
     "student": Recipe(),
 }
 # a short run on a small world learns faster from images as they will be seen
-_DEMO_AUGMENTATION = AugmentationConfig(resize=(0.95, 1.1), image_rotation_deg=(0.0, 0.0))
-_DEMO = {
+_SMALL_AUGMENTATION = AugmentationConfig(resize=(0.95, 1.1), image_rotation_deg=(0.0, 0.0))
+_SMALL_WORLD = {
     "teacher": Recipe(
         epochs=8, batch_size=8, learning_rate=2e-3, reference_batch=8, schedule="cosine",
         warmup_share=0.05, ema_decay=0.99,
@@ -103,11 +103,11 @@ _DEMO = {
     ),
     "student": Recipe(
         epochs=16, batch_size=8, learning_rate=2e-3, reference_batch=8, schedule="cosine",
-        warmup_share=0.05, ema_decay=0.995, image_rate=1.0, augmentation=_DEMO_AUGMENTATION,
+        warmup_share=0.05, ema_decay=0.995, image_rate=1.0, augmentation=_SMALL_AUGMENTATION,
     ),
 }  # fmt: skip
 
 
 def recipe_of(stage: str, preset: str) -> Recipe:
     """The recipe of a stage for a preset: the paper's, or the small world's."""
-    return (_DEMO if preset == "demo" else _PAPER)[stage]
+    return (_SMALL_WORLD if preset in ("demo", "ablation") else _PAPER)[stage]

@@ -110,8 +110,14 @@ def replay(
     topics: tuple[str, ...] = (),
     wait_for: float = 0.0,
     clock: bool = True,
+    start: float = 0.0,
+    paused: bool = False,
+    step: float = 0.5,
 ) -> int:
     """Publish the messages of a bag over ROS with their true timing, and the clock.
+
+    In a terminal the space bar pauses, `s` plays a step and `q` ends; so do the services
+    `/replay/pause` (std_srvs/SetBool) and `/replay/step` (std_srvs/Trigger).
 
     Args:
         bag: folder.
@@ -120,6 +126,9 @@ def replay(
         topics: what to publish; everything when none is given.
         wait_for: seconds to wait until every image topic has a subscriber.
         clock: publish /clock.
+        start: seconds of the bag to leave out; what was latched in them is published first.
+        paused: begin paused.
+        step: seconds of the bag that a step plays.
 
     Returns:
         Exit code: 0, or 130 when Ctrl-C came before the end.
@@ -127,22 +136,31 @@ def replay(
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
+    from labeldistill_ros.bags import controls as controlling
     from labeldistill_ros.bags import replay as replaying
 
-    options = replaying.ReplayOptions(rate, topics, loop, wait_for, clock)
+    options = replaying.ReplayOptions(rate, topics, loop, wait_for, clock, start, step)
+    controls = controlling.Controls(paused)
     # not rclpy's own handlers, which would take the context away under the publishers
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
-        with _interrupt() as stopped:
-            node = rclpy.create_node("replay")
-            done = replaying.replay(bag, node, options, lambda: not stopped.is_set())
+        node = rclpy.create_node("replay")
+        with (
+            _interrupt() as stopped,
+            controlling.services(node, controls),
+            controlling.keys(controls) as listening,
+        ):
+            if listening:
+                print("space: pause, s: step, q: end", file=sys.stderr)
+            done = replaying.replay(bag, node, options, lambda: not stopped.is_set(), controls)
     finally:
         rclpy.try_shutdown()
     for topic, count in sorted(done.counts.items()):
         print(f"{count:7d}  {topic}")
     print(
         f"{sum(done.counts.values())} messages in {done.wall_s:.2f} s, "
-        f"at most {done.late_max_ms:.1f} ms late"
+        f"late by p50 {done.late(50):.2f} ms, p99 {done.late(99):.2f} ms, "
+        f"at most {done.late(100):.2f} ms"
     )
     return 0 if done.rounds or loop else 130
 

@@ -11,21 +11,23 @@ import importlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from rosbags.interfaces import QosDurability
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.interfaces import QosDurability, QosReliability
 from rosgraph_msgs.msg import Clock
 
 from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.controls import Controls
 from labeldistill_ros.bags.reader import BagReader, Recorded
 
 _LOG = logging.getLogger(__name__)
@@ -54,9 +56,15 @@ class ReplayOptions:
     """Wait so long until every image topic (or every topic, without images) has a subscriber."""
     clock: bool = True
     """Publish `/clock`."""
+    start_s: float = 0.0
+    """Begin so long after the first message; what was latched before comes first."""
+    step_s: float = 0.5
+    """How much of the bag a step plays while paused."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be played."""
+        if self.start_s < 0 or self.step_s <= 0:
+            raise BagError("the start offset cannot be negative, and a step must be above 0")
         if not self.rate > 0:
             raise BagError(f"rate is {self.rate:g}; it must be above 0")
 
@@ -71,8 +79,12 @@ class Replay:
     """How often the bag was played to its end."""
     wall_s: float
     """How long it took."""
-    late_max_ms: float
-    """By how much the latest message came too late, wall clock."""
+    late_ms: tuple[float, ...]
+    """By how much each message came too late, wall clock."""
+
+    def late(self, percentile: float) -> float:
+        """Percentile of the lateness in milliseconds; 0 when nothing was played."""
+        return float(np.percentile(self.late_ms, percentile)) if self.late_ms else 0.0
 
 
 def message_class(msgtype: str) -> Any:
@@ -96,6 +108,7 @@ def replay(
     node: Node,
     options: ReplayOptions = ReplayOptions(),  # noqa: B008 - frozen
     keep_going: Callable[[], bool] = lambda: True,
+    controls: Controls | None = None,
 ) -> Replay:
     """Publish the messages of a bag through a node; returns at the end.
 
@@ -106,10 +119,11 @@ def replay(
         node: makes the publishers, which are gone afterwards.
         options: how.
         keep_going: asked before each message; false ends the replay early.
+        controls: pause and step, if wanted.
 
     Raises:
-        BagError: the bag is unreadable, lacks a topic, has a type that is not installed, or
-            nobody subscribed in time.
+        BagError: the bag is unreadable or shorter than the start offset, lacks a topic, has a
+            type that is not installed, or nobody subscribed in time.
     """
     with ExitStack() as stack:
         reader = stack.enter_context(BagReader(bag))
@@ -126,16 +140,23 @@ def replay(
             stack.callback(node.destroy_publisher, clock.publisher)
         if options.wait_for_s:
             _wait_for_subscribers(reader, publishers, options.wait_for_s, keep_going)
-        player = _Player(publishers, clock, options.rate, keep_going)
+        if options.start_s >= reader.duration_s > 0:
+            raise BagError(
+                f"--start {options.start_s:g} is beyond the end of {bag}, which is "
+                f"{reader.duration_s:.1f} s long"
+            )
+        controls = controls or Controls()
+        player = _Player(publishers, clock, options, keep_going, controls)
         start_s, rounds = time.monotonic(), 0
-        while player.play(reader.raw(topics)):
+        while player.play(_from_start(reader, topics, options.start_s)):
             rounds += 1
             if not options.loop:
                 break
         wall_s = time.monotonic() - start_s
         for publisher in publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=_ACK_S))
-        return Replay(dict(player.counts), rounds, wall_s, player.late_max_s * 1e3)
+        late_ms = tuple(1e3 * late_s for late_s in player.late_s)
+        return Replay(dict(player.counts), rounds, wall_s, late_ms)
 
 
 class _Clock:
@@ -158,50 +179,101 @@ class _Player:
         self,
         publishers: dict[str, Publisher[Any]],
         clock: _Clock | None,
-        rate: float,
+        options: ReplayOptions,
         keep_going: Callable[[], bool],
+        controls: Controls,
     ) -> None:
         self._publishers, self._clock = publishers, clock
-        self._rate, self._keep_going = rate, keep_going
+        self._rate, self._step_ns = options.rate, round(options.step_s * _NS)
+        self._keep_going, self._controls = keep_going, controls
+        self._step_end_ns = -1
         self.counts: Counter[str] = Counter(dict.fromkeys(publishers, 0))
-        self.late_max_s = 0.0
+        self.late_s: list[float] = []
 
-    def play(self, messages: Iterable[Recorded]) -> bool:
+    def play(self, messages: Iterable[tuple[Recorded, bool]]) -> bool:
         """One round; false when it was ended early."""
         first_ns: int | None = None
         start_s = time.monotonic()
-        for recorded in messages:
+        self._step_end_ns = -1
+        for recorded, timed in messages:
+            if not timed:
+                self._publish(recorded)
+                continue
             if first_ns is None:
-                first_ns = recorded.stamp_ns
+                first_ns, start_s = recorded.stamp_ns, time.monotonic()
+            start_s += self._hold(recorded.stamp_ns)
             due_s = start_s + (recorded.stamp_ns - first_ns) / _NS / self._rate
             while (wait_s := due_s - time.monotonic()) > 0:
-                if not self._keep_going():
+                if not self._going():
                     return False
+                now_ns = recorded.stamp_ns - round(wait_s * self._rate * _NS)
+                held_s = self._hold(now_ns)
+                start_s, due_s = start_s + held_s, due_s + held_s
                 if self._clock is None:
                     time.sleep(min(wait_s, _POLL_S))
-                    continue
-                self._clock.tell(recorded.stamp_ns - round(wait_s * self._rate * _NS))
-                time.sleep(min(wait_s, self._clock.tick_s))
-            if not self._keep_going():
+                elif not held_s:
+                    self._clock.tell(now_ns)
+                    time.sleep(min(wait_s, self._clock.tick_s))
+            if not self._going():
                 return False
-            self.late_max_s = max(self.late_max_s, time.monotonic() - due_s)
+            self.late_s.append(max(0.0, time.monotonic() - due_s))
             if self._clock:
                 self._clock.tell(recorded.stamp_ns)
-            self._publishers[recorded.topic].publish(recorded.data)
-            self.counts[recorded.topic] += 1
+            self._publish(recorded)
         return first_ns is not None
+
+    def _going(self) -> bool:
+        return self._keep_going() and not self._controls.stopped.is_set()
+
+    def _publish(self, recorded: Recorded) -> None:
+        self._publishers[recorded.topic].publish(recorded.data)
+        self.counts[recorded.topic] += 1
+
+    def _hold(self, now_ns: int) -> float:
+        """Wait while the replay is paused and no step is under way; how long that took."""
+        begin_s = time.monotonic()
+        held = False
+        while self._controls.paused and now_ns >= self._step_end_ns and self._going():
+            if self._controls.take_step():
+                self._step_end_ns = now_ns + self._step_ns
+                break
+            held = True
+            time.sleep(_POLL_S)
+        return time.monotonic() - begin_s if held else 0.0
+
+
+def _from_start(
+    reader: BagReader, topics: Sequence[str], start_s: float
+) -> Iterator[tuple[Recorded, bool]]:
+    """Messages, and whether they keep their time; of those before the start the latched ones."""
+    begin_ns: int | None = None
+    latched = {topic for topic in topics if _is_latched(reader, topic)}
+    for recorded in reader.raw(topics):
+        begin_ns = begin_ns or recorded.stamp_ns + round(start_s * _NS)
+        if recorded.stamp_ns >= begin_ns:
+            yield recorded, True
+        elif recorded.topic in latched:
+            yield recorded, False
+
+
+def _is_latched(reader: BagReader, topic: str) -> bool:
+    recorded = reader.qos(topic)
+    kept = recorded is not None and recorded.durability == QosDurability.TRANSIENT_LOCAL
+    return kept or topic == "/tf_static"
 
 
 def _qos(reader: BagReader, topic: str) -> QoSProfile:
-    """Reliable always, which every subscriber takes; latched where it was so when recorded."""
+    """As recorded: latched, best effort, depth; reliable, which all subscribers take, if unknown.
+
+    The queue holds ten messages at least, as several come at once at high rates.
+    """
     recorded = reader.qos(topic)
-    latched = topic == "/tf_static"
-    if recorded is not None:
-        latched = latched or recorded.durability == QosDurability.TRANSIENT_LOCAL
-    depth = max(10, recorded.depth if recorded else 0)
-    if latched:
-        return QoSProfile(depth=depth, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    return QoSProfile(depth=depth)
+    profile = QoSProfile(depth=max(10, recorded.depth if recorded else 0))
+    if _is_latched(reader, topic):
+        profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    if recorded is not None and recorded.reliability == QosReliability.BEST_EFFORT:
+        profile.reliability = ReliabilityPolicy.BEST_EFFORT
+    return profile
 
 
 def _wait_for_subscribers(

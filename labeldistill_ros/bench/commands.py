@@ -8,12 +8,21 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Literal
 
+import tyro
+
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.runtime.detector import Detector, Precision
+from labeldistill_ros.bench.degradation import FAULTS, run_fault
 from labeldistill_ros.bench.failures import SCENES, as_json, run_scene
 from labeldistill_ros.bench.load import LoadOptions, run_load
 from labeldistill_ros.bench.processes import run_refusals, run_signals
-from labeldistill_ros.resources import shared_file
+from labeldistill_ros.bench.robustness import write_page, write_plot
+from labeldistill_ros.resources import DEMO_MODEL, shared_file
 
 
 @contextmanager
@@ -92,3 +101,45 @@ def bench_load(
     print(text)
     print(f"largest memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} kB")
     return int(not found["passed"])
+
+
+def bench_degradation(
+    dataroot: Annotated[Path, tyro.conf.Positional],
+    model: Path | None = None,
+    version: str = "v1.0-trainval",
+    split: Literal["train", "val", "all"] = "val",
+    scenes: int = 0,
+    device: str = "auto",
+    precision: Precision = "float32",
+    json: Path = Path("benchmarks/results/degradation.json"),
+    page: Path | None = None,
+    plot: Path | None = None,
+) -> None:
+    """Score a data root while cameras, stamps or calibration fail.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        model: student checkpoint; the demo's when not given.
+        version: of the tables.
+        split: scenes to run on.
+        scenes: how many of them; 0 for all.
+        device: cpu, cuda:0 and so on, or auto.
+        precision: of the convolutions.
+        json: file to write the figures to.
+        page: Markdown page that holds the table.
+        plot: SVG file for the picture.
+    """
+    tables = NuScenesTables(dataroot, version)
+    names = split_scenes(tables, split)[: scenes or None]
+    detector = Detector.load(model or shared_file(DEMO_MODEL), device=device, precision=precision)
+    rows = []
+    for fault in FAULTS:
+        rows.append(run_fault(fault, tables, names, detector))
+        print(f"{fault.name:36} mAP {rows[-1].mean_ap:.4f}  NDS {rows[-1].nds:.4f}", flush=True)
+    json.parent.mkdir(parents=True, exist_ok=True)
+    figures = {"scenes": len(names), "rows": [asdict(row) for row in rows]}
+    json.write_text(json_module.dumps(figures, indent=1) + "\n")
+    if page:
+        write_page(page, rows)
+    if plot:
+        write_plot(plot, rows)

@@ -22,7 +22,6 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.bench.running import Run
 from labeldistill_ros.bench.vehicle import Faults, Vehicle
 
-_WARM_S = 10.0
 _PARTS = 5
 """The time is cut into so many parts, to see whether figures grow."""
 _MEMORY_GROWTH = 0.01
@@ -45,6 +44,8 @@ class LoadOptions:
     """Of the detector."""
     precision: str = "float32"
     """Of the convolutions."""
+    warm_s: float = 10.0
+    """Before anything is counted."""
 
 
 def _drive(period_s: float, size_px: tuple[int, int], stop: Event, sent: Any) -> None:
@@ -72,7 +73,7 @@ def run_load(options: LoadOptions) -> dict[str, Any]:
         with Run(options.model, parameters, quiet, period_s=1.0) as run:
             if run.vehicle.wait(lambda: run.processed >= 3, 60.0) is None:
                 raise RuntimeError("the node processed nothing within a minute")
-            time.sleep(_WARM_S)
+            time.sleep(options.warm_s)
             return _measure(run, options, sent)
     finally:
         stop.set()

@@ -85,7 +85,7 @@ def run_signals(model: Path | None) -> list[Row]:
             Row(
                 f"{number.name} while it works",
                 "signal sent to the process",
-                f"exit code {process.returncode}",
+                f"exit code {process.returncode}" if works else f"no boxes: {told[-300:]}",
                 round(took_s, 3),
                 None,
                 clean and took_s < _END_S,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -88,6 +89,8 @@ class Run:
         self._executor.shutdown()
         self.node.destroy_node()
         self._context.try_shutdown()
+        # a node that is collected only after the next one has begun would take its /rosout away
+        gc.collect()
 
     def _load(self, parameters: Parameters) -> Detector:
         self.detector = load_detector(parameters)

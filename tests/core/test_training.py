@@ -30,6 +30,7 @@ from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.runtime import Detector
+from labeldistill_core.training import recipe as recipe_module
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.student import StudentStage
@@ -249,3 +250,53 @@ def test_three_stages_one_after_the_other(
     wrong = ["--teacher", str(student)]
     assert main(["train", "label-encoder", root, str(tmp_path / "x"), *wrong, *common]) == 2
     assert "holds a student, and a teacher is needed" in capsys.readouterr().err
+
+
+def test_ablation_compares_arms_and_goes_on(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setitem(presets.PRESETS, "small", small)
+    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
+    figures = tmp_path / "figures.json"
+    command = [
+        "ablation", str(synthetic_dataroot), str(tmp_path / "out"), "--version", "v1.0-mini",
+        "--preset", "small", "--seeds", "2", "--epochs", "1", "--batch-size", "2",
+        "--workers", "0", "--precision", "32-true", "--json", str(figures),
+    ]  # fmt: skip
+    monkeypatch.setattr(recipe_module, "_PAPER", {
+        stage: Recipe(epochs=1, batch_size=2) for stage in recipe_module.STAGES
+    })  # fmt: skip
+    assert main([*command, "--arms", "none", "lidar+label+partition"]) == 0
+    content = json.loads(figures.read_text())
+    assert set(content["arms"]) == {"none", "lidar+label+partition"}
+    for arm in content["arms"].values():
+        assert len(arm["seeds"]) == 2
+        assert 0 <= arm["mAP"]["mean"] <= 1
+        assert arm["NDS"]["std"] >= 0
+    assert (tmp_path / "out" / "ablation.png").stat().st_size > 5000
+    kept = (tmp_path / "out" / "none" / "seed0" / "student.safetensors").stat().st_mtime_ns
+    assert main([*command, "--arms", "none", "lidar"]) == 0
+    assert set(json.loads(figures.read_text())["arms"]) == {"none", "lidar"}
+    again = (tmp_path / "out" / "none" / "seed0" / "student.safetensors").stat().st_mtime_ns
+    assert kept == again
+    assert "| lidar |" in capsys.readouterr().out
+    assert main([*command, "--arms", "all"]) == 2
+    assert "no arm all: there are none, lidar" in capsys.readouterr().err
+
+
+def test_overfit_says_whether_it_reached_its_target(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setitem(presets.PRESETS, "small", small)
+    command = [
+        "overfit", str(synthetic_dataroot), str(tmp_path), "--preset", "small", "--samples", "1",
+        "--steps", "3",
+    ]  # fmt: skip
+    assert main(command) == 1
+    assert "mAP over the classes that are there: 0." in capsys.readouterr().out
+    assert main([*command, "--target", "0"]) == 0
+    assert Detector.load(tmp_path / "student.safetensors").config == small()
+    assert main([*command, "--samples", "0"]) == 2
+    assert "has images" in capsys.readouterr().err

@@ -303,7 +303,7 @@ def test_the_commands(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         told, _ = recorder.communicate(timeout=20)
     assert recorder.returncode == 0
     assert f"      3  {TRUTH_TOPIC}" in told
-    assert "at most" in capsys.readouterr().out
+    assert "late by p50" in capsys.readouterr().out
     score = score_bag(out, topic=TRUTH_TOPIC)
     assert score.coverage.matched == 3
     assert main(["bag", "replay", str(bag), "--rate", "-1"]) == 2

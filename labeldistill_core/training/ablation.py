@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which part of distillation helps how much: arms of one budget, several seeds each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Annotated, Any
+
+import tyro
+
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.distillation.config import DistillationConfig
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.evaluation.breakdown import break_down
+from labeldistill_core.evaluation.metrics import evaluate
+from labeldistill_core.evaluation.predictions import student_results
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.training.commands import (
+    Options,
+    train_label_encoder,
+    train_student,
+    train_teacher,
+)
+
+_LOG = logging.getLogger(__name__)
+_SHARED = DistillationConfig(partition="none")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training the student."""
+
+    distillation: DistillationConfig | None
+    """None trains without teachers."""
+    autoencoder: bool = False
+    """Take the label encoder that was trained with a head of its own (paper, Table 6)."""
+
+
+ARMS: dict[str, Arm] = {
+    "none": Arm(None),
+    "lidar": Arm(replace(_SHARED, label_weight=0.0)),
+    "lidar+label": Arm(_SHARED),
+    "lidar+label+partition": Arm(DistillationConfig()),
+    "autoencoder": Arm(DistillationConfig(), autoencoder=True),
+    "ratio-1:3:2": Arm(DistillationConfig(ratio=(1, 3, 2))),
+    "ratio-3:1:2": Arm(DistillationConfig(ratio=(3, 1, 2))),
+}
+"""Arms (a) to (d) of the paper's Table 4, and those of its Tables 5 and 6; ratios are
+LiDAR:label:camera."""
+MAIN = ("none", "lidar", "lidar+label", "lidar+label+partition")
+"""What is trained when nothing else is asked for."""
+
+
+def ablation(
+    dataroot: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    arms: tuple[str, ...] = MAIN,
+    seeds: int = 3,
+    teacher: Path | None = None,
+    label_encoder: Path | None = None,
+    json: Path | None = None,
+    options: Annotated[Options, tyro.conf.arg(name="")] = Options(preset="ablation"),  # noqa: B008
+) -> None:
+    """Train students with and without each teacher, and compare them on the validation scenes.
+
+    Every run has the same data, network, steps and augmentation; only what the seed draws and what
+    the arm says differ. A call that was cut off goes on where it stopped.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        out: folder for all runs, `table.md` and `ablation.png`.
+        arms: none, lidar, lidar+label, lidar+label+partition, autoencoder, ratio-1:3:2,
+            ratio-3:1:2.
+        seeds: runs of each arm.
+        teacher: checkpoint of a LiDAR detector; trained first when not given.
+        label_encoder: checkpoint of a label encoder; trained second when not given.
+        json: file for the figures, as under `benchmarks/results`.
+        options: of the students' runs.
+
+    Raises:
+        ConfigError: there is no such arm.
+    """
+    if unknown := [name for name in arms if name not in ARMS]:
+        raise ConfigError(f"no arm {', '.join(unknown)}: there are {', '.join(ARMS)}")
+    plain = replace(options, epochs=None, learning_rate=None, batch_size=None)
+    if teacher is None:
+        teacher = out / "teacher" / "teacher.safetensors"
+        if not teacher.exists():
+            train_teacher(dataroot, teacher.parent, plain)
+    if label_encoder is None:
+        label_encoder = _encoder(dataroot, out / "label_encoder", teacher, plain)
+    results: dict[str, list[Scores]] = {name: [] for name in arms}
+    # seed by seed, so that an early stop leaves a fair comparison
+    for seed in range(seeds):
+        for name in arms:
+            arm, folder = ARMS[name], out / name.replace(":", "-") / f"seed{seed}"
+            encoder = label_encoder
+            if arm.autoencoder:
+                encoder = _encoder(dataroot, out / "autoencoder_stage", teacher, plain, True)
+            _LOG.info("arm %s, seed %d", name, seed)
+            results[name].append(
+                _run(dataroot, folder, arm, teacher, encoder, replace(options, seed=seed))
+            )
+            done = {name: scores for name, scores in results.items() if scores}
+            _report(out, json, done, options)
+    print((out / "table.md").read_text())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One run."""
+
+    mean_ap: float
+    """mAP."""
+    nds: float
+    """nuScenes detection score."""
+    errors: Mapping[str, float]
+    """Mean over classes by the devkit's name."""
+    groups: Mapping[str, float] = field(default_factory=dict)
+    """Recall by distance and by LiDAR returns."""
+
+
+def _encoder(
+    dataroot: Path, folder: Path, teacher: Path, options: Options, autoencoder: bool = False
+) -> Path:
+    file = folder / "label_encoder.safetensors"
+    if not file.exists():
+        aim: Any = "autoencoder" if autoencoder else "inverse-head"
+        train_label_encoder(dataroot, folder, teacher, aim, options)
+    return file
+
+
+def _run(
+    dataroot: Path, folder: Path, arm: Arm, teacher: Path, encoder: Path, options: Options
+) -> Scores:
+    """Train and score one student, or read what an earlier call found."""
+    file = folder / "scores.json"
+    if not file.exists():
+        config = arm.distillation
+        train_student(
+            dataroot,
+            folder,
+            teacher=teacher if config else None,
+            label_encoder=encoder if config and config.label_weight else None,
+            distillation=config or DistillationConfig(),
+            options=options,
+        )
+        scores = _score(folder / "student.safetensors", dataroot, options.version)
+        file.write_text(json.dumps(vars(scores), indent=1))
+    return Scores(**json.loads(file.read_text()))
+
+
+def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
+    tables = NuScenesTables(dataroot, version)
+    samples = {name: tables.samples(name) for name in split_scenes(tables, "val")}
+    found = student_results(Detector.load(checkpoint, device="auto"), tables, samples)
+    truths = [tables.ground_truth(token) for token in found]
+    metrics, parts = evaluate(truths, found), break_down(truths, found)
+    groups = {
+        f"{criterion} {group.name}": group.recall
+        for criterion in ("distance", "LiDAR returns")
+        for group in parts.criteria[criterion]
+    }
+    return Scores(metrics.mean_ap, metrics.nds, metrics.tp_errors, groups)
+
+
+def _report(
+    out: Path, file: Path | None, results: Mapping[str, Sequence[Scores]], options: Options
+) -> None:
+    recipe = options.recipe("student")
+    arms = {
+        name: {
+            "mAP": _spread([s.mean_ap for s in scores]),
+            "NDS": _spread([s.nds for s in scores]),
+            **{key: _spread([s.errors[key] for s in scores]) for key in scores[0].errors},
+            "recall": {key: _spread([s.groups[key] for s in scores]) for key in scores[0].groups},
+            "seeds": [{"mAP": s.mean_ap, "NDS": s.nds} for s in scores],
+        }
+        for name, scores in results.items()
+    }
+    content = {
+        "arms": arms,
+        "preset": options.preset,
+        "budget": f"{recipe.epochs} epochs, batch {recipe.batch_size}",
+        "commit": _commit(),
+        "machine": platform.processor() or platform.machine(),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for target in (out / "ablation.json", *([file] if file else [])):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(content, indent=1))
+    (out / "table.md").write_text(_table(arms))
+    _plot(out / "ablation.png", arms)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else math.nan}
+
+
+def _table(arms: Mapping[str, Any]) -> str:
+    first = next(iter(arms.values()))
+    errors = [key for key in first if key.endswith("_err")]
+    lines = [
+        f"| arm | mAP | NDS | {' | '.join(errors)} |",
+        f"|---|{'---|' * (2 + len(errors))}",
+        *(
+            f"| {name} | "
+            + " | ".join(
+                f"{arm[key]['mean']:.3f} ± {arm[key]['std']:.3f}" for key in ("mAP", "NDS", *errors)
+            )
+            + " |"
+            for name, arm in arms.items()
+        ),
+        "",
+        f"| recall | {' | '.join(arms)} |",
+        f"|---|{'---|' * len(arms)}",
+        *(
+            f"| {group} | "
+            + " | ".join(f"{arm['recall'][group]['mean']:.3f}" for arm in arms.values())
+            + " |"
+            for group in first["recall"]
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _plot(file: Path, arms: Mapping[str, Any]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, name in enumerate(arms):
+        for axes, key in ((left, "mAP"), (right, "NDS")):
+            values = [seed[key] for seed in arms[name]["seeds"]]
+            axes.bar(index, fmean(values), color="#c8d4e3")
+            axes.plot([index] * len(values), values, "o", color="#1f4e79")
+            axes.set_title(key)
+            axes.set_xticks(range(len(arms)), list(arms), rotation=20, ha="right")
+    figure.savefig(file, dpi=120)
+
+
+def _commit() -> str:
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return told.stdout.strip()
