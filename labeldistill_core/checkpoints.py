@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,6 +25,8 @@ _LOG = logging.getLogger(__name__)
 _CONFIG_KEY = "labeldistill.config"
 _NOTE_KEY = "labeldistill.note"
 _KIND_KEY = "labeldistill.kind"
+_RECORD_KEY = "labeldistill.record"
+_WEIGHTS_KEY = "labeldistill.weights_sha256"
 _LISTED = 8
 """Names that an error message lists before it only counts."""
 
@@ -45,6 +48,8 @@ class CheckpointFile:
     """Of the whole file."""
     note: str
     """What the file says of its origin."""
+    record: Mapping[str, Any]
+    """How it was trained; empty when the file does not say."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,19 @@ class StudentCheckpoint:
     """Of the whole file."""
     note: str
     """What the file says of its origin."""
+    record: Mapping[str, Any]
+    """How it was trained; empty when the file does not say."""
 
 
 def save_student(
-    path: Path, student: Student, note: str = "", dtype: torch.dtype | None = None
+    path: Path,
+    student: Student,
+    note: str = "",
+    dtype: torch.dtype | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a student, see `save_network`."""
-    save_network(path, "student", student, student.config, note, dtype)
+    save_network(path, "student", student, student.config, note, dtype, record)
 
 
 def load_student(path: Path) -> StudentCheckpoint:
@@ -77,7 +88,7 @@ def load_student(path: Path) -> StudentCheckpoint:
     """
     file = read_checkpoint(path, "student")
     student = build_network(file, StudentConfig, Student)
-    return StudentCheckpoint(student, path, file.sha256, file.note)
+    return StudentCheckpoint(student, path, file.sha256, file.note, file.record)
 
 
 def save_network(
@@ -87,8 +98,9 @@ def save_network(
     config: Any,
     note: str = "",
     dtype: torch.dtype | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights and configuration; the file appears whole or not at all.
+    """Write weights, their hash and the configuration; the file appears whole or not at all.
 
     Args:
         path: file to write, usually `*.safetensors`.
@@ -97,6 +109,7 @@ def save_network(
         config: dataclass that the network was built from.
         note: one line on where the weights come from.
         dtype: storage type of the floating point weights; their own when None.
+        record: how it was trained, as JSON.
     """
     tensors = {
         name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor)
@@ -105,11 +118,39 @@ def save_network(
         .contiguous()
         for name, tensor in network.state_dict().items()
     }
-    metadata = {_KIND_KEY: kind, _CONFIG_KEY: to_json(config), _NOTE_KEY: note}
+    metadata = {
+        _KIND_KEY: kind,
+        _CONFIG_KEY: to_json(config),
+        _NOTE_KEY: note,
+        _RECORD_KEY: json.dumps(record or {}, indent=1),
+        _WEIGHTS_KEY: weights_sha256(tensors),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, partial, metadata)
     os.replace(partial, path)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}: give the path of a .safetensors file")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names, types, shapes and values, whatever else the file holds."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
 
 
 def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
@@ -118,8 +159,7 @@ def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
     Raises:
         CheckpointError: the file is missing, damaged, or of another kind.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}: give the path of a .safetensors file")
+    sha256 = file_sha256(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -137,8 +177,16 @@ def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
     found = metadata.get(_KIND_KEY, "student")
     if found != kind:
         raise CheckpointError(f"{path} holds a {found}, and a {kind} is needed")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return CheckpointFile(tensors, metadata[_CONFIG_KEY], path, digest, metadata.get(_NOTE_KEY, ""))
+    if metadata.get(_WEIGHTS_KEY, weights := weights_sha256(tensors)) != weights:
+        raise CheckpointError(f"{path} is damaged: its weights are not those that were written")
+    return CheckpointFile(
+        tensors,
+        metadata[_CONFIG_KEY],
+        path,
+        sha256,
+        metadata.get(_NOTE_KEY, ""),
+        json.loads(metadata.get(_RECORD_KEY, "{}")),
+    )
 
 
 def kind_of(path: Path) -> str:

@@ -42,3 +42,18 @@ CATEGORY_TO_CLASS: dict[str, str] = {
     "vehicle.truck": "truck",
 }
 """nuScenes category to detection class; a category that is absent is not evaluated."""
+
+UNSCORED_CATEGORIES = frozenset(
+    {
+        "animal",
+        "human.pedestrian.personal_mobility",
+        "human.pedestrian.stroller",
+        "human.pedestrian.wheelchair",
+        "movable_object.debris",
+        "movable_object.pushable_pullable",
+        "static_object.bicycle_rack",
+        "vehicle.emergency.ambulance",
+        "vehicle.emergency.police",
+    }
+)
+"""The other nuScenes categories, which belong to no detection class."""

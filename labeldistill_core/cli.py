@@ -90,6 +90,12 @@ def _ablation() -> Callable[..., Any]:
     return ablation
 
 
+def _export() -> Callable[..., Any]:
+    from labeldistill_core.training.export import export
+
+    return export
+
+
 def _bag_from_nuscenes() -> Callable[..., Any]:
     from labeldistill_ros.bags.commands import from_nuscenes
 
@@ -191,6 +197,7 @@ COMMANDS = Group(
                 "student": Command("train the camera student", _train_student),
             },
         ),
+        "export": Command("write the student of a run for the node", _export),
         "overfit": Command("try a new data set: learn a few of its samples", _overfit),
         "ablation": Command("compare ways of distilling, several runs each", _ablation),
         "evaluate": Command("run a network on a data root and score it", _evaluate),

@@ -9,6 +9,7 @@ the sensor's name.
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,10 +21,12 @@ import torch
 
 from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, FrameSet
-from labeldistill_core.classes import CATEGORY_TO_CLASS, CLASSES
+from labeldistill_core.classes import CATEGORY_TO_CLASS, CLASSES, UNSCORED_CATEGORIES
 from labeldistill_core.data.nuscenes_records import GroundTruth, SensorRecord
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
+
+_LOG = logging.getLogger(__name__)
 
 LIDAR = "LIDAR_TOP"
 _LONGEST_TURN_NS = 75_000_000
@@ -69,6 +72,13 @@ class NuScenesTables:
             name: {record["token"]: record for record in rows} for name, rows in tables.items()
         }
         self._scenes = {record["name"]: record for record in tables["scene"]}
+        names = {str(record["name"]) for record in tables["category"]}
+        if unknown := names - CATEGORY_TO_CLASS.keys() - UNSCORED_CATEGORIES:
+            _LOG.warning(
+                "%s: %s is no nuScenes category; such boxes are left out unless they are renamed",
+                folder / "category.json",
+                ", ".join(sorted(unknown)),
+            )
 
     @property
     def scene_names(self) -> tuple[str, ...]:

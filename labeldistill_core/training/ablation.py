@@ -11,9 +11,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -202,8 +202,18 @@ def _report(
     _plot(out / "ablation.png", arms)
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else math.nan}
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and standard deviation; None where there is nothing to tell."""
+    known = np.array([value for value in values if not math.isnan(value)])
+    return {
+        "mean": float(known.mean()) if len(known) else None,
+        "std": float(known.std(ddof=1)) if len(known) > 1 else None,
+    }
+
+
+def _shown(spread: Mapping[str, float | None]) -> str:
+    mean, std = ("-" if spread[key] is None else f"{spread[key]:.3f}" for key in ("mean", "std"))
+    return f"{mean} ± {std}"
 
 
 def _table(arms: Mapping[str, Any]) -> str:
@@ -213,11 +223,7 @@ def _table(arms: Mapping[str, Any]) -> str:
         f"| arm | mAP | NDS | {' | '.join(errors)} |",
         f"|---|{'---|' * (2 + len(errors))}",
         *(
-            f"| {name} | "
-            + " | ".join(
-                f"{arm[key]['mean']:.3f} ± {arm[key]['std']:.3f}" for key in ("mAP", "NDS", *errors)
-            )
-            + " |"
+            f"| {name} | " + " | ".join(_shown(arm[key]) for key in ("mAP", "NDS", *errors)) + " |"
             for name, arm in arms.items()
         ),
         "",
@@ -225,7 +231,7 @@ def _table(arms: Mapping[str, Any]) -> str:
         f"|---|{'---|' * len(arms)}",
         *(
             f"| {group} | "
-            + " | ".join(f"{arm['recall'][group]['mean']:.3f}" for arm in arms.values())
+            + " | ".join(_shown(arm["recall"][group]) for arm in arms.values())
             + " |"
             for group in first["recall"]
         ),
@@ -241,7 +247,7 @@ def _plot(file: Path, arms: Mapping[str, Any]) -> None:
     for index, name in enumerate(arms):
         for axes, key in ((left, "mAP"), (right, "NDS")):
             values = [seed[key] for seed in arms[name]["seeds"]]
-            axes.bar(index, fmean(values), color="#c8d4e3")
+            axes.bar(index, np.mean(values), color="#c8d4e3")
             axes.plot([index] * len(values), values, "o", color="#1f4e79")
             axes.set_title(key)
             axes.set_xticks(range(len(arms)), list(arms), rotation=20, ha="right")

@@ -8,11 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from lightning.pytorch import seed_everything
 
-from labeldistill_core.checkpoints import load_student, load_weights, save_network, save_student
+from labeldistill_core.checkpoints import (
+    file_sha256,
+    load_student,
+    load_weights,
+    save_network,
+)
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, LidarSample, StudentDataset, StudentSample
 from labeldistill_core.data.splits import split_scenes
@@ -32,6 +36,7 @@ from labeldistill_core.presets import (
     preset_config,
     teacher_preset,
 )
+from labeldistill_core.training.export import export
 from labeldistill_core.training.label_encoder import Aim, LabelEncoderStage
 from labeldistill_core.training.recipe import Recipe, recipe_of
 from labeldistill_core.training.run import Machine, fit
@@ -150,7 +155,11 @@ def train_label_encoder(
     stage = LabelEncoderStage(config, recipe, load_teacher(teacher), aim)
     data, scored = _lidar_data(stage, options, dataroot, recipe)
     identity = options.identity(
-        "label encoder", config=asdict(config), teacher=str(teacher), aim=aim, samples=len(data)
+        "label encoder",
+        config=asdict(config),
+        aim=aim,
+        samples=len(data),
+        teacher=file_sha256(teacher),
     )
     if fit(
         stage, data, LidarSample.collate, out, identity, options.machine, scored,
@@ -229,15 +238,18 @@ def train_student(
         "student",
         config=asdict(config),
         distillation=asdict(distillation) if distiller else None,
-        teachers=[str(path) for path in (teacher, label_encoder, init)],
+        **{
+            name: file_sha256(path) if path else None
+            for name, path in (
+                ("teacher", teacher),
+                ("label_encoder", label_encoder),
+                ("init", init),
+            )
+        },
         samples=len(data),
     )
     if fit(
         stage, data, StudentSample.collate, out, identity, options.machine, scored,
         options.validate_every,
     ):  # fmt: skip
-        file = out / "student.safetensors"
-        teachers = [name for name, path in (("LiDAR", teacher), ("label", label_encoder)) if path]
-        note = f"{options.note(recipe, len(data))}, {' and '.join(teachers) or 'no'} teacher"
-        save_student(file, stage.network, note, torch.float16)
-        print(f"{file}: {note}")
+        export(out, out / "student.safetensors")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -11,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     Callback,
@@ -25,10 +25,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.training.export import IDENTITY, read_run
 from labeldistill_core.training.order import EpochOrder, class_balanced
 from labeldistill_core.training.stage import Stage
 
 _LOG = logging.getLogger(__name__)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Samples(Protocol):
@@ -111,7 +113,7 @@ def fit(
         LearningRateMonitor("step"),
         Pace(recipe.batch_size),
         Identity(whole),
-        ModelCheckpoint(last.parent, every_n_train_steps=save_every, save_last=True, save_top_k=0),
+        Keep(last, save_every),
     ]
     if validation is not None:
         callbacks.append(ModelCheckpoint(last.parent, "best", monitor="val/mAP", mode="max"))
@@ -142,21 +144,28 @@ def fit(
     if validation is not None:
         mine = range(trainer.global_rank, len(validation), trainer.world_size)
         loaders.append(DataLoader(validation, sampler=mine, **loading))  # type: ignore[arg-type]
-    trainer.fit(
-        stage, loaders[0], loaders[1:] or None, ckpt_path=last if step else None, weights_only=False
-    )
+    try:
+        trainer.fit(
+            stage,
+            loaders[0],
+            loaders[1:] or None,
+            ckpt_path=last if step else None,
+            weights_only=True,
+        )
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise CheckpointError(
+            f"cannot write to {out}: {error.strerror}. Make room and repeat the call: it goes on "
+            f"from {last.name}"
+        ) from error
     return trainer.is_global_zero and trainer.state.status == "finished"
 
 
 def _checked_step(last: Path, identity: dict[str, Any]) -> int:
     """Step at which a run stopped."""
-    try:
-        checkpoint = torch.load(last, map_location="cpu", weights_only=False, mmap=True)
-        before, step = checkpoint[Identity.KEY], checkpoint["global_step"]
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise CheckpointError(
-            f"{last} is damaged or not of this project ({error}): remove it to start anew"
-        ) from error
+    checkpoint = read_run(last)
+    before, step = checkpoint[IDENTITY], checkpoint["global_step"]
     differences = list(_differences(before, identity))
     if differences:
         raise CheckpointError(
@@ -180,15 +189,35 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
 class Identity(Callback):
     """Writes into each checkpoint what made the run."""
 
-    KEY = "labeldistill.identity"
-
     def __init__(self, identity: dict[str, Any]) -> None:
         """Keep it."""
         self._identity = identity
 
     def on_save_checkpoint(self, _: Trainer, __: LightningModule, checkpoint: Any) -> None:
         """Add it."""
-        checkpoint[self.KEY] = self._identity
+        checkpoint[IDENTITY] = self._identity
+
+
+class Keep(Callback):
+    """Saves the run every so many steps and at the end of each epoch, in one file."""
+
+    def __init__(self, file: Path, every: int) -> None:
+        """Where, and how many steps apart."""
+        self._file, self._every, self._saved = file, every, 0
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Save after a full number of steps."""
+        if trainer.global_step % self._every == 0:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
+        """Save what the steps since have changed."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.global_step != self._saved:
+            trainer.save_checkpoint(self._file)
+            self._saved = trainer.global_step
 
 
 class Pace(Callback):

@@ -123,3 +123,17 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_loaded(student, new_stud
 def test_long_lists_are_cut(student):
     with pytest.raises(CheckpointError, match=r"\d+ missing: [^;]* \.\.\.$"):
         load_weights(student, {}, "nothing")
+
+
+def test_the_record_of_the_training_comes_back(tmp_path, student):
+    path = tmp_path / "s.safetensors"
+    save_student(path, student, record={"preset": "tiny", "recipe": {"epochs": 3}})
+    assert load_student(path).record == {"preset": "tiny", "recipe": {"epochs": 3}}
+
+
+def test_changed_weights_are_noticed(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="its weights are not those that were written"):
+        load_student(path)

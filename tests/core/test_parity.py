@@ -70,7 +70,9 @@ def test_a_disturbed_recording_fails_in_its_stages_alone(copy, capsys):
     content = json.loads(report.read_text())
     assert content["passed"] is False
     failed = [stage["stage"] for stage in content["stages"] if stage["passed"] is False]
-    of_targets = [name for name in failed if name.startswith("training/targets/dataset/task0_cells")]
+    of_targets = [
+        name for name in failed if name.startswith("training/targets/dataset/task0_cells")
+    ]
     assert of_targets
     # the adaptor of level 0 is fed with the recorded frame
     others = {"student/bev_frame1", "training/adaptors/lidar_level0"}

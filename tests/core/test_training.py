@@ -10,45 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from small_networks import small, small_teacher
 from torch import Tensor
 
 from labeldistill_core import presets
 from labeldistill_core.cli import main
-from labeldistill_core.config import (
-    BevEncoderConfig,
-    BevGrid,
-    DepthBins,
-    DepthNetConfig,
-    HeadConfig,
-    ImageConfig,
-    ImageEncoderConfig,
-    ResNetConfig,
-    StudentConfig,
-)
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.errors import CheckpointError, ConfigError
-from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.runtime import Detector
 from labeldistill_core.training import recipe as recipe_module
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.student import StudentStage
-
-
-def small() -> StudentConfig:
-    return StudentConfig(
-        image=ImageConfig(height=64, width=160),
-        image_encoder=ImageEncoderConfig(
-            ResNetConfig(depth=18, base_channels=8), neck_channels=(8, 8, 8, 8)
-        ),
-        depth_bins=DepthBins(step_m=4.0),
-        depth_net=DepthNetConfig(mid_channels=16, context_channels=8, deform_groups=0),
-        bev_encoder=BevEncoderConfig(base_channels=8, neck_channels=(8, 8, 8, 8)),
-        grid=BevGrid(cell_m=3.2),
-        head=HeadConfig(shared_channels=8, branch_channels=8),
-        history_s=(0.5,),
-    )
 
 
 def test_the_loss_falls_on_one_batch(synthetic_dataroot: Path) -> None:
@@ -116,7 +90,7 @@ def test_what_is_trained_is_loaded(
     tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
     token = tables.samples(tables.scene_names[0])[0]
     assert detector.detect(tables.frame_set(token)).boxes.frame == "ego"
-    assert "1 epochs on 8 samples" in capsys.readouterr().out
+    assert "2 steps on 8 samples" in capsys.readouterr().out
     other = tmp_path / "other"
     init = ["--init", str(out / "student.safetensors")]
     assert main([*command[:3], str(other), *command[4:], *init, "--epochs", "1"]) == 0
@@ -207,14 +181,6 @@ def test_evaluate_scores_a_checkpoint(
     assert "(4 samples)" in capsys.readouterr().out
     assert (tmp_path / "eval" / "metrics.json").exists()
     assert (tmp_path / "eval" / "results.json").exists()
-
-
-def small_teacher() -> TeacherConfig:
-    student = small()
-    return TeacherConfig(
-        student.grid, (0.8, 0.8, 0.8), 5, (2000, 2000), (8, 8, 8), (1, 1), 8, (8, 12), (1, 1),
-        (8, 8), student.head, sweeps=SweepsConfig(0, 0),
-    )  # fmt: skip
 
 
 def test_three_stages_one_after_the_other(

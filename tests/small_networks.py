@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks small enough to train in a second."""
+
+from __future__ import annotations
+
+from labeldistill_core.config import (
+    BevEncoderConfig,
+    BevGrid,
+    DepthBins,
+    DepthNetConfig,
+    HeadConfig,
+    ImageConfig,
+    ImageEncoderConfig,
+    ResNetConfig,
+    StudentConfig,
+)
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
+
+
+def small() -> StudentConfig:
+    return StudentConfig(
+        image=ImageConfig(height=64, width=160),
+        image_encoder=ImageEncoderConfig(
+            ResNetConfig(depth=18, base_channels=8), neck_channels=(8, 8, 8, 8)
+        ),
+        depth_bins=DepthBins(step_m=4.0),
+        depth_net=DepthNetConfig(mid_channels=16, context_channels=8, deform_groups=0),
+        bev_encoder=BevEncoderConfig(base_channels=8, neck_channels=(8, 8, 8, 8)),
+        grid=BevGrid(cell_m=3.2),
+        head=HeadConfig(shared_channels=8, branch_channels=8),
+        history_s=(0.5,),
+    )
+
+
+def small_teacher() -> TeacherConfig:
+    student = small()
+    return TeacherConfig(
+        student.grid, (0.8, 0.8, 0.8), 5, (2000, 2000), (8, 8, 8), (1, 1), 8, (8, 12), (1, 1),
+        (8, 8), student.head, sweeps=SweepsConfig(0, 0),
+    )  # fmt: skip
