@@ -57,6 +57,12 @@ class AugmentationConfig:
     bev_flip: bool = True
     """Mirror the world along each axis in half of the samples."""
 
+    @property
+    def keeps_world(self) -> bool:
+        """Whether points and boxes stay as they are."""
+        still = self.bev_rotation_deg == (0.0, 0.0) and self.bev_scale == (1.0, 1.0)
+        return still and not self.bev_flip
+
     def image(
         self, view: CameraView, config: StudentConfig, rng: np.random.Generator
     ) -> ImageTransform:

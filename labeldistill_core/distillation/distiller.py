@@ -21,6 +21,7 @@ from labeldistill_core.network.student import StudentOutput
 from labeldistill_core.network.targets import TaskTargets
 
 if TYPE_CHECKING:
+    from labeldistill_core.lidar.recall import RecallingTeacher
     from labeldistill_core.lidar.teacher import Teacher
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -52,7 +53,7 @@ class Distiller(nn.Module):
         self,
         config: DistillationConfig,
         student: StudentConfig,
-        teacher: Teacher | None,
+        teacher: Teacher | RecallingTeacher | None,
         label_encoder: LabelEncoder | None,
     ) -> None:
         """Adaptors with random weights.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +29,8 @@ from labeldistill_core.distillation.config import (
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import load_label_encoder
 from labeldistill_core.lidar.points import Points
-from labeldistill_core.lidar.teacher import load_teacher
+from labeldistill_core.lidar.recall import RecallingTeacher
+from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.presets import (
     label_encoder_preset,
     official,
@@ -221,7 +223,7 @@ def train_student(
             distillation = replace(distillation, lidar_weight=0.0, response_weight=0.0)
         if label_encoder is None:
             distillation = replace(distillation, label_weight=0.0)
-        lidar = load_teacher(teacher) if teacher else None
+        lidar = _student_teacher(teacher, recipe) if teacher else None
         labels = load_label_encoder(label_encoder) if label_encoder else None
         distiller = Distiller(distillation, config, lidar, labels)
         points = Points(lidar.config.sweeps) if lidar else None
@@ -253,3 +255,16 @@ def train_student(
         options.validate_every,
     ):  # fmt: skip
         export(out, out / "student.safetensors")
+
+
+def _student_teacher(file: Path, recipe: Recipe) -> Teacher | RecallingTeacher:
+    """The teacher; one that remembers where each sample looks the same in every epoch."""
+    if recipe.augmentation.keeps_world:
+        return _recalling_teacher(file, file_sha256(file))
+    return load_teacher(file)
+
+
+@lru_cache(maxsize=1)
+def _recalling_teacher(file: Path, _: str) -> RecallingTeacher:
+    """Several runs in one process share it."""
+    return RecallingTeacher(load_teacher(file))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_networks import small_teacher
 from torch import Tensor
 from torch.nn.functional import conv3d
 
@@ -23,6 +24,7 @@ from labeldistill_core.errors import CheckpointError, ConfigError, DataError
 from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.lidar.points import Points, Scan, cloud
+from labeldistill_core.lidar.recall import RecallingTeacher
 from labeldistill_core.lidar.sparse import SparseConv3d, SparseTensor, build_rulebook, spconv
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.voxels import voxelize, voxelize_cloud
@@ -284,3 +286,30 @@ def test_a_missing_scan_names_the_sample(synthetic_dataroot: Path, tmp_path: Pat
         data[1]
     both = LidarSample.collate([data[0], data[2]])
     assert len(both.tokens) == len(both.boxes) == len(both.points) == 2
+
+
+def test_a_recalling_teacher_computes_each_cloud_once() -> None:
+    teacher = Teacher(small_teacher()).eval()
+    recalling = RecallingTeacher(teacher)
+    generator = torch.Generator().manual_seed(0)
+    span = torch.tensor([40.0, 40.0, 1.0, 255.0, 0.0])
+    clouds = [(torch.rand(300, 5, generator=generator) - 0.5) * span for _ in range(3)]
+    calls = []
+    teacher.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        expected = teacher([clouds[2], clouds[0]])
+        recalling(clouds[:2])
+        recalling(clouds[1:])
+        calls.clear()
+        found = recalling([clouds[2], clouds[0]])
+        assert calls == []
+        for one, two in zip(found.taps, expected.taps, strict=True):
+            torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
+        for one, two in zip(found.maps, expected.maps, strict=True):
+            torch.testing.assert_close(one.heatmap, two.heatmap, atol=1e-2, rtol=1e-3)
+            torch.testing.assert_close(one.velocity, two.velocity, atol=1e-2, rtol=1e-3)
+        # without memory it is the teacher itself
+        forgetful = RecallingTeacher(teacher, memory_bytes=0)
+        forgetful(clouds[:1])
+        forgetful(clouds[:1])
+    assert len(calls) == 2
