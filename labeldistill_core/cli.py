@@ -144,6 +144,12 @@ def _bench() -> Callable[..., Any]:
     return bench
 
 
+def _bench_training() -> Callable[..., Any]:
+    from labeldistill_core.bench.training import bench_training
+
+    return bench_training
+
+
 def _bench_node() -> Callable[..., Any]:
     from labeldistill_ros.bench.commands import bench_node
 
@@ -204,6 +210,7 @@ COMMANDS = Group(
         "view": Command("draw the boxes of a data root in its images", _view),
         "statistics": Command("describe the boxes of a data root", _statistics),
         "bench": Command("measure pooling and streaming", _bench),
+        "bench-training": Command("measure a training step of each stage", _bench_training),
         "bench-node": Command("put the running node through its failure table", _bench_node),
         "bench-load": Command("put the running node under load", _bench_load),
         "bench-degradation": Command("score with failing cameras", _bench_degradation),

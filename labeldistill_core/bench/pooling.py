@@ -39,7 +39,7 @@ def measure_pooling(
     geometry = (batch.intrinsics[:, 0], batch.image_from_sensor[:, 0], batch.ego_from_camera[:, 0])
     points = student.ray_points(*geometry, batch.augmentation)
     table = PoolingTable.build(points, config.grid)
-    cells = _cell_of_point(table)
+    cells = cell_of_point(table)
     images, bins, height, width = table.depth_shape
     channels = config.depth_net.context_channels
     depth = torch.rand(table.depth_shape, device=device).softmax(dim=1)
@@ -86,7 +86,7 @@ def naive_lift(depth: Tensor, context: Tensor, table: PoolingTable, cells: Tenso
         depth: (B*N, D, H, W).
         context: (B*N, C, H, W).
         table: which points fall in the grid.
-        cells: (P,) cell of each of them, see `_cell_of_point`.
+        cells: (P,) cell of each of them, see `cell_of_point`.
 
     Returns:
         (B, C, Y, X), as `lift.pool`.
@@ -99,7 +99,8 @@ def naive_lift(depth: Tensor, context: Tensor, table: PoolingTable, cells: Tenso
     return summed.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def _cell_of_point(table: PoolingTable) -> Tensor:
+def cell_of_point(table: PoolingTable) -> Tensor:
+    """(P,) cell of each point that falls in the grid."""
     counts = table.offsets.diff()
     return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
 

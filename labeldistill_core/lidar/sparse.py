@@ -27,6 +27,11 @@ Triple = tuple[int, int, int]
 Backend = Literal["auto", "torch", "spconv"]
 
 
+def has_spconv() -> bool:
+    """Whether spconv is installed."""
+    return spconv is not None
+
+
 @dataclass(frozen=True, eq=False)
 class Rulebook:
     """Which voxel meets which through a kernel; the same for all convolutions of one resolution."""
