@@ -46,7 +46,11 @@ class RecallingTeacher(nn.Module):
                 if rows[index] is None:
                     rows[index] = self._keep(key, groups, index)
         taps, *maps = (
-            tuple(torch.stack(parts).to(device).float() for parts in zip(*group, strict=True))
+            # float before stacking: autocast on the CPU knows no float16
+            tuple(
+                torch.stack([part.to(device).float() for part in parts])
+                for parts in zip(*group, strict=True)
+            )
             for group in zip(*rows, strict=True)
         )
         return TeacherOutput(tuple(TaskMaps(*task) for task in maps), (taps[0], taps[1]))
