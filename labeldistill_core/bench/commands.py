@@ -24,7 +24,7 @@ from labeldistill_core.presets import preset_config
 from labeldistill_core.runtime.detector import Detector
 
 
-def bench(
+def bench_lift(
     preset: str = "r50_256x704_4key",
     device: str = "cpu",
     repeats: int = 3,
@@ -64,15 +64,16 @@ def measure(config: StudentConfig, *, device: str = "cpu", repeats: int = 3) -> 
     Args:
         config: of the network.
         device: cpu, cuda:0 and so on, or auto.
-        repeats: as in `bench`.
+        repeats: as in `bench_lift`.
 
     Raises:
         ConfigError: the device is not there.
     """
     load = os.getloadavg()[0]
     torch.manual_seed(0)
-    student = Student(config).to(memory_format=torch.channels_last)
+    student = Student(config).eval().to(memory_format=torch.channels_last)
     detector = Detector(student, device=device)
+    student = student.to(detector.device)
     pooling, differences, single_ms = measure_pooling(student, 10 * repeats)
     streaming, difference = measure_streaming(student, detector, repeats)
     return Report(

@@ -32,7 +32,7 @@ def measure_streaming(
     """Both ways on sets of noise seen from a vehicle that drives a turn.
 
     Args:
-        student: the network of the detector.
+        student: the network that the detector was made of.
         detector: its history is lost.
         repeats: after one to warm up.
 
@@ -42,7 +42,10 @@ def measure_streaming(
     config = detector.config
     ages_s = (0.0, *config.history_s)
     maps: list[tuple[TaskMaps, ...]] = []
-    hook = student.head.register_forward_hook(lambda _module, _args, out: maps.append(out))
+    hooks = [
+        network.head.register_forward_hook(lambda _module, _args, out: maps.append(out))
+        for network in (student, detector.network)
+    ]
 
     def forward(batch: CameraBatch) -> None:
         decode(student(batch.to(detector.device))[0].maps, config.grid, config.decode)[0].to("cpu")
@@ -59,7 +62,8 @@ def measure_streaming(
         batch = camera_batch(sets, config)
         plain_ms.append(time_ms(lambda batch=batch: forward(batch), detector.device))  # type: ignore[misc]
         differences.append(_difference(maps[-2], maps[-1]))
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     name = f"streaming step, {len(ages_s)} frames"
     comparison = Comparison(name, median(fast_ms[1:]), median(plain_ms[1:]), target=3.2)
     return comparison, float(np.max(differences))

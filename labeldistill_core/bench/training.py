@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json as json_module
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +36,7 @@ from labeldistill_core.network import student as student_network
 from labeldistill_core.network.depth_net import FrameFeatures
 from labeldistill_core.network.lift import PoolingTable
 from labeldistill_core.presets import label_encoder_preset, preset_config, teacher_preset
+from labeldistill_core.provenance import commit, machine
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.recipe import Recipe, recipe_of
 from labeldistill_core.training.stage import Stage
@@ -75,7 +75,9 @@ def bench_training(
         "batch_size": bench.size,
         "device": device,
         "threads": torch.get_num_threads(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "machine": machine(),
+        "commit": commit(),
+        "load": os.getloadavg()[0],
         "stages": {},
     }
     for name, make in bench.stages().items():

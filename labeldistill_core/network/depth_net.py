@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from labeldistill_core.config import DepthNetConfig
+from labeldistill_core.network.deform import deform_conv3x3
 from labeldistill_core.network.resnet import BasicBlock
 
 CAMERA_VECTOR_SIZE = 27
@@ -113,11 +114,15 @@ class DeformConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(I, C, H, W) to the same shape."""
-        # the operator does not follow autocast, and has no bfloat16 kernel on the CPU
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = deform_conv2d(
-                x.float(), self.offset(x.float()), self.weight.float(), padding=1
-            )
+            weight = self.weight
+            if x.device.type == "cpu":
+                offset = self.offset(x.to(self.offset.weight.dtype))
+                out: Tensor = deform_conv3x3(x, offset, weight.to(x.dtype))
+            else:
+                # the operator does not follow autocast
+                offset = self.offset(x.float())
+                out = deform_conv2d(x.float(), offset, weight.float(), padding=1)
         return out
 
 

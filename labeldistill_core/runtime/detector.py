@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -27,11 +27,12 @@ from labeldistill_core.network.decode import decode
 from labeldistill_core.network.depth_net import camera_vector
 from labeldistill_core.network.lift import pool
 from labeldistill_core.network.student import CameraBatch, Student
+from labeldistill_core.runtime.fuse import fuse
 from labeldistill_core.runtime.history import History, PastFrame
 
 _LOG = logging.getLogger(__name__)
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +75,13 @@ class Detector:
         history_tolerance_s: float = 0.1,
         checkpoint_sha256: str = "",
     ) -> None:
-        """Move a network to its device.
+        """Prepare a network for its device.
 
         Args:
-            student: trained network.
+            student: trained network; stays as it is.
             device: "cpu", "cuda:0" and so on, or "auto" for CUDA where there is one.
-            precision: of the convolutions; geometry, pooling and boxes are float32 always.
+            precision: of the convolutions; geometry, pooling and boxes are float32 always. "auto"
+                is the fastest one that the device computes natively.
             history_tolerance_s: how far a past frame may be from its nominal age.
             checkpoint_sha256: identity of the weights, for reports.
 
@@ -87,11 +89,11 @@ class Detector:
             ConfigError: the device is not there.
         """
         self.device = resolve_device(device)
-        self.precision = precision
+        self.precision = resolve_precision(precision, self.device)
         self.config = student.config
         self.checkpoint_sha256 = checkpoint_sha256
-        # of two layouts with the same result, the faster one for convolutions
-        self._student = student.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.network = fuse(student, getattr(torch, self.precision)).to(self.device)
+        """The student as it computes here, see `runtime.fuse`."""
         # Pillow resizes without Python's lock
         self._threads = ThreadPoolExecutor(min(6, os.cpu_count() or 1), thread_name_prefix="resize")
         self._history = History(student.config.history_s, history_tolerance_s)
@@ -157,7 +159,7 @@ class Detector:
                 past = [None] * len(past)
             cells = self._lift(current, past)
         with _timed(timings, "bev_network"), self._autocast():
-            maps = self._student.detect(cells).maps
+            maps = self.network.detect(cells).maps
         with _timed(timings, "decode"):
             boxes = decode(maps, self.config.grid, self.config.decode)[0].to("cpu")
         if use_history:
@@ -185,7 +187,7 @@ class Detector:
             batch.augmentation,
         )
         with self._autocast():
-            features = self._student.encode(batch.images[:, 0], camera)
+            features = self.network.encode(batch.images[:, 0], camera)
         return PastFrame(
             stamp_ns, features, poses, batch.intrinsics[:, 0], batch.image_from_sensor[:, 0]
         )
@@ -199,7 +201,7 @@ class Detector:
     def _pool(self, now: PastFrame, then: PastFrame) -> Tensor:
         ego_from_camera, use = (x.to(self.device) for x in motion(now.poses, then.poses))
         augmentation = torch.eye(4, device=self.device)[None]
-        table = self._student.pooling_table(
+        table = self.network.pooling_table(
             then.intrinsics, then.image_from_sensor, ego_from_camera, augmentation, use
         )
         return pool(then.features, table)
@@ -225,6 +227,23 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {name!r} was asked for, but there is no CUDA: use cpu or auto")
     return device
+
+
+def resolve_precision(name: Precision, device: torch.device) -> Precision:
+    """The precision of a name; "auto" is float16 on CUDA, bfloat16 on a CPU that multiplies it.
+
+    Raises:
+        ConfigError: there is no such precision, or the device cannot compute in it.
+    """
+    if name not in get_args(Precision):
+        raise ConfigError(f"no precision {name!r}: use {', '.join(get_args(Precision))}")
+    if name == "auto":
+        if device.type == "cuda":
+            return "float16"
+        # AVX-512 without these instructions computes bfloat16 more slowly than float32
+        native = torch.cpu.get_capabilities()
+        return "bfloat16" if native.get("avx512_bf16") or native.get("amx_bf16") else "float32"
+    return name
 
 
 def _same_calibration(a: CameraPose, b: CameraPose) -> bool:

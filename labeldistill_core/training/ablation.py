@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.breakdown import break_down
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.predictions import student_results
+from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.training.commands import (
     Options,
@@ -191,8 +190,8 @@ def _report(
         "arms": arms,
         "preset": options.preset,
         "budget": f"{recipe.epochs} epochs, batch {recipe.batch_size}",
-        "commit": _commit(),
-        "machine": platform.processor() or platform.machine(),
+        "commit": commit(),
+        "machine": machine(),
     }
     out.mkdir(parents=True, exist_ok=True)
     for target in (out / "ablation.json", *([file] if file else [])):
@@ -252,14 +251,3 @@ def _plot(file: Path, arms: Mapping[str, Any]) -> None:
             axes.set_title(key)
             axes.set_xticks(range(len(arms)), list(arms), rotation=20, ha="right")
     figure.savefig(file, dpi=120)
-
-
-def _commit() -> str:
-    try:
-        told = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return told.stdout.strip()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from labeldistill_core.bench import commands, pooling
-from labeldistill_core.bench.commands import bench
+from labeldistill_core.bench.commands import bench_lift
 from labeldistill_core.bench.report import TOLERANCE, Comparison, Report
 from labeldistill_core.bench.streaming import measure_streaming
 from labeldistill_core.bench.timing import peak_mib
@@ -22,7 +22,7 @@ def tiny_preset(tiny_config, monkeypatch):
 
 
 def test_bench_measures_and_reports(tiny_preset, tmp_path, capsys):
-    assert bench("tiny", repeats=1, json=tmp_path / "out" / "bench.json") == 0
+    assert bench_lift("tiny", repeats=1, json=tmp_path / "out" / "bench.json") == 0
     printed = capsys.readouterr().out
     for row in ("pooling, forward", "forward + backward", "streaming step, 3 frames"):
         assert row in printed
@@ -40,7 +40,7 @@ def test_bench_measures_and_reports(tiny_preset, tmp_path, capsys):
 def test_bench_fails_when_pooling_differs(tiny_preset, monkeypatch, capsys):
     plain = pooling.naive_lift
     monkeypatch.setattr(pooling, "naive_lift", lambda *args: 1.01 * plain(*args))
-    assert bench("tiny", repeats=1) == 1
+    assert bench_lift("tiny", repeats=1) == 1
     assert "TOO LARGE" in capsys.readouterr().out
 
 
@@ -83,4 +83,4 @@ def test_a_report_says_which_targets_are_met():
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"threads": 0}])
 def test_numbers_that_are_not_positive_are_refused(wrong):
     with pytest.raises(ConfigError, match="1 or more"):
-        bench(**wrong)
+        bench_lift(**wrong)

@@ -19,8 +19,8 @@ MAPS = ("heatmap", "box_code")
 class Recorder:
     """Keeps what the head said last."""
 
-    def __init__(self, student):
-        student.head.register_forward_hook(self)
+    def __init__(self, detector):
+        detector.network.head.register_forward_hook(self)
 
     def __call__(self, module, inputs, output):
         self.maps = output
@@ -41,7 +41,8 @@ def assert_same(maps, expected, tolerance=1e-4):
 
 
 def test_streaming_equals_all_frames_at_once(student, frame_set):
-    detector, recorder = Detector(student), Recorder(student)
+    detector = Detector(student)
+    recorder = Recorder(detector)
     sets = {t: frame_set(t) for t in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)}
     # past frames that are not there yet, or fell out at the gap before 3.0, are the current one
     for t, past, valid in (
@@ -63,7 +64,8 @@ def test_streaming_equals_all_frames_at_once(student, frame_set):
 
 
 def test_history_matters(student, frame_set):
-    with_past, recorder = Detector(student), Recorder(student)
+    with_past = Detector(student)
+    recorder = Recorder(with_past)
     for t in (0.0, 0.5):
         with_past.detect(frame_set(t))
     with_past.detect(frame_set(1.0))
@@ -83,7 +85,8 @@ def test_history_tolerance(student, frame_set):
 
 
 def test_a_missing_camera_is_masked_in_its_frame_and_in_those_after(student, frame_set):
-    detector, recorder = Detector(student), Recorder(student)
+    detector = Detector(student)
+    recorder = Recorder(detector)
     complete, partial = frame_set(0.0), frame_set(0.5, missing=["CAM_FRONT"])
     now = frame_set(1.0)
     detector.detect(complete)
@@ -97,11 +100,13 @@ def test_a_missing_camera_is_masked_in_its_frame_and_in_those_after(student, fra
 
 
 def test_what_a_missing_camera_would_have_shown_does_not_matter(student, frame_set):
-    recorder = Recorder(student)
-    Detector(student).detect(frame_set(0.0, missing=CAMERAS[:5]))
+    detector = Detector(student)
+    recorder = Recorder(detector)
+    detector.detect(frame_set(0.0, missing=CAMERAS[:5]))
     one = recorder.maps
+    detector.reset("next")
     only_back = [v for v in frame_set(0.0).views if v.calibration.name == CAMERAS[5]]
-    Detector(student).detect(FrameSet(0, tuple(only_back)))
+    detector.detect(FrameSet(0, tuple(only_back)))
     assert_same(one, recorder.maps, tolerance=0.0)
 
 
@@ -161,9 +166,10 @@ def test_boxes_in_the_fixed_frame(student, frame_set):
 
 
 def test_bfloat16_is_close_to_float32(student, frame_set):
-    recorder, maps = Recorder(student), {}
+    maps = {}
     for precision in ("float32", "bfloat16"):
         detector = Detector(student, precision=precision)
+        recorder = Recorder(detector)
         for t in (0.0, 0.5):
             detector.detect(frame_set(t))
         maps[precision] = recorder.maps
@@ -173,6 +179,18 @@ def test_bfloat16_is_close_to_float32(student, frame_set):
             assert two.dtype == torch.float32
             assert not torch.equal(one, two)
             assert (one - two).square().mean().sqrt() < 0.1 * one.std()
+
+
+def test_the_fastest_precision_is_one_of_the_device(student, monkeypatch):
+    for flags, expected in (
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_f": True}, "float32"),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags)
+        assert Detector(student, precision="auto").precision == expected
+    with pytest.raises(ConfigError, match="no precision 'int4': use auto, float32"):
+        Detector(student, precision="int4")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
@@ -189,12 +207,9 @@ def test_a_device_that_does_not_exist(student):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_equals_the_cpu(student, frame_set, new_student, tiny_config):
-    recorder = Recorder(student)
-    on_cpu = Detector(student)
-    other = new_student(tiny_config)
-    other_recorder = Recorder(other)
-    on_gpu = Detector(other, device="cuda:0")
+def test_cuda_equals_the_cpu(student, frame_set):
+    on_cpu, on_gpu = Detector(student), Detector(student, device="cuda:0")
+    recorder, other_recorder = Recorder(on_cpu), Recorder(on_gpu)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for t in (0.0, 0.5, 1.0):
         on_cpu.detect(frame_set(t))
