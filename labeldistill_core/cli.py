@@ -139,9 +139,15 @@ def _statistics() -> Callable[..., Any]:
 
 
 def _bench() -> Callable[..., Any]:
-    from labeldistill_core.bench.commands import bench
+    from labeldistill_core.bench.inference import bench
 
     return bench
+
+
+def _bench_lift() -> Callable[..., Any]:
+    from labeldistill_core.bench.commands import bench_lift
+
+    return bench_lift
 
 
 def _bench_training() -> Callable[..., Any]:
@@ -209,7 +215,8 @@ COMMANDS = Group(
         "evaluate": Command("run a network on a data root and score it", _evaluate),
         "view": Command("draw the boxes of a data root in its images", _view),
         "statistics": Command("describe the boxes of a data root", _statistics),
-        "bench": Command("measure pooling and streaming", _bench),
+        "bench": Command("measure the detector by stage", _bench),
+        "bench-lift": Command("measure pooling and streaming", _bench_lift),
         "bench-training": Command("measure a training step of each stage", _bench_training),
         "bench-node": Command("put the running node through its failure table", _bench_node),
         "bench-load": Command("put the running node under load", _bench_load),

@@ -20,7 +20,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from labeldistill_core.bench.pooling import cell_of_point, naive_lift
+from labeldistill_core.bench.latency import materialized_pool
 from labeldistill_core.bench.sparse import measure_sparse
 from labeldistill_core.bench.timing import peak_mib, time_ms
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -33,8 +33,6 @@ from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.sparse import Backend, has_spconv
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network import student as student_network
-from labeldistill_core.network.depth_net import FrameFeatures
-from labeldistill_core.network.lift import PoolingTable
 from labeldistill_core.presets import label_encoder_preset, preset_config, teacher_preset
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.training.label_encoder import LabelEncoderStage
@@ -174,7 +172,7 @@ class _Bench:
         parts: dict[str, Callable[[], None]] = {
             "forward": forward, "backward": backward, "optimizer": update,
         }  # fmt: skip
-        lift = patch.object(student_network, "pool", _materialized) if materialized else None
+        lift = patch.object(student_network, "pool", materialized_pool) if materialized else None
         if lift:
             lift.start()
         try:
@@ -202,8 +200,3 @@ class _Bench:
         if isinstance(stage, StudentStage):
             return StudentSample.collate([self._students[key] for key in keys])
         return LidarSample.collate([self._lidar[key] for key in keys])
-
-
-def _materialized(features: FrameFeatures, table: PoolingTable) -> Tensor:
-    """The lift that the published code trains with on a CPU."""
-    return naive_lift(features.depth, features.context, table, cell_of_point(table))

@@ -64,12 +64,12 @@ class FusedHead(nn.Module):
         """From a head whose norms were folded."""
         super().__init__()
         self.shared = head.shared
-        self.sizes = [[branch[-1].out_channels for branch in task.values()] for task in head.tasks]  # type: ignore[operator, union-attr]
+        self.sizes = [[branch[-1].out_channels for branch in task.values()] for task in head.tasks]  # type: ignore[operator]
         self.tasks = nn.ModuleList(
             nn.Sequential(
-                _stacked([branch[0] for branch in task.values()]),  # type: ignore[operator, union-attr]
+                _stacked([branch[0] for branch in task.values()]),  # type: ignore[operator]
                 nn.ReLU(inplace=True),
-                _block_diagonal([branch[-1] for branch in task.values()]),  # type: ignore[operator, union-attr]
+                _block_diagonal([branch[-1] for branch in task.values()]),  # type: ignore[operator]
             )
             for task in head.tasks
         )

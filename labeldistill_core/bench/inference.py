@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of the detector: by stage, by history, cameras and pixels, against plain ways."""
+
+from __future__ import annotations
+
+import json as json_module
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from labeldistill_core.bench.hardware import copy_gb_s, count_work, peak_gflops, peak_memory_mib
+from labeldistill_core.bench.latency import WholeForward, measure_history, measure_steps
+from labeldistill_core.bench.scene import frame_set
+from labeldistill_core.cameras import CAMERAS
+from labeldistill_core.config import StudentConfig
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.network.student import Student
+from labeldistill_core.presets import preset_config
+from labeldistill_core.provenance import commit, machine
+from labeldistill_core.runtime.detector import Detector, Precision, resolve_device
+
+_SCALES = (0.5, 0.75, 1.0, 1.5)
+"""Of the image's sides."""
+
+
+def bench(
+    presets: tuple[str, ...] = ("r50_256x704_4key", "demo"),
+    device: str = "cpu",
+    precisions: tuple[Precision, ...] = ("float32", "auto"),
+    repeats: int = 10,
+    threads: int | None = None,
+    json: Path | None = None,
+) -> None:
+    """Measure the detector from JPEG bytes to boxes, by stage, and against the published way.
+
+    The published way runs all frames through the whole network in every step, eagerly, in
+    float32, and builds the lifted tensor; both run in turns in one process.
+
+    Args:
+        presets: names of the networks; their weights are random.
+        device: cpu, cuda:0 and so on, or auto.
+        precisions: of the convolutions.
+        repeats: of a step, after the history is full; a third of it for the published way.
+        threads: of an operation on the CPU; torch's choice when none is given.
+        json: file to write the figures to.
+
+    Raises:
+        ConfigError: no such preset, precision or device, or a number that is not positive.
+    """
+    if repeats < 1 or (threads is not None and threads < 1):
+        raise ConfigError("--repeats and --threads must be 1 or more")
+    if threads:
+        torch.set_num_threads(threads)
+    logging.getLogger("labeldistill_core.runtime").setLevel(logging.WARNING)  # dropped histories
+    configs = {name: preset_config(name) for name in presets}
+    place = resolve_device(device)
+    figures: dict[str, Any] = {
+        "command": f"labeldistill bench --presets {' '.join(presets)} --device {device} "
+        f"--precisions {' '.join(precisions)} --repeats {repeats}",
+        "commit": commit(),
+        "machine": machine(),
+        "load": os.getloadavg()[0],
+        "device": str(place),
+        "peak": {
+            "copy_gb_s": copy_gb_s(place),
+            **{
+                f"{str(dtype).removeprefix('torch.')}_gflops": peak_gflops(dtype, place)
+                for dtype in (torch.float32, torch.bfloat16)
+            },
+        },
+        "presets": {},
+        "ratios": {},
+    }
+    print(f"{figures['machine']}; peak {_numbers(figures['peak'])}")
+    for name, config in configs.items():
+        found = measure(config, str(place), precisions, repeats)
+        figures["presets"][name] = found
+        figures["ratios"][name] = found.pop("ratios")
+        print(f"\n{name}\n{table(found)}")
+        print(f"against the published way: {_numbers(figures['ratios'][name])}", flush=True)
+        if json:
+            json.parent.mkdir(parents=True, exist_ok=True)
+            json.write_text(json_module.dumps(figures, indent=1) + "\n")
+
+
+def measure(
+    config: StudentConfig, device: str, precisions: Sequence[Precision], repeats: int
+) -> dict[str, Any]:
+    """All figures of one network with random weights.
+
+    Returns:
+        `runs` by precision, `published` for the published way, `scaling`, and `ratios` of the
+        last precision to the published way: `speedup` of a step without preparation of images,
+        `memory_share` of the peak memory.
+    """
+    torch.manual_seed(0)
+    student = Student(config).eval()
+    whole = WholeForward(student, torch.device(device))
+    whole_ms = whole.times_ms(max(2, repeats // 3))
+    del whole
+    runs: dict[str, Any] = {}
+    for precision in precisions:
+        detector = Detector(student, device=device, precision=precision)
+        runs[detector.precision] = {
+            "stages": {k: percentiles(v) for k, v in measure_steps(detector, repeats).items()},
+            "history": measure_history(detector, max(2, repeats // 3)),
+            **_work(detector),
+            "peak_mib": peak_memory_mib(_Streaming(config, device, precision), device),
+        }
+    published: dict[str, Any] = {
+        "step": percentiles(whole_ms),
+        "peak_mib": peak_memory_mib(partial(_whole, config, device), device),
+    }
+    best = runs[detector.precision]
+    return {
+        "runs": runs,
+        "published": published,
+        "scaling": _scaling(config, device, precisions[-1]),
+        "ratios": {
+            "speedup": published["step"]["p50"] / best["stages"]["step"]["p50"],
+            "memory_share": best["peak_mib"] / published["peak_mib"],
+        },
+    }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99 of milliseconds."""
+    p50, p95, p99 = np.percentile(values, [50, 95, 99])
+    return {"p50": float(p50), "p95": float(p95), "p99": float(p99)}
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The stages of all precisions side by side, milliseconds, as Markdown."""
+    runs = found["runs"]
+    head = "| stage, ms p50 / p95 / p99 | " + " | ".join(runs) + " |"
+    lines = [head, "|---" * (len(runs) + 1) + "|"]
+    for stage in next(iter(runs.values()))["stages"]:
+        cells = (run["stages"][stage] for run in runs.values())
+        row = " | ".join(f"{c['p50']:.1f} / {c['p95']:.1f} / {c['p99']:.1f}" for c in cells)
+        lines.append(f"| {stage} | {row} |")
+    published = found["published"]["step"]
+    lines.append(f"| step, published way | {published['p50']:.0f} |" + " |" * (len(runs) - 1))
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Streaming:
+    """Prepares steps of a detector whose history is full."""
+
+    config: StudentConfig
+    device: str
+    precision: Precision
+
+    def __call__(self) -> Callable[[], object]:
+        detector = Detector(Student(self.config), device=self.device, precision=self.precision)
+        seconds = count()
+
+        def step() -> None:
+            detector.detect(frame_set(float(next(seconds)), self.config))
+
+        for _ in range(self.config.frames):
+            step()
+        return step
+
+
+def _whole(config: StudentConfig, device: str) -> Callable[[], object]:
+    return WholeForward(Student(config), torch.device(device))
+
+
+def _work(detector: Detector) -> dict[str, float]:
+    """Operations and bytes of a step."""
+    gflop, gigabytes = count_work(
+        lambda: detector.detect(frame_set(0.0, detector.config)), detector.network
+    )
+    detector.reset("measured")
+    return {"gflop": gflop, "gigabytes": gigabytes}
+
+
+def _scaling(config: StudentConfig, device: str, precision: Precision) -> dict[str, Any]:
+    """Median time of the image network for fewer cameras and other sizes."""
+
+    def image_network_ms(changed: StudentConfig) -> float:
+        detector = Detector(Student(changed), device=device, precision=precision)
+        sets = [frame_set(float(i), changed) for i in range(5)]
+        times = [detector.detect(frames).timings_ms["image_network"] for frames in sets]
+        return float(np.median(times[2:]))
+
+    one = replace(config, history_s=())
+    sizes = {
+        f"{h}x{w}": replace(one, image=replace(config.image, height=h, width=w))
+        for h, w in (
+            (round(config.image.height * s / 32) * 32, round(config.image.width * s / 32) * 32)
+            for s in _SCALES
+        )
+    }
+    return {
+        "cameras": {
+            str(n): image_network_ms(replace(one, cameras=CAMERAS[:n])) for n in (1, 2, 4, 6)
+        },
+        "pixels": {name: image_network_ms(changed) for name, changed in sizes.items()},
+    }
+
+
+def _numbers(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())
