@@ -35,6 +35,7 @@ def bench(
     presets: tuple[str, ...] = ("r50_256x704_4key", "demo"),
     device: str = "cpu",
     precisions: tuple[Precision, ...] = ("float32", "auto"),
+    compile: bool = False,
     repeats: int = 10,
     threads: int | None = None,
     json: Path | None = None,
@@ -48,6 +49,7 @@ def bench(
         presets: names of the networks; their weights are random.
         device: cpu, cuda:0 and so on, or auto.
         precisions: of the convolutions.
+        compile: measure the last precision with `torch.compile` as well.
         repeats: of a step, after the history is full; a third of it for the published way.
         threads: of an operation on the CPU; torch's choice when none is given.
         json: file to write the figures to.
@@ -62,9 +64,11 @@ def bench(
     logging.getLogger("labeldistill_core.runtime").setLevel(logging.WARNING)  # dropped histories
     configs = {name: preset_config(name) for name in presets}
     place = resolve_device(device)
+    ways = [(precision, False) for precision in precisions]
+    ways += [(precisions[-1], True)] if compile else []
     figures: dict[str, Any] = {
         "command": f"labeldistill bench --presets {' '.join(presets)} --device {device} "
-        f"--precisions {' '.join(precisions)} --repeats {repeats}",
+        f"--precisions {' '.join(precisions)} --repeats {repeats}" + " --compile" * compile,
         "commit": commit(),
         "machine": machine(),
         "load": os.getloadavg()[0],
@@ -81,7 +85,7 @@ def bench(
     }
     print(f"{figures['machine']}; peak {_numbers(figures['peak'])}")
     for name, config in configs.items():
-        found = measure(config, str(place), precisions, repeats)
+        found = measure(config, str(place), ways, repeats)
         figures["presets"][name] = found
         figures["ratios"][name] = found.pop("ratios")
         print(f"\n{name}\n{table(found)}")
@@ -92,13 +96,19 @@ def bench(
 
 
 def measure(
-    config: StudentConfig, device: str, precisions: Sequence[Precision], repeats: int
+    config: StudentConfig, device: str, ways: Sequence[tuple[Precision, bool]], repeats: int
 ) -> dict[str, Any]:
     """All figures of one network with random weights.
 
+    Args:
+        config: of the network.
+        device: where it runs.
+        ways: precision, and whether to compile.
+        repeats: as in `bench`.
+
     Returns:
-        `runs` by precision, `published` for the published way, `scaling`, and `ratios` of the
-        last precision to the published way: `speedup` of a step without preparation of images,
+        `runs` by way, `published` for the published way, `scaling`, and `ratios` of the last way
+        to the published one: `speedup` of a step without preparation of images,
         `memory_share` of the peak memory.
     """
     torch.manual_seed(0)
@@ -107,25 +117,27 @@ def measure(
     whole_ms = whole.times_ms(max(2, repeats // 3))
     del whole
     runs: dict[str, Any] = {}
-    for precision in precisions:
-        detector = Detector(student, device=device, precision=precision)
-        runs[detector.precision] = {
+    best: dict[str, Any] = {}
+    for precision, compiled in ways:
+        detector = Detector(student, device=device, precision=precision, compile=compiled)
+        name = detector.precision + ", compiled" * compiled
+        runs[name] = best = {
             "stages": {k: percentiles(v) for k, v in measure_steps(detector, repeats).items()},
             "history": measure_history(detector, max(2, repeats // 3)),
             **_work(detector),
-            "peak_mib": peak_memory_mib(_Streaming(config, device, precision), device),
+            "peak_mib": peak_memory_mib(_Streaming(config, device, precision, compiled), device),
         }
     published: dict[str, Any] = {
         "step": percentiles(whole_ms),
         "peak_mib": peak_memory_mib(partial(_whole, config, device), device),
     }
-    best = runs[detector.precision]
+    speedup = published["step"]["p50"] / best["stages"]["step"]["p50"]
     return {
         "runs": runs,
         "published": published,
-        "scaling": _scaling(config, device, precisions[-1]),
+        "scaling": _scaling(config, device, ways[-1][0]),
         "ratios": {
-            "speedup": published["step"]["p50"] / best["stages"]["step"]["p50"],
+            "speedup": speedup,
             "memory_share": best["peak_mib"] / published["peak_mib"],
         },
     }
@@ -142,9 +154,11 @@ def table(found: Mapping[str, Any]) -> str:
     runs = found["runs"]
     head = "| stage, ms p50 / p95 / p99 | " + " | ".join(runs) + " |"
     lines = [head, "|---" * (len(runs) + 1) + "|"]
-    for stage in next(iter(runs.values()))["stages"]:
-        cells = (run["stages"][stage] for run in runs.values())
-        row = " | ".join(f"{c['p50']:.1f} / {c['p95']:.1f} / {c['p99']:.1f}" for c in cells)
+    for stage in dict.fromkeys(stage for run in runs.values() for stage in run["stages"]):
+        cells = [run["stages"].get(stage) for run in runs.values()]
+        row = " | ".join(
+            f"{c['p50']:.1f} / {c['p95']:.1f} / {c['p99']:.1f}" if c else "" for c in cells
+        )
         lines.append(f"| {stage} | {row} |")
     published = found["published"]["step"]
     lines.append(f"| step, published way | {published['p50']:.0f} |" + " |" * (len(runs) - 1))
@@ -158,9 +172,15 @@ class _Streaming:
     config: StudentConfig
     device: str
     precision: Precision
+    compiled: bool
 
     def __call__(self) -> Callable[[], object]:
-        detector = Detector(Student(self.config), device=self.device, precision=self.precision)
+        detector = Detector(
+            Student(self.config),
+            device=self.device,
+            precision=self.precision,
+            compile=self.compiled,
+        )
         seconds = count()
 
         def step() -> None:

@@ -30,6 +30,7 @@ def fuse(student: Student, dtype: torch.dtype) -> Student:
     """
     student = copy.deepcopy(student).eval()
     fold_norms(student)
+    crop_kernels(student.depth_net, student.config.feature_size[0])
     student.head = FusedHead(student.head)  # type: ignore[assignment]  # the same call
     for module in student.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
@@ -48,9 +49,22 @@ def fold_norms(network: nn.Module) -> None:
                 conv, (nn.Conv2d, nn.ConvTranspose2d)
             ):
                 transposed = isinstance(conv, nn.ConvTranspose2d)
-                setattr(module, before[0], fuse_conv_bn_eval(conv, child, transposed))  # type: ignore[arg-type]
+                setattr(module, before[0], fuse_conv_bn_eval(conv, child, transposed))
                 setattr(module, name, nn.Identity())
             before = (name, child)
+
+
+def crop_kernels(network: nn.Module, height: int) -> None:
+    """Leave out the outer rows of dilated 3x3 kernels that reach beyond maps of this height."""
+    for module in network.modules():
+        for name, conv in module.named_children():
+            if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (3, 3):
+                continue
+            dilation = conv.dilation[0]
+            if dilation >= height and conv.padding == (dilation, dilation):
+                cropped = _with_weights(conv, conv.weight[:, :, 1:2], _bias(conv))
+                cropped.padding, cropped.dilation = (0, dilation), (1, dilation)
+                setattr(module, name, cropped)
 
 
 class FusedHead(nn.Module):
@@ -107,7 +121,7 @@ def _with_weights(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     conv = nn.Conv2d(
         weight.shape[1],
         weight.shape[0],
-        like.kernel_size,  # type: ignore[arg-type]
+        tuple(weight.shape[2:]),  # type: ignore[arg-type]
         padding=like.padding,  # type: ignore[arg-type]
         device=weight.device,
         dtype=weight.dtype,

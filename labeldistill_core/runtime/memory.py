@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory between steps."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that a step gives back, for the next step.
+
+    By default large buffers go back to the system at once and come back as pages that must be
+    cleared and mapped again, which costs a sixth of a step of `r50_256x704_4key` on the CPU.
+
+    Returns:
+        Whether the C library takes this advice; only GNU's does.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
