@@ -165,7 +165,8 @@ def materialized_pool(features: FrameFeatures, table: PoolingTable) -> Tensor:
 
 
 def _torchvision_deform_conv(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-    return deform_conv2d(x, offset, weight, padding=1)
+    out: Tensor = deform_conv2d(x, offset, weight, padding=1)
+    return out
 
 
 @contextmanager

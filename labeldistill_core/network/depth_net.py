@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 from torchvision.ops import deform_conv2d
 
 from labeldistill_core.config import DepthNetConfig
@@ -93,10 +94,14 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(I, C, H, W) to the same shape."""
-        # one value a channel, so interpolating it to the map's size is broadcasting it
-        pooled = self.pool(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
-        merged = self.merge(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
-        out: Tensor = self.dropout(merged)
+        # the mean is one value a channel, so interpolating it to the map's size is broadcasting
+        # it, and that may as well happen behind the convolution that merges all five
+        local = torch.cat([branch(x) for branch in self.branches], dim=1)
+        pooled = self.pool(x.mean(dim=(2, 3), keepdim=True))
+        conv, norm, activation = self.merge
+        local_weight, pooled_weight = conv.weight.split([local.shape[1], x.shape[1]], dim=1)
+        merged = conv2d(local, local_weight, conv.bias) + conv2d(pooled, pooled_weight)
+        out: Tensor = self.dropout(activation(norm(merged)))
         return out
 
 
