@@ -98,10 +98,10 @@ class PyramidPooling(nn.Module):
         # it, and that may as well happen behind the convolution that merges all five
         local = torch.cat([branch(x) for branch in self.branches], dim=1)
         pooled = self.pool(x.mean(dim=(2, 3), keepdim=True))
-        conv, norm, activation = self.merge
+        conv: nn.Conv2d = self.merge[0]  # type: ignore[assignment]
         local_weight, pooled_weight = conv.weight.split([local.shape[1], x.shape[1]], dim=1)
         merged = conv2d(local, local_weight, conv.bias) + conv2d(pooled, pooled_weight)
-        out: Tensor = self.dropout(activation(norm(merged)))
+        out: Tensor = self.dropout(self.merge[1:](merged))
         return out
 
 

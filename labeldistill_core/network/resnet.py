@@ -36,8 +36,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, width, H / stride, W / stride)."""
-        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        out: Tensor = self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y: Tensor = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        y += x if self.downsample is None else self.downsample(x)
+        out: Tensor = self.relu(y)
         return out
 
 
@@ -59,7 +60,8 @@ class Bottleneck(nn.Module):
         """(B, C, H, W) to (B, 4 width, H / stride, W / stride)."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(y)))))
-        out: Tensor = self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y += x if self.downsample is None else self.downsample(x)
+        out: Tensor = self.relu(y)
         return out
 
 

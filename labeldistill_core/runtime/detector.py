@@ -215,7 +215,9 @@ class Detector:
         """Cells (1, S*C, Y, X); the current frame takes the place of past ones that are missing."""
         newest = pool(current.features, self._current_table(current))
         cells = [self._pool(current, frame) if frame else newest for frame in past]
-        return torch.cat([newest, *cells], dim=1)
+        # two modules look at the cells: converted here, they are converted once
+        dtype = getattr(torch, self.precision)
+        return torch.cat([frame.to(dtype) for frame in (newest, *cells)], dim=1)
 
     def _current_table(self, now: PastFrame) -> PoolingTable:
         """That of the current frame; the same while the cameras stay in their mounts."""
