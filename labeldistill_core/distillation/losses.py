@@ -82,7 +82,7 @@ def response_loss(
             if kind == "official"
             else _quality_focal_loss(ours.heatmap, score, count)
         )
-        code = theirs.box_code.flatten(2).gather(2, target.cell[:, None].expand(-1, 10, -1)).mT
+        code = theirs.codes_at(target.cell)
         unknown = target.code.isnan()
         code = code.masked_fill(unknown, float("nan")) if kind == "soft" else code
         losses.append(TaskLoss(heatmap, box_loss(ours, replace(target, code=code))))

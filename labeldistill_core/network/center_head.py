@@ -40,6 +40,11 @@ class TaskMaps:
         """(B, 10, Y, X): offset, height, size, heading, velocity."""
         return torch.cat([getattr(self, name) for name in BOX_MAPS], dim=1)
 
+    def codes_at(self, cells: Tensor) -> Tensor:
+        """Box codes (B, M, 10) of cells (B, M), each row times X plus column."""
+        index = cells[:, None].expand(-1, sum(BOX_MAPS.values()), -1)
+        return self.box_code.flatten(2).gather(2, index).mT
+
 
 class CenterHead(nn.Module):
     """One shared convolution, then six small branches for each task."""

@@ -7,6 +7,7 @@ Shapes: B batch, K classes of a task, Y X grid cells, M candidates, N boxes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,10 +15,20 @@ from torch import Tensor
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import EGO_FRAME
 from labeldistill_core.config import BevGrid, DecodeConfig
-from labeldistill_core.network.center_head import TaskMaps
 
 
-def decode(maps: Sequence[TaskMaps], grid: BevGrid, config: DecodeConfig) -> list[Boxes3D]:
+class Peaks(Protocol):
+    """What decoding wants to know of a task; `TaskMaps` is one way to tell."""
+
+    @property
+    def heatmap(self) -> Tensor:
+        """(B, K, Y, X) logits of an object's centre."""
+
+    def codes_at(self, cells: Tensor) -> Tensor:
+        """Box codes (B, M, 10) of cells (B, M), each row times X plus column."""
+
+
+def decode(maps: Sequence[Peaks], grid: BevGrid, config: DecodeConfig) -> list[Boxes3D]:
     """Boxes of every sample in a batch, in the ego frame.
 
     Args:
@@ -50,7 +61,7 @@ def decode(maps: Sequence[TaskMaps], grid: BevGrid, config: DecodeConfig) -> lis
     ]
 
 
-def candidate_boxes(task: TaskMaps, grid: BevGrid, config: DecodeConfig) -> list[Boxes3D]:
+def candidate_boxes(task: Peaks, grid: BevGrid, config: DecodeConfig) -> list[Boxes3D]:
     """The best cells of one task as boxes, by descending score, before suppression.
 
     Labels count from zero within the task. Cells under the score threshold or with a centre
@@ -62,7 +73,10 @@ def candidate_boxes(task: TaskMaps, grid: BevGrid, config: DecodeConfig) -> list
     scores, best = scores.flatten(1).topk(amount)
     labels = best // amount
     cells = cells.flatten(1).gather(1, best)
-    code = task.box_code.flatten(2).gather(2, cells[:, None].expand(-1, 10, -1)).mT  # (B, M, 10)
+    # they descend, so that those to keep of any sample stand in front
+    kept = int((scores > config.score_threshold).sum(dim=1).max())
+    scores, labels, cells = (values[:, :kept] for values in (scores, labels, cells))
+    code = task.codes_at(cells)
     x = (cells % columns + code[..., 0]) * grid.cell_m + grid.x_m[0]
     y = (cells // columns + code[..., 1]) * grid.cell_m + grid.y_m[0]
     yaw = torch.atan2(code[..., 6], code[..., 7])

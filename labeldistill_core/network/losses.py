@@ -68,8 +68,7 @@ def focal_loss(logits: Tensor, target: Tensor, count: Tensor) -> Tensor:
 
 def box_loss(maps: TaskMaps, targets: TaskTargets) -> Tensor:
     """L1 between box codes at the objects' cells; unknown (NaN) targets do not count."""
-    index = targets.cell[:, None].expand(-1, 10, -1)
-    predicted = maps.box_code.flatten(2).gather(2, index).mT  # (B, M, 10)
+    predicted = maps.codes_at(targets.cell)
     known = targets.valid[..., None] & ~targets.code.isnan()
     difference = (predicted - targets.code.nan_to_num()).abs()
     count = object_count(targets.valid, at_least=1e-4)

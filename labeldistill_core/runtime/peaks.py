@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head as decoding needs it: heat maps everywhere, box codes only where boxes may be.
+
+Of the head's work at inference, five sixths go into box codes of cells that nobody looks at.
+
+Shapes: as in `network.center_head`; M cells that are asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from labeldistill_core.network.center_head import BOX_MAPS, CenterHead
+
+_CODE = sum(BOX_MAPS.values())
+
+
+class BoxBranches(nn.Module):
+    """The box branches of a task, computed for single cells.
+
+    The second convolution of a branch looks at 3x3 values of the first, and that at 3x3 features:
+    a cell's code depends on 5x5 features around it.
+    """
+
+    def __init__(self, task: nn.ModuleDict) -> None:
+        """From branches whose norms were folded."""
+        super().__init__()
+        firsts: list[nn.Conv2d] = [task[name][0] for name in BOX_MAPS]  # type: ignore[index]
+        lasts: list[nn.Conv2d] = [task[name][-1] for name in BOX_MAPS]  # type: ignore[index]
+        self.hidden = _linear(stacked(firsts))
+        self.code = _linear(block_diagonal(lasts))
+
+    def forward(self, padded: Tensor, cells: Tensor) -> Tensor:
+        """Box codes of some cells.
+
+        Args:
+            padded: (B, Y + 4, X + 4, C) shared features with two zeros on each side.
+            cells: (B, M) row times X plus column.
+
+        Returns:
+            (B, M, 10) in the order of `TaskMaps.box_code`, float32.
+        """
+        batch, rows, columns = padded.shape[0], padded.shape[1] - 4, padded.shape[2] - 4
+        tap = torch.arange(9, device=padded.device)
+        row = cells[..., None] // columns + tap // 3  # (B, M, 9), of the first convolution plus one
+        column = cells[..., None] % columns + tap % 3
+        sample = torch.arange(batch, device=padded.device).view(-1, 1, 1, 1)
+        index = (sample * (rows + 4) + row[..., None] + tap // 3) * (columns + 4)
+        index = index + column[..., None] + tap % 3  # (B, M, 9, 9)
+        hidden = self.hidden(padded.flatten(0, 2)[index].flatten(3)).relu()
+        # beyond the map the second convolution sees zeros, not what the first would say there
+        inside = (row >= 1) & (row <= rows) & (column >= 1) & (column <= columns)
+        code: Tensor = self.code((hidden * inside[..., None]).flatten(2))
+        return code.float()
+
+
+@dataclass(frozen=True, eq=False)
+class TaskPeaks:
+    """What the head says of one task; takes the place of `TaskMaps` in decoding."""
+
+    heatmap: Tensor
+    """(B, K, Y, X) logits of an object's centre."""
+    padded: Tensor
+    """(B, Y + 4, X + 4, C), see `BoxBranches`."""
+    branches: BoxBranches
+    """Of the task."""
+
+    def codes_at(self, cells: Tensor) -> Tensor:
+        """See `TaskMaps.codes_at`."""
+        code: Tensor = self.branches(self.padded, cells)
+        return code
+
+    @property
+    def box_code(self) -> Tensor:
+        """(B, 10, Y, X), for comparisons."""
+        batch, _, rows, columns = self.heatmap.shape
+        cells = torch.arange(rows * columns, device=self.heatmap.device).expand(batch, -1)
+        code: Tensor = self.codes_at(cells).mT.unflatten(2, (rows, columns))
+        return code
+
+
+class PeakHead(nn.Module):
+    """A `CenterHead` with two convolutions for all heat maps, and box codes on demand."""
+
+    def __init__(self, head: CenterHead) -> None:
+        """From a head whose norms were folded."""
+        super().__init__()
+        tasks: list[nn.ModuleDict] = list(head.tasks)  # type: ignore[arg-type]
+        firsts: list[nn.Conv2d] = [task["heatmap"][0] for task in tasks]  # type: ignore[index]
+        lasts: list[nn.Conv2d] = [task["heatmap"][-1] for task in tasks]  # type: ignore[index]
+        self.shared = head.shared
+        self.heatmaps = nn.Sequential(stacked(firsts), nn.ReLU(inplace=True), block_diagonal(lasts))
+        self.classes = [conv.out_channels for conv in lasts]
+        self.tasks = nn.ModuleList(BoxBranches(task) for task in tasks)
+
+    def forward(self, features: Tensor) -> tuple[TaskPeaks, ...]:
+        """(B, C, Y, X) to what decoding needs of each task."""
+        shared = self.shared(features)
+        padded = pad(shared.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2))
+        heatmaps = self.heatmaps(shared).float().split(self.classes, dim=1)
+        return tuple(
+            TaskPeaks(heatmap, padded, branches)  # type: ignore[arg-type]
+            for heatmap, branches in zip(heatmaps, self.tasks, strict=True)
+        )
+
+
+def stacked(convs: list[nn.Conv2d]) -> nn.Conv2d:
+    """Convolutions of one input as one, outputs stacked."""
+    weight = torch.cat([conv.weight for conv in convs])
+    return conv_with(weight, torch.cat([bias_of(conv) for conv in convs]), convs[0].padding)
+
+
+def block_diagonal(convs: list[nn.Conv2d]) -> nn.Conv2d:
+    """Convolutions of stacked inputs as one, outputs stacked; zeros between them."""
+    outs, ins = [c.out_channels for c in convs], [c.in_channels for c in convs]
+    weight = convs[0].weight.new_zeros(sum(outs), sum(ins), *convs[0].kernel_size)
+    for index, conv in enumerate(convs):
+        row, column = sum(outs[:index]), sum(ins[:index])
+        weight[row : row + outs[index], column : column + ins[index]] = conv.weight.detach()
+    return conv_with(weight, torch.cat([bias_of(conv) for conv in convs]), convs[0].padding)
+
+
+def conv_with(
+    weight: Tensor, bias: Tensor, padding: object, dilation: tuple[int, int] = (1, 1)
+) -> nn.Conv2d:
+    """A convolution of stride 1 with these weights (O, C, rows, columns)."""
+    out_channels, in_channels, *kernel = weight.shape
+    conv = nn.utils.skip_init(
+        nn.Conv2d, in_channels, out_channels, kernel, padding=padding, dilation=dilation,
+        device=weight.device, dtype=weight.dtype,
+    )  # fmt: skip
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+        conv.bias.copy_(bias)
+    out: nn.Conv2d = conv.eval()
+    return out
+
+
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Its bias, or zeros."""
+    return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
+
+
+def _linear(conv: nn.Conv2d) -> nn.Linear:
+    """The same product for patches (.., rows * columns * C)."""
+    weight = conv.weight.detach().permute(0, 2, 3, 1).flatten(1)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias_of(conv))
+    return linear
