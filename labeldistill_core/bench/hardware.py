@@ -58,34 +58,41 @@ def count_work(step: Callable[[], object], network: nn.Module) -> tuple[float, f
     return counter.get_total_flops() / 1e9, moved / 1e9
 
 
-def peak_memory_mib(make: Callable[[], Callable[[], object]], device: str) -> float:
-    """Largest memory of a process of its own while it takes steps, libraries included.
+def measure_apart(
+    make: Callable[[], Callable[[], object]], device: str, repeats: int
+) -> tuple[list[float], float]:
+    """Time and memory of steps in a process of their own.
 
     Args:
-        make: prepares the step; it must be possible to send it to another process. What only the
-            preparation needs is not counted where the system tells (Linux).
+        make: prepares the step; it must be possible to send it to another process.
         device: on CUDA, the memory of the device is counted.
+        repeats: after one to warm up.
+
+    Returns:
+        Milliseconds of each step, and the largest memory in MiB while they ran, libraries
+        included. What only the preparation needs is not counted where the system tells (Linux).
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as process:
-        return process.submit(_peak_memory_mib, make, device, torch.get_num_threads()).result()
+        return process.submit(_measure, make, device, repeats, torch.get_num_threads()).result()
 
 
-def _peak_memory_mib(make: Callable[[], Callable[[], object]], device: str, threads: int) -> float:
+def _measure(
+    make: Callable[[], Callable[[], object]], device: str, repeats: int, threads: int
+) -> tuple[list[float], float]:
     torch.set_num_threads(threads)
-    step = make()
+    step, place = make(), torch.device(device)
     gc.collect()
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    step()
-    step()
+    status, peaks = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place)
+    elif status.exists():
+        peaks.write_text("5")  # forgets the peak so far
+    times_ms = [time_ms(step, place) for _ in range(repeats + 1)][1:]
+    if place.type == "cuda":
+        return times_ms, torch.cuda.max_memory_allocated(place) / 2**20
     if status.exists():
         line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
+        return times_ms, int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return times_ms, peak / (2**20 if sys.platform == "darwin" else 2**10)

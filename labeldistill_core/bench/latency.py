@@ -23,7 +23,6 @@ from torchvision.ops import deform_conv2d
 
 from labeldistill_core.bench.pooling import cell_of_point, naive_lift
 from labeldistill_core.bench.scene import frame_set
-from labeldistill_core.bench.timing import time_ms
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.network import depth_net
@@ -153,10 +152,6 @@ class WholeForward:
         ):
             maps = self._student(self._batch.to(self._device))[0].maps
         decode(maps, config.grid, config.decode)[0].to("cpu")
-
-    def times_ms(self, repeats: int) -> list[float]:
-        """After one to warm up."""
-        return [time_ms(self, self._device) for _ in range(repeats + 1)][1:]
 
 
 def materialized_pool(features: FrameFeatures, table: PoolingTable) -> Tensor:

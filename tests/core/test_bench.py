@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from labeldistill_core.bench import commands, pooling
+from labeldistill_core.bench import commands, inference, pooling
 from labeldistill_core.bench.commands import bench_lift
 from labeldistill_core.bench.report import TOLERANCE, Comparison, Report
 from labeldistill_core.bench.streaming import measure_streaming
@@ -84,3 +84,25 @@ def test_a_report_says_which_targets_are_met():
 def test_numbers_that_are_not_positive_are_refused(wrong):
     with pytest.raises(ConfigError, match="1 or more"):
         bench_lift(**wrong)
+
+
+def test_bench_by_stage(tiny_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "preset_config", lambda name: tiny_config)
+    file = tmp_path / "out" / "bench.json"
+    inference.bench(("tiny",), precisions=("float32", "bfloat16"), repeats=2, json=file)
+    assert "| image encoder |" in capsys.readouterr().out
+    found = json.loads(file.read_text())
+    assert {"command", "commit", "machine"} <= set(found)
+    tiny = found["presets"]["tiny"]
+    for run in tiny["runs"].values():
+        stages = {name: row["p50"] for name, row in run["stages"].items()}
+        assert all(value > 0 for value in stages.values())
+        parts = sum(v for k, v in stages.items() if k not in ("step", "end to end"))
+        assert parts < 1.5 * stages["end to end"]
+        assert len(run["history"]) == tiny_config.frames
+        assert run["gflop"] > 0
+        assert run["peak_mib"] > 50
+    assert set(tiny["scaling"]["cameras"]) == {"1", "2", "4", "6"}
+    published, fast = (tiny["published"], tiny["runs"]["bfloat16"]["stages"])
+    ratio = published["step"]["p50"] / fast["step"]["p50"]
+    assert found["ratios"]["tiny"]["speedup"] == pytest.approx(ratio)
