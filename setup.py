@@ -15,6 +15,7 @@ NUSCENES = ["nuscenes-devkit>=1.2", "matplotlib"]
 BAGS = ["rosbags>=0.11", "mcap>=1.2"]
 TRAIN = ["lightning>=2.5", "tensorboard"]
 SYNTHETIC = ["embreex", *NUSCENES]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 DEV = ["hypothesis", "mypy", "pytest>=8", "ruff", "types-PyYAML"]
 
 
@@ -64,8 +65,9 @@ setup(
         "bags": BAGS,
         "train": TRAIN,
         "synthetic": SYNTHETIC,
+        "onnx": ONNX,
         "dev": DEV,
-        "all": NUSCENES + BAGS + TRAIN + SYNTHETIC + DEV,
+        "all": NUSCENES + BAGS + TRAIN + SYNTHETIC + ONNX + DEV,
     },
     entry_points={
         "console_scripts": [

@@ -90,6 +90,12 @@ def _ablation() -> Callable[..., Any]:
     return ablation
 
 
+def _export_onnx() -> Callable[..., Any]:
+    from labeldistill_core.runtime.onnx_export import export_onnx
+
+    return export_onnx
+
+
 def _export() -> Callable[..., Any]:
     from labeldistill_core.training.export import export
 
@@ -209,6 +215,7 @@ COMMANDS = Group(
                 "student": Command("train the camera student", _train_student),
             },
         ),
+        "export-onnx": Command("write a student as an ONNX graph", _export_onnx),
         "export": Command("write the student of a run for the node", _export),
         "overfit": Command("try a new data set: learn a few of its samples", _overfit),
         "ablation": Command("compare ways of distilling, several runs each", _ablation),

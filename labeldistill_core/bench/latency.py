@@ -114,12 +114,14 @@ def measure_steps(detector: Detector, repeats: int) -> Times:
 
 def measure_history(detector: Detector, repeats: int) -> list[dict[str, float]]:
     """Median of the image network and of lift for 0, 1, .. past frames."""
-    rows: list[Times] = [{} for _ in range(detector.config.frames)]
+    config = detector.config
+    rows: list[Times] = [{} for _ in range(config.frames)]
     for index in range(repeats + 1):
-        detector.reset("next repeat")
-        for past in range(detector.config.frames):
-            stamp_s = 100.0 * index + past
-            found = detector.detect(frame_set(stamp_s, detector.config))
+        for past in range(config.frames):
+            detector.reset("next measurement")
+            for age_s in sorted(config.history_s[:past], reverse=True):
+                detector.detect(frame_set(-age_s, config))
+            found = detector.detect(frame_set(0.0, config))
             assert found.history_valid == past
             if index:
                 for name in ("image_network", "lift"):

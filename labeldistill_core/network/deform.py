@@ -34,9 +34,11 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     groups = channels // group_channels
     index, share = _corners(offset.float())
     rows = x.float().permute(0, 2, 3, 1).flatten(0, 2)  # (I*H*W, C)
-    samples = embedding_bag(
-        index.flatten(0, -2), rows, mode="sum", per_sample_weights=share.flatten(0, -2)
-    )  # (I*H*W*9, C)
+    index, share = index.flatten(0, -2), share.flatten(0, -2)  # (I*H*W*9, 4)
+    if torch.onnx.is_in_onnx_export():
+        samples = (rows[index] * share[..., None]).sum(dim=1)
+    else:
+        samples = embedding_bag(index, rows, mode="sum", per_sample_weights=share)
     columns = samples.to(weight.dtype).view(-1, 9, groups, group_channels)
     columns = columns.permute(2, 0, 1, 3).flatten(2)  # (groups, I*H*W, 9 * C / groups)
     matrix = weight.view(groups, out_channels // groups, group_channels, 9)

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,10 +21,11 @@ from torch import Tensor
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CameraPose, FrameSet
 from labeldistill_core.checkpoints import load_student
+from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.batch import camera_batch, mean_ego_pose, motion
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.frames import Transform
-from labeldistill_core.network.decode import decode
+from labeldistill_core.network.decode import Peaks, decode
 from labeldistill_core.network.depth_net import camera_vector
 from labeldistill_core.network.lift import PoolingTable, pool
 from labeldistill_core.network.student import CameraBatch, Student
@@ -95,8 +96,6 @@ class Detector:
         """
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
-        self.config = student.config
-        self.checkpoint_sha256 = checkpoint_sha256
         self.network = fuse(student, getattr(torch, self.precision)).to(self.device)
         """The student as it computes here, see `runtime.fuse`."""
         self.compiled = compile
@@ -104,9 +103,16 @@ class Detector:
             self._compile()
         if self.device.type == "cpu":
             keep_freed_memory()
+        self._begin(student.config, history_tolerance_s, checkpoint_sha256)
+
+    def _begin(
+        self, config: StudentConfig, history_tolerance_s: float, checkpoint_sha256: str
+    ) -> None:
+        """What does not depend on how the network is computed."""
+        self.config, self.checkpoint_sha256 = config, checkpoint_sha256
         # Pillow resizes without Python's lock
         self._threads = ThreadPoolExecutor(min(6, os.cpu_count() or 1), thread_name_prefix="resize")
-        self._history = History(student.config.history_s, history_tolerance_s)
+        self._history = History(config.history_s, history_tolerance_s)
         self._calibration: tuple[CameraPose | None, ...] = ()
         self._mounting: tuple[tuple[CameraPose | None, ...], PoolingTable] | None = None
 
@@ -119,12 +125,18 @@ class Detector:
         precision: Precision = "float32",
         compile: bool = False,
     ) -> Detector:
-        """From a file that `save_student` wrote; for the options see `Detector`.
+        """From a file that `save_student` wrote or, in ONNX form, `export_onnx`.
+
+        For the options see `Detector`; the ONNX form runs in float32 on the CPU.
 
         Raises:
             CheckpointError: the file is missing, damaged or does not fit.
             ConfigError: the device is not there.
         """
+        if path.suffix == ".onnx":
+            from labeldistill_core.runtime.onnx_detector import OnnxDetector
+
+            return OnnxDetector(path, device=device, precision=precision)
         checkpoint = load_student(path)
         return cls(
             checkpoint.student,
@@ -164,27 +176,38 @@ class Detector:
             DataError: the set has no image of any camera of the model.
         """
         timings: dict[str, float] = {}
-        with _timed(timings, "preprocess"):
+        with timed(timings, "preprocess"):
             batch = self.prepare(frames)
             by_name = frames.by_name
             views = [by_name.get(name) for name in self.config.cameras]
             poses = tuple(view.pose if view else None for view in views)
             self._check_continuity(frames.stamp_ns, poses)
-        with _timed(timings, "image_network"):
-            current = self._encode(frames.stamp_ns, poses, batch.to(self.device))
-        with _timed(timings, "lift"):
             past = self._history.pick(frames.stamp_ns)
             if not use_history:
                 past = [None] * len(past)
-            cells = self._lift(current, past)
-        with _timed(timings, "bev_network"), self._autocast():
-            maps = self.network.detect(cells).maps
-        with _timed(timings, "decode"):
+        maps, current = self._compute(frames.stamp_ns, poses, batch, past, timings)
+        with timed(timings, "decode"):
             boxes = decode(maps, self.config.grid, self.config.decode)[0].to("cpu")
         if use_history:
             self._history.push(current)
         valid = sum(frame is not None for frame in past)
         return Detections(frames.stamp_ns, boxes, mean_ego_pose(frames), valid, timings)
+
+    def _compute(
+        self,
+        stamp_ns: int,
+        poses: tuple[CameraPose | None, ...],
+        batch: CameraBatch,
+        past: list[PastFrame | None],
+        timings: dict[str, float],
+    ) -> tuple[Sequence[Peaks], PastFrame]:
+        """What the network says of the set, and what is to be kept of it."""
+        with timed(timings, "image_network"):
+            current = self._encode(stamp_ns, poses, batch.to(self.device))
+        with timed(timings, "lift"):
+            cells = self._lift(current, past)
+        with timed(timings, "bev_network"), self._autocast():
+            return self.network.detect(cells).maps, current
 
     def _check_continuity(self, stamp_ns: int, poses: tuple[CameraPose | None, ...]) -> None:
         newest = self._history.newest_ns
@@ -234,6 +257,9 @@ class Detector:
 
     def _table(self, now: PastFrame, then: PastFrame) -> PoolingTable:
         ego_from_camera, use = (x.to(self.device) for x in motion(now.poses, then.poses))
+        return self._pooling_table(then, ego_from_camera, use)
+
+    def _pooling_table(self, then: PastFrame, ego_from_camera: Tensor, use: Tensor) -> PoolingTable:
         augmentation = torch.eye(4, device=self.device)[None]
         return self.network.pooling_table(
             then.intrinsics, then.image_from_sensor, ego_from_camera, augmentation, use
@@ -305,7 +331,8 @@ def _same_mounting(a: CameraPose | None, b: CameraPose | None) -> bool:
 
 
 @contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    """Note how long a stage takes, in milliseconds."""
     start = time.perf_counter()
     yield
     timings[stage] = (time.perf_counter() - start) * 1e3

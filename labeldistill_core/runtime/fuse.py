@@ -16,7 +16,7 @@ from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.peaks import PeakHead, bias_of, conv_with
 
 
-def fuse(student: Student, dtype: torch.dtype) -> Student:
+def fuse(student: Student, dtype: torch.dtype, peaks: bool = True) -> Student:
     """Fold norms into convolutions, leave out what has no effect, store weights in `dtype`.
 
     What is not a convolution or a matrix product keeps its type; run it under autocast.
@@ -24,6 +24,7 @@ def fuse(student: Student, dtype: torch.dtype) -> Student:
     Args:
         student: stays as it is.
         dtype: of the convolutions' and matrix products' weights.
+        peaks: compute box codes on demand, see `PeakHead`; else in every cell.
 
     Returns:
         A copy in evaluation mode that can neither be trained nor saved.
@@ -31,7 +32,8 @@ def fuse(student: Student, dtype: torch.dtype) -> Student:
     student = copy.deepcopy(student).eval()
     fold_norms(student)
     crop_kernels(student.depth_net, student.config.feature_size[0])
-    student.head = PeakHead(student.head)  # type: ignore[assignment]  # the same call
+    if peaks:
+        student.head = PeakHead(student.head)  # type: ignore[assignment]  # the same call
     for module in student.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             module.to(dtype)

@@ -129,7 +129,7 @@ def student(tiny_config: StudentConfig) -> Student:
     return make_student(tiny_config)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_student() -> Callable[..., Student]:
     return make_student
 
