@@ -162,6 +162,18 @@ def _bench_training() -> Callable[..., Any]:
     return bench_training
 
 
+def _bench_page() -> Callable[..., Any]:
+    from labeldistill_core.bench.page import bench_page
+
+    return bench_page
+
+
+def _bench_compare() -> Callable[..., Any]:
+    from labeldistill_core.bench.page import bench_compare
+
+    return bench_compare
+
+
 def _bench_node() -> Callable[..., Any]:
     from labeldistill_ros.bench.commands import bench_node
 
@@ -225,6 +237,8 @@ COMMANDS = Group(
         "bench": Command("measure the detector by stage", _bench),
         "bench-lift": Command("measure pooling and streaming", _bench_lift),
         "bench-training": Command("measure a training step of each stage", _bench_training),
+        "bench-compare": Command("compare two results of bench", _bench_compare),
+        "bench-page": Command("write figures into a page", _bench_page),
         "bench-node": Command("put the running node through its failure table", _bench_node),
         "bench-load": Command("put the running node under load", _bench_load),
         "bench-degradation": Command("score with failing cameras", _bench_degradation),

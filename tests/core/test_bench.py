@@ -8,6 +8,7 @@ import torch
 
 from labeldistill_core.bench import commands, inference, pooling
 from labeldistill_core.bench.commands import bench_lift
+from labeldistill_core.bench.page import BEGIN, END, bench_compare, bench_page
 from labeldistill_core.bench.report import TOLERANCE, Comparison, Report
 from labeldistill_core.bench.streaming import measure_streaming
 from labeldistill_core.bench.timing import peak_mib
@@ -106,3 +107,21 @@ def test_bench_by_stage(tiny_config, tmp_path, monkeypatch, capsys):
     published, fast = (tiny["published"], tiny["runs"]["bfloat16"]["stages"])
     ratio = published["step"]["p50"] / fast["step"]["p50"]
     assert found["ratios"]["tiny"]["speedup"] == pytest.approx(ratio)
+
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    for _ in range(2):  # the second time replaces the first
+        bench_page(page, (file,))
+    text = page.read_text()
+    assert "old" not in text
+    assert text.count("| image encoder |") == 1
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    bench_compare(file, file)
+    assert "1.00" in capsys.readouterr().out
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ConfigError, match="has no 'presets'"):
+        bench_compare(file, tmp_path / "other.json")
+    (tmp_path / "plain.md").write_text("no place")
+    with pytest.raises(ConfigError, match="has no lines"):
+        bench_page(tmp_path / "plain.md", (file,))
