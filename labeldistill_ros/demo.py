@@ -14,25 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rclpy
-import torch
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.errors import BagError
-from labeldistill_core.evaluation.page import (
-    PageFrame,
-    PageTable,
-    metric_summary,
-    metric_tables,
-    write_page,
-)
-from labeldistill_core.evaluation.pictures import birds_eye_view, camera_mosaic
-from labeldistill_core.evaluation.results import boxes_of_results, write_results
+from labeldistill_core.evaluation.page import write_page
+from labeldistill_core.evaluation.results import write_results
 from labeldistill_ros.bags.frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
+from labeldistill_ros.bags.report import page_frame, summary, tables
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.resources import DEMO_MODEL, shared_file
 
@@ -168,38 +161,10 @@ def _drain(recorder: Recorder, done: threading.Event) -> None:
 
 
 def _write_page(out: Path, bag: Path, score: Score, min_score: float) -> Path:
-    outcomes = score.outcomes
-    total = score.latency_ms.get("total")
-    summary = metric_summary(score.metrics)
-    if total:
-        summary += [("latency p50", f"{total[0]:.0f} ms"), ("latency p95", f"{total[1]:.0f} ms")]
-    summary += [
-        (f"sets {name}", str(outcomes.get(name, 0))) for name in ("seen", "processed", "dropped")
-    ]
-    stages = [
-        (name.replace("_", " "), f"{p50:.1f}", f"{p95:.1f}")
-        for name, (p50, p95) in score.latency_ms.items()
-    ]
-    tables = [
-        *metric_tables(score.metrics),
-        PageTable("Latency, milliseconds", ("stage", "p50", "p95"), stages),
-    ]
-    return write_page(
-        out, f"Detections of {bag.name}", summary, _frames(bag, score, min_score), tables
-    )
-
-
-def _frames(bag: Path, score: Score, min_score: float) -> Iterator[PageFrame]:
     with BagReader(bag) as reader:
-        for sample, frames in read_frame_sets(reader):
-            truth = sample.truth
-            touched = torch.tensor(truth.num_lidar_pts) + torch.tensor(truth.num_radar_pts) > 0
-            boxes = truth.boxes[touched.reshape(-1)]
-            found = boxes_of_results(score.results[truth.sample_token])
-            found = found[found.scores >= min_score]
-            yield PageFrame(
-                f"{sample.scene}, {truth.stamp_ns / 1e9:.1f} s: {len(boxes)} true boxes, "
-                f"{len(found)} found with a score of at least {min_score:g}",
-                camera_mosaic(frames, found, boxes),
-                birds_eye_view(found, boxes, truth.fixed_from_ego),
-            )
+        frames = (
+            page_frame(sample, images, score, min_score)
+            for sample, images in read_frame_sets(reader)
+        )
+        title = f"Detections of {bag.name}"
+        return write_page(out, title, summary(score), frames, tables([score]))

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder with pictures and one HTML page to look at them; it needs no server and no network."""
+"""HTML pages to look at results with; they need no server and no network.
+
+`write_page` leaves a folder with pictures beside the page, `write_report` a single file.
+"""
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +32,8 @@ class PageFrame:
     """See `pictures.camera_mosaic`."""
     top_view: Image.Image
     """See `pictures.birds_eye_view`."""
+    highlight: str = ""
+    """Why a report shows it once more, by itself, such as "Worst"."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,19 @@ class PageTable:
     """Names of the columns; the first column holds words, the others numbers."""
     rows: Sequence[tuple[str, ...]]
     """As many cells as the header has."""
+
+
+@dataclass(frozen=True)
+class PageChart:
+    """A drawing with a title."""
+
+    title: str
+    """Above it."""
+    svg: str
+    """See `charts`."""
+
+
+_EMBEDDED_WIDTH_PX = 1500
 
 
 def write_page(
@@ -65,21 +85,44 @@ def write_page(
     for old in [*folder.glob("frame_*_cameras.jpg"), *folder.glob("frame_*_top.png")]:
         old.unlink()
     figures = [_write_frame(folder, index, frame) for index, frame in enumerate(frames)]
-    page = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     path = folder / "index.html"
-    path.write_text(
-        page.substitute(
-            title=html.escape(title),
-            summary="\n".join(
-                f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
-                for name, value in summary
-            ),
-            frames="\n".join(figures),
-            tables="\n".join(_table(table) for table in tables),
-        ),
-        encoding="utf-8",
-    )
+    path.write_text(_page(title, summary, "", figures, tables), encoding="utf-8")
     return path
+
+
+def write_report(
+    path: Path,
+    title: str,
+    summary: Sequence[tuple[str, str]],
+    frames: Iterable[PageFrame],
+    tables: Sequence[PageTable] = (),
+    charts: Sequence[PageChart] = (),
+) -> None:
+    """Write one HTML file with everything inside.
+
+    Args:
+        path: of the file.
+        title: of the page.
+        summary: as in `write_page`.
+        frames: as in `write_page`.
+        tables: further figures.
+        charts: shown above.
+    """
+    figures, special = [], []
+    for frame in frames:
+        cameras = _embedded(frame.cameras, _EMBEDDED_WIDTH_PX, frame.caption)
+        top = _embedded(frame.top_view, _EMBEDDED_WIDTH_PX // 3, frame.caption)
+        figures.append(_figure(frame.caption, cameras, top))
+        if frame.highlight:
+            special.append(_figure(f"{frame.highlight}: {frame.caption}", cameras, top))
+    above = [
+        f"<section><h2>{html.escape(chart.title)}</h2>{chart.svg}</section>" for chart in charts
+    ]
+    parts = [f'<div class="charts">{"".join(above)}</div>'] if above else []
+    parts += special
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = _page(title, summary, "\n".join(parts), figures, tables)
+    path.write_text(text, encoding="utf-8")
 
 
 def metric_summary(metrics: Metrics) -> list[tuple[str, str]]:
@@ -121,11 +164,45 @@ def _write_frame(folder: Path, index: int, frame: PageFrame) -> str:
     frame.cameras.save(folder / cameras, quality=88)
     frame.top_view.save(folder / top, optimize=True)
     caption = html.escape(frame.caption)
+    return _figure(
+        frame.caption,
+        f'<a href="{cameras}"><img src="{cameras}" alt="Cameras, {caption}" loading="lazy"></a>',
+        f'<a href="{top}"><img src="{top}" alt="From above, {caption}" loading="lazy"></a>',
+    )
+
+
+def _figure(caption: str, cameras: str, top_view: str) -> str:
     return (
-        f'<figure><figcaption>{caption}</figcaption><div class="pictures">'
-        f'<a href="{cameras}"><img src="{cameras}" alt="Cameras, {caption}" loading="lazy"></a>'
-        f'<a href="{top}"><img src="{top}" alt="From above, {caption}" loading="lazy"></a>'
-        "</div></figure>"
+        f'<figure><figcaption>{html.escape(caption)}</figcaption><div class="pictures">'
+        f"{cameras}{top_view}</div></figure>"
+    )
+
+
+def _embedded(image: Image.Image, width_px: int, caption: str) -> str:
+    height_px = round(image.height * width_px / image.width)
+    buffer = io.BytesIO()
+    image.convert("RGB").resize((width_px, height_px)).save(buffer, "WEBP", quality=72)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/webp;base64,{data}" alt="{html.escape(caption)}">'
+
+
+def _page(
+    title: str,
+    summary: Sequence[tuple[str, str]],
+    above: str,
+    figures: Sequence[str],
+    tables: Sequence[PageTable],
+) -> str:
+    page = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    return page.substitute(
+        title=html.escape(title),
+        summary="\n".join(
+            f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+            for name, value in summary
+        ),
+        above=above,
+        frames="\n".join(figures),
+        tables="\n".join(_table(table) for table in tables),
     )
 
 

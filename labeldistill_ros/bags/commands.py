@@ -278,6 +278,8 @@ def score(
     out: Path | None = None,
     json: Path | None = None,
     junit: Path | None = None,
+    report: Path | None = None,
+    report_frames: int = 40,
     min_nds: float | None = None,
     min_map: float | None = None,
     min_coverage: float | None = None,
@@ -302,6 +304,9 @@ def score(
         out: nuScenes result file to write, of a single run.
         json: file to write all figures to.
         junit: file to write the verdict to, as JUnit XML.
+        report: HTML file to write: tables, curves, best and worst samples, the scene. Its pictures
+            show the first run.
+        report_frames: at most so many key frames are pictured; 0 for all.
         min_nds: exit with 1 when a run has a lower NDS (0 to 1).
         min_map: likewise the mAP.
         min_coverage: likewise the share of key frames that have boxes.
@@ -353,6 +358,16 @@ def score(
             content = {"runs": [score.as_json() for score in scores]}
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(jsonlib.dumps(content, indent=1) + "\n")
+    if report:
+        from labeldistill_ros.bags import report as reporting
+
+        pictures = (
+            reporting.pictures_of_dataroot(tables, reference)
+            if dataroot
+            else reporting.pictures_of_bag(source)
+        )
+        reporting.write_run_report(report, reference, scores, pictures, frames=report_frames)
+        print(report)
     if junit:
         write_junit(junit, checks)
     print(scores[0].table() if len(scores) == 1 else scoring.comparison(scores))

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One HTML file about one run or several: figures, charts, best and worst samples, the scene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.cameras import FrameSet
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.nuscenes_records import GroundTruth
+from labeldistill_core.evaluation import charts
+from labeldistill_core.evaluation.breakdown import SampleMatches, sample_matches
+from labeldistill_core.evaluation.devkit import evaluation_boxes
+from labeldistill_core.evaluation.page import (
+    PageChart,
+    PageFrame,
+    PageTable,
+    metric_summary,
+    metric_tables,
+    write_report,
+)
+from labeldistill_core.evaluation.pictures import birds_eye_view, camera_mosaic
+from labeldistill_core.evaluation.results import boxes_of_results
+from labeldistill_ros.bags.frames import read_frame_sets
+from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.score import Reference, Score
+from labeldistill_ros.bags.truth import BagSample
+
+Pictures = Callable[[Set[str]], Iterator[tuple[BagSample, FrameSet]]]
+"""Key frames with these tokens and their images, in order."""
+
+
+def write_run_report(
+    path: Path,
+    reference: Reference,
+    scores: Sequence[Score],
+    pictures: Pictures,
+    *,
+    frames: int = 40,
+    min_score: float = 0.3,
+    extremes: int = 2,
+) -> None:
+    """Write the file.
+
+    Args:
+        path: of the file.
+        reference: what the runs were measured against.
+        scores: of the runs; pictures show the first one's boxes.
+        pictures: `pictures_of_bag` or `pictures_of_dataroot`.
+        frames: so many key frames, spread evenly, make the animation; 0 for all.
+        min_score: boxes of a lower score are not drawn, and do not count as wrong.
+        extremes: so many best and worst samples are shown by themselves.
+    """
+    first = scores[0]
+    truths = [sample.truth for sample in reference.samples]
+    matches = sample_matches(evaluation_boxes(truths, first.results), min_score)
+    tokens = [truth.sample_token for truth in truths]
+    ranked = sorted(tokens, key=lambda token: matches[token].f1)
+    count = min(extremes, len(ranked) // 2)
+    highlights = dict.fromkeys(ranked[:count], "Worst")
+    highlights |= dict.fromkeys(ranked[len(ranked) - count :], "Best")
+    pages = (
+        replace(
+            page_frame(sample, images, first, min_score, matches),
+            highlight=highlights.get(sample.truth.sample_token, ""),
+        )
+        for sample, images in pictures(_spread(tokens, frames) | highlights.keys())
+    )
+    title = f"Run {first.name}" if len(scores) == 1 else f"{len(scores)} runs compared"
+    write_report(path, title, summary(first), pages, tables(scores), run_charts(scores))
+
+
+def pictures_of_bag(bag: Path) -> Pictures:
+    """From a bag with images."""
+
+    def pictures(tokens: Set[str]) -> Iterator[tuple[BagSample, FrameSet]]:
+        with BagReader(bag) as reader:
+            for sample, images in read_frame_sets(reader):
+                if sample.truth.sample_token in tokens:
+                    yield sample, images
+
+    return pictures
+
+
+def pictures_of_dataroot(tables: NuScenesTables, reference: Reference) -> Pictures:
+    """From a data root with images."""
+
+    def pictures(tokens: Set[str]) -> Iterator[tuple[BagSample, FrameSet]]:
+        for sample in reference.samples:
+            if sample.truth.sample_token in tokens:
+                yield sample, tables.frame_set(sample.truth.sample_token)
+
+    return pictures
+
+
+def page_frame(
+    sample: BagSample,
+    images: FrameSet,
+    score: Score,
+    min_score: float,
+    matches: dict[str, SampleMatches] | None = None,
+) -> PageFrame:
+    """A key frame with true and found boxes."""
+    truth = sample.truth
+    boxes = touched_boxes(truth)
+    found = boxes_of_results(score.results[truth.sample_token])
+    found = found[found.scores >= min_score]
+    caption = f"{sample.scene}, {truth.stamp_ns / 1e9:.1f} s: "
+    if matches:
+        match = matches[truth.sample_token]
+        caption += f"{match.found} found, {match.missed} missed, {match.false} wrong "
+        caption += f"at scores of {min_score:g} and more"
+    else:
+        caption += f"{len(boxes)} true boxes, {len(found)} found with a score of at least "
+        caption += f"{min_score:g}"
+    return PageFrame(
+        caption,
+        camera_mosaic(images, found, boxes),
+        birds_eye_view(found, boxes, truth.fixed_from_ego),
+    )
+
+
+def touched_boxes(truth: GroundTruth) -> Boxes3D:
+    """True boxes that LiDAR or radar touched: those that the metrics count."""
+    touched = torch.tensor(truth.num_lidar_pts) + torch.tensor(truth.num_radar_pts) > 0
+    return truth.boxes[touched.reshape(-1)]
+
+
+def summary(score: Score) -> list[tuple[str, str]]:
+    """The figures that are shown large."""
+    rows = metric_summary(score.metrics)
+    rows.append(("coverage", f"{score.coverage.share:.0%}"))
+    total = score.latency_ms.get("total")
+    if total:
+        rows += [("latency p50", f"{total[0]:.0f} ms"), ("latency p95", f"{total[1]:.0f} ms")]
+    rows += [
+        (f"sets {name}", str(score.outcomes[name]))
+        for name in ("seen", "processed", "dropped")
+        if name in score.outcomes
+    ]
+    return rows
+
+
+def tables(scores: Sequence[Score]) -> list[PageTable]:
+    """Runs side by side when there are several, then the first one's figures."""
+    first = scores[0]
+    out = [_runs(scores)] if len(scores) > 1 else []
+    out += metric_tables(first.metrics)
+    for criterion, groups in first.breakdown.criteria.items():
+        rows = [
+            (g.name, str(g.truth_boxes), _number(g.recall), _number(g.center_error_m))
+            for g in groups
+        ]
+        out.append(PageTable(f"By {criterion}", ("", "truth", "recall", "error, m"), rows))
+    stages = [
+        (name.replace("_", " "), f"{p50:.1f}", f"{p95:.1f}")
+        for name, (p50, p95) in first.latency_ms.items()
+    ]
+    if stages:
+        out.append(PageTable("Latency, milliseconds", ("stage", "p50", "p95"), stages))
+    return out
+
+
+def run_charts(scores: Sequence[Score]) -> list[PageChart]:
+    """What there is to draw of these runs."""
+    out = []
+    if len(scores) > 1:
+        compared = charts.runs_compared({score.name: score.metrics for score in scores})
+        out.append(PageChart("Runs", compared))
+    out += [
+        PageChart("Precision over recall within 2 m", charts.precision_recall(scores[0].metrics)),
+        PageChart(
+            "Recall by distance",
+            charts.recall_by_distance({score.name: score.breakdown for score in scores}),
+        ),
+    ]
+    timed = {s.name: s.latencies_ms["total"] for s in scores if s.latencies_ms.get("total")}
+    if timed:
+        out.append(PageChart("Latency", charts.latencies(timed)))
+    return out
+
+
+def _runs(scores: Sequence[Score]) -> PageTable:
+    errors = ("trans_err", "scale_err", "orient_err", "vel_err", "attr_err")
+    header = ("run", "NDS", "mAP", "mATE", "mASE", "mAOE", "mAVE", "mAAE", "coverage", "p95, ms")
+    rows = [
+        (
+            score.name,
+            _number(score.metrics.nds),
+            _number(score.metrics.mean_ap),
+            *(_number(score.metrics.tp_errors[error]) for error in errors),
+            f"{score.coverage.share:.0%}",
+            _number(score.latency_p95_ms, 0),
+        )
+        for score in scores
+    ]
+    return PageTable("Runs", header, rows)
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _spread(tokens: Sequence[str], limit: int) -> set[str]:
+    if not limit or len(tokens) <= limit:
+        return set(tokens)
+    return {tokens[round(i * (len(tokens) - 1) / max(1, limit - 1))] for i in range(limit)}

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTML report. No DDS in here."""
+
+import re
+from pathlib import Path
+
+import pytest
+from bag_rig import truths_of, write_detections
+from nuscenes_fixture import SCENES, VERSION
+
+from labeldistill_core.cli import main
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.evaluation.results import result_boxes, write_results
+from labeldistill_ros.bags.convert import convert_scene
+
+
+@pytest.fixture(scope="module")
+def bag(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bags") / "first"
+    convert_scene(NuScenesTables(shared_dataroot, VERSION), SCENES[0], out)
+    return out
+
+
+def test_a_report_is_one_file_about_all_runs(
+    bag: Path, shared_dataroot: Path, tmp_path: Path
+) -> None:
+    truths = truths_of(shared_dataroot)
+    good = write_detections(tmp_path / "good <run>", truths)
+    poor = write_detections(tmp_path / "poor", truths[:1])
+    report = tmp_path / "new" / "report.html"
+    command = ["bag", "score", str(bag), str(good), str(poor), "--report", str(report)]
+    assert main(command) == 0
+    text = report.read_text()
+    assert "good &lt;run&gt;" in text
+    assert "<run>" not in text
+    # nothing is loaded from elsewhere
+    sources = re.findall(r'(?:src|href)="([^"#][^"]*)"', text)
+    assert sources
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+    assert not re.search(r"url\((?!#)|@import|<link", text)
+    for title in (
+        "Runs",
+        "Precision over recall within 2 m",
+        "Recall by distance",
+        "By visibility",
+    ):
+        assert f"<h2>{title}</h2>" in text
+    assert text.count("<svg") >= 3
+    # three key frames, the best and the worst of them once more
+    assert len(re.findall("<figcaption>", text)) == 5
+    assert len(re.findall("<figcaption>Worst: ", text)) == 1
+
+
+def test_a_report_about_result_files_takes_pictures_of_the_data_root(
+    shared_dataroot: Path, tmp_path: Path
+) -> None:
+    truths = truths_of(shared_dataroot)
+    file, report = tmp_path / "results.json", tmp_path / "report.html"
+    results = {t.sample_token: result_boxes(t.sample_token, t.boxes) for t in truths}
+    write_results(file, results)
+    command = [
+        "bag", "score", str(file), "--dataroot", str(shared_dataroot), "--version", VERSION,
+        "--scenes", SCENES[0], "--report", str(report), "--report-frames", "2",
+    ]  # fmt: skip
+    assert main(command) == 0
+    text = report.read_text()
+    # no latency is known
+    assert "<h2>Latency" not in text
+    assert len(re.findall(r"<figcaption>(?!Best|Worst)", text)) >= 2
