@@ -18,7 +18,8 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.runtime.detector import Detector, Precision
 from labeldistill_ros.bench.degradation import FAULTS, run_fault
-from labeldistill_ros.bench.failures import SCENES, as_json, run_scene
+from labeldistill_ros.bench.failure_table import SCENES
+from labeldistill_ros.bench.failures import as_json, run_scene
 from labeldistill_ros.bench.load import LoadOptions, run_load
 from labeldistill_ros.bench.processes import run_refusals, run_signals
 from labeldistill_ros.bench.robustness import write_page, write_plot

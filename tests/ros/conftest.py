@@ -63,8 +63,8 @@ def detector(ros_context: Context, tiny_model: Path) -> Iterator[Callable[..., R
     """Starts a detector node with the parameters that it is called with."""
     running: list[RunningNode] = []
 
-    def start(**parameters: object) -> RunningNode:
-        running.append(RunningNode(ros_context, tiny_model, **parameters))
+    def start(model: Path = tiny_model, **parameters: object) -> RunningNode:
+        running.append(RunningNode(ros_context, model, **parameters))
         return running[-1]
 
     yield start

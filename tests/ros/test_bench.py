@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labeldistill_ros.bench.failures import SCENES, Scene, as_json, run_scene
+from labeldistill_ros.bench.failure_table import SCENES
+from labeldistill_ros.bench.failures import Scene, as_json, run_scene
 from labeldistill_ros.bench.load import LoadOptions, run_load
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.context import Context
 from rig import CAMERAS, PERIOD_NS, Vehicle, map_from_ego, offline_set, stamp_of, stamped
 from rosgraph_msgs.msg import Clock
-from running import RunningNode
+from running import RunningNode, tiny_config
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
+from labeldistill_core.checkpoints import save_student
 from labeldistill_core.frames import Transform
+from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.messages import (
     boxes_from_detections,
@@ -189,3 +192,27 @@ def test_lifecycle_by_hand(vehicle: Vehicle, detector: Start) -> None:
     vehicle.wait(lambda: vehicle.detections, "boxes")
     change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
     assert node.node.finished
+
+
+@pytest.mark.parametrize("history_s", [(), (0.2,), (0.1, 0.2, 0.3, 0.4)])
+def test_one_two_and_five_frames_equal_offline_also_after_a_bag_loop(
+    vehicle: Vehicle, detector: Start, tmp_path: Path, history_s: tuple[float, ...]
+) -> None:
+    torch.manual_seed(1)
+    model = tmp_path / "student.safetensors"
+    save_student(model, Student(replace(tiny_config(), history_s=history_s)))
+    node = detector(model)
+    vehicle.connect()
+    for lap in (1, 2):
+        vehicle.drive(range(9))
+        vehicle.wait(lambda n=8 * lap: len(node.results) >= n, "eight sets of each lap")  # type: ignore[misc]
+    offline = Detector.load(model)
+    most = 0
+    for frames, found in node.results:
+        cycle = round((frames.stamp_ns - offline_set(0).stamp_ns) / PERIOD_NS)
+        wanted = offline.detect(offline_set(cycle))
+        assert found.history_valid == wanted.history_valid
+        most = max(most, found.history_valid)
+        assert torch.equal(found.boxes.labels, wanted.boxes.labels)
+        torch.testing.assert_close(found.boxes.values, wanted.boxes.values, atol=1e-3, rtol=0)
+    assert most == len(history_s)

@@ -7,6 +7,7 @@ a set that holds two different cycles is a mixed one.
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -354,3 +355,39 @@ def test_any_order_of_events_keeps_the_books(data: st.DataObject) -> None:
         items = [f.item for f in result.frames.values()]
         assert len(set(items)) == len(items)
     assert sync.counts["received"] == 400
+
+
+def test_a_million_events_mix_nothing_and_leave_nothing_behind() -> None:
+    """Half a day of six cameras with loss, doubles, jitter, lateness and pauses."""
+    rng = random.Random(11)
+    sync = Synchronizer[int](
+        SyncOptions(cameras=CAMERAS, anchor="CAM_FRONT", policy="mask", offsets_s=PHASE)
+    )
+    received, usable, most_kept = 0, 0, 0
+    shift = 0.0
+    for cycle in range(166_700):
+        if rng.random() < 1e-4:
+            shift += rng.choice((0.5, 5.0, -2.0))  # the vehicle pauses, or a bag begins anew
+        start = cycle * PERIOD + shift
+        events = []
+        for camera, phase in PHASE.items():
+            if rng.random() < 0.05:
+                continue
+            stamp = start + phase + rng.gauss(0, 0.002)
+            late = TRANSPORT + (0.2 if rng.random() < 0.01 else 0.01 * rng.random())
+            for _ in range(2 if rng.random() < 0.06 else 1):
+                events.append((cycle * PERIOD + phase + late, camera, stamp))
+        for arrival, camera, stamp in sorted(events):
+            received += 1
+            for found in sync.add(camera, EPOCH_NS + round(stamp * 1e9), cycle, arrival):
+                assert len({frame.item for frame in found.frames.values()}) == 1
+                usable += found.usable
+        for found in sync.poll(cycle * PERIOD):
+            assert len({frame.item for frame in found.frames.values()}) == 1
+            usable += found.usable
+        if cycle % 1000 == 0:
+            most_kept = max(most_kept, len(pickle.dumps(sync)))
+    assert received > 990_000
+    assert most_kept < 100_000, "bytes that the synchronizer keeps"
+    assert sync.counts["received"] == received
+    assert usable > 0.9 * 166_700

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to a running node, and how one sees what it did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import CameraInfo
+
+from labeldistill_ros.bench.running import Run
+from labeldistill_ros.bench.vehicle import counter
+from labeldistill_ros.health import values_of
+
+Act = Callable[[Run], object]
+"""Does something to it, or says whether it did something."""
+NO_PICTURE = b"\xff\xd8\xff\xe0 no picture"
+"""Begins like a JPEG file."""
+
+# What the node says and does
+
+
+def full(run: Run) -> bool:
+    """Two complete sets in a row were processed."""
+    last = run.vehicle.sets[-2:]
+    return len(last) == 2 and all(
+        s["outcome"] == "processed" and s["degraded"] == "False" for s in last
+    )
+
+
+def with_history(run: Run) -> bool:
+    """Likewise, and past frames were used."""
+    return full(run) and counter(run.vehicle.sets[-1], "history_valid") > 0
+
+
+def some(run: Run, count: int = 1, **wanted: str) -> bool:
+    """Sets whose status has these values."""
+    found = [s for s in run.vehicle.sets if all(s.get(k) == v for k, v in wanted.items())]
+    return len(found) >= count
+
+
+def error(run: Run, name: str, text: str = "") -> bool:
+    """A diagnostic is at ERROR and says this."""
+    status = run.vehicle.diagnostic(name)
+    return bool(status.level == DiagnosticStatus.ERROR and text in status.message)
+
+
+def value(run: Run, name: str, key: str) -> str:
+    """One value of a diagnostic."""
+    return values_of(run.vehicle.diagnostic(name)).get(key, "")
+
+
+def silent_boxes(run: Run) -> bool:
+    """The last two sets gave no boxes."""
+    return not any(s["outcome"] == "processed" for s in run.vehicle.sets[-2:])
+
+
+# What is done to it
+
+
+def set_faults(**changes: Any) -> Act:
+    """Change what is wrong with the vehicle, see `Faults`."""
+
+    def begin(run: Run) -> None:
+        for name, value in changes.items():
+            setattr(run.vehicle.faults, name, value)
+
+    return begin
+
+
+def change(**fields: Any) -> Callable[[CameraInfo], None]:
+    """Give fields of a `camera_info` other values."""
+
+    def change(info: CameraInfo) -> None:
+        for name, value in fields.items():
+            setattr(info, name, value)
+
+    return change
+
+
+def longer(info: CameraInfo) -> None:
+    """Another focal length."""
+    info.k = info.k * np.array([1.05, 1, 1, 1, 1.05, 1, 1, 1, 1])
+
+
+def call(kind: Any, service: str, **fields: Any) -> Act:
+    """Call a service of the node and do not wait."""
+
+    def begin(run: Run) -> None:
+        client: Any = run.vehicle.node.create_client(kind, f"/detector/{service}")
+        client.wait_for_service(5.0)
+        client.call_async(kind.Request(**fields))
+
+    return begin
+
+
+def mount(run: Run) -> None:
+    """Publish the mounting of all cameras."""
+    run.vehicle.faults.unmounted = set()
+    run.vehicle.mount()
+
+
+def detect_with(change: Callable[[Any], Callable[..., Any]]) -> Act:
+    """Put something in the place of the detector's `detect`."""
+
+    def begin(run: Run) -> None:
+        run.detector.detect = change(type(run.detector).detect.__get__(run.detector))  # type: ignore[method-assign]
+
+    return begin
+
+
+def fail(_: Any) -> Callable[..., Any]:
+    """A detector that always fails."""
+
+    def detect(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("CUDA out of memory")
+
+    return detect
+
+
+def fail_once(original: Any) -> Callable[..., Any]:
+    """A detector that fails the next time."""
+    left = [1]
+
+    def detect(*args: Any, **kwargs: Any) -> Any:
+        if left:
+            left.pop()
+            raise RuntimeError("CUDA out of memory")
+        return original(*args, **kwargs)
+
+    return detect
+
+
+def slow(original: Any) -> Callable[..., Any]:
+    """A detector slower than the cameras."""
+
+    def detect(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.7)
+        return original(*args, **kwargs)
+
+    return detect
+
+
+def spoiled(original: Any) -> Callable[..., Any]:
+    """A detector whose boxes are no boxes."""
+
+    def detect(*args: Any, **kwargs: Any) -> Any:
+        found = original(*args, **kwargs)
+        values = found.boxes.values.clone()
+        values[::2, 0] = float("nan")
+        values[1::2, 3] = -1.0
+        return replace(found, boxes=replace(found.boxes, values=values))
+
+    return detect
+
+
+def healed(original: Any) -> Callable[..., Any]:
+    """The detector as it was."""
+    return original  # type: ignore[no-any-return]
+
+
+def bounded(run: Run) -> bool:
+    """Sets are dropped, and no set waits longer than two runs of the detector."""
+    delays = [float(s["total_ms"]) for s in run.vehicle.sets if s["outcome"] == "processed"]
+    return some(run, 5, outcome="dropped") and len(delays) >= 3 and max(delays[1:]) < 2000
