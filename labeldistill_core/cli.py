@@ -192,6 +192,12 @@ def _bench_degradation() -> Callable[..., Any]:
     return bench_degradation
 
 
+def _bench_bags() -> Callable[..., Any]:
+    from labeldistill_ros.bench.commands import bench_bags
+
+    return bench_bags
+
+
 def _demo() -> Callable[..., Any]:
     from labeldistill_ros.demo import demo
 
@@ -241,6 +247,7 @@ COMMANDS = Group(
         "bench-page": Command("write figures into a page", _bench_page),
         "bench-node": Command("put the running node through its failure table", _bench_node),
         "bench-load": Command("put the running node under load", _bench_load),
+        "bench-bags": Command("measure conversion and replay of bags", _bench_bags),
         "bench-degradation": Command("score with failing cameras", _bench_degradation),
         "synth": Command("write synthetic driving scenes in nuScenes form", _synth),
         "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),

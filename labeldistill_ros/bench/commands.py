@@ -16,7 +16,9 @@ import tyro
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector, Precision
+from labeldistill_ros.bench.bags import measure_bags
 from labeldistill_ros.bench.degradation import FAULTS, run_fault
 from labeldistill_ros.bench.failure_table import SCENES
 from labeldistill_ros.bench.failures import as_json, run_scene
@@ -144,3 +146,28 @@ def bench_degradation(
         write_page(page, rows)
     if plot:
         write_plot(plot, rows)
+
+
+def bench_bags(
+    dataroot: Annotated[Path, tyro.conf.Positional],
+    longer: Path | None = None,
+    version: str = "v1.0-mini",
+    repeats: int = 3,
+    json: Path = Path("benchmarks/results/bags.json"),
+) -> None:
+    """Measure conversion against copying the files, its memory, and replay against the clock.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic; its scenes are converted.
+        longer: another one whose first scene is longer: does memory grow with a scene's length?
+        version: of the tables.
+        repeats: of conversion and copy, in turns, after one to warm up.
+        json: file to write the figures to.
+    """
+    with own_domain():
+        found = measure_bags(dataroot, version, longer, repeats)
+    head = {"commit": commit(), "machine": machine()}
+    text = json_module.dumps({**head, **found}, indent=1)
+    json.parent.mkdir(parents=True, exist_ok=True)
+    json.write_text(text + "\n")
+    print(text)
