@@ -167,14 +167,16 @@ class Parameters:
     """All but those of the single cameras."""
 
     model: str = _parameter(
-        "", "Student checkpoint (.safetensors). Empty: the demo model that comes along."
+        "",
+        "Student checkpoint (.safetensors) or graph (.onnx). Empty: the demo model that comes along.",
     )
     model_sha256: str = _parameter("", "Hash that the checkpoint's file has to have. Empty: any.")
     device: str = _parameter("auto", "cpu, cuda:0 and so on, or auto: CUDA where there is one.")
-    precision: Literal["float32", "bfloat16", "float16"] = _parameter(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = _parameter(
         "float32",
-        "Of the convolutions. bfloat16 is faster on newer CPUs, float16 on GPUs.",
-        choices=("float32", "bfloat16", "float16"),
+        "Of the convolutions. auto: what the device computes fastest, float16 on GPUs, bfloat16 on "
+        "newer CPUs.",
+        choices=("auto", "float32", "bfloat16", "float16"),
     )
     autostart: bool = _parameter(True, "Configure and activate at the start, unasked.")
     camera_prefix: str = _parameter("", "Before all derived camera topics, for example /sensing.")

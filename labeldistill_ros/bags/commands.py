@@ -207,7 +207,7 @@ def detect(
     out: Annotated[Path, tyro.conf.Positional],
     model: Path | None = None,
     device: str = "auto",
-    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32",
     score_threshold: float = 0.1,
     max_boxes: int = 500,
     output_frame: str = "base_link",
