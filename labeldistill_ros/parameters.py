@@ -168,7 +168,7 @@ class Parameters:
 
     model: str = _parameter(
         "",
-        "Student checkpoint (.safetensors) or graph (.onnx). Empty: the demo model that comes along.",
+        "Student checkpoint (.safetensors) or graph (.onnx). Empty: the demo model.",
     )
     model_sha256: str = _parameter("", "Hash that the checkpoint's file has to have. Empty: any.")
     device: str = _parameter("auto", "cpu, cuda:0 and so on, or auto: CUDA where there is one.")
