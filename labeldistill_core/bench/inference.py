@@ -6,7 +6,8 @@ from __future__ import annotations
 import json as json_module
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -61,7 +62,6 @@ def bench(
         raise ConfigError("--repeats and --threads must be 1 or more")
     if threads:
         torch.set_num_threads(threads)
-    logging.getLogger("labeldistill_core.runtime").setLevel(logging.WARNING)  # dropped histories
     configs = {name: preset_config(name) for name in presets}
     place = resolve_device(device)
     ways = [(precision, False) for precision in precisions]
@@ -85,7 +85,8 @@ def bench(
     }
     print(f"{figures['machine']}; peak {_numbers(figures['peak'])}")
     for name, config in configs.items():
-        found = measure(config, str(place), ways, repeats)
+        with _without_notices():
+            found = measure(config, str(place), ways, repeats)
         figures["presets"][name] = found
         figures["ratios"][name] = found.pop("ratios")
         print(f"\n{name}\n{table(found)}")
@@ -230,6 +231,18 @@ def _scaling(config: StudentConfig, device: str, precision: Precision) -> dict[s
         },
         "pixels": {name: image_network_ms(changed) for name, changed in sizes.items()},
     }
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """A detector tells of each history that it drops, and here it drops many."""
+    logger = logging.getLogger("labeldistill_core.runtime")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _numbers(values: Mapping[str, float]) -> str:
