@@ -300,7 +300,7 @@ def test_the_commands(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         time.sleep(0.3)
     finally:
         recorder.send_signal(signal.SIGINT)
-        told, _ = recorder.communicate(timeout=20)
+        told, _ = recorder.communicate(timeout=60)
     assert recorder.returncode == 0
     assert f"      3  {TRUTH_TOPIC}" in told
     assert "late by p50" in capsys.readouterr().out
