@@ -70,6 +70,28 @@ def test_demo(
     assert len(list(out.glob("frame_*_cameras.jpg"))) == 4
 
 
+def test_a_real_frame_is_learned_and_found_again_over_ros(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """Geometry, time and frames of a real rig: wrong ones keep a student from its boxes."""
+    dataroot, scene = str(shared_data / "nuscenes" / "scene-0061"), "scene-0061"
+    student, bag = tmp_path / "student", str(tmp_path / "bag")
+    choice = ["--version", "v1.0-mini", "--scene", scene]
+    assert main(["overfit", dataroot, str(student), "--scenes", scene]) == 0
+    assert main(["bag", "from-nuscenes", dataroot, bag, *choice, "--no-sweeps"]) == 0
+    model, out = str(student / "student.safetensors"), tmp_path / "out"
+    assert main(["demo", "--bag", bag, "--model", model, "--out", str(out), "--device", "cpu"]) == 0
+    score = ["bag", "score", bag, str(out / "detections"), "--json", str(out / "metrics.json")]
+    assert main(score) == 0
+    offline, online = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (student, out)
+    )
+    there = [found for found in offline["classes"].values() if found["truth_boxes"]]
+    assert sum(found["AP"] for found in there) / len(there) >= 0.8
+    for name in ("mAP", "NDS"):
+        assert abs(online[name] - offline[name]) < 1e-3
+
+
 def test_demo_that_cannot_start_says_why(
     small_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
