@@ -153,7 +153,7 @@ class WholeForward:
             patch.object(depth_net, "deform_conv3x3", _torchvision_deform_conv),
         ):
             maps = self._student(self._batch.to(self._device))[0].maps
-        decode(maps, config.grid, config.decode)[0].to("cpu")
+        decode(maps, config.grid, config.decode)
 
 
 def materialized_pool(features: FrameFeatures, table: PoolingTable) -> Tensor:

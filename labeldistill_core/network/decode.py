@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Head maps to boxes: best cells, box codes, circle suppression.
 
-Shapes: B batch, K classes of a task, Y X grid cells, M candidates, N boxes.
+Shapes: B batch, T tasks, K classes of a task, Y X grid cells, M candidates of a task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import EGO_FRAME
 from labeldistill_core.config import BevGrid, DecodeConfig
+
+_ROUNDS = 32
+"""Of suppression on a GPU."""
 
 
 class Peaks(Protocol):
@@ -28,8 +32,34 @@ class Peaks(Protocol):
         """Box codes (B, M, 10) of cells (B, M), each row times X plus column."""
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Boxes of all tasks before and after suppression, with the same number for each task.
+
+    T tasks; in a task by descending score.
+    """
+
+    boxes: Tensor
+    """(B, T, M, 9): the columns of `BOX_FIELDS`, in the ego frame."""
+    scores: Tensor
+    """(B, T, M)."""
+    labels: Tensor
+    """(B, T, M), counted through the tasks."""
+    valid: Tensor
+    """(B, T, M) bool, above the score threshold and within the limits."""
+    keep: Tensor
+    """(B, T, M) bool, those that no better one suppresses."""
+    settled: Tensor
+    """(1,) bool, false when `keep` needs more rounds of suppression."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Candidates:
+        """On another device."""
+        parts = (getattr(self, f.name) for f in fields(self))
+        return Candidates(*(part.to(device, non_blocking=non_blocking) for part in parts))
+
+
 def decode(maps: Sequence[Peaks], grid: BevGrid, config: DecodeConfig) -> list[Boxes3D]:
-    """Boxes of every sample in a batch, in the ego frame.
+    """Boxes of every sample in a batch, in the ego frame, on the CPU.
 
     Args:
         maps: one a task; labels count through the tasks in this order.
@@ -39,25 +69,51 @@ def decode(maps: Sequence[Peaks], grid: BevGrid, config: DecodeConfig) -> list[B
     Returns:
         One `Boxes3D` a sample; by task, then by descending score.
     """
-    batch = maps[0].heatmap.shape[0]
-    per_sample: list[list[Boxes3D]] = [[] for _ in range(batch)]
-    first_label = 0
-    for task, radius_m2 in zip(maps, config.nms_radius_m2, strict=True):
-        for sample, candidates in enumerate(candidate_boxes(task, grid, config)):
-            keep = circle_nms(candidates.centers[:, :2], radius_m2, config.max_per_task)
-            boxes = candidates[keep]
-            per_sample[sample].append(
-                Boxes3D(boxes.frame, boxes.values, boxes.labels + first_label, boxes.scores)
-            )
-        first_label += task.heatmap.shape[1]
-    return [
-        Boxes3D(
-            EGO_FRAME,
-            torch.cat([boxes.values for boxes in tasks]),
-            torch.cat([boxes.labels for boxes in tasks]),
-            torch.cat([boxes.scores for boxes in tasks]),
+    return remaining_boxes(suppressed(maps, grid, config).to("cpu"), config)
+
+
+def suppressed(maps: Sequence[Peaks], grid: BevGrid, config: DecodeConfig) -> Candidates:
+    """The best cells of all tasks as boxes, and which of them remain; arguments as in `decode`.
+
+    On a GPU nothing here waits for its results: shapes are fixed, and so is the number of rounds.
+    """
+    fixed = maps[0].heatmap.is_cuda
+    best, classes = [], 0
+    for task in maps:
+        score, label, cell = _best_cells(task.heatmap, config)
+        best.append((score, label + classes, cell))
+        classes += task.heatmap.shape[1]
+    scores, labels, cells = (torch.stack(part, dim=1) for part in zip(*best, strict=True))
+    if not fixed:
+        # scores descend, so that those to keep of any task stand in front
+        kept = int((scores > config.score_threshold).sum(dim=-1).max())
+        scores, labels, cells = (values[..., :kept] for values in (scores, labels, cells))
+    codes = [task.codes_at(cells[:, index]) for index, task in enumerate(maps)]
+    boxes = _boxes_of(torch.stack(codes, dim=1), cells, grid)
+    valid = _valid(boxes, scores, config)
+    keep, settled = circle_nms(
+        boxes[..., :2], valid, config.nms_radius_m2, config.max_per_task, _ROUNDS if fixed else None
+    )
+    return Candidates(boxes, scores, labels, valid, keep, settled)
+
+
+def remaining_boxes(found: Candidates, config: DecodeConfig) -> list[Boxes3D]:
+    """What suppression leaves of each sample; finishes suppression where that is not done.
+
+    Args:
+        found: on the CPU.
+        config: that they were found with.
+    """
+    keep = found.keep
+    if not found.settled:
+        keep, _ = circle_nms(
+            found.boxes[..., :2], found.valid, config.nms_radius_m2, config.max_per_task
         )
-        for tasks in per_sample
+    return [
+        Boxes3D(EGO_FRAME, boxes[kept], labels[kept], scores[kept])
+        for boxes, labels, scores, kept in zip(
+            found.boxes, found.labels, found.scores, keep, strict=True
+        )
     ]
 
 
@@ -67,58 +123,73 @@ def candidate_boxes(task: Peaks, grid: BevGrid, config: DecodeConfig) -> list[Bo
     Labels count from zero within the task. Cells under the score threshold or with a centre
     outside the limits are left out.
     """
-    batch, classes, rows, columns = task.heatmap.shape
-    amount = min(config.max_candidates, rows * columns)
-    scores, cells = task.heatmap.sigmoid().flatten(2).topk(amount)  # (B, K, M): per class first
-    scores, best = scores.flatten(1).topk(amount)
-    labels = best // amount
-    cells = cells.flatten(1).gather(1, best)
-    # they descend, so that those to keep of any sample stand in front
-    kept = int((scores > config.score_threshold).sum(dim=1).max())
-    scores, labels, cells = (values[:, :kept] for values in (scores, labels, cells))
-    code = task.codes_at(cells)
-    x = (cells % columns + code[..., 0]) * grid.cell_m + grid.x_m[0]
-    y = (cells // columns + code[..., 1]) * grid.cell_m + grid.y_m[0]
-    yaw = torch.atan2(code[..., 6], code[..., 7])
-    values = torch.cat(
-        [
-            torch.stack([x, y], -1),
-            code[..., 2:3],
-            code[..., 3:6].exp(),
-            yaw[..., None],
-            code[..., 8:],
-        ],
-        dim=-1,
-    )
-    limit_xy, limit_z = config.center_limit_m
-    valid = (
-        (scores > config.score_threshold)
-        & (values[..., :2].abs() <= limit_xy).all(-1)
-        & (values[..., 2].abs() <= limit_z)
-    )
-    return [Boxes3D(EGO_FRAME, values[b], labels[b], scores[b])[valid[b]] for b in range(batch)]
+    scores, labels, cells = _best_cells(task.heatmap, config)
+    boxes = _boxes_of(task.codes_at(cells), cells, grid)
+    return [
+        Boxes3D(EGO_FRAME, box[valid], label[valid], score[valid])
+        for box, label, score, valid in zip(
+            boxes, labels, scores, _valid(boxes, scores, config), strict=True
+        )
+    ]
 
 
-def circle_nms(centers: Tensor, radius_m2: float, limit: int) -> Tensor:
-    """Indices of centres that no better centre suppresses.
+def circle_nms(
+    centers: Tensor,
+    valid: Tensor,
+    radius_m2: Sequence[float],
+    limit: int,
+    rounds: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Which centres no better one suppresses.
+
+    A centre remains when no remaining one before it is near. Starting from all, every round
+    decides the centres whose suppressors have been decided, so the rounds end with the longest
+    chain of neighbours, which is short.
 
     Args:
-        centers: (N, 2) metres, by descending score.
-        radius_m2: a centre within this squared distance of a kept one is dropped.
-        limit: most indices that are returned.
+        centers: (B, T, M, 2) metres, in a task by descending score.
+        valid: (B, T, M) bool; the others neither remain nor suppress.
+        radius_m2: per task: a centre within this squared distance of a remaining one is dropped.
+        limit: most centres of a task that remain.
+        rounds: at most so many, without looking whether more are needed; as many as it takes when
+            None.
 
     Returns:
-        (<= limit,) int64, ascending, on the device of `centers`.
+        (B, T, M) bool, and (1,) bool: whether the rounds were enough.
     """
-    difference = centers[:, None] - centers[None]
-    near = (difference.square().sum(-1) <= radius_m2).cpu().numpy()
-    alive = [True] * len(centers)
-    keep: list[int] = []
-    for index in range(len(centers)):
-        if alive[index]:
-            keep.append(index)
-            if len(keep) == limit:
-                break
-            for other in near[index].nonzero()[0]:
-                alive[other] = False
-    return torch.tensor(keep, dtype=torch.int64, device=centers.device)
+    squared = (centers[..., :, None, :] - centers[..., None, :, :]).square().sum(-1)
+    pairs = zip(squared.unbind(1), radius_m2, strict=True)
+    near = torch.stack([task <= radius for task, radius in pairs], dim=1).tril(-1).float()
+    keep, settled = valid, valid.new_zeros(1)
+    for _ in range(valid.shape[-1] + 1 if rounds is None else rounds):
+        before, keep = keep, valid & ((near @ keep[..., None].float())[..., 0] == 0)
+        settled = (before == keep).all()[None]
+        if rounds is None and settled:
+            break
+    return keep & (keep.cumsum(-1) <= limit), settled
+
+
+def _best_cells(heatmap: Tensor, config: DecodeConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, labels within the task and cells, (B, M) each, by descending score."""
+    amount = min(config.max_candidates, heatmap[0, 0].numel())
+    scores, cells = heatmap.sigmoid().flatten(2).topk(amount)  # (B, K, M): per class first
+    scores, best = scores.flatten(1).topk(amount)
+    return scores, best // amount, cells.flatten(1).gather(1, best)
+
+
+def _boxes_of(code: Tensor, cells: Tensor, grid: BevGrid) -> Tensor:
+    """Box codes (.., 10) of cells (..) as the columns of `BOX_FIELDS` (.., 9)."""
+    x = (cells % grid.columns + code[..., 0]) * grid.cell_m + grid.x_m[0]
+    y = (cells // grid.columns + code[..., 1]) * grid.cell_m + grid.y_m[0]
+    yaw = torch.atan2(code[..., 6], code[..., 7])
+    parts = (torch.stack([x, y], -1), code[..., 2:3], code[..., 3:6].exp(), yaw[..., None])
+    return torch.cat([*parts, code[..., 8:]], dim=-1)
+
+
+def _valid(boxes: Tensor, scores: Tensor, config: DecodeConfig) -> Tensor:
+    limit_xy, limit_z = config.center_limit_m
+    return (
+        (scores > config.score_threshold)
+        & (boxes[..., :2].abs() <= limit_xy).all(-1)
+        & (boxes[..., 2].abs() <= limit_z)
+    )

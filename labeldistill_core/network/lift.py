@@ -42,38 +42,45 @@ def bin_depths(bins: DepthBins) -> Tensor:
     return bins.start_m + bins.step_m * torch.arange(bins.count)
 
 
-def ray_points(
-    pixels: Tensor,
-    depths: Tensor,
-    intrinsics: Tensor,
-    image_from_sensor: Tensor,
-    ego_from_camera: Tensor,
-    augmentation: Tensor,
+def ray_matrices(
+    intrinsics: Tensor, image_from_sensor: Tensor, ego_from_camera: Tensor, augmentation: Tensor
 ) -> Tensor:
-    """Where the points of all rays lie in the ego frame.
+    """What makes points of the ego frame out of pixels and depths.
 
     Args:
-        pixels: (H, W, 2), see `feature_pixels`.
-        depths: (D,), see `bin_depths`.
         intrinsics: (B, N, 3, 3) K in pixels of the image as taken.
         image_from_sensor: (B, N, 4, 4) pixels as taken to pixels of the network's image.
         ego_from_camera: (B, N, 4, 4) camera at its time to today's ego frame.
         augmentation: (B, 4, 4) applied to the ego frame.
 
     Returns:
-        (B, N, D, H, W, 3) metres, float32.
+        (B, N, 3, 4): homogeneous pixels to directions of depth one, and the camera's position.
     """
-    # the image transform leaves depth alone, so a point is a direction times its depth: matrices
-    # meet H*W directions and not D*H*W points
     undo = torch.linalg.inv(image_from_sensor)
     sensor_from_image = torch.eye(3, device=undo.device).repeat(*undo.shape[:2], 1, 1)
     sensor_from_image[..., :2, :2] = undo[..., :2, :2]
     sensor_from_image[..., :2, 2] = undo[..., :2, 3]
     ego = augmentation[:, None] @ ego_from_camera
-    matrix = ego[..., :3, :3] @ torch.linalg.inv(intrinsics) @ sensor_from_image
+    directions = ego[..., :3, :3] @ torch.linalg.inv(intrinsics) @ sensor_from_image
+    return torch.cat([directions, ego[..., :3, 3:]], dim=-1)
+
+
+def ray_points(pixels: Tensor, depths: Tensor, rays: Tensor) -> Tensor:
+    """Where the points of all rays lie in the ego frame.
+
+    Args:
+        pixels: (H, W, 2), see `feature_pixels`.
+        depths: (D,), see `bin_depths`.
+        rays: (B, N, 3, 4), see `ray_matrices`.
+
+    Returns:
+        (B, N, D, H, W, 3) metres, float32.
+    """
+    # the image transform leaves depth alone, so a point is a direction times its depth: matrices
+    # meet H*W directions and not D*H*W points
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
-    directions = torch.einsum("bnij,hwj->bnhwi", matrix, homogeneous)
-    origins = ego[..., :3, 3]
+    directions = torch.einsum("bnij,hwj->bnhwi", rays[..., :3], homogeneous)
+    origins = rays[..., 3]
     return directions[:, :, None] * depths.view(-1, 1, 1, 1) + origins[:, :, None, None, None]
 
 
@@ -104,15 +111,21 @@ class PoolingTable:
     """(B*N, D, H, W) of the depth that it was built for."""
     grid_shape: tuple[int, int, int]
     """(B, Y, X)."""
+    share: Tensor | None = None
+    """(P,) float32, zero for points that only fill the table; ones when None."""
 
     @classmethod
-    def build(cls, points: Tensor, grid: BevGrid, use: Tensor | None = None) -> PoolingTable:
+    def build(
+        cls, points: Tensor, grid: BevGrid, use: Tensor | None = None, *, fixed: bool = False
+    ) -> PoolingTable:
         """Sort the points of all rays into grid cells.
 
         Args:
             points: (B, N, D, H, W, 3) in the ego frame, metres; see `ray_points`.
             grid: the cells.
             use: (B, N) bool, cameras that take part; all when None.
+            fixed: keep the points outside the grid, without effect, so that P is R*D always and
+                the host need not wait for a GPU to know it.
 
         Returns:
             A table on the device of `points`.
@@ -125,17 +138,29 @@ class PoolingTable:
             inside &= use.view(batch, cameras, 1, 1, 1)
         sample = torch.arange(batch, device=points.device).view(-1, 1, 1, 1, 1)
         cell = (sample * grid.rows + cells[..., 1]) * grid.columns + cells[..., 0]
-        depth_index = inside.flatten().nonzero()[:, 0]
-        order = cell.flatten()[depth_index].long()
-        count = torch.bincount(order, minlength=batch * grid.rows * grid.columns)
-        depth_index = depth_index[order.argsort(stable=True)]
+        amount, share = batch * grid.rows * grid.columns, None
+        if fixed:
+            # spread evenly, since one block of a GPU sums a cell
+            everywhere = torch.arange(cell.numel(), device=points.device) % amount
+            order = torch.where(inside.flatten(), cell.flatten().int(), everywhere.int())
+            order, depth_index = order.sort(stable=True)
+            edges = torch.arange(amount + 1, device=points.device, dtype=torch.int32)
+            offsets = torch.searchsorted(order, edges)
+            share = inside.flatten()[depth_index].float()
+        else:
+            depth_index = inside.flatten().nonzero()[:, 0]
+            order = cell.flatten()[depth_index].long()
+            count = torch.bincount(order, minlength=amount)
+            offsets = torch.cat([count.new_zeros(1), count.cumsum(0)])
+            depth_index = depth_index[order.argsort(stable=True)]
         image, pixel = depth_index // (bins * height * width), depth_index % (height * width)
         return cls(
             feature_index=image * (height * width) + pixel,
             depth_index=depth_index,
-            offsets=torch.cat([count.new_zeros(1), count.cumsum(0)]),
+            offsets=offsets,
             depth_shape=(batch * cameras, bins, height, width),
             grid_shape=(batch, grid.rows, grid.columns),
+            share=share,
         )
 
 
@@ -158,6 +183,8 @@ def pool(features: FrameFeatures, table: PoolingTable) -> Tensor:
         )
     rows = features.context.float().permute(0, 2, 3, 1).flatten(0, 2)  # (R, C)
     weights = features.depth.float().flatten()[table.depth_index]  # (P,)
+    if table.share is not None:
+        weights = weights * table.share
     cells = embedding_bag(
         table.feature_index,
         rows,

@@ -23,6 +23,7 @@ from labeldistill_core.network.lift import (
     bin_depths,
     feature_pixels,
     pool,
+    ray_matrices,
     ray_points,
 )
 
@@ -107,15 +108,9 @@ class Student(nn.Module):
         ego_from_camera: Tensor,
         augmentation: Tensor,
     ) -> Tensor:
-        """(B, N, D, H, W, 3) points of one frame's rays; see `lift.ray_points`."""
-        return ray_points(
-            self.pixels,
-            self.depths,
-            intrinsics,
-            image_from_sensor,
-            ego_from_camera,
-            augmentation,
-        )
+        """(B, N, D, H, W, 3) points of one frame's rays; see `lift.ray_matrices`."""
+        rays = ray_matrices(intrinsics, image_from_sensor, ego_from_camera, augmentation)
+        return ray_points(self.pixels, self.depths, rays)
 
     def pooling_table(
         self,

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,10 +25,11 @@ from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.batch import camera_batch, mean_ego_pose, motion
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.frames import Transform
-from labeldistill_core.network.decode import Peaks, decode
+from labeldistill_core.network.decode import Candidates, remaining_boxes, suppressed
 from labeldistill_core.network.depth_net import camera_vector
-from labeldistill_core.network.lift import PoolingTable, pool
+from labeldistill_core.network.lift import PoolingTable, pool, ray_matrices
 from labeldistill_core.network.student import CameraBatch, Student
+from labeldistill_core.runtime.fixed_step import FixedStep
 from labeldistill_core.runtime.fuse import fuse
 from labeldistill_core.runtime.history import History, PastFrame
 from labeldistill_core.runtime.memory import keep_freed_memory
@@ -76,6 +77,7 @@ class Detector:
         device: str = "cpu",
         precision: Precision = "float32",
         compile: bool = False,
+        fixed_shapes: bool | None = None,
         history_tolerance_s: float = 0.1,
         checkpoint_sha256: str = "",
     ) -> None:
@@ -88,6 +90,8 @@ class Detector:
                 is the fastest one that the device computes natively.
             compile: let `torch.compile` join operations: faster steps, but the first takes half a
                 minute. On the CPU it needs a C++ compiler.
+            fixed_shapes: run every step over the same buffers, in a CUDA graph; see
+                `runtime.fixed_step`. None: on a GPU.
             history_tolerance_s: how far a past frame may be from its nominal age.
             checkpoint_sha256: identity of the weights, for reports.
 
@@ -103,6 +107,10 @@ class Detector:
             self._compile()
         if self.device.type == "cpu":
             keep_freed_memory()
+        on_gpu = self.device.type == "cuda"
+        self._step: FixedStep | None = None
+        if on_gpu if fixed_shapes is None else fixed_shapes:
+            self._step = FixedStep(self.network, getattr(torch, self.precision), self.device)
         self._begin(student.config, history_tolerance_s, checkpoint_sha256)
 
     def _begin(
@@ -185,9 +193,9 @@ class Detector:
             past = self._history.pick(frames.stamp_ns)
             if not use_history:
                 past = [None] * len(past)
-        maps, current = self._compute(frames.stamp_ns, poses, batch, past, timings)
+        found, current = self._compute(frames.stamp_ns, poses, batch, past, timings)
         with timed(timings, "decode"):
-            boxes = decode(maps, self.config.grid, self.config.decode)[0].to("cpu")
+            (boxes,) = remaining_boxes(found.to("cpu"), self.config.decode)
         if use_history:
             self._history.push(current)
         valid = sum(frame is not None for frame in past)
@@ -200,14 +208,50 @@ class Detector:
         batch: CameraBatch,
         past: list[PastFrame | None],
         timings: dict[str, float],
-    ) -> tuple[Sequence[Peaks], PastFrame]:
+    ) -> tuple[Candidates, PastFrame]:
         """What the network says of the set, and what is to be kept of it."""
+        if self._step:
+            return self._run_step(self._step, stamp_ns, poses, batch, past, timings)
         with timed(timings, "image_network"):
             current = self._encode(stamp_ns, poses, batch.to(self.device))
         with timed(timings, "lift"):
             cells = self._lift(current, past)
         with timed(timings, "bev_network"), self._autocast():
-            return self.network.detect(cells).maps, current
+            maps = self.network.detect(cells).maps
+        with timed(timings, "decode"):
+            return suppressed(maps, self.config.grid, self.config.decode), current
+
+    def _run_step(
+        self,
+        step: FixedStep,
+        stamp_ns: int,
+        poses: tuple[CameraPose | None, ...],
+        batch: CameraBatch,
+        past: list[PastFrame | None],
+        timings: dict[str, float],
+    ) -> tuple[Candidates, PastFrame]:
+        """As `_compute`; the time of the whole step counts as that of the image network."""
+        geometry = (batch.intrinsics[:, 0], batch.image_from_sensor[:, 0])
+        with timed(timings, "lift"):
+            moved = [motion(poses, frame.poses if frame else poses) for frame in (None, *past)]
+            rays = ray_matrices(
+                torch.cat([geometry[0], *(f.intrinsics if f else geometry[0] for f in past)]),
+                torch.cat(
+                    [geometry[1], *(f.image_from_sensor if f else geometry[1] for f in past)]
+                ),
+                torch.cat([ego_from_camera for ego_from_camera, _ in moved]),
+                torch.eye(4)[None],
+            )
+            camera = camera_vector(*geometry, batch.ego_from_camera[:, 0], batch.augmentation)
+        with timed(timings, "image_network"):
+            features, found = step(
+                batch.images[:, 0],
+                camera,
+                rays,
+                torch.cat([use for _, use in moved]),
+                [frame.features if frame else None for frame in past],
+            )
+        return found, PastFrame(stamp_ns, features, poses, *geometry)
 
     def _check_continuity(self, stamp_ns: int, poses: tuple[CameraPose | None, ...]) -> None:
         newest = self._history.newest_ns
@@ -332,7 +376,7 @@ def _same_mounting(a: CameraPose | None, b: CameraPose | None) -> bool:
 
 @contextmanager
 def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long a stage takes, in milliseconds."""
+    """Note how long a stage takes, in milliseconds; its parts add up."""
     start = time.perf_counter()
     yield
-    timings[stage] = (time.perf_counter() - start) * 1e3
+    timings[stage] = timings.get(stage, 0.0) + (time.perf_counter() - start) * 1e3

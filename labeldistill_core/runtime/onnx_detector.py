@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,15 @@ from labeldistill_core.cameras import CameraPose
 from labeldistill_core.config import StudentConfig, from_json
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.network.center_head import BOX_MAPS, TaskMaps
-from labeldistill_core.network.decode import Peaks
+from labeldistill_core.network.decode import Candidates, suppressed
 from labeldistill_core.network.depth_net import FrameFeatures, camera_vector
-from labeldistill_core.network.lift import PoolingTable, bin_depths, feature_pixels, ray_points
+from labeldistill_core.network.lift import (
+    PoolingTable,
+    bin_depths,
+    feature_pixels,
+    ray_matrices,
+    ray_points,
+)
 from labeldistill_core.network.student import CameraBatch
 from labeldistill_core.runtime.detector import Detector, Precision, resolve_device, timed
 from labeldistill_core.runtime.history import PastFrame
@@ -93,7 +98,7 @@ class OnnxDetector(Detector):
         batch: CameraBatch,
         past: list[PastFrame | None],
         timings: dict[str, float],
-    ) -> tuple[Sequence[Peaks], PastFrame]:
+    ) -> tuple[Candidates, PastFrame]:
         """One run of the graph; its time counts as that of the image network."""
         geometry = (batch.intrinsics[:, 0], batch.image_from_sensor[:, 0])
         camera = camera_vector(*geometry, batch.ego_from_camera[:, 0], batch.augmentation)
@@ -129,16 +134,14 @@ class OnnxDetector(Detector):
             TaskMaps(heatmap, *code.split(list(BOX_MAPS.values()), dim=1))
             for heatmap, code in zip(maps[::2], maps[1::2], strict=True)
         )
-        return tasks, PastFrame(stamp_ns, FrameFeatures(depth, context), poses, *geometry)
+        with timed(timings, "decode"):
+            found = suppressed(tasks, self.config.grid, self.config.decode)
+        return found, PastFrame(stamp_ns, FrameFeatures(depth, context), poses, *geometry)
 
     def _pooling_table(
         self, then: PastFrame, ego_from_camera: torch.Tensor, use: torch.Tensor
     ) -> PoolingTable:
-        points = ray_points(
-            *self._rays,
-            then.intrinsics,
-            then.image_from_sensor,
-            ego_from_camera,
-            torch.eye(4)[None],
+        rays = ray_matrices(
+            then.intrinsics, then.image_from_sensor, ego_from_camera, torch.eye(4)[None]
         )
-        return PoolingTable.build(points, self.config.grid, use)
+        return PoolingTable.build(ray_points(*self._rays, rays), self.config.grid, use)

@@ -9,7 +9,7 @@ from labeldistill_core.cameras import CAMERAS, FrameSet
 from labeldistill_core.data.batch import camera_batch, collate, mean_ego_pose
 from labeldistill_core.data.images import ImageTransform
 from labeldistill_core.errors import DataError
-from labeldistill_core.network.lift import bin_depths, ray_points
+from labeldistill_core.network.lift import bin_depths, ray_matrices, ray_points
 
 
 def test_shapes_and_order_of_cameras(tiny_config, frame_set):
@@ -54,14 +54,13 @@ def test_a_pixel_lifts_back_to_its_point(tiny_config, frame_set):
     calibration = frames.by_name["CAM_FRONT"].calibration
     u, v, depth = calibration.project(calibration.ego_from_camera.inverse.apply(point))
     pixel = torch.from_numpy(transform.matrix @ [u, v, 0.0, 1.0])[:2].float()
-    lifted = ray_points(
-        pixel.view(1, 1, 2),
-        torch.tensor([depth]).float(),
+    rays = ray_matrices(
         batch.intrinsics[:, 0],
         batch.image_from_sensor[:, 0],
         batch.ego_from_camera[:, 0],
         batch.augmentation,
     )
+    lifted = ray_points(pixel.view(1, 1, 2), torch.tensor([depth]).float(), rays)
     np.testing.assert_allclose(lifted[0, front, 0, 0, 0].numpy(), point, atol=1e-4)
     assert bin_depths(tiny_config.depth_bins)[:2].tolist() == [2.0, 6.0]
 

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from labeldistill_core.config import BevGrid, DecodeConfig
 from labeldistill_core.network.center_head import TaskMaps
-from labeldistill_core.network.decode import candidate_boxes, circle_nms, decode
+from labeldistill_core.network.decode import (
+    candidate_boxes,
+    circle_nms,
+    decode,
+    remaining_boxes,
+    suppressed,
+)
 
 GRID = BevGrid((-8.0, 8.0), (-4.0, 4.0), (-5.0, 3.0), cell_m=1.0)  # 16 columns, 8 rows
 ONE_TASK = DecodeConfig(nms_radius_m2=(4.0,))
@@ -105,20 +111,49 @@ def test_samples_do_not_mix():
     assert [len(boxes) for boxes in decode([both], GRID, ONE_TASK)] == [1, 2]
 
 
+def remain(centers, radius_m2, limit, rounds=None):
+    keep, settled = circle_nms(
+        centers[None, None], torch.ones(1, 1, len(centers), dtype=torch.bool), (radius_m2,), limit,
+        rounds,
+    )  # fmt: skip
+    return keep[0, 0].nonzero()[:, 0].tolist(), settled.item()
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 30), st.integers(0, 10_000), st.integers(1, 10))
 def test_circle_nms(n, seed, limit):
     centers = torch.rand(n, 2, generator=torch.Generator().manual_seed(seed)) * 10
-    everything = circle_nms(centers, 4.0, 1000).tolist()
     expected = []
     for index in range(n):
         if all(((centers[index] - centers[k]) ** 2).sum() > 4.0 for k in expected):
             expected.append(index)
-    assert everything == expected
-    assert circle_nms(centers, 4.0, limit).tolist() == expected[:limit]
+    assert remain(centers, 4.0, 1000) == (expected, True)
+    assert remain(centers, 4.0, limit) == (expected[:limit], True)
 
 
 def test_the_radius_is_squared():
     centers = torch.tensor([[0.0, 0.0], [2.5, 0.0]])
-    assert circle_nms(centers, 6.24, 9).tolist() == [0, 1]
-    assert circle_nms(centers, 6.25, 9).tolist() == [0]
+    assert remain(centers, 6.24, 9)[0] == [0, 1]
+    assert remain(centers, 6.25, 9)[0] == [0]
+
+
+def test_a_chain_of_neighbours_needs_a_round_for_each():
+    chain = torch.stack([torch.arange(9.0), torch.zeros(9)], dim=1)
+    every_other = [0, 2, 4, 6, 8]
+    assert remain(chain, 1.0, 99) == (every_other, True)
+    found, settled = remain(chain, 1.0, 99, rounds=3)
+    assert found != every_other
+    assert not settled
+    assert remain(chain, 1.0, 99, rounds=10) == (every_other, True)
+
+
+def test_what_is_not_settled_is_finished():
+    task = blank(1)
+    for column in range(9):
+        put(task, 4, column, 3.0 - column / 10)
+    (expected,) = decode([task], GRID, ONE_TASK)
+    found = suppressed([task], GRID, ONE_TASK)
+    halfway = replace(found, keep=found.valid, settled=torch.tensor([False]))
+    (boxes,) = remaining_boxes(halfway, ONE_TASK)
+    assert torch.equal(boxes.values, expected.values)
+    assert boxes.values[:, 0].tolist() == [-8.0, -5.0, -2.0]

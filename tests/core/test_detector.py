@@ -40,8 +40,9 @@ def assert_same(maps, expected, tolerance=1e-4):
             assert (one - two).abs().max() <= tolerance * max(1.0, two.abs().max().item())
 
 
-def test_streaming_equals_all_frames_at_once(student, frame_set):
-    detector = Detector(student)
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_streaming_equals_all_frames_at_once(student, frame_set, fixed_shapes):
+    detector = Detector(student, fixed_shapes=fixed_shapes)
     recorder = Recorder(detector)
     sets = {t: frame_set(t) for t in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)}
     # past frames that are not there yet, or fell out at the gap before 3.0, are the current one

@@ -12,6 +12,7 @@ from labeldistill_core.network.lift import (
     feature_pixels,
     grid_cells,
     pool,
+    ray_matrices,
     ray_points,
 )
 
@@ -77,6 +78,17 @@ def test_absent_cameras_take_no_part():
     assert not torch.allclose(masked, pool(features, PoolingTable.build(points, GRID)))
 
 
+@settings(max_examples=25, deadline=None)
+@given(sizes, sizes, sizes, sizes, sizes, st.integers(0, 1000))
+def test_a_table_of_fixed_size_gives_the_same_sums(b, n, d, h, w, seed):
+    points, features = random_case(b, n, d, h, w, 3, seed)
+    use = torch.rand(b, n, generator=torch.Generator().manual_seed(seed)) < 0.7
+    table = PoolingTable.build(points, GRID, use, fixed=True)
+    assert len(table.depth_index) == b * n * d * h * w
+    lean = PoolingTable.build(points, GRID, use)
+    torch.testing.assert_close(pool(features, table), pool(features, lean))
+
+
 def test_no_camera_at_all_gives_zeros():
     points, features = random_case(1, 2, 4, 3, 3, 5, seed=1)
     table = PoolingTable.build(points, GRID, torch.zeros(1, 2, dtype=torch.bool))
@@ -136,7 +148,8 @@ def test_ray_of_a_known_pixel():
     forward = torch.tensor([[0.0, 0, 1, 1], [-1, 0, 0, 0], [0, -1, 0, 2], [0, 0, 0, 1]])
     scaled = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]))[None]
     pixel = torch.tensor([[[30.0, 25.0]]])  # (60, 50) before halving
-    points = ray_points(pixel, torch.tensor([10.0]), k, half, forward.view(1, 1, 4, 4), scaled)
+    rays = ray_matrices(k, half, forward.view(1, 1, 4, 4), scaled)
+    points = ray_points(pixel, torch.tensor([10.0]), rays)
     # in the camera: right 1, down 1, ahead 10; in the vehicle: (11, -1, 1); doubled
     torch.testing.assert_close(points[0, 0, 0, 0, 0], torch.tensor([22.0, -2.0, 2.0]))
 
