@@ -47,6 +47,7 @@ class Configured:
         return {
             "name": Path(self.parameters.model).name or "demo",
             "sha256": detector.checkpoint_sha256,
+            "backend": detector.backend,
             "device": str(detector.device),
             "precision": detector.precision,
             "history": len(detector.config.history_s),

@@ -171,6 +171,12 @@ class Parameters:
         "Student checkpoint (.safetensors) or graph (.onnx). Empty: the demo model.",
     )
     model_sha256: str = _parameter("", "Hash that the checkpoint's file has to have. Empty: any.")
+    backend: Literal["auto", "torch", "onnx"] = _parameter(
+        "auto",
+        "What computes the network: torch or onnxruntime (float32, CPU). auto: torch for a "
+        "checkpoint, onnxruntime for a graph.",
+        choices=("auto", "torch", "onnx"),
+    )
     device: str = _parameter("auto", "cpu, cuda:0 and so on, or auto: CUDA where there is one.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = _parameter(
         "float32",

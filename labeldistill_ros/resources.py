@@ -50,7 +50,12 @@ def load_detector(parameters: Parameters) -> Detector:
         ConfigError: the device is not there, or the file is not the one that was named.
     """
     path = Path(parameters.model).expanduser() if parameters.model else shared_file(DEMO_MODEL)
-    detector = Detector.load(path, device=parameters.device, precision=parameters.precision)
+    detector = Detector.load(
+        path,
+        device=parameters.device,
+        precision=parameters.precision,
+        backend=parameters.backend,
+    )
     wanted = parameters.model_sha256.lower()
     if wanted and wanted != detector.checkpoint_sha256:
         raise ConfigError(

@@ -64,8 +64,11 @@ def bench(
         torch.set_num_threads(threads)
     configs = {name: preset_config(name) for name in presets}
     place = resolve_device(device)
-    ways = [(precision, False) for precision in precisions]
-    ways += [(precisions[-1], True)] if compile else []
+    # by stage, a GPU runs them one by one; as the node runs them, in a graph, they are one
+    ways = [Way(precision) for precision in precisions]
+    fastest = [Way(precisions[-1], fixed_shapes=True)] if place.type == "cuda" else []
+    fastest += [Way(precisions[-1], True, bool(fastest))] if compile else []
+    ways += fastest
     figures: dict[str, Any] = {
         "command": f"labeldistill bench --presets {' '.join(presets)} --device {device} "
         f"--precisions {' '.join(precisions)} --repeats {repeats}" + " --compile" * compile,
@@ -96,15 +99,35 @@ def bench(
             json.write_text(json_module.dumps(figures, indent=1) + "\n")
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a detector computes; see `Detector`."""
+
+    precision: Precision
+    """Of the convolutions."""
+    compile: bool = False
+    """With `torch.compile`."""
+    fixed_shapes: bool = False
+    """In a CUDA graph."""
+
+    def detector(self, student: Student, device: str) -> Detector:
+        """One that computes so."""
+        return Detector(student, device=device, **vars(self))
+
+    def name(self, detector: Detector) -> str:
+        """For tables."""
+        return detector.precision + ", graph" * self.fixed_shapes + ", compiled" * self.compile
+
+
 def measure(
-    config: StudentConfig, device: str, ways: Sequence[tuple[Precision, bool]], repeats: int
+    config: StudentConfig, device: str, ways: Sequence[Way], repeats: int
 ) -> dict[str, Any]:
     """All figures of one network with random weights.
 
     Args:
         config: of the network.
         device: where it runs.
-        ways: precision, and whether to compile.
+        ways: how.
         repeats: as in `bench`.
 
     Returns:
@@ -120,16 +143,13 @@ def measure(
     before_ms, whole_mib = measure_apart(whole, device, few)
     runs: dict[str, Any] = {}
     best: dict[str, Any] = {}
-    for precision, compiled in ways:
-        detector = Detector(student, device=device, precision=precision, compile=compiled)
-        name = detector.precision + ", compiled" * compiled
-        runs[name] = best = {
+    for way in ways:
+        detector = way.detector(student, device)
+        runs[way.name(detector)] = best = {
             "stages": {k: percentiles(v) for k, v in measure_steps(detector, repeats).items()},
             "history": measure_history(detector, few),
             **_work(detector),
-            "peak_mib": measure_apart(_Streaming(config, device, precision, compiled), device, few)[
-                1
-            ],
+            "peak_mib": measure_apart(_Streaming(config, device, way), device, few)[1],
         }
     published: dict[str, Any] = {
         "step": percentiles([*before_ms, *measure_apart(whole, device, few)[0]]),
@@ -139,7 +159,7 @@ def measure(
     return {
         "runs": runs,
         "published": published,
-        "scaling": _scaling(config, device, ways[-1][0]),
+        "scaling": _scaling(config, device, ways[-1].precision),
         "ratios": {
             "speedup": speedup,
             "memory_share": best["peak_mib"] / published["peak_mib"],
@@ -175,16 +195,10 @@ class _Streaming:
 
     config: StudentConfig
     device: str
-    precision: Precision
-    compiled: bool
+    way: Way
 
     def __call__(self) -> Callable[[], object]:
-        detector = Detector(
-            Student(self.config),
-            device=self.device,
-            precision=self.precision,
-            compile=self.compiled,
-        )
+        detector = self.way.detector(Student(self.config), self.device)
         seconds = count()
 
         def step() -> None:

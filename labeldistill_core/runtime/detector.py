@@ -37,6 +37,7 @@ from labeldistill_core.runtime.memory import keep_freed_memory
 _LOG = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Backend = Literal["auto", "torch", "onnx"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,7 @@ class Detector:
         Raises:
             ConfigError: the device is not there, or no compiler.
         """
+        self.backend: Backend = "torch"
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.network = fuse(student, getattr(torch, self.precision)).to(self.device)
@@ -132,19 +134,33 @@ class Detector:
         device: str = "cpu",
         precision: Precision = "float32",
         compile: bool = False,
+        backend: Backend = "auto",
     ) -> Detector:
         """From a file that `save_student` wrote or, in ONNX form, `export_onnx`.
 
-        For the options see `Detector`; the ONNX form runs in float32 on the CPU.
+        Args:
+            path: the file.
+            device: as in `Detector`.
+            precision: likewise.
+            compile: likewise; torch only.
+            backend: what computes the network: torch, or onnxruntime in float32 on the CPU, for
+                which a checkpoint is exported first. "auto": what the file's form says.
 
         Raises:
             CheckpointError: the file is missing, damaged or does not fit.
-            ConfigError: the device is not there.
+            ConfigError: the device is not there, or the backend is unknown or not for this file.
         """
-        if path.suffix == ".onnx":
-            from labeldistill_core.runtime.onnx_detector import OnnxDetector
+        if backend not in get_args(Backend):
+            raise ConfigError(f"no backend {backend!r}: use {', '.join(get_args(Backend))}")
+        if backend == "torch" and path.suffix == ".onnx":
+            raise ConfigError(
+                f"{path} is a graph for onnxruntime: set backend to auto or onnx, or name the "
+                ".safetensors file"
+            )
+        if backend == "onnx" or path.suffix == ".onnx":
+            from labeldistill_core.runtime.onnx_detector import open_onnx
 
-            return OnnxDetector(path, device=device, precision=precision)
+            return open_onnx(path, device=device, precision=precision)
         checkpoint = load_student(path)
         return cls(
             checkpoint.student,
@@ -153,6 +169,11 @@ class Detector:
             compile=compile,
             checkpoint_sha256=checkpoint.sha256,
         )
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether a step runs over fixed shapes; its time then counts as the image network's."""
+        return self._step is not None
 
     @property
     def class_names(self) -> tuple[str, ...]:

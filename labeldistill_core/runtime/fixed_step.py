@@ -152,6 +152,4 @@ class FixedStep:
     def _autocast(self) -> torch.autocast:
         # a recorded step must not depend on casts that an earlier one left behind
         enabled = self._dtype != torch.float32
-        return torch.autocast(
-            self._device.type, self._dtype, enabled=enabled, cache_enabled=False
-        )
+        return torch.autocast(self._device.type, self._dtype, enabled=enabled, cache_enabled=False)

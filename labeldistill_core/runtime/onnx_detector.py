@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -28,11 +29,24 @@ from labeldistill_core.runtime.detector import Detector, Precision, resolve_devi
 from labeldistill_core.runtime.history import PastFrame
 from labeldistill_core.runtime.onnx_export import (
     METADATA_KEY,
+    export_onnx,
     input_names,
     output_names,
     past_shapes,
     table_inputs,
 )
+
+
+def open_onnx(path: Path, *, device: str = "cpu", precision: Precision = "float32") -> Detector:
+    """A graph, or a checkpoint that is exported on the spot; errors as in `OnnxDetector`."""
+    if path.suffix == ".onnx":
+        return OnnxDetector(path, device=device, precision=precision)
+    with TemporaryDirectory() as folder:
+        graph = Path(folder) / "student.onnx"
+        export_onnx(path, graph)
+        detector = OnnxDetector(graph, device=device, precision=precision)
+    detector.checkpoint_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return detector
 
 
 class OnnxDetector(Detector):
@@ -70,7 +84,8 @@ class OnnxDetector(Detector):
                 f"{path} runs on the CPU in float32, not on {device} in {precision}: set device "
                 "and precision to auto, or use the .safetensors file"
             )
-        self.precision, self.compiled = "float32", False
+        self.backend, self.precision, self.compiled = "onnx", "float32", False
+        self._step = None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         try:

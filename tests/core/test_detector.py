@@ -64,6 +64,21 @@ def test_streaming_equals_all_frames_at_once(student, frame_set, fixed_shapes):
         assert torch.equal(found.boxes.labels, boxes.labels)
 
 
+def test_a_step_that_cannot_be_recorded_runs_all_the_same(student, frame_set, monkeypatch, caplog):
+    def refuse():
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    detector = Detector(student, fixed_shapes=True)
+    step = detector._step
+    step._recordable, step._recorded = True, refuse
+    found = [detector.detect(frame_set(t)) for t in (0.0, 0.5)]
+    assert caplog.text.count("steps run without a CUDA graph: operation not permitted") == 1
+    plain = Detector(student)
+    for t, ours in zip((0.0, 0.5), found, strict=True):
+        torch.testing.assert_close(ours.boxes.values, plain.detect(frame_set(t)).boxes.values)
+
+
 def test_history_matters(student, frame_set):
     with_past = Detector(student)
     recorder = Recorder(with_past)
@@ -85,8 +100,11 @@ def test_history_tolerance(student, frame_set):
     assert loose.detect(late).history_valid == 1
 
 
-def test_a_missing_camera_is_masked_in_its_frame_and_in_those_after(student, frame_set):
-    detector = Detector(student)
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_a_missing_camera_is_masked_in_its_frame_and_in_those_after(
+    student, frame_set, fixed_shapes
+):
+    detector = Detector(student, fixed_shapes=fixed_shapes)
     recorder = Recorder(detector)
     complete, partial = frame_set(0.0), frame_set(0.5, missing=["CAM_FRONT"])
     now = frame_set(1.0)
@@ -208,8 +226,10 @@ def test_a_device_that_does_not_exist(student):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_equals_the_cpu(student, frame_set):
-    on_cpu, on_gpu = Detector(student), Detector(student, device="cuda:0")
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_cuda_equals_the_cpu(student, frame_set, fixed_shapes):
+    on_cpu = Detector(student)
+    on_gpu = Detector(student, device="cuda:0", fixed_shapes=fixed_shapes)
     recorder, other_recorder = Recorder(on_cpu), Recorder(on_gpu)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for t in (0.0, 0.5, 1.0):

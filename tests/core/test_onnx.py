@@ -41,6 +41,19 @@ def test_the_graph_computes_what_the_network_does(files, frame_set):
         assert torch.equal(one.boxes.labels, two.boxes.labels)
 
 
+def test_the_backend_can_be_chosen(files, frame_set):
+    exported = Detector.load(files / "student.safetensors", backend="onnx")
+    same = Detector.load(files / "student.safetensors", backend="torch")
+    assert (exported.backend, same.backend) == ("onnx", "torch")
+    assert exported.checkpoint_sha256 == same.checkpoint_sha256
+    one, two = (detector.detect(frame_set(0.0)).boxes for detector in (exported, same))
+    torch.testing.assert_close(one.values, two.values, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ConfigError, match="is a graph for onnxruntime: set backend to auto"):
+        Detector.load(files / "student.onnx", backend="torch")
+    with pytest.raises(ConfigError, match="no backend 'tensorrt': use auto, torch, onnx"):
+        Detector.load(files / "student.onnx", backend="tensorrt")
+
+
 def test_only_standard_operators(files):
     model = onnx.load(files / "student.onnx")
     onnx.checker.check_model(model)
