@@ -157,7 +157,8 @@ def circle_nms(
     Returns:
         (B, T, M) bool, and (1,) bool: whether the rounds were enough.
     """
-    squared = (centers[..., :, None, :] - centers[..., None, :, :]).square().sum(-1)
+    x, y = ((c[..., :, None] - c[..., None, :]).square() for c in centers.unbind(-1))
+    squared = x + y
     pairs = zip(squared.unbind(1), radius_m2, strict=True)
     near = torch.stack([task <= radius for task, radius in pairs], dim=1).tril(-1).float()
     keep, settled = valid, valid.new_zeros(1)
