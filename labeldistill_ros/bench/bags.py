@@ -96,10 +96,8 @@ def _conversion(tables: NuScenesTables, folder: Path, repeats: int) -> dict[str,
 
 
 def _files(tables: NuScenesTables, scene: str) -> Iterator[Path]:
-    """Images and LiDAR scans of a scene's key frames."""
-    for token in tables.samples(scene):
-        yield from (record.path for record in tables.cameras(token).values())
-        yield tables.lidar_path(token)
+    """Images and clouds of a scene that go into its bag."""
+    return (r.path for r in tables.sensor_data(scene) if r.path.is_file())
 
 
 def _memory(dataroot: Path, version: str, out: Path) -> dict[str, Any]:
