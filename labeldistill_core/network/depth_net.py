@@ -121,13 +121,12 @@ class DeformConv(nn.Module):
         """(I, C, H, W) to the same shape."""
         with torch.autocast(x.device.type, enabled=False):
             weight = self.weight
+            offset = self.offset(x.to(self.offset.weight.dtype))
             if x.device.type == "cpu":
-                offset = self.offset(x.to(self.offset.weight.dtype))
                 out: Tensor = deform_conv3x3(x, offset, weight.to(x.dtype))
             else:
                 # the operator does not follow autocast
-                offset = self.offset(x.float())
-                out = deform_conv2d(x.float(), offset, weight.float(), padding=1)
+                out = deform_conv2d(x.float(), offset.float(), weight.float(), padding=1)
         return out
 
 

@@ -131,22 +131,23 @@ class FixedStep:
                 _LOG.warning("steps run without a CUDA graph: %s", error)
                 self._recordable = False
                 return self._run()
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            self._graph.replay()
         assert self._outputs is not None
         return self._outputs
 
     def _recorded(self) -> tuple[torch.cuda.CUDAGraph, tuple[FrameFeatures, Candidates]]:
-        now = torch.cuda.current_stream(self._device)
-        aside = torch.cuda.Stream(self._device)
-        aside.wait_stream(now)
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_UP):
-                self._run()
-        now.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # other threads may use the device meanwhile
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            outputs = self._run()
+        with torch.cuda.device(self._device):
+            now, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(now)
+            with torch.cuda.stream(aside):
+                for _ in range(_WARM_UP):
+                    self._run()
+            now.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            # other threads may use the device meanwhile
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                outputs = self._run()
         return graph, outputs
 
     def _autocast(self) -> torch.autocast:

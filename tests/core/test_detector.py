@@ -64,6 +64,13 @@ def test_streaming_equals_all_frames_at_once(student, frame_set, fixed_shapes):
         assert torch.equal(found.boxes.labels, boxes.labels)
 
 
+def test_a_step_without_history(new_student, tiny_config, frame_set):
+    student = new_student(replace(tiny_config, history_s=()))
+    fixed, plain = (Detector(student, fixed_shapes=fixed) for fixed in (True, False))
+    ours, theirs = (detector.detect(frame_set(0.0)).boxes for detector in (fixed, plain))
+    torch.testing.assert_close(ours.values, theirs.values)
+
+
 def test_a_step_that_cannot_be_recorded_runs_all_the_same(student, frame_set, monkeypatch, caplog):
     def refuse():
         raise RuntimeError("operation not permitted when stream is capturing")
