@@ -193,6 +193,8 @@ class HeadConfig:
     """Width inside each branch."""
     heatmap_bias: float | None = -2.19
     """Initial bias of the heat maps; None leaves the default, as the published code does."""
+    least_radius: int = 2
+    """Cells that the Gaussian around a centre reaches at least, in the heat maps of training."""
 
 
 @dataclass(frozen=True)

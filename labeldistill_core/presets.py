@@ -72,7 +72,7 @@ def demo() -> StudentConfig:
         depth_bins=DepthBins(start_m=2.0, stop_m=58.0, step_m=1.0),
         depth_net=DepthNetConfig(mid_channels=48, context_channels=48, deform_groups=0),
         bev_encoder=BevEncoderConfig(base_channels=40, neck_channels=(16, 16, 32, 32)),
-        head=HeadConfig(shared_channels=48, branch_channels=16),
+        head=HeadConfig(shared_channels=48, branch_channels=16, least_radius=1),
         history_s=(1.0,),
         grid=BevGrid(cell_m=1.28),
     )
@@ -115,7 +115,7 @@ def demo_teacher() -> TeacherConfig:
         second_channels=(64, 96),
         second_layers=(3, 3),
         neck_channels=(64, 64),
-        head=replace(student.head, branch_channels=32),
+        head=student.head,
         sweeps=SweepsConfig(past=0, future=0),
     )
 

@@ -53,7 +53,7 @@ class SparseEncoder(nn.Module):
         for stage in self.stages:
             x = stage(x)
         dense: Tensor = self.output(x).dense()
-        return dense.flatten(1, 2)
+        return dense.flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
 class _SparseConvNorm(nn.Module):

@@ -201,7 +201,9 @@ class _GatherConvolution(torch.autograd.Function):
 def _gathered(features: Tensor, table: Tensor) -> Tensor:
     """(V, C) and (U, K) to (U, K * C), zero where the table has no entry."""
     padded = torch.cat([features, features.new_zeros(1, features.shape[1])])
-    return padded[table].flatten(1)
+    # copies whole rows; indexing by a table takes twice as long on a CPU
+    rows = padded.index_select(0, table.flatten())
+    return rows.view(len(table), table.shape[1] * rows.shape[1])
 
 
 def _convolve_by_spconv(conv: SparseConv3d, x: SparseTensor) -> SparseTensor:

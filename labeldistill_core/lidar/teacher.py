@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from labeldistill_core.checkpoints import build_network, read_checkpoint
@@ -50,6 +51,8 @@ class Teacher(nn.Module):
         self.second = Second(config, self.encoder.channels)
         self.neck = PyramidNeck(config.second_channels, config.neck_channels, (1, 2))
         self.head = CenterHead(config.head, sum(config.neck_channels))
+        for dense in (self.second, self.neck, self.head):
+            dense.to(memory_format=torch.channels_last)
 
     def forward(self, points: Sequence[Tensor]) -> TeacherOutput:
         """Points of each sample to maps.

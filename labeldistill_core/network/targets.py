@@ -18,7 +18,6 @@ from torch.nn.utils.rnn import pad_sequence
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.config import BevGrid, HeadConfig
 
-MIN_RADIUS = 2
 _OVERLAP = 0.1
 
 
@@ -56,7 +55,7 @@ def build_targets(
     targets, first = [], 0
     for classes in head.tasks:
         last = first + len(classes)
-        per_sample = [_task_objects(sample, grid, first, last) for sample in boxes]
+        per_sample = [_task_objects(sample, grid, head, first, last) for sample in boxes]
         cell, code, label, radius = (
             pad_sequence(list(column), batch_first=True) for column in zip(*per_sample, strict=True)
         )
@@ -69,7 +68,7 @@ def build_targets(
 
 
 def _task_objects(
-    boxes: Boxes3D, grid: BevGrid, first: int, last: int
+    boxes: Boxes3D, grid: BevGrid, head: HeadConfig, first: int, last: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cell (M,), code (M, 10), label within the task (M,) and radius (M,) of one sample."""
     values = boxes.values
@@ -91,7 +90,8 @@ def _task_objects(
         dim=1,
     )
     cell = (whole[:, 1] * grid.columns + whole[:, 0]).long()
-    return cell, code, boxes.labels[keep] - first, _radius(values[:, 3:5] / grid.cell_m)
+    radius = _radius(values[:, 3:5] / grid.cell_m).clamp(min=head.least_radius)
+    return cell, code, boxes.labels[keep] - first, radius
 
 
 def _radius(size: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def _radius(size: Tensor) -> Tensor:
         _root(torch.full_like(total, 4), -2 * total, (1 - o) * area),
         _root(torch.full_like(total, 4 * o), 2 * o * total, (o - 1) * area),
     ]
-    return torch.stack(roots).amin(0).long().clamp(min=MIN_RADIUS)
+    return torch.stack(roots).amin(0).long()
 
 
 def _root(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

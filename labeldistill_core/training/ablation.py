@@ -7,17 +7,18 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
+from labeldistill_core.checkpoints import file_sha256, read_checkpoint
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
-from labeldistill_core.errors import ConfigError
+from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.evaluation.breakdown import break_down
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.predictions import student_results
@@ -43,6 +44,15 @@ class Arm:
     autoencoder: bool = False
     """Take the label encoder that was trained with a head of its own (paper, Table 6)."""
 
+    def given(self, teacher: Path, encoder: Path, init: Path | None) -> dict[str, Path | None]:
+        """The checkpoints that its students are trained with, by argument of `train_student`."""
+        config = self.distillation
+        return {
+            "teacher": teacher if config else None,
+            "label_encoder": encoder if config and config.label_weight else None,
+            "init": init,
+        }
+
 
 ARMS: dict[str, Arm] = {
     "none": Arm(None),
@@ -66,6 +76,7 @@ def ablation(
     seeds: int = 3,
     teacher: Path | None = None,
     label_encoder: Path | None = None,
+    init: Path | None = None,
     json: Path | None = None,
     options: Annotated[Options, tyro.conf.arg(name="")] = Options(preset="ablation"),  # noqa: B008
 ) -> None:
@@ -82,11 +93,13 @@ def ablation(
         seeds: runs of each arm.
         teacher: checkpoint of a LiDAR detector; trained first when not given.
         label_encoder: checkpoint of a label encoder; trained second when not given.
+        init: student checkpoint, of the same configuration, that all runs start from.
         json: file for the figures, as under `benchmarks/results`.
         options: of the students' runs.
 
     Raises:
         ConfigError: there is no such arm.
+        CheckpointError: the folder holds a run of other settings.
     """
     if unknown := [name for name in arms if name not in ARMS]:
         raise ConfigError(f"no arm {', '.join(unknown)}: there are {', '.join(ARMS)}")
@@ -106,11 +119,10 @@ def ablation(
             if arm.autoencoder:
                 encoder = _encoder(dataroot, out / "autoencoder_stage", teacher, plain, True)
             _LOG.info("arm %s, seed %d", name, seed)
-            results[name].append(
-                _run(dataroot, folder, arm, teacher, encoder, replace(options, seed=seed))
-            )
+            given = arm.given(teacher, encoder, init)
+            results[name].append(_run(dataroot, folder, arm, given, replace(options, seed=seed)))
             done = {name: scores for name, scores in results.items() if scores}
-            _report(out, json, done, options)
+            _report(out, json, done, init, options)
     print((out / "table.md").read_text())
 
 
@@ -139,23 +151,33 @@ def _encoder(
 
 
 def _run(
-    dataroot: Path, folder: Path, arm: Arm, teacher: Path, encoder: Path, options: Options
+    dataroot: Path, folder: Path, arm: Arm, given: Mapping[str, Path | None], options: Options
 ) -> Scores:
     """Train and score one student, or read what an earlier call found."""
     file = folder / "scores.json"
+    settings = {
+        "arm": asdict(arm),
+        "preset": options.preset,
+        "recipe": asdict(options.recipe("student")),
+        **{name: path and file_sha256(path) for name, path in given.items()},
+    }
     if not file.exists():
-        config = arm.distillation
         train_student(
             dataroot,
             folder,
-            teacher=teacher if config else None,
-            label_encoder=encoder if config and config.label_weight else None,
-            distillation=config or DistillationConfig(),
+            **given,
+            distillation=arm.distillation or DistillationConfig(),
             options=options,
         )
         scores = _score(folder / "student.safetensors", dataroot, options.version)
-        file.write_text(json.dumps(vars(scores), indent=1))
-    return Scores(**json.loads(file.read_text()))
+        file.write_text(json.dumps({"settings": settings, "scores": asdict(scores)}, indent=1))
+    found = json.loads(file.read_text())
+    if found["settings"] != json.loads(json.dumps(settings)):
+        raise CheckpointError(
+            f"{folder} holds a run of other settings: give another folder, or repeat the call as "
+            "it was"
+        )
+    return Scores(**found["scores"])
 
 
 def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
@@ -173,7 +195,11 @@ def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
 
 
 def _report(
-    out: Path, file: Path | None, results: Mapping[str, Sequence[Scores]], options: Options
+    out: Path,
+    file: Path | None,
+    results: Mapping[str, Sequence[Scores]],
+    init: Path | None,
+    options: Options,
 ) -> None:
     recipe = options.recipe("student")
     arms = {
@@ -190,6 +216,7 @@ def _report(
         "arms": arms,
         "preset": options.preset,
         "budget": f"{recipe.epochs} epochs, batch {recipe.batch_size}",
+        "init": read_checkpoint(init, "student").note if init else None,
         "commit": commit(),
         "machine": machine(),
     }

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,7 +45,14 @@ def test_radius_before_rounding(size_m, radius_cells):
     # the radius grows in proportion to the box, so a thousandfold box shows three more digits
     cells = torch.tensor([size_m]) / 0.8
     assert _radius(1000 * cells).item() / 1000 == pytest.approx(radius_cells, abs=0.04)
-    assert _radius(cells).item() == 2
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])
+def test_every_gaussian_reaches_as_far_as_the_configuration_says(least):
+    head = replace(HEAD, least_radius=least)
+    pedestrian = ("pedestrian", car(0.5, -0.5, size=(0.7, 0.7, 1.7))[1])
+    heat = build_targets([boxes(pedestrian)], GRID, head)[5].heatmap
+    assert (heat > 0).sum() == (2 * least + 1) ** 2
 
 
 def test_heatmap_peaks_at_the_centre_in_its_class():

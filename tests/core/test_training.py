@@ -249,6 +249,13 @@ def test_ablation_compares_arms_and_goes_on(
     assert "| lidar |" in capsys.readouterr().out
     assert main([*command, "--arms", "all"]) == 2
     assert "no arm all: there are none, lidar" in capsys.readouterr().err
+    # what was found with other settings is not taken for an answer
+    init = ["--arms", "none", "--init", str(tmp_path / "out" / "none/seed0/student.safetensors")]
+    assert main([*command, *init]) == 2
+    assert "none/seed0 holds a run of other settings" in capsys.readouterr().err
+    command[2] = str(tmp_path / "again")
+    assert main([*command, *init, "--seeds", "1"]) == 0
+    assert "2 steps on 4 samples" in json.loads(figures.read_text())["init"]
 
 
 def test_overfit_says_whether_it_reached_its_target(
