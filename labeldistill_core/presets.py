@@ -70,7 +70,9 @@ def demo() -> StudentConfig:
             ResNetConfig(depth=18, base_channels=24), neck_channels=(32, 32, 32, 32), stride=8
         ),
         depth_bins=DepthBins(start_m=2.0, stop_m=58.0, step_m=1.0),
-        depth_net=DepthNetConfig(mid_channels=48, context_channels=48, deform_groups=0),
+        depth_net=DepthNetConfig(
+            mid_channels=48, context_channels=48, dropout=0.0, deform_groups=0
+        ),
         bev_encoder=BevEncoderConfig(base_channels=40, neck_channels=(16, 16, 32, 32)),
         head=HeadConfig(shared_channels=48, branch_channels=16, least_radius=1),
         history_s=(1.0,),
