@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -40,12 +41,14 @@ from labeldistill_core.presets import (
 )
 from labeldistill_core.training.export import export
 from labeldistill_core.training.label_encoder import Aim, LabelEncoderStage
+from labeldistill_core.training.pretrained import load_pretrained
 from labeldistill_core.training.recipe import Recipe, recipe_of
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
 
+_LOG = logging.getLogger(__name__)
 Split = Literal["train", "val", "all"]
 
 
@@ -197,6 +200,7 @@ def train_student(
     label_encoder: Path | None = None,
     distillation: DistillationConfig = DistillationConfig(),  # noqa: B008
     init: Path | None = None,
+    pretrained: Path | None = None,
     options: Annotated[Options, tyro.conf.arg(name="")] = Options(),  # noqa: B008
 ) -> None:
     """Train a student with the detection and depth losses, and with the teachers that are given.
@@ -210,6 +214,8 @@ def train_student(
         label_encoder: checkpoint of the label encoder; without it, no label loss.
         distillation: which teacher shapes what.
         init: student checkpoint to start from, of the same configuration.
+        pretrained: torchvision's ImageNet weights of the image encoder's backbone, `.pth` or
+            `.safetensors`; the published results start from them.
         options: of all stages.
     """
     recipe = options.recipe("student")
@@ -228,8 +234,16 @@ def train_student(
         distiller = Distiller(distillation, config, lidar, labels)
         points = Points(lidar.config.sweeps) if lidar else None
     stage = StudentStage(config, recipe, distiller)
+    if pretrained:
+        load_pretrained(stage.network.image_encoder, pretrained)
     if init:
         load_weights(stage.network, load_student(init).student.state_dict(), str(init))
+    elif config.image_encoder.frozen_stem and not pretrained:
+        _LOG.warning(
+            "preset %s keeps the first convolution as pretrained, but it is random: give "
+            "--pretrained FILE with torchvision's ImageNet weights",
+            options.preset,
+        )
     tables = stage.tables = NuScenesTables(dataroot, options.version)
     data, scored = (
         StudentDataset(tables, names, config, recipe.augmentation, points) if names else None
@@ -246,6 +260,7 @@ def train_student(
                 ("teacher", teacher),
                 ("label_encoder", label_encoder),
                 ("init", init),
+                ("pretrained", pretrained),
             )
         },
         samples=len(data),

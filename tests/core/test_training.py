@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from labeldistill_core import presets
 from labeldistill_core.cli import main
+from labeldistill_core.config import ConvNeXtConfig, ImageEncoderConfig
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.errors import CheckpointError, ConfigError
@@ -266,3 +268,31 @@ def test_overfit_says_whether_it_reached_its_target(
     assert Detector.load(tmp_path / "student.safetensors").config == small()
     assert main([*command, "--samples", "0"]) == 2
     assert "has images" in capsys.readouterr().err
+
+
+def test_weights_alone_decay() -> None:
+    """Norms, biases and ConvNeXt's scales do not, unless everything is asked for."""
+    config = replace(
+        small(),
+        image_encoder=ImageEncoderConfig(ConvNeXtConfig("tiny"), neck_channels=(8, 8, 8, 8)),
+    )
+
+    def decays(recipe: Recipe) -> tuple[dict[str, float], set[tuple[float, float]]]:
+        stage = StudentStage(config, recipe)
+        stage.trainer = SimpleNamespace(world_size=1, estimated_stepping_batches=10)  # type: ignore[assignment]
+        groups = stage.configure_optimizers()["optimizer"].param_groups
+        of = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        rates = {(group["lr"], group["weight_decay"]) for group in groups}
+        return {name: of[id(p)] for name, p in stage.named_parameters()}, rates
+
+    recipe = Recipe(batch_size=16, image_rate=0.5, weight_decay=0.1, warmup_share=0.1)
+    some, rates = decays(recipe)
+    assert rates == {(4e-4, 0.1), (4e-4, 0.0), (2e-4, 0.1), (2e-4, 0.0)}
+    kinds = {True: set(), False: set()}  # type: dict[bool, set[str]]
+    for name, decay in some.items():
+        kinds[decay > 0].add(name.rpartition(".")[2])
+    assert kinds == {True: {"weight"}, False: {"weight", "bias", "layer_scale"}}
+    assert some["network.head.shared.0.weight"] == 0.1
+    assert some["network.head.shared.1.weight"] == 0.0
+    everything, _ = decays(replace(recipe, decay_everything=True))
+    assert set(everything.values()) == {0.1}
