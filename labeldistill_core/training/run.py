@@ -99,9 +99,7 @@ def fit(
             f"{len(data)} samples are fewer than one batch of {recipe.batch_size} x {processes}"
         )
     if validation is not None and len(validation) < processes:
-        raise ConfigError(
-            f"{len(validation)} samples to score are fewer than {processes} processes"
-        )
+        raise ConfigError(f"{len(validation)} samples to score for {processes} processes: too few")
     whole = json.loads(json.dumps({**identity, "recipe": asdict(recipe)}))
     whole["precision"], whole["processes"] = machine.precision, processes
     last = out / "checkpoints" / "last.ckpt"

@@ -187,5 +187,5 @@ def test_the_average_lives_on_the_device_of_the_network() -> None:
 
 def test_fewer_scored_samples_than_processes(synthetic_dataroot: Path, tmp_path: Path) -> None:
     stage, data, collate = made("teacher", synthetic_dataroot, RECIPE)
-    with pytest.raises(ConfigError, match="0 samples to score are fewer than 1 processes"):
+    with pytest.raises(ConfigError, match="0 samples to score for 1 processes"):
         fit(stage, data, collate, tmp_path, {}, Machine(), torch.utils.data.Subset(data, []))  # type: ignore[arg-type]
