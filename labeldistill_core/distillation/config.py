@@ -32,7 +32,8 @@ class LabelEncoderConfig:
     raster: Literal["footprint", "official"] = "footprint"
     """Cells that a box fills: those whose centre lies in its footprint, and the one that holds its
     centre; or the published polygon of half the length and width, with truncated corners, which
-    misses the centre of some thin boxes and clamps boxes outside the grid to its border."""
+    misses the centre of some thin boxes and clamps boxes beyond the far ends of the grid to its
+    border."""
     box_input: Literal["cell", "raw"] = "cell"
     """What the box MLP sees: the offset of the box's centre from the cell, log size, sine and
     cosine of yaw, velocity; or, as published, nine raw numbers in metres and radians."""

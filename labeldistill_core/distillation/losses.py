@@ -89,8 +89,7 @@ def response_loss(
             else _quality_focal_loss(ours.heatmap, score, count)
         )
         code = theirs.codes_at(target.cell)
-        unknown = target.code.isnan()
-        code = code.masked_fill(unknown, float("nan")) if kind == "soft" else code
+        code = code.masked_fill(target.code.isnan(), float("nan"))  # is not compared
         losses.append(TaskLoss(heatmap, box_loss(ours, replace(target, code=code), code_weights)))
     return losses
 

@@ -85,8 +85,8 @@ def compare(golden: GoldenFolder) -> Iterator[StageResult]:
     yield features(name + "depth_frame0", frames[0].depth, recorded["depth/frame0"])
     yield features(name + "context_frame0", frames[0].context, recorded["context/frame0"])
     if len(frames) > 1:
-        theirs = recorded["depth/frame1_cam0_sample0"]
-        yield features(name + "depth_frame1", frames[1].depth[:1], theirs)
+        past = recorded["depth/frame1_cam0_sample0"]
+        yield features(name + "depth_frame1", frames[1].depth[:1], past)
     yield from _geometry(golden, points, recorded)
     cells = []
     for frame, encoded in enumerate(frames):

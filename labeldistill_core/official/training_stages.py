@@ -57,7 +57,7 @@ def label_cases(golden: GoldenFolder, arrays: Mapping[str, Any]) -> dict[str, li
 def grid_cases(
     golden: GoldenFolder, arrays: Mapping[str, Any]
 ) -> dict[str, tuple[BevGrid, list[Boxes3D]]]:
-    """Cells and ground truth of each case whose targets were recorded, also on the official grid."""
+    """Cells and boxes of each case whose targets were recorded, also on the official grid."""
     cases = {
         case: (golden.config.grid, boxes) for case, boxes in label_cases(golden, arrays).items()
     }

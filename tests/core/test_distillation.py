@@ -82,6 +82,8 @@ def test_the_published_raster_clamps_what_is_outside_to_the_border() -> None:
     encoder = LabelEncoder(official_label_encoder(ENCODER))
     cells = filled(encoder, boxes((40.0, 0.0, 4.0, 2.0, 0.0)))
     assert {x for _, x, _, _ in cells} == {31}
+    # but not at the near ends, where it draws nothing
+    assert filled(encoder, boxes((-40.0, 0.0, 4.0, 2.0, 0.0))) == set()
 
 
 @pytest.mark.parametrize("config", [ENCODER, official_label_encoder(ENCODER)])
