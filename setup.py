@@ -15,6 +15,7 @@ NUSCENES = ["nuscenes-devkit>=1.2", "matplotlib"]
 BAGS = ["rosbags>=0.11", "mcap>=1.2"]
 TRAIN = ["lightning>=2.5", "tensorboard"]
 SYNTHETIC = ["embreex", *NUSCENES]
+SPCONV = ("cu118", "cu126")
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 DEV = ["hypothesis", "mypy", "pytest>=8", "ruff", "types-PyYAML"]
 
@@ -66,6 +67,7 @@ setup(
         "train": TRAIN,
         "synthetic": SYNTHETIC,
         "onnx": ONNX,
+        **{f"spconv-{cuda}": [f"spconv-{cuda}>=2.3"] for cuda in SPCONV},
         "dev": DEV,
         "all": NUSCENES + BAGS + TRAIN + SYNTHETIC + ONNX + DEV,
     },

@@ -110,6 +110,9 @@ def save_network(
         note: one line on where the weights come from.
         dtype: storage type of the floating point weights; their own when None.
         record: how it was trained, as JSON.
+
+    Raises:
+        CheckpointError: the file cannot be written; a file of this name stays as it was.
     """
     tensors = {
         name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor)
@@ -125,10 +128,14 @@ def save_network(
         _RECORD_KEY: json.dumps(record or {}, indent=1),
         _WEIGHTS_KEY: weights_sha256(tensors),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partial, metadata)
+        os.replace(partial, path)
+    except (SafetensorError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"cannot write {path}: {error}") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -158,6 +158,10 @@ class BevGrid:
             )
         _require(self.z_m[0] < self.z_m[1], "grid.z_m must ascend")
 
+    def same_cells(self, other: BevGrid) -> bool:
+        """Whether both divide the same plane in the same way, whatever falls into their cells."""
+        return (self.x_m, self.y_m, self.cell_m) == (other.x_m, other.y_m, other.cell_m)
+
     @property
     def columns(self) -> int:
         """Number of cells along x."""

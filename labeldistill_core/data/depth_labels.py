@@ -90,10 +90,29 @@ def depth_bins(maps: Tensor, stride: int, bins: DepthBins) -> Tensor:
     Returns:
         (N, h, w) int64; -1 where there is no label.
     """
+    index = _positions(maps, stride, bins).floor()
+    valid = (index >= 0) & (index < bins.count)
+    return torch.where(valid, index, -1).long()
+
+
+def depth_remainders(maps: Tensor, stride: int, bins: DepthBins) -> Tensor:
+    """How far the nearest depth lies behind the left edge of its bin, where the bin stands.
+
+    Args:
+        maps: (N, H, W) metres, zero where unknown.
+        stride: image pixels per feature cell.
+        bins: the depths.
+
+    Returns:
+        (N, h, w) in 0 to 1, as a share of a bin; 0 where there is no label.
+    """
+    position = _positions(maps, stride, bins)
+    return torch.where(position.isfinite(), position - position.floor(), 0.0)
+
+
+def _positions(maps: Tensor, stride: int, bins: DepthBins) -> Tensor:
+    """(N, h, w) nearest depth in bins; infinite where there is none."""
     n, height, width = maps.shape
     blocks = maps.view(n, height // stride, stride, width // stride, stride)
     blocks = torch.where(blocks > 0, blocks, torch.inf)
-    nearest = blocks.amin(dim=(2, 4))
-    index = ((nearest - bins.start_m) / bins.step_m).floor()
-    valid = (index >= 0) & (index < bins.count)
-    return torch.where(valid, index, -1).long()
+    return (blocks.amin(dim=(2, 4)) - bins.start_m) / bins.step_m

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -89,6 +90,28 @@ class AugmentationConfig:
             self.bev_flip and bool(rng.random() < 0.5),
             self.bev_flip and bool(rng.random() < 0.5),
         )
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How a student's samples are made."""
+
+    missing_history: Literal["current", "last_valid"] = "current"
+    """Frame that stands in for one before the scene's begin: the current one, as on a vehicle, or,
+    as in the published training, the oldest that there is."""
+    depth_collisions: Literal["nearest", "last"] = "nearest"
+    """Which of several LiDAR points in a pixel counts; the published code takes the last."""
+    depth_labels: Literal["one_hot", "linear"] = "one_hot"
+    """What the depth loss compares with: the bin that a depth falls in, as BEVDepth describes it,
+    or the two bins around it by nearness, which has no bias towards the left edge at which a bin
+    stands."""
+
+
+def official_samples(config: SampleConfig) -> SampleConfig:
+    """As the published code makes them."""
+    return replace(
+        config, missing_history="last_valid", depth_collisions="last", depth_labels="one_hot"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,6 +272,7 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
         augmentation: AugmentationConfig | None = None,
         points: PointSource | None = None,
         partial: bool = False,
+        sample: SampleConfig = SampleConfig(),  # noqa: B008
     ) -> None:
         """Look up samples and their past frames.
 
@@ -260,12 +284,13 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             points: loads what the LiDAR detector sees; no points when None.
             partial: leave out samples without images, and do without depth labels where there is
                 no LiDAR scan, rather than refuse them.
+            sample: how samples are made.
 
         Raises:
             DataError: a scene is not there.
         """
         super().__init__(tables, scenes, config.cameras, augmentation, points)
-        self._config, self._partial = config, partial
+        self._config, self._partial, self._sample = config, partial, sample
         self._samples: list[tuple[str, ...]] = []
         for scene in scenes:
             tokens = [t for t in tables.samples(scene) if not partial or tables.has_images(t)]
@@ -276,12 +301,15 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
         self.tokens = [tokens[0] for tokens in self._samples]
 
     def _past(self, tokens: Sequence[str], stamps: NDArray[np.int64], index: int) -> list[str]:
-        """Past samples by age; the current one stands in where there is none, as at inference."""
-        past = []
+        """Past samples by age; see `SampleConfig.missing_history`."""
+        past: list[str] = []
+        stand_in = tokens[index]
         for age_s in self._config.history_s:
             gap_s = np.abs(stamps[index] - stamps - age_s * 1e9) / 1e9
             nearest = int(gap_s.argmin())
-            past.append(tokens[nearest if gap_s[nearest] <= _HISTORY_TOLERANCE_S else index])
+            past.append(tokens[nearest] if gap_s[nearest] <= _HISTORY_TOLERANCE_S else stand_in)
+            if self._sample.missing_history == "last_valid":
+                stand_in = past[-1]
         return past
 
     def __getitem__(self, key: int | tuple[int, int]) -> StudentSample:
@@ -336,5 +364,5 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
                 points, fixed_from_camera.inverse @ fixed_from_lidar,
                 view.calibration,
             )  # fmt: skip
-            maps.append(depth_map(seen, transform))
+            maps.append(depth_map(seen, transform, self._sample.depth_collisions))
         return np.stack(maps)

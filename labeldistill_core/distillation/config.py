@@ -13,6 +13,9 @@ from typing import Literal
 from labeldistill_core.config import BevGrid
 from labeldistill_core.errors import ConfigError
 
+TeacherNorm = Literal["running", "batch"]
+"""See `DistillationConfig.teacher_norm`."""
+
 
 @dataclass(frozen=True)
 class LabelEncoderConfig:
@@ -29,7 +32,8 @@ class LabelEncoderConfig:
     raster: Literal["footprint", "official"] = "footprint"
     """Cells that a box fills: those whose centre lies in its footprint, and the one that holds its
     centre; or the published polygon of half the length and width, with truncated corners, which
-    misses the centre of some thin boxes and clamps boxes outside the grid to its border."""
+    misses the centre of some thin boxes and clamps boxes beyond the far ends of the grid to its
+    border."""
     box_input: Literal["cell", "raw"] = "cell"
     """What the box MLP sees: the offset of the box's centre from the cell, log size, sine and
     cosine of yaw, velocity; or, as published, nine raw numbers in metres and radians."""
@@ -59,6 +63,13 @@ class DistillationConfig:
     response: Literal["soft", "official"] = "soft"
     """Quality focal loss towards the teacher's score, or the published focal loss, which has no
     positive term."""
+    teacher_norm: TeacherNorm = "running"
+    """Statistics with which the teachers' norms work: those they were trained to, or, as published,
+    those of the batch at hand, because the teachers are left in training mode."""
+    objects: Literal["all", "process"] = "all"
+    """Objects whose number the feature losses are divided by: those of all processes, or, as
+    published, those of each process by itself, so that the weight depends on how a batch is split.
+    """
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -83,4 +94,10 @@ def official_label_encoder(config: LabelEncoderConfig) -> LabelEncoderConfig:
 
 def official_distillation(config: DistillationConfig) -> DistillationConfig:
     """As the published code distils."""
-    return replace(config, partition="contiguous", response="official")
+    return replace(
+        config,
+        partition="contiguous",
+        response="official",
+        teacher_norm="batch",
+        objects="process",
+    )

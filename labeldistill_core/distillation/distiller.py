@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.config import StudentConfig
+from labeldistill_core.config import BevGrid, StudentConfig
 from labeldistill_core.distillation.adaptors import Adaptor
-from labeldistill_core.distillation.config import DistillationConfig
+from labeldistill_core.distillation.config import DistillationConfig, TeacherNorm
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
 from labeldistill_core.distillation.partition import Partition
@@ -33,9 +33,18 @@ class Frozen(Generic[_Network]):
     It is in evaluation mode, has no gradient, and stays out of optimizer, average and state dict.
     """
 
-    def __init__(self, network: _Network) -> None:
-        """Freeze it."""
-        self._network = network.eval().requires_grad_(False)
+    def __init__(self, network: _Network, norm: TeacherNorm = "running") -> None:
+        """Freeze it.
+
+        Args:
+            network: to freeze.
+            norm: `batch` puts it in training mode, see `DistillationConfig.teacher_norm`; its
+                running statistics stay as they are nevertheless.
+        """
+        self._network = network.train(norm == "batch").requires_grad_(False)
+        for module in network.modules():
+            if norm == "batch" and isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.momentum = 0.0
 
     def on(self, device: torch.device) -> _Network:
         """The network on a device."""
@@ -75,9 +84,10 @@ class Distiller(nn.Module):
                 "the label loss needs a label encoder: give its checkpoint (--label-encoder)"
             )
         self.config = config
-        self._teacher = Frozen(teacher) if teacher and config.needs_teacher else None
+        norm = config.teacher_norm
+        self._teacher = Frozen(teacher, norm) if teacher and config.needs_teacher else None
         self._label_encoder = (
-            Frozen(label_encoder) if label_encoder and config.label_weight else None
+            Frozen(label_encoder, norm) if label_encoder and config.label_weight else None
         )
         self.partitions = (
             Partition.of(
@@ -151,14 +161,11 @@ class Distiller(nn.Module):
         masks: Sequence[Tensor],
     ) -> list[Tensor]:
         """Loss of each level between the student and one teacher."""
-        return feature_loss(self.adapted(taps, teacher), features, masks)
+        return feature_loss(self.adapted(taps, teacher), features, masks, self.config.objects)
 
 
-def _require_same_cells(name: str, student: StudentConfig, grid: Any, tasks: Any) -> None:
-    same = (grid.x_m, grid.y_m, grid.cell_m) == (
-        student.grid.x_m, student.grid.y_m, student.grid.cell_m,
-    )  # fmt: skip
-    if not same or tuple(map(tuple, tasks)) != student.head.tasks:
+def _require_same_cells(name: str, student: StudentConfig, grid: BevGrid, tasks: Any) -> None:
+    if not grid.same_cells(student.grid) or tuple(map(tuple, tasks)) != student.head.tasks:
         raise ConfigError(
             f"the {name} has other cells or classes than the student: train it for this preset"
         )

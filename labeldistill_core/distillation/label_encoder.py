@@ -52,23 +52,30 @@ class LabelEncoder(nn.Module):
         return self.levels[0](x), self.levels[1](x)
 
     def embed(self, boxes: Sequence[Boxes3D]) -> Tensor:
-        """(B, Y, X, C): what stands in each cell."""
-        device = self.joint_norm.weight.device
-        boxes = [sample.to(device) for sample in boxes]
+        """(B, Y, X, C): what stands in each cell.
+
+        Cells are found where the boxes are, on the CPU in training, so that nothing has to wait
+        for a GPU to know how many there are.
+        """
         owner = self.owners(boxes)
         values = torch.cat([sample.values for sample in boxes]).float()
         labels = torch.cat([sample.labels for sample in boxes])
         occupied = owner >= 0
         rows = self.box_rows(values, owner, occupied)
         classes = nn.functional.one_hot(labels, self.classes).float()[owner[occupied]]
+        cells = occupied.flatten().nonzero()[:, 0]
+        device = self.joint_norm.weight.device
+        rows, classes, cells = (x.to(device) for x in (rows, classes, cells))
         if self.config.background == "empty":
             filled = self._encode(rows, classes)
-            out = filled.new_zeros(*owner.shape, filled.shape[-1])
-            out[occupied] = filled
-            return out
-        everywhere = [x.new_zeros(*owner.shape, x.shape[-1]) for x in (rows, classes)]
-        everywhere[0][occupied], everywhere[1][occupied] = rows, classes
-        return self._encode(*everywhere)
+            out = filled.new_zeros(owner.numel(), filled.shape[-1])
+            out[cells] = filled
+        else:
+            everywhere = [x.new_zeros(owner.numel(), x.shape[-1]) for x in (rows, classes)]
+            everywhere[0][cells], everywhere[1][cells] = rows, classes
+            out = self._encode(*everywhere)
+        embedded: Tensor = out.unflatten(0, owner.shape)
+        return embedded
 
     def owners(self, boxes: Sequence[Boxes3D]) -> Tensor:
         """(B, Y, X) index of the box in each cell; smaller boxes, or later tasks, lie on top."""

@@ -37,7 +37,9 @@ def owners(boxes: Sequence[Boxes3D], order: Tensor, grid: BevGrid, official: boo
         cells, filled = (_polygon_cells if official else _footprint_cells)(values, grid)
         x, y = cells.unbind(-1)
         if official:
-            x, y = x.clamp(0, grid.columns - 1), y.clamp(0, grid.rows - 1)
+            # its polygons begin at zero; what lies beyond the other end falls on the border
+            filled = filled & (x >= 0) & (y >= 0)
+            x, y = x.clamp(max=grid.columns - 1), y.clamp(max=grid.rows - 1)
         filled = (
             filled
             & (values[:, 3:5] > 0).all(-1)[:, None, None]

@@ -44,7 +44,10 @@ class ObjectMasks:
 
 
 def feature_loss(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], masks: Sequence[Tensor]
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    objects: Literal["all", "process"] = "all",
 ) -> list[Tensor]:
     """Squared difference in masked cells, summed over channels, for each level.
 
@@ -52,14 +55,16 @@ def feature_loss(
         student: (B, C, Y, X), adapted.
         teacher: (B, C, Y, X).
         masks: (B, 1, Y, X) weights.
+        objects: whose mask counts, see `DistillationConfig.objects`.
 
     Returns:
-        A scalar a level: the sum over cells divided by the sum of the mask, over all processes.
+        A scalar a level: the sum over cells divided by the sum of the mask.
     """
     losses = []
     for ours, theirs, mask in zip(student, teacher, masks, strict=True):
         error = (theirs.float() - ours.float()).square().sum(1, keepdim=True)
-        losses.append((mask * error).sum() / _mean_over_processes(mask.sum()).clamp(min=1.0))
+        amount = _mean_over_processes(mask.sum()) if objects == "all" else mask.sum()
+        losses.append((mask * error).sum() / amount.clamp(min=1.0))
     return losses
 
 
@@ -68,6 +73,7 @@ def response_loss(
     teacher: Sequence[TaskMaps],
     targets: Sequence[TaskTargets],
     kind: Literal["soft", "official"],
+    code_weights: Tensor | None = None,
 ) -> list[TaskLoss]:
     """Difference between the maps of the student and of the LiDAR detector, for each task.
 
@@ -83,9 +89,8 @@ def response_loss(
             else _quality_focal_loss(ours.heatmap, score, count)
         )
         code = theirs.codes_at(target.cell)
-        unknown = target.code.isnan()
-        code = code.masked_fill(unknown, float("nan")) if kind == "soft" else code
-        losses.append(TaskLoss(heatmap, box_loss(ours, replace(target, code=code))))
+        code = code.masked_fill(target.code.isnan(), float("nan"))  # is not compared
+        losses.append(TaskLoss(heatmap, box_loss(ours, replace(target, code=code), code_weights)))
     return losses
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from labeldistill_core.config import BevGrid, DecodeConfig, HeadConfig
@@ -16,8 +16,12 @@ class SweepsConfig:
 
     past: int = 5
     """Scans before the sample, at most."""
-    future: int = 3
-    """Scans after it, at most; the teacher runs in training only."""
+    future: int = 4
+    """Scans after it, at most; the teacher runs in training only. With the sample's own that makes
+    ten, as the published names say; the published code takes one less."""
+    future_needs_past: bool = False
+    """Whether scans after it are left out where fewer than `past` are before it, as by the
+    published code, whose list of scans ends at its first gap."""
     max_range_m: float = 58.0
     """Points farther from the sensor, in its x-y plane, are left out."""
     repeat_when_alone: int = 0
@@ -28,6 +32,18 @@ class SweepsConfig:
     frame: Literal["model", "lidar"] = "model"
     """Ego frame of the points: the one that boxes are given in, the mean of the cameras' poses; or
     the one at the time of the scan, as in the published code."""
+
+
+def official_sweeps(config: SweepsConfig) -> SweepsConfig:
+    """As the published code puts its clouds together."""
+    return replace(
+        config,
+        future=min(config.future, 3),
+        future_needs_past=True,
+        repeat_when_alone=8,
+        scale_height=False,
+        frame="lidar",
+    )
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,11 @@ class Points:
             DataError: the sample has no scan, or a file is missing or damaged.
         """
         own = tables.lidar(token)
-        records = [own, *tables.lidar_sweeps(token, self.config.past, self.config.future)]
+        others = tables.lidar_sweeps(token, self.config.past, self.config.future)
+        before = [record for record in others if record.stamp_ns < own.stamp_ns]
+        if self.config.future_needs_past and len(before) < self.config.past:
+            others = before
+        records = [own, *others]
         scans = [
             Scan(
                 record.scan(),

@@ -32,12 +32,14 @@ class TaskLoss:
     """Weighted L1 of the box codes."""
 
 
-def detection_loss(maps: Sequence[TaskMaps], targets: Sequence[TaskTargets]) -> list[TaskLoss]:
+def detection_loss(
+    maps: Sequence[TaskMaps], targets: Sequence[TaskTargets], code_weights: Tensor | None = None
+) -> list[TaskLoss]:
     """Losses of all tasks; the detection loss is the sum of everything."""
     return [
         TaskLoss(
             focal_loss(m.heatmap, t.heatmap, object_count(t.heatmap.eq(1), at_least=1.0)),
-            box_loss(m, t),
+            box_loss(m, t, code_weights),
         )
         for m, t in zip(maps, targets, strict=True)
     ]
@@ -66,28 +68,43 @@ def focal_loss(logits: Tensor, target: Tensor, count: Tensor) -> Tensor:
     return (positive + negative).sum() / count
 
 
-def box_loss(maps: TaskMaps, targets: TaskTargets) -> Tensor:
-    """L1 between box codes at the objects' cells; unknown (NaN) targets do not count."""
+def box_loss(maps: TaskMaps, targets: TaskTargets, code_weights: Tensor | None = None) -> Tensor:
+    """L1 between box codes at the objects' cells; unknown (NaN) targets do not count.
+
+    Args:
+        maps: of the head.
+        targets: what they should say.
+        code_weights: (10,) of the code's numbers; ones when None, as for the published students.
+    """
     predicted = maps.codes_at(targets.cell)
     known = targets.valid[..., None] & ~targets.code.isnan()
     difference = (predicted - targets.code.nan_to_num()).abs()
+    if code_weights is not None:
+        difference = difference * code_weights
     count = object_count(targets.valid, at_least=1e-4)
     return _BOX_WEIGHT * (difference * known).sum() / count
 
 
-def depth_loss(depth: Tensor, bins: Tensor) -> Tensor:
-    """Binary cross entropy between the depth distribution and the labelled bin.
+def depth_loss(depth: Tensor, bins: Tensor, remainders: Tensor | None = None) -> Tensor:
+    """Binary cross entropy between the depth distribution and the labelled bin or two bins.
 
     Args:
         depth: (I, D, h, w), a distribution over D.
         bins: (I, h, w) int64, -1 where there is no label.
+        remainders: (I, h, w) share of the label that the bin behind gets; none when None.
 
     Returns:
         Sum over bins, mean over labelled cells, times `DEPTH_WEIGHT`.
     """
     labelled = bins >= 0
     predicted = depth.permute(0, 2, 3, 1)[labelled].float()  # (F, D)
-    target = torch.zeros_like(predicted).scatter_(1, bins[labelled][:, None], 1.0)
+    index = bins[labelled][:, None]
+    target = torch.zeros_like(predicted).scatter_(1, index, 1.0)
+    if remainders is not None:
+        share = remainders[labelled][:, None].to(target)
+        target = target.scatter(1, index, 1 - share)
+        # there is none behind the last
+        target.scatter_add_(1, (index + 1).clamp(max=target.shape[1] - 1), share)
     with torch.autocast(depth.device.type, enabled=False):  # which forbids this loss
         loss = binary_cross_entropy(predicted, target, reduction="sum")
     return DEPTH_WEIGHT * loss / max(1, len(predicted))

@@ -22,7 +22,7 @@ from labeldistill_core.config import (
     StudentConfig,
 )
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig, official_sweeps
 
 _KEY_FRAME_S = 0.5
 
@@ -129,9 +129,7 @@ def teacher_config(confs: Mapping[str, Any], student: StudentConfig) -> TeacherC
                 branch_channels=head["separate_head"].get("head_conv", 64),
             ),
             decode=student.decode,
-            sweeps=SweepsConfig(
-                max_range_m=58.0, repeat_when_alone=8, scale_height=False, frame="lidar"
-            ),
+            sweeps=official_sweeps(SweepsConfig()),
         )
     except KeyError as error:
         raise ConfigError(f"the official configuration lacks {error}") from error

@@ -23,12 +23,18 @@ from labeldistill_core.distillation.config import (
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
 from labeldistill_core.distillation.partition import Partition
+from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.losses import depth_loss, detection_loss
 from labeldistill_core.network.targets import build_targets
 from labeldistill_core.official.golden import GoldenFolder
 from labeldistill_core.official.parity import RELATIVE, StageResult, absolute, features, integers
 from labeldistill_core.official.student_stages import build_student, recorded_maps
-from labeldistill_core.official.training_stages import TRAINING_SPREAD, label_cases, scalar
+from labeldistill_core.official.training_stages import (
+    TRAINING_SPREAD,
+    grid_cases,
+    label_cases,
+    scalar,
+)
 from labeldistill_core.official.weights import (
     ADAPTOR_RENAMES,
     LABEL_ENCODER_RENAMES,
@@ -100,10 +106,10 @@ def _adapted(
 
 def _raster(golden: GoldenFolder, encoder: LabelEncoder) -> Iterator[StageResult]:
     arrays = golden.arrays("targets")
-    for case, boxes in label_cases(golden, arrays).items():
+    for case, (grid, boxes) in grid_cases(golden, arrays).items():
         if f"{case}/bev_mask" not in arrays:
             continue
-        owner = encoder.owners(boxes)
+        owner = LabelEncoder(replace(encoder.config, grid=grid, norm="channel")).owners(boxes)
         values = torch.cat([sample.values for sample in boxes]).float()
         labels = torch.cat([sample.labels for sample in boxes])
         none = torch.zeros(1, values.shape[1])
@@ -164,8 +170,8 @@ def _losses(golden: GoldenFolder) -> Iterator[StageResult]:
             yield features(f"training/masks/{kind}_level{level}", mask, recorded)
     run = "teachers_eval"
     for teacher, levels in (("lidar", masks.soft), ("label", masks.binary)):
-        ours = _recorded_levels(step, f"{run}/adapt_{teacher}")
-        theirs = _recorded_levels(step, f"{run}/{teacher}_feats")
+        ours = recorded_levels(step, f"{run}/adapt_{teacher}")
+        theirs = recorded_levels(step, f"{run}/{teacher}_feats")
         losses = feature_loss(ours, theirs, levels)
         for level, loss in enumerate(losses):
             recorded = step[f"{run}/loss/{teacher}_feat_level{level}_unweighted"]
@@ -176,15 +182,46 @@ def _losses(golden: GoldenFolder) -> Iterator[StageResult]:
     student, teacher_maps = (
         recorded_maps(step, f"{run}/{name}", len(targets)) for name in ("preds", "lidar_preds")
     )
-    tasks = response_loss(student, teacher_maps, targets, "official")
+    tasks = response_loss(student, teacher_maps, targets, "official", golden.code_weights)
     heatmap, box = (torch.stack([getattr(t, part) for t in tasks]) for part in ("heatmap", "box"))
+    yield from _odd_boxes(golden, step, student, teacher_maps)
     name = "training/response_loss/"
     yield features(name + "heatmap", heatmap, step[f"{run}/loss/per_task_resp_heatmap"])
     yield features(name + "box", box, step[f"{run}/loss/per_task_resp_bbox"])
     yield scalar(name + "total", (heatmap + box).sum(), step[f"{run}/loss/response"])
 
 
-def _recorded_levels(step: Mapping[str, Any], name: str) -> list[Tensor]:
+def _odd_boxes(
+    golden: GoldenFolder,
+    step: Mapping[str, Any],
+    student: tuple[TaskMaps, ...],
+    teacher: tuple[TaskMaps, ...],
+) -> Iterator[StageResult]:
+    """Losses between the recorded maps and features, at boxes that are odd or missing."""
+    arrays, config = golden.arrays("targets"), golden.config
+    ours, theirs = (
+        recorded_levels(step, f"teachers_eval/{x}") for x in ("adapt_lidar", "lidar_feats")
+    )
+    for case, boxes in label_cases(golden, arrays).items():
+        if f"{case}/loss/response" not in arrays:
+            continue
+        name = f"training/odd_boxes/{case}/"
+        targets = build_targets(boxes, config.grid, config.head)
+        tasks = response_loss(student, teacher, targets, "official", golden.code_weights)
+        total = torch.stack([task.heatmap + task.box for task in tasks]).sum()
+        yield scalar(name + "response", total, arrays[f"{case}/loss/response"])
+        masks = ObjectMasks.of(targets)
+        for levels, array in (
+            (masks.soft, "lidar_feat_unweighted"),
+            (masks.binary, "feat_binary_unweighted_same_tensors"),
+        ):
+            if f"{case}/loss/{array}" in arrays:
+                loss = torch.stack(feature_loss(ours, theirs, levels)).sum()
+                yield scalar(name + array, loss, arrays[f"{case}/loss/{array}"])
+
+
+def recorded_levels(step: Mapping[str, Any], name: str) -> list[Tensor]:
+    """Recorded features of both levels."""
     return [torch.from_numpy(step[f"{name}/level{level}"]) for level in range(2)]
 
 
@@ -242,16 +279,18 @@ def _step(
     output, frame = student(golden.batch())
     targets = build_targets(golden.boxes(), config.grid, config.head)
     masks = ObjectMasks.of(targets)
-    total = torch.stack([t.heatmap + t.box for t in detection_loss(output.maps, targets)]).sum()
+    total = torch.stack(
+        [t.heatmap + t.box for t in detection_loss(output.maps, targets, golden.code_weights)]
+    ).sum()
     bins = torch.from_numpy(golden.dataset["depth_onehot_bins"].astype(np.int64)).flatten(0, 1)
     total = total + depth_loss(frame.depth, bins)
     run = "teachers_eval"
     for teacher, levels in (("lidar", masks.soft), ("label", masks.binary)):
-        theirs = _recorded_levels(step, f"{run}/{teacher}_feats")
+        theirs = recorded_levels(step, f"{run}/{teacher}_feats")
         ours = _adapted(golden, adaptors, output.taps, teacher)
         total = total + _FEATURE_WEIGHT * torch.stack(feature_loss(ours, theirs, levels)).sum()
     lidar = recorded_maps(step, f"{run}/lidar_preds", len(targets))
-    response = response_loss(output.maps, lidar, targets, "official")
+    response = response_loss(output.maps, lidar, targets, "official", golden.code_weights)
     total = total + torch.stack([t.heatmap + t.box for t in response]).sum()
     total.backward()
     named = (*student.named_parameters(), *adaptors.named_parameters())

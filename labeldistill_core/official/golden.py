@@ -68,6 +68,11 @@ class GoldenFolder:
             raise DataError(f"{path} is truncated or no archive of arrays: {error}") from error
         return archive
 
+    @property
+    def code_weights(self) -> Tensor:
+        """(10,) weights of the box code in the losses."""
+        return torch.tensor(self.confs["head_conf"]["train_cfg"]["code_weights"])
+
     @cached_property
     def dataset(self) -> Mapping[str, NDArray[Any]]:
         """`dataset.npz`."""

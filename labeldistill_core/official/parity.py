@@ -113,6 +113,7 @@ def run(folder: Path) -> Iterator[StageResult]:
     from labeldistill_core.official import (
         distillation_stages,
         preprocessing_stages,
+        published_stages,
         student_stages,
         teacher_stages,
         training_stages,
@@ -127,6 +128,7 @@ def run(folder: Path) -> Iterator[StageResult]:
             training_stages,
             distillation_stages,
             teacher_stages,
+            published_stages,
         ):
             yield from module.compare(golden)
     except KeyError as error:

@@ -43,17 +43,29 @@ def _clouds(golden: GoldenFolder, config: SweepsConfig) -> Iterator[StageResult]
         yield features(f"preprocessing/lidar_sweeps/{sample}", ours, theirs)
 
 
+def build_teacher(golden: GoldenFolder) -> Teacher:
+    """The recorded teacher, in evaluation mode."""
+    teacher = Teacher(teacher_config(golden.confs, golden.config))
+    teacher.load_state_dict(rename_teacher(golden.weights))
+    return teacher.eval()
+
+
+def recorded_points(golden: GoldenFolder) -> list[torch.Tensor]:
+    """(P, 5) of each sample."""
+    return [torch.from_numpy(_unpadded(p[0])) for p in golden.dataset["lidar_pts"]]
+
+
 def _unpadded(points: Any) -> Any:
     return points[points[:, 0] != _PADDING]
 
 
 @torch.no_grad()
 def _teacher(golden: GoldenFolder, config: TeacherConfig) -> Iterator[StageResult]:
-    arrays = golden.arrays("teacher")
-    teacher = Teacher(config)
-    teacher.load_state_dict(rename_teacher(golden.weights))
-    teacher.eval()
-    points = [torch.from_numpy(_unpadded(p[0])) for p in golden.dataset["lidar_pts"]]
+    arrays, teacher, points = (
+        golden.arrays("teacher"),
+        build_teacher(golden),
+        recorded_points(golden),
+    )
     for mode, limit in zip(("train", "eval"), config.max_voxels, strict=True):
         voxels = voxelize(points, config, limit)
         name = f"teacher/voxels/{mode}_"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.config import BevGrid
 from labeldistill_core.network.losses import depth_loss, detection_loss
 from labeldistill_core.network.targets import TaskTargets, build_targets
 from labeldistill_core.official.golden import GoldenFolder, recorded_boxes
@@ -23,6 +24,7 @@ from labeldistill_core.official.parity import (
 )
 from labeldistill_core.official.student_stages import OFFICIAL_MAPS, build_student, recorded_maps
 
+_OFFICIAL_GRID = "grid128"
 TRAINING_SPREAD = 1e-3
 """Batch statistics over a dozen values magnify rounding: a run in float64 is as far from the
 recording as one in float32."""
@@ -45,19 +47,34 @@ def label_cases(golden: GoldenFolder, arrays: Mapping[str, Any]) -> dict[str, li
     none = edge[torch.zeros(0, dtype=torch.int64)]
     return {
         "dataset": samples,
-        "edge_nan": [edge, samples[1]],
-        "edge_zeroed_nan": [zeroed, samples[1]],
-        "edge_and_empty": [zeroed, none],
-        "all_empty": [none, none],
+        "edge_nan": [edge, *samples[1:]],
+        "edge_zeroed_nan": [zeroed, *samples[1:]],
+        "edge_and_empty": [zeroed, *(none for _ in samples[1:])],
+        "all_empty": [none for _ in samples],
     }
 
 
+def grid_cases(
+    golden: GoldenFolder, arrays: Mapping[str, Any]
+) -> dict[str, tuple[BevGrid, list[Boxes3D]]]:
+    """Cells and boxes of each case whose targets were recorded, also on the official grid."""
+    cases = {
+        case: (golden.config.grid, boxes) for case, boxes in label_cases(golden, arrays).items()
+    }
+    if f"{_OFFICIAL_GRID}/gt_boxes/0" in arrays:
+        boxes = [
+            recorded_boxes(
+                arrays[f"{_OFFICIAL_GRID}/gt_boxes/{i}"], arrays[f"{_OFFICIAL_GRID}/gt_labels/{i}"]
+            )
+            for i in range(len(golden.params["idxs"]))
+        ]
+        cases[_OFFICIAL_GRID] = (BevGrid(index_rounding="truncate"), boxes)
+    return {c: value for c, value in cases.items() if f"{c}/heatmap/task0" in arrays}
+
+
 def _targets(golden: GoldenFolder, arrays: Mapping[str, Any]) -> Iterator[StageResult]:
-    config = golden.config
-    for case, boxes in label_cases(golden, arrays).items():
-        if f"{case}/heatmap/task0" not in arrays:
-            continue
-        for task, ours in enumerate(build_targets(boxes, config.grid, config.head)):
+    for case, (grid, boxes) in grid_cases(golden, arrays).items():
+        for task, ours in enumerate(build_targets(boxes, grid, golden.config.head)):
             stage = f"training/targets/{case}/task{task}_"
             yield features(stage + "heatmap", ours.heatmap, arrays[f"{case}/heatmap/task{task}"])
             for sample in range(len(boxes)):
@@ -92,7 +109,9 @@ def _losses(
     config = golden.config
     maps = recorded_maps(step, "teachers_eval/preds", len(config.head.tasks))
     for case, boxes in label_cases(golden, arrays).items():
-        losses = detection_loss(maps, build_targets(boxes, config.grid, config.head))
+        losses = detection_loss(
+            maps, build_targets(boxes, config.grid, config.head), golden.code_weights
+        )
         total = torch.stack([task.heatmap + task.box for task in losses]).sum()
         if case == "dataset":
             name, recorded = "training/losses/", "teachers_eval/loss/"
@@ -132,8 +151,10 @@ def _student_in_training(golden: GoldenFolder, step: Mapping[str, Any]) -> Itera
     name, recorded = "training/student/", "teachers_eval/"
     yield features(name + "depth", frame.depth, step[recorded + "depth_pred"], TRAINING_SPREAD)
     cells: Sequence[Tensor] = output.taps[0].chunk(golden.config.frames, dim=1)
-    yield features(name + "bev_frame0", cells[0], step[recorded + "bev/frame0"], TRAINING_SPREAD)
-    yield features(name + "bev_frame2", cells[2], step[recorded + "bev/frame2"], TRAINING_SPREAD)
+    for number, frame_cells in enumerate(cells):
+        if (array := f"{recorded}bev/frame{number}") in step:
+            stage = f"{name}bev_frame{number}"
+            yield features(stage, frame_cells, step[array], TRAINING_SPREAD)
     for task, maps in enumerate(output.maps):
         for theirs, ours in OFFICIAL_MAPS.items():
             array = step[f"{recorded}preds/task{task}/{theirs}"]

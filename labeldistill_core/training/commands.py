@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -19,15 +20,24 @@ from labeldistill_core.checkpoints import (
     save_network,
 )
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.data.samples import LidarDataset, LidarSample, StudentDataset, StudentSample
+from labeldistill_core.data.samples import (
+    LidarDataset,
+    LidarSample,
+    SampleConfig,
+    StudentDataset,
+    StudentSample,
+    official_samples,
+)
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.config import (
     DistillationConfig,
+    TeacherNorm,
     official_distillation,
     official_label_encoder,
 )
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import load_label_encoder
+from labeldistill_core.lidar.config import official_sweeps
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.recall import RecallingTeacher
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
@@ -40,12 +50,14 @@ from labeldistill_core.presets import (
 )
 from labeldistill_core.training.export import export
 from labeldistill_core.training.label_encoder import Aim, LabelEncoderStage
+from labeldistill_core.training.pretrained import load_pretrained
 from labeldistill_core.training.recipe import Recipe, recipe_of
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
 
+_LOG = logging.getLogger(__name__)
 Split = Literal["train", "val", "all"]
 
 
@@ -58,7 +70,8 @@ class Options:
     preset: str = "demo"
     """Name of the configuration."""
     published: bool = False
-    """Reproduce the published code where it differs from the paper."""
+    """Reproduce the published code where it differs from the paper: networks, samples, losses, and
+    an optimizer without warm-up whose weight decay spares nothing."""
     split: Split = "train"
     """Scenes to train on."""
     validate: Literal["val", "none"] = "none"
@@ -83,7 +96,9 @@ class Options:
     def recipe(self, stage: str) -> Recipe:
         """The preset's recipe, with what was given in its place."""
         names = ("epochs", "batch_size", "accumulate", "learning_rate", "class_balanced")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        given: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        if self.published:
+            given |= {"decay_everything": True, "warmup_share": 0.0}
         return replace(recipe_of(stage, self.preset), seed=self.seed, **given)
 
     def scenes(self, tables: NuScenesTables) -> tuple[list[str], list[str]]:
@@ -118,7 +133,9 @@ def train_teacher(
     """
     recipe = options.recipe("teacher")
     config = teacher_preset(options.preset)
-    config = official_teacher(config) if options.published else config
+    if options.published:
+        config = official_teacher(config)
+        config = replace(config, sweeps=official_sweeps(config.sweeps))
     seed_everything(recipe.seed, workers=True, verbose=False)
     stage = TeacherStage(config, recipe)
     data, scored = _lidar_data(stage, options, dataroot, recipe, Points(config.sweeps))
@@ -154,7 +171,8 @@ def train_label_encoder(
     config = label_encoder_preset(options.preset)
     config = official_label_encoder(config) if options.published else config
     seed_everything(recipe.seed, workers=True, verbose=False)
-    stage = LabelEncoderStage(config, recipe, load_teacher(teacher), aim)
+    norm: TeacherNorm = "batch" if options.published else "running"
+    stage = LabelEncoderStage(config, recipe, load_teacher(teacher), aim, norm)
     data, scored = _lidar_data(stage, options, dataroot, recipe)
     identity = options.identity(
         "label encoder",
@@ -196,7 +214,9 @@ def train_student(
     teacher: Path | None = None,
     label_encoder: Path | None = None,
     distillation: DistillationConfig = DistillationConfig(),  # noqa: B008
+    sample: SampleConfig = SampleConfig(),  # noqa: B008
     init: Path | None = None,
+    pretrained: Path | None = None,
     options: Annotated[Options, tyro.conf.arg(name="")] = Options(),  # noqa: B008
 ) -> None:
     """Train a student with the detection and depth losses, and with the teachers that are given.
@@ -209,13 +229,17 @@ def train_student(
         teacher: checkpoint of the LiDAR detector; without it, no LiDAR losses.
         label_encoder: checkpoint of the label encoder; without it, no label loss.
         distillation: which teacher shapes what.
+        sample: how samples are made.
         init: student checkpoint to start from, of the same configuration.
+        pretrained: torchvision's ImageNet weights of the image encoder's backbone, `.pth` or
+            `.safetensors`; the published results start from them.
         options: of all stages.
     """
     recipe = options.recipe("student")
     config = preset_config(options.preset)
     if options.published:
         config, distillation = official(config), official_distillation(distillation)
+        sample = official_samples(sample)
     seed_everything(recipe.seed, workers=True, verbose=False)
     distiller = points = None
     if teacher or label_encoder:
@@ -223,16 +247,26 @@ def train_student(
             distillation = replace(distillation, lidar_weight=0.0, response_weight=0.0)
         if label_encoder is None:
             distillation = replace(distillation, label_weight=0.0)
-        lidar = _student_teacher(teacher, recipe) if teacher else None
+        lidar = _student_teacher(teacher, recipe, distillation) if teacher else None
         labels = load_label_encoder(label_encoder) if label_encoder else None
         distiller = Distiller(distillation, config, lidar, labels)
         points = Points(lidar.config.sweeps) if lidar else None
-    stage = StudentStage(config, recipe, distiller)
+    stage = StudentStage(config, recipe, distiller, sample)
+    if pretrained:
+        load_pretrained(stage.network.image_encoder, pretrained)
     if init:
         load_weights(stage.network, load_student(init).student.state_dict(), str(init))
+    elif config.image_encoder.frozen_stem and not pretrained:
+        _LOG.warning(
+            "preset %s keeps the first convolution as pretrained, but it is random: give "
+            "--pretrained FILE with torchvision's ImageNet weights",
+            options.preset,
+        )
     tables = stage.tables = NuScenesTables(dataroot, options.version)
     data, scored = (
-        StudentDataset(tables, names, config, recipe.augmentation, points) if names else None
+        StudentDataset(tables, names, config, recipe.augmentation, points, sample=sample)
+        if names
+        else None
         for names in options.scenes(tables)
     )
     assert data is not None
@@ -240,12 +274,14 @@ def train_student(
         "student",
         config=asdict(config),
         distillation=asdict(distillation) if distiller else None,
+        sample=asdict(sample),
         **{
             name: file_sha256(path) if path else None
             for name, path in (
                 ("teacher", teacher),
                 ("label_encoder", label_encoder),
                 ("init", init),
+                ("pretrained", pretrained),
             )
         },
         samples=len(data),
@@ -257,9 +293,11 @@ def train_student(
         export(out, out / "student.safetensors")
 
 
-def _student_teacher(file: Path, recipe: Recipe) -> Teacher | RecallingTeacher:
+def _student_teacher(
+    file: Path, recipe: Recipe, distillation: DistillationConfig
+) -> Teacher | RecallingTeacher:
     """The teacher; one that remembers where each sample looks the same in every epoch."""
-    if recipe.augmentation.keeps_world:
+    if recipe.augmentation.keeps_world and distillation.teacher_norm == "running":
         return _recalling_teacher(file, file_sha256(file))
     return load_teacher(file)
 

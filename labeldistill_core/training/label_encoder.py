@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.data.samples import LidarSample
-from labeldistill_core.distillation.config import LabelEncoderConfig
+from labeldistill_core.distillation.config import LabelEncoderConfig, TeacherNorm
 from labeldistill_core.distillation.distiller import Frozen
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import ConfigError
@@ -38,6 +38,7 @@ class LabelEncoderStage(Stage):
         recipe: Recipe,
         teacher: Teacher,
         aim: Aim = "inverse-head",
+        norm: TeacherNorm = "running",
     ) -> None:
         """An encoder with random weights.
 
@@ -46,12 +47,14 @@ class LabelEncoderStage(Stage):
             recipe: of the run.
             teacher: whose neck and head are used.
             aim: what is trained.
+            norm: of the teacher's neck and head while training.
 
         Raises:
             ConfigError: the encoder's features are not those of the teacher.
         """
-        needed = (teacher.config.grid, teacher.config.head.tasks, teacher.config.second_channels)
-        if (config.grid, config.tasks, config.channels) != needed:
+        needed = (teacher.config.head.tasks, teacher.config.second_channels)
+        same_cells = config.grid.same_cells(teacher.config.grid)
+        if not same_cells or (config.tasks, config.channels) != needed:
             raise ConfigError(
                 "the label encoder's grid, tasks or channels are not the teacher's: train both for "
                 "one preset"
@@ -63,7 +66,7 @@ class LabelEncoderStage(Stage):
         if self.decoder is not None:
             # only neck and head are used
             del self.decoder.encoder, self.decoder.second
-        self._teacher = Frozen(teacher)
+        self._teacher, self._norm = Frozen(teacher, norm), norm
 
     def losses(self, sample: LidarSample) -> dict[str, Tensor]:
         """Heat map and box loss."""
@@ -74,5 +77,6 @@ class LabelEncoderStage(Stage):
         return decode(self._maps(sample), self.config.grid, self.config.decode)
 
     def _maps(self, sample: LidarSample):  # type: ignore[no-untyped-def]
-        head = self.decoder or self._teacher.on(self.device)
+        teacher = self._teacher.on(self.device)
+        head = self.decoder or teacher.train(self.training and self._norm == "batch")
         return head.detect(self.network(sample.boxes))

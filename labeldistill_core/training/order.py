@@ -33,10 +33,15 @@ class EpochOrder(Sampler[tuple[int, int]]):
         """Batches of an epoch."""
         return len(self._indices) // (self._batch * self._processes)
 
-    def start_at(self, step: int) -> None:
-        """Let the next epoch begin behind the batches that a run of `step` steps has seen."""
-        self._epoch, done = divmod(step, self.steps)
-        self._skipped = done * self._batch
+    def start_at(self, step: int, accumulate: int = 1) -> None:
+        """Let the next epoch begin behind the batches that a run of `step` steps has seen.
+
+        Args:
+            step: of the optimizer.
+            accumulate: batches a step; the last step of an epoch may have fewer.
+        """
+        self._epoch, done = divmod(step, -(-self.steps // accumulate))
+        self._skipped = done * accumulate * self._batch
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that comes next."""

@@ -89,7 +89,7 @@ def fit(
         processes but the first.
 
     Raises:
-        ConfigError: there are fewer samples than one batch.
+        ConfigError: there are fewer samples than one batch, or to score than processes.
         CheckpointError: the folder holds a run with another configuration.
     """
     recipe = stage.recipe
@@ -98,6 +98,8 @@ def fit(
         raise ConfigError(
             f"{len(data)} samples are fewer than one batch of {recipe.batch_size} x {processes}"
         )
+    if validation is not None and len(validation) < processes:
+        raise ConfigError(f"{len(validation)} samples to score for {processes} processes: too few")
     whole = json.loads(json.dumps({**identity, "recipe": asdict(recipe)}))
     whole["precision"], whole["processes"] = machine.precision, processes
     last = out / "checkpoints" / "last.ckpt"
@@ -109,7 +111,7 @@ def fit(
         "persistent_workers": machine.workers > 0,
     }
     callbacks: list[Callback] = [
-        EMAWeightAveraging(decay=recipe.ema_decay),
+        MovingAverage(decay=recipe.ema_decay),
         LearningRateMonitor("step"),
         Pace(recipe.batch_size),
         Identity(whole),
@@ -139,7 +141,7 @@ def fit(
     order = EpochOrder(
         indices, recipe.batch_size, recipe.seed, trainer.global_rank, trainer.world_size
     )
-    order.start_at(step * recipe.accumulate)
+    order.start_at(step, recipe.accumulate)
     loaders: list[Any] = [DataLoader(data, sampler=order, drop_last=True, **loading)]  # type: ignore[arg-type]
     if validation is not None:
         mine = range(trainer.global_rank, len(validation), trainer.world_size)
@@ -186,6 +188,15 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [] if before == now else [f"{name} was {before}, is {now}"]
 
 
+class MovingAverage(EMAWeightAveraging):
+    """The average on the network's device; lightning's own stays where the network is built."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the average."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+
 class Identity(Callback):
     """Writes into each checkpoint what made the run."""
 
@@ -205,9 +216,14 @@ class Keep(Callback):
         """Where, and how many steps apart."""
         self._file, self._every, self._saved = file, every, 0
 
+    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
+        """A run that is taken up has just been saved; gradients of half a step never are."""
+        self._saved = trainer.global_step
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Save after a full number of steps."""
-        if trainer.global_step % self._every == 0:
+        # lightning loses count of epochs that are taken up between their last batch and their end
+        if trainer.global_step % self._every == 0 and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
@@ -221,17 +237,21 @@ class Keep(Callback):
 
 
 class Pace(Callback):
-    """Logs samples a second, and the share of time that was spent waiting for data."""
+    """Logs a process's samples a second, and the share of time that it waited for data."""
 
-    def __init__(self, batch_size: int) -> None:
-        """Samples a step."""
-        self._batch_size = batch_size
+    def __init__(self, batch_size: int, every: int = 10) -> None:
+        """Samples a batch, and steps of the optimizer between two entries."""
+        self._batch_size, self._every, self._logged = batch_size, every, 0
         self._ended = self._started = 0.0
-        self._waited = self._total = 0.0
+        self._batches, self._waited, self._total = 0, 0.0, 0.0
+
+    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
+        """A run may be taken up at any step."""
+        self._logged = trainer.global_step
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Leave out what lies between epochs."""
-        self._ended = self._waited = self._total = 0.0
+        self._ended = 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Data are there."""
@@ -239,15 +259,17 @@ class Pace(Callback):
         self._waited += self._started - self._ended if self._ended else 0.0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """The step is done."""
-        now = time.perf_counter()
+        """The batch is done."""
+        now, steps = time.perf_counter(), trainer.global_step - self._logged
         self._total += now - (self._ended or self._started)
         self._ended = now
-        if trainer.global_step % 10 == 0:
+        self._batches += 1
+        if steps and trainer.global_step % self._every == 0:
             module.log("pace/wait_share", self._waited / self._total)
-            module.log("pace/step_s", self._total / 10, prog_bar=True)
-            module.log("pace/samples_s", 10 * self._batch_size / self._total)
-            self._waited = self._total = 0.0
+            module.log("pace/step_s", self._total / steps, prog_bar=True)
+            module.log("pace/samples_s", self._batches * self._batch_size / self._total)
+            self._batches, self._waited, self._total = 0, 0.0, 0.0
+            self._logged = trainer.global_step
 
 
 class JsonLines(Logger):

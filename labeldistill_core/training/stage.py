@@ -111,7 +111,8 @@ class Stage(LightningModule):
         _LOG.info("learning rate %s", recipe.rule(self.trainer.world_size))
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for _, parameter, factor in self.parameter_rates():
-            decayed = parameter.ndim >= 2 or recipe.decay_everything
+            # not norms, biases, and ConvNeXt's scales of shape (C, 1, 1)
+            decayed = parameter.squeeze().ndim >= 2 or recipe.decay_everything
             decay = recipe.weight_decay if decayed else 0.0
             groups.setdefault((rate * factor, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.config import StudentConfig
-from labeldistill_core.data.depth_labels import depth_bins
-from labeldistill_core.data.samples import StudentSample
+from labeldistill_core.data.depth_labels import depth_bins, depth_remainders
+from labeldistill_core.data.samples import SampleConfig, StudentSample
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.network.decode import decode
 from labeldistill_core.network.losses import depth_loss, detection_loss
@@ -29,7 +29,11 @@ class StudentStage(Stage):
     network: Student
 
     def __init__(
-        self, config: StudentConfig, recipe: Recipe, distiller: Distiller | None = None
+        self,
+        config: StudentConfig,
+        recipe: Recipe,
+        distiller: Distiller | None = None,
+        sample: SampleConfig = SampleConfig(),  # noqa: B008
     ) -> None:
         """A student with random weights.
 
@@ -37,10 +41,11 @@ class StudentStage(Stage):
             config: of the network.
             recipe: of the run.
             distiller: teachers and adaptors; without them the student learns from labels alone.
+            sample: says what the depth is compared with.
         """
         student = Student(config).to(memory_format=torch.channels_last)
         super().__init__(student, recipe, config.class_names)
-        self.config, self.distiller = config, distiller
+        self.config, self.distiller, self._sample = config, distiller, sample
 
     def losses(self, sample: StudentSample) -> dict[str, Tensor]:
         """Detection, depth, and the distiller's losses."""
@@ -51,13 +56,17 @@ class StudentStage(Stage):
             for task in build_targets(sample.boxes, self.config.grid, self.config.head)
         ]
         tasks = detection_loss(output.maps, targets)
-        labels = depth_bins(
-            sample.depth.flatten(0, 1), self.config.image_encoder.stride, self.config.depth_bins
+        seen = (
+            sample.depth.flatten(0, 1),
+            self.config.image_encoder.stride,
+            self.config.depth_bins,
         )
+        linear = self._sample.depth_labels == "linear"
+        remainders = depth_remainders(*seen) if linear else None
         losses = {
             "heatmap": torch.stack([task.heatmap for task in tasks]).sum(),
             "box": torch.stack([task.box for task in tasks]).sum(),
-            "depth": depth_loss(current.depth, labels),
+            "depth": depth_loss(current.depth, depth_bins(*seen), remainders),
         }
         if self.distiller is not None:
             losses |= self.distiller(output, targets, sample.boxes, sample.points)

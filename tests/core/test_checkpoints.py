@@ -51,7 +51,7 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one(path, student, monk
         raise OSError("disk full")
 
     monkeypatch.setattr(checkpoints, "save_file", disk_full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match="cannot write .*disk full"):
         save_student(path, student)
     assert path.read_bytes() == before
 

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
+import pytest
 import torch
 
 from labeldistill_core.config import DepthBins
-from labeldistill_core.data.depth_labels import depth_bins, depth_map, points_in_image
+from labeldistill_core.data.depth_labels import (
+    depth_bins,
+    depth_map,
+    depth_remainders,
+    points_in_image,
+)
 from labeldistill_core.data.images import ImageTransform
 from labeldistill_core.frames import Transform
 
@@ -54,3 +60,6 @@ def test_bins_take_the_nearest_depth_of_a_cell():
     maps[0, 7, 11] = 58.0  # past the last bin
     bins = depth_bins(maps, 4, DepthBins(2.0, 58.0, 0.5))
     assert bins.tolist() == [[[17, -1, -1], [-1, 0, -1]]]
+    remainders = depth_remainders(maps, 4, DepthBins(2.0, 58.0, 0.5))
+    assert remainders[0, 0, 0].item() == pytest.approx(0.8, abs=1e-5)
+    assert remainders[0, 1].tolist() == [0.0, 0.0, 0.0]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES, TASKS
 from labeldistill_core.config import BevGrid
+from labeldistill_core.distillation import losses as losses_module
 from labeldistill_core.distillation.config import (
     DistillationConfig,
     LabelEncoderConfig,
@@ -80,6 +82,8 @@ def test_the_published_raster_clamps_what_is_outside_to_the_border() -> None:
     encoder = LabelEncoder(official_label_encoder(ENCODER))
     cells = filled(encoder, boxes((40.0, 0.0, 4.0, 2.0, 0.0)))
     assert {x for _, x, _, _ in cells} == {31}
+    # but not at the near ends, where it draws nothing
+    assert filled(encoder, boxes((-40.0, 0.0, 4.0, 2.0, 0.0))) == set()
 
 
 @pytest.mark.parametrize("config", [ENCODER, official_label_encoder(ENCODER)])
@@ -276,6 +280,61 @@ def test_each_teacher_shapes_its_own_channels(weights, touched) -> None:
     )
     gradient = student_step(made, student)["current frame"]
     assert gradient.nonzero().flatten().tolist() == list(touched)
+
+
+def test_published_teachers_work_with_the_statistics_of_the_batch() -> None:
+    made, student = distiller(DistillationConfig(teacher_norm="batch"))
+    usual, _ = distiller(DistillationConfig())
+    clouds = [random_cloud(800), random_cloud(900, 1)]
+    truth = [boxes((5.0, 5.0, 4.0, 2.0, 0.0)), boxes()]
+    for name, given in (("_teacher", clouds), ("_label_encoder", truth)):
+        ours = getattr(usual, name).on(torch.device("cpu"))
+        theirs = getattr(made, name).on(torch.device("cpu"))
+        before = {n: t.clone() for n, t in theirs.state_dict().items() if "running" in n}
+        both = [n(given).taps if name == "_teacher" else n(given) for n in (ours, theirs)]
+        assert not torch.allclose(both[0][0], both[1][0], rtol=0.1)
+        alone = theirs(given[:1])
+        alone = alone.taps if name == "_teacher" else alone
+        assert not torch.allclose(alone[0][0], both[1][0][0])
+        # what the teacher was trained to is not lost
+        assert all(torch.equal(theirs.state_dict()[n], t) for n, t in before.items())
+        assert not any(p.requires_grad for p in theirs.parameters())
+    assert all(torch.isfinite(x).all() for x in student_step(made, student).values())
+
+
+def test_published_feature_losses_count_the_objects_of_one_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    student, teacher = torch.zeros(1, 2, 4, 4), torch.ones(1, 2, 4, 4)
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[0, 0, 1, 1:3] = 1.0
+    # the other process has three times as many
+    monkeypatch.setattr(losses_module, "_mean_over_processes", lambda value: 2 * value)
+    (whole,) = feature_loss([student], [teacher], [mask])
+    (alone,) = feature_loss([student], [teacher], [mask], "process")
+    assert whole == pytest.approx(1.0)
+    assert alone == pytest.approx(2.0)
+    made, student_network = distiller(DistillationConfig(objects="process"))
+    one = student_step(made, student_network)
+    made, student_network = distiller(DistillationConfig(objects="all"))
+    two = student_step(made, student_network)
+    assert float(one["label"]) == pytest.approx(2 * float(two["label"]), rel=1e-4)
+
+
+def test_the_published_head_works_with_batch_statistics_in_training_alone() -> None:
+    from labeldistill_core.lidar.teacher import Teacher
+
+    config = LabelEncoderConfig(SMALL.grid, SMALL.head.tasks, SMALL.second_channels, 32)
+    torch.manual_seed(0)
+    stage = LabelEncoderStage(config, Recipe(), Teacher(SMALL), norm="batch")
+    teacher = stage._teacher.on(torch.device("cpu"))
+    sample = SimpleNamespace(boxes=(boxes((3.0, 2.0, 4.0, 2.0, 0.3)),))
+    for mode in (True, False):
+        stage.train(mode)._maps(sample)
+        assert teacher.training is mode
+    usual = LabelEncoderStage(config, Recipe(), teacher)
+    usual.train()._maps(sample)
+    assert not teacher.training
 
 
 def test_a_missing_teacher_is_named() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, LidarSample
 from labeldistill_core.errors import CheckpointError, ConfigError, DataError
 from labeldistill_core.frames import Transform
-from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig, official_sweeps
 from labeldistill_core.lidar.points import Points, Scan, cloud
 from labeldistill_core.lidar.recall import RecallingTeacher
 from labeldistill_core.lidar.sparse import SparseConv3d, SparseTensor, build_rulebook, spconv
@@ -248,6 +249,36 @@ def test_scans_meet_in_one_frame() -> None:
     np.testing.assert_allclose(published[:, 2], 0.5, atol=1e-6)
     far = Scan(np.array([[60.0, 0, 0, 0, 0]], np.float32), poses[0], 0.0)
     assert len(cloud([far], ego, bev, SweepsConfig())) == 0
+
+
+def test_published_sweeps_end_at_the_first_gap() -> None:
+    """Six scans of the sensor before the sample, six after it; or a sample that has none before."""
+    pose = Transform.identity("map", "ego")
+
+    def scan(turn: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            stamp_ns=turn * 50_000_000,
+            scan=lambda: np.zeros((1, 5), np.float32),
+            fixed_from_ego=pose,
+            ego_from_sensor=Transform.identity("ego", "lidar"),
+        )
+
+    def ages(config: SweepsConfig, first: int) -> list[float]:
+        tables = SimpleNamespace(
+            lidar=lambda _: scan(0),
+            lidar_sweeps=lambda _, past, future: [
+                *(scan(-turn) for turn in range(1, past + 1) if -turn >= first),
+                *(scan(turn) for turn in range(1, future + 1)),
+            ],
+        )
+        return sorted(Points(config)(tables, "token", pose, BevAugmentation())[:, 4].tolist())
+
+    ours, published = SweepsConfig(), official_sweeps(SweepsConfig())
+    assert len(ages(ours, -6)) == 10
+    assert ages(published, -6) == pytest.approx([0.05 * turn for turn in range(-3, 6)])
+    assert ages(ours, 0) == pytest.approx([-0.2, -0.15, -0.1, -0.05, 0.0])
+    assert ages(published, 0) == [0.0] * 9  # it repeats what it has
+    assert ages(published, -4) == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
 
 
 def test_boxes_hold_the_points_that_they_were_counted_with(synthetic_dataroot: Path) -> None:

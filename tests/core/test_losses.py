@@ -91,6 +91,21 @@ def test_depth_loss_by_hand():
     assert both == pytest.approx(3 * (expected + second) / 2, rel=1e-5)
 
 
+def test_depth_loss_shares_a_label_between_two_bins():
+    depth = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]]).T.reshape(1, 3, 1, 2)
+    bins, remainders = torch.tensor([[[0, 2]]]), torch.tensor([[[0.25, 0.5]]])
+    first = [0.75, 0.25, 0.0]
+    expected = sum(
+        -t * math.log(p) - (1 - t) * math.log(1 - p)
+        for t, p in zip(first, [0.6, 0.3, 0.1], strict=True)
+    )
+    last = -(math.log(0.8) + math.log(0.7) + math.log(0.5))  # no bin is behind the last
+    found = depth_loss(depth, bins, remainders).item()
+    assert found == pytest.approx(3 * (expected + last) / 2, rel=1e-5)
+    whole = depth_loss(depth, bins, torch.zeros(1, 1, 2))
+    assert whole.item() == pytest.approx(depth_loss(depth, bins).item())
+
+
 def test_depth_loss_without_labels_is_zero_and_has_a_gradient():
     depth = torch.full((1, 3, 1, 2), 1 / 3, requires_grad=True)
     loss = depth_loss(depth, torch.full((1, 1, 2), -1))

@@ -14,9 +14,17 @@ import torch
 from labeldistill_core.config import BevGrid, StudentConfig
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.data.samples import AugmentationConfig, StudentDataset, StudentSample
+from labeldistill_core.data.samples import (
+    AugmentationConfig,
+    SampleConfig,
+    StudentDataset,
+    StudentSample,
+    official_samples,
+)
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import DataError
+from labeldistill_core.lidar.config import SweepsConfig
+from labeldistill_core.lidar.points import Points
 from labeldistill_core.presets import demo
 
 CONFIG: StudentConfig = replace(demo(), grid=BevGrid(cell_m=3.2))
@@ -106,6 +114,68 @@ def test_depth_labels_follow_the_image_transform(tables: NuScenesTables) -> None
         assert ((labels > 0) & (near == 0)).float().mean() < 0.02 * known
     assert mirrored >= 1
     assert 0.005 < (plain.depth > 0).float().mean() < 0.3
+
+
+def nearest_label(depth: np.ndarray, column: int, row: int, expected_m: float) -> float:
+    """Least difference between a depth and the labels within three pixels, metres."""
+    window = depth[max(0, row - 3) : row + 4, max(0, column - 3) : column + 4]
+    known = window[window > 0]
+    return float(np.abs(known - expected_m).min()) if len(known) else np.inf
+
+
+def on_labels(sample: StudentSample, points: torch.Tensor) -> float:
+    """Share of the points that fall where the depth labels say, by the batch's geometry."""
+    batch, hits = sample.batch, []
+    homogeneous = torch.cat([points[:, :3], torch.ones(len(points), 1)], dim=1)
+    height, width = sample.depth.shape[-2:]
+    for camera in range(6):
+        ego_from_camera = batch.augmentation[0] @ batch.ego_from_camera[0, 0, camera]
+        xyz = (torch.linalg.inv(ego_from_camera) @ homogeneous.T)[:3]
+        xyz = xyz[:, xyz[2] > 1.0]
+        u, v, _ = batch.intrinsics[0, 0, camera] @ (xyz / xyz[2])
+        matrix = batch.image_from_sensor[0, 0, camera]
+        pixels = matrix[:2, :2] @ torch.stack([u, v]) + matrix[:2, 3:]
+        depth = sample.depth[0, camera].numpy()
+        for (column, row), away in zip(pixels.T.long().tolist(), xyz[2].tolist(), strict=True):
+            if 4 <= column < width - 4 and 4 <= row < height - 4:
+                hits.append(nearest_label(depth, column, row, away) < 0.02 * away + 0.3)
+    assert len(hits) > 100
+    return float(np.mean(hits))
+
+
+def test_augmented_points_lie_on_the_depth_labels_of_augmented_images(
+    tables: NuScenesTables,
+) -> None:
+    """One draw turns, scales and mirrors the world; another each image; both meet in the pixels."""
+    data = StudentDataset(
+        tables, [tables.scene_names[0]], CONFIG, AugmentationConfig(), Points(SweepsConfig(0, 0))
+    )
+    plain = data[1]
+    # the ground looks the same from all sides
+    upright = plain.points[0][:, 2] > 0.5
+    assert on_labels(plain, plain.points[0][upright]) > 0.95
+    for seed in (1, 2):
+        sample = data[1, seed]
+        assert on_labels(sample, sample.points[0][upright]) > 0.95
+        assert on_labels(sample, plain.points[0][upright]) < 0.6
+
+
+def test_published_samples_differ_where_the_published_code_does(tables: NuScenesTables) -> None:
+    config = replace(CONFIG, history_s=(0.5, 1.0))
+    scene = tables.scene_names[0]
+    published = official_samples(SampleConfig(depth_labels="linear"))
+    assert published == SampleConfig("last_valid", "last", "one_hot")
+    ours = StudentDataset(tables, [scene], config)
+    theirs = StudentDataset(tables, [scene], config, sample=published)
+    # the second sample has one past frame: it stands in again, or the current one does
+    first, second = tables.samples(scene)[:2]
+    assert ours._samples[1] == (second, first, second)
+    assert theirs._samples[1] == (second, first, first)
+    assert ours._samples[0] == theirs._samples[0] == (first, first, first)
+    near, last = ours[3].depth, theirs[3].depth
+    assert torch.equal(near > 0, last > 0)
+    assert (near <= last).all()
+    assert (near < last).any()
 
 
 def test_collating_keeps_every_sample(tables: NuScenesTables) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,10 +15,13 @@ from small_networks import small, small_teacher
 from torch import Tensor
 
 from labeldistill_core import presets
+from labeldistill_core.checkpoints import load_student
 from labeldistill_core.cli import main
+from labeldistill_core.config import ConvNeXtConfig, ImageEncoderConfig
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.runtime import Detector
 from labeldistill_core.training import recipe as recipe_module
 from labeldistill_core.training.recipe import Recipe
@@ -183,15 +187,17 @@ def test_evaluate_scores_a_checkpoint(
     assert (tmp_path / "eval" / "results.json").exists()
 
 
+@pytest.mark.parametrize("published", [False, True])
 def test_three_stages_one_after_the_other(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], published: bool,
 ) -> None:  # fmt: skip
     monkeypatch.setitem(presets.PRESETS, "small", small)
     monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
     common = [
         "--version", "v1.0-mini", "--preset", "small", "--split", "train", "--validate", "val",
         "--batch-size", "2", "--epochs", "1", "--workers", "0", "--precision", "32-true",
+        *(["--published"] if published else []),
     ]  # fmt: skip
     teacher, encoder = tmp_path / "t/teacher.safetensors", tmp_path / "e/label_encoder.safetensors"
     root = str(synthetic_dataroot)
@@ -203,13 +209,19 @@ def test_three_stages_one_after_the_other(
     assert main(["train", "student", root, str(student.parent), *given, *common]) == 0
     assert "LiDAR and label teacher" in capsys.readouterr().out
     # the node needs no teacher
-    assert Detector.load(student).config == small()
+    assert Detector.load(student).config == (presets.official(small()) if published else small())
     lines = (student.parent / "log" / "scalars.jsonl").read_text().splitlines()
     logged = {name for line in lines for name in json.loads(line)}
     assert {"val/mAP", "val/NDS"} < logged
     checkpoint = torch.load(student.parent / "checkpoints" / "last.ckpt", weights_only=False)
     kinds = {name.split(".")[0] for name in checkpoint["state_dict"]}
     assert kinds == {"network", "distiller"}
+    made = load_student(student).record
+    assert made["recipe"]["decay_everything"] is published
+    assert made["distillation"]["partition"] == ("contiguous" if published else "per_frame")
+    assert made["distillation"]["teacher_norm"] == ("batch" if published else "running")
+    assert made["sample"]["depth_collisions"] == ("last" if published else "nearest")
+    assert load_teacher(teacher).config.sweeps.future_needs_past is published
     best = list((student.parent / "checkpoints").glob("best*.ckpt"))
     assert len(best) == 1
     # what one stage wrote is not taken for another
@@ -273,3 +285,31 @@ def test_overfit_says_whether_it_reached_its_target(
     assert Detector.load(tmp_path / "student.safetensors").config == small()
     assert main([*command, "--samples", "0"]) == 2
     assert "has images" in capsys.readouterr().err
+
+
+def test_weights_alone_decay() -> None:
+    """Norms, biases and ConvNeXt's scales do not, unless everything is asked for."""
+    config = replace(
+        small(),
+        image_encoder=ImageEncoderConfig(ConvNeXtConfig("tiny"), neck_channels=(8, 8, 8, 8)),
+    )
+
+    def decays(recipe: Recipe) -> tuple[dict[str, float], set[tuple[float, float]]]:
+        stage = StudentStage(config, recipe)
+        stage.trainer = SimpleNamespace(world_size=1, estimated_stepping_batches=10)  # type: ignore[assignment]
+        groups = stage.configure_optimizers()["optimizer"].param_groups
+        of = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        rates = {(group["lr"], group["weight_decay"]) for group in groups}
+        return {name: of[id(p)] for name, p in stage.named_parameters()}, rates
+
+    recipe = Recipe(batch_size=16, image_rate=0.5, weight_decay=0.1, warmup_share=0.1)
+    some, rates = decays(recipe)
+    assert rates == {(4e-4, 0.1), (4e-4, 0.0), (2e-4, 0.1), (2e-4, 0.0)}
+    kinds = {True: set(), False: set()}  # type: dict[bool, set[str]]
+    for name, decay in some.items():
+        kinds[decay > 0].add(name.rpartition(".")[2])
+    assert kinds == {True: {"weight"}, False: {"weight", "bias", "layer_scale"}}
+    assert some["network.head.shared.0.weight"] == 0.1
+    assert some["network.head.shared.1.weight"] == 0.0
+    everything, _ = decays(replace(recipe, decay_everything=True))
+    assert set(everything.values()) == {0.1}

@@ -178,7 +178,14 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert last.read_bytes() == before
     assert not (out / "teacher.safetensors").exists()
     assert main(command) == 0
-    assert (out / "teacher.safetensors").exists()
+    file = out / "teacher.safetensors"
+    before = file.read_bytes()
+    # a run that has ended, and whose network does not fit on the disk any more
+    with files_no_larger_than(100_000):
+        assert main(command) == 2
+    assert f"cannot write {file}" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert [path.name for path in out.glob("*.partial")] == []
 
 
 def interrupt_after_first_epoch(stage: TeacherStage) -> None:
