@@ -20,7 +20,7 @@ from labeldistill_core.config import (
 )
 from labeldistill_core.distillation.config import LabelEncoderConfig
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig, official_sweeps
 
 FOUR_KEY = (1.0, 2.0, 3.0, 4.0)
 TWO_KEY = (1.0, 2.0)
@@ -142,7 +142,7 @@ def official_teacher(config: TeacherConfig) -> TeacherConfig:
         config,
         grid=replace(config.grid, index_rounding="truncate"),
         head=replace(config.head, heatmap_bias=None),
-        sweeps=replace(config.sweeps, repeat_when_alone=8, scale_height=False, frame="lidar"),
+        sweeps=official_sweeps(config.sweeps),
     )
 
 

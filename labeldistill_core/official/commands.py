@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +13,6 @@ from labeldistill_core.checkpoints import load_weights, save_network, save_stude
 from labeldistill_core.distillation.config import official_label_encoder
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import CheckpointError
-from labeldistill_core.lidar.config import official_sweeps
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.student import Student
 from labeldistill_core.official.parity import run, write_json
@@ -58,7 +56,6 @@ def convert_checkpoint(
     weights, note = read_official(source), f"converted from {source.name}"
     if part == "teacher":
         config = official_teacher(teacher_preset("r50_256x704_4key"))
-        config = replace(config, sweeps=official_sweeps(config.sweeps))
         teacher = Teacher(config)
         load_weights(teacher, rename_teacher(weights), str(source))
         save_network(target, "teacher", teacher, config, note)

@@ -165,7 +165,9 @@ def _run(
         train_student(
             dataroot,
             folder,
-            **given,
+            given["teacher"],
+            given["label_encoder"],
+            init=given["init"],
             distillation=arm.distillation or DistillationConfig(),
             options=options,
         )

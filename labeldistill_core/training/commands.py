@@ -37,7 +37,6 @@ from labeldistill_core.distillation.config import (
 )
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import load_label_encoder
-from labeldistill_core.lidar.config import official_sweeps
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.recall import RecallingTeacher
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
@@ -133,9 +132,7 @@ def train_teacher(
     """
     recipe = options.recipe("teacher")
     config = teacher_preset(options.preset)
-    if options.published:
-        config = official_teacher(config)
-        config = replace(config, sweeps=official_sweeps(config.sweeps))
+    config = official_teacher(config) if options.published else config
     seed_everything(recipe.seed, workers=True, verbose=False)
     stage = TeacherStage(config, recipe)
     data, scored = _lidar_data(stage, options, dataroot, recipe, Points(config.sweeps))
