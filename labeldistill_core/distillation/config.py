@@ -16,6 +16,9 @@ from labeldistill_core.errors import ConfigError
 TeacherNorm = Literal["running", "batch"]
 """See `DistillationConfig.teacher_norm`."""
 
+PUBLISHED_WEIGHT = 0.3
+"""Of both feature losses in the published code."""
+
 
 @dataclass(frozen=True)
 class LabelEncoderConfig:
@@ -48,9 +51,9 @@ class LabelEncoderConfig:
 class DistillationConfig:
     """Which teachers the student has, on which channels, with which weights."""
 
-    lidar_weight: float = 0.3
+    lidar_weight: float = 3.0
     """Of the loss between LiDAR features and the student's; 0 leaves it out."""
-    label_weight: float = 0.3
+    label_weight: float = 3.0
     """Of the loss between label features and the student's; 0 leaves it out."""
     response_weight: float = 1.0
     """Of the loss between the LiDAR detector's maps and the student's; 0 leaves it out."""
@@ -63,6 +66,10 @@ class DistillationConfig:
     response: Literal["soft", "official"] = "soft"
     """Quality focal loss towards the teacher's score, or the published focal loss, which has no
     positive term."""
+    scale: Literal["teacher", "cell"] = "teacher"
+    """What the feature losses are divided by: the squares of the teacher's own features in the same
+    cells, so that weights mean the same for every teacher and width; or, as published with weights
+    of 0.3, the number of cells, so that a loss grows with the channels and size of the features."""
     teacher_norm: TeacherNorm = "running"
     """Statistics with which the teachers' norms work: those they were trained to, or, as published,
     those of the batch at hand, because the teachers are left in training mode."""
@@ -96,6 +103,9 @@ def official_distillation(config: DistillationConfig) -> DistillationConfig:
     """As the published code distils."""
     return replace(
         config,
+        lidar_weight=PUBLISHED_WEIGHT if config.lidar_weight else 0.0,
+        label_weight=PUBLISHED_WEIGHT if config.label_weight else 0.0,
+        scale="cell",
         partition="contiguous",
         response="official",
         teacher_norm="batch",

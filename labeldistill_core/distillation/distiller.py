@@ -161,7 +161,8 @@ class Distiller(nn.Module):
         masks: Sequence[Tensor],
     ) -> list[Tensor]:
         """Loss of each level between the student and one teacher."""
-        return feature_loss(self.adapted(taps, teacher), features, masks, self.config.objects)
+        adapted, config = self.adapted(taps, teacher), self.config
+        return feature_loss(adapted, features, masks, config.objects, config.scale)
 
 
 def _require_same_cells(name: str, student: StudentConfig, grid: BevGrid, tasks: Any) -> None:

@@ -48,6 +48,7 @@ def feature_loss(
     teacher: Sequence[Tensor],
     masks: Sequence[Tensor],
     objects: Literal["all", "process"] = "all",
+    scale: Literal["teacher", "cell"] = "cell",
 ) -> list[Tensor]:
     """Squared difference in masked cells, summed over channels, for each level.
 
@@ -56,15 +57,21 @@ def feature_loss(
         teacher: (B, C, Y, X).
         masks: (B, 1, Y, X) weights.
         objects: whose mask counts, see `DistillationConfig.objects`.
+        scale: what the sum over cells is divided by: the teacher's own squares in the same cells,
+            or the sum of the mask.
 
     Returns:
-        A scalar a level: the sum over cells divided by the sum of the mask.
+        A scalar a level.
     """
     losses = []
     for ours, theirs, mask in zip(student, teacher, masks, strict=True):
         error = (theirs.float() - ours.float()).square().sum(1, keepdim=True)
-        amount = _mean_over_processes(mask.sum()) if objects == "all" else mask.sum()
-        losses.append((mask * error).sum() / amount.clamp(min=1.0))
+        amount, least = mask.sum(), 1.0
+        if scale == "teacher":
+            amount, least = (mask * theirs.float().square()).sum(), _CLIP
+        if objects == "all":
+            amount = _mean_over_processes(amount)
+        losses.append((mask * error).sum() / amount.clamp(min=least))
     return losses
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from labeldistill_core.distillation.adaptors import Adaptor
 from labeldistill_core.distillation.config import (
+    PUBLISHED_WEIGHT,
     DistillationConfig,
     LabelEncoderConfig,
     official_distillation,
@@ -44,7 +45,6 @@ from labeldistill_core.official.weights import (
 )
 
 _TEACHERS: tuple[Literal["label", "lidar"], ...] = ("label", "lidar")
-_FEATURE_WEIGHT = 0.3
 _CONFIG = official_distillation(DistillationConfig())
 _ROUNDING = 1e-7
 _PERTURBED_STEPS = 4
@@ -176,7 +176,7 @@ def _losses(golden: GoldenFolder) -> Iterator[StageResult]:
         for level, loss in enumerate(losses):
             recorded = step[f"{run}/loss/{teacher}_feat_level{level}_unweighted"]
             yield scalar(f"training/{teacher}_feature_loss/level{level}", loss, recorded)
-        total = _FEATURE_WEIGHT * torch.stack(losses).sum()
+        total = PUBLISHED_WEIGHT * torch.stack(losses).sum()
         recorded = step[f"{run}/loss/{teacher}_feat_x0.3"]
         yield scalar(f"training/{teacher}_feature_loss/weighted", total, recorded)
     student, teacher_maps = (
@@ -288,7 +288,7 @@ def _step(
     for teacher, levels in (("lidar", masks.soft), ("label", masks.binary)):
         theirs = recorded_levels(step, f"{run}/{teacher}_feats")
         ours = _adapted(golden, adaptors, output.taps, teacher)
-        total = total + _FEATURE_WEIGHT * torch.stack(feature_loss(ours, theirs, levels)).sum()
+        total = total + PUBLISHED_WEIGHT * torch.stack(feature_loss(ours, theirs, levels)).sum()
     lidar = recorded_maps(step, f"{run}/lidar_preds", len(targets))
     response = response_loss(output.maps, lidar, targets, "official", golden.code_weights)
     total = total + torch.stack([t.heatmap + t.box for t in response]).sum()

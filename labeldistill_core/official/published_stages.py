@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labeldistill_core.distillation.config import PUBLISHED_WEIGHT
 from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
 from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.losses import detection_loss
@@ -25,7 +26,6 @@ from labeldistill_core.official.teacher_stages import build_teacher, recorded_po
 from labeldistill_core.official.training_stages import TRAINING_SPREAD, scalar
 
 _RUN = "official_all_train"
-_FEATURE_WEIGHT = 0.3
 
 
 @torch.no_grad()
@@ -82,7 +82,7 @@ def _step(golden: GoldenFolder, step: Mapping[str, Any], targets: Any) -> Iterat
             array = f"{_RUN}/loss/{teacher}_feat_level{level}_unweighted"
             stage = f"{name}{teacher}_feature_loss/level{level}"
             yield scalar(stage, loss, step[array], TRAINING_SPREAD)
-        total = total + _FEATURE_WEIGHT * torch.stack(losses).sum()
+        total = total + PUBLISHED_WEIGHT * torch.stack(losses).sum()
     tasks = response_loss(student, lidar.maps, targets, "official", golden.code_weights)
     response = torch.stack([task.heatmap + task.box for task in tasks]).sum()
     yield scalar(name + "response_loss", response, step[f"{_RUN}/loss/response"], TRAINING_SPREAD)

@@ -175,6 +175,23 @@ def test_feature_loss_by_hand() -> None:
     assert empty == 0
 
 
+def test_a_feature_loss_on_the_scale_of_the_teacher_has_no_unit() -> None:
+    student, teacher = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    mask = torch.rand(2, 1, 4, 4)
+    (loss,) = feature_loss([student], [teacher], [mask], scale="teacher")
+    nothing_learned = feature_loss([torch.zeros_like(teacher)], [teacher], [mask], scale="teacher")
+    torch.testing.assert_close(nothing_learned, [torch.tensor(1.0)])
+    # larger features and more channels
+    wide = [10 * torch.cat([x, x], 1) for x in (student, teacher)]
+    torch.testing.assert_close(feature_loss(wide[:1], wide[1:], [mask], scale="teacher"), [loss])
+    (plain,), (plain_wide,) = (
+        feature_loss([a], [b], [mask]) for a, b in ((student, teacher), wide)
+    )
+    torch.testing.assert_close(plain_wide, 200 * plain)
+    nobody = torch.zeros(2, 1, 4, 4)
+    assert feature_loss([student], [teacher], [nobody], scale="teacher")[0] == 0
+
+
 def test_masks_are_where_objects_are() -> None:
     targets = build_targets([boxes((0.5, 0.5, 4.0, 2.0, 0.0))], GRID, SMALL.head)
     masks = ObjectMasks.of(targets)
