@@ -26,7 +26,8 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import preset_config
 from labeldistill_core.provenance import commit, machine
-from labeldistill_core.runtime.detector import Detector, Precision, resolve_device
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.device import Precision, resolve_device
 
 _SCALES = (0.5, 0.75, 1.0, 1.5)
 """Of the image's sides."""
