@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView, FrameSet
 from labeldistill_core.config import StudentConfig
@@ -17,7 +18,7 @@ from labeldistill_core.synthetic.rig import CAMERA_PHASES_S, camera_calibrations
 def frame_set(
     stamp_s: float,
     config: StudentConfig,
-    images: Mapping[str, NDArray[np.uint8]] | None = None,
+    images: Mapping[str, NDArray[np.uint8] | Tensor] | None = None,
 ) -> FrameSet:
     """One image a camera of the model; the vehicle drives a left turn.
 
