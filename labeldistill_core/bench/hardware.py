@@ -40,7 +40,8 @@ def busy_ms(step: Callable[[], object], repeats: int) -> float:
         for _ in range(repeats):
             step()
         torch.cuda.synchronize()
-    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e3 / repeats
+    spent_us = sum(event.self_device_time_total for event in profile.key_averages())
+    return float(spent_us / 1e3 / repeats)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def bench_compare(before: tyro.conf.Positional[Path], after: tyro.conf.Positiona
     Raises:
         ConfigError: a file is not a benchmark's, or they have no network and precision in common.
     """
-    one, two = _read(before, "presets")["presets"], _read(after, "presets")["presets"]
+    one, two = (read_figures(file, "presets")["presets"] for file in (before, after))
     found = False
     for preset in one.keys() & two.keys():
         runs = one[preset]["runs"], two[preset]["runs"]
@@ -65,7 +65,16 @@ def bench_compare(before: tyro.conf.Positional[Path], after: tyro.conf.Positiona
         raise ConfigError(f"{before} and {after} have no network and precision in common")
 
 
-def _read(file: Path, key: str) -> dict[str, Any]:
+def read_figures(file: Path, key: str) -> dict[str, Any]:
+    """A file of figures.
+
+    Args:
+        file: what a benchmark wrote.
+        key: that such a file has.
+
+    Raises:
+        ConfigError: the file cannot be read or is not a benchmark's.
+    """
     try:
         content: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError) as error:
@@ -76,7 +85,7 @@ def _read(file: Path, key: str) -> dict[str, Any]:
 
 
 def _sections(file: Path) -> Iterator[str]:
-    content = _read(file, "machine")
+    content = read_figures(file, "machine")
     if "presets" in content:
         yield from _inference(content)
     elif "ways" in content:

@@ -21,7 +21,7 @@ class Work(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Nothing counted yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.stages: dict[str, dict[str, float]] = {}
         """`gflop` and `gigabytes` (1e9 each) of every stage, and of `other`."""
         self._open = ["other"]
