@@ -44,8 +44,8 @@ labeldistill=(python -m labeldistill_core.cli)
 
 # a small world for accuracy and training
 part world 60 "${labeldistill[@]}" synth "$world" --scenes $scenes --key-frames 5
-# correct: features and boxes as on the CPU, and a graph for every precision
-part tests 60 python -m pytest -q -m gpu tests/core/test_detector.py
+# correct: features, images and boxes as on the CPU, and a graph for every precision
+part tests 60 python -m pytest -q -m gpu tests/core/test_detector.py tests/core/test_device_images.py
 
 # latency by stage, history, cameras and pixels; pooling; busy share; memory; graph
 part r50 190 "${labeldistill[@]}" bench --device "$device" --presets $preset \

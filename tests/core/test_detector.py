@@ -240,11 +240,11 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUD
 @pytest.mark.parametrize("fixed_shapes", [False, True])
 def test_cuda_equals_the_cpu(student, frame_set, fixed_shapes):
     on_cpu = Detector(student)
-    on_gpu = Detector(student, device="cuda:0", fixed_shapes=fixed_shapes)
+    on_gpu = Detector(student, device="cuda:0", fixed_shapes=fixed_shapes, device_resize=False)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for t in (0.0, 0.5, 1.0, 1.5):
-        expected = on_cpu.detect(frame_set(t)).boxes
-        found = on_gpu.detect(frame_set(t)).boxes
+        frames = frame_set(t, missing=["CAM_FRONT"] if t == 1.0 else ())
+        expected, found = (detector.detect(frames).boxes for detector in (on_cpu, on_gpu))
         assert found.values.device.type == "cpu"
         assert on_gpu.newest.features.depth.is_cuda
         for name in ("depth", "context"):

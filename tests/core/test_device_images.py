@@ -15,7 +15,8 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device_images import DeviceImages, decode_on, resized
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def picture(width: int, height: int, seed: int = 0, grain: int = 4) -> np.ndarray:
@@ -84,3 +85,29 @@ def test_decoding_on_a_device():
         assert difference.max() <= 2
     with pytest.raises(DataError, match="corrupt image"):
         decode_on(CPU, [files[0], b"no image"])
+
+
+@pytest.mark.gpu
+@on_a_gpu
+def test_a_gpu_resizes_as_the_cpu(tiny_config, frame_set):
+    with ThreadPoolExecutor(2) as pool:
+        one, two = (DeviceImages(tiny_config, device) for device in (CPU, GPU))
+        for t in range(5):  # pinned memory is used again
+            frames = frame_set(float(t))
+            difference = (one(frames, pool).int() - two(frames, pool).cpu().int()).abs()
+            assert difference.max() <= 1
+            assert (difference > 0).float().mean() < 0.003
+
+
+@pytest.mark.gpu
+@on_a_gpu
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+def test_a_gpu_decodes_nearly_as_the_cpu():
+    buffer = io.BytesIO()
+    Image.fromarray(picture(1600, 896)).save(buffer, "JPEG", quality=90)
+    (image,) = decode_on(GPU, [buffer.getvalue()])
+    assert image.is_cuda
+    difference = np.abs(image.cpu().numpy().astype(int) - decode_jpeg(buffer.getvalue()))
+    assert difference.mean() < 1.0
+    with pytest.raises(DataError, match="corrupt image"):
+        decode_on(GPU, [b"no image"])
