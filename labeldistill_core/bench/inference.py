@@ -19,13 +19,13 @@ import torch
 
 from labeldistill_core.bench.hardware import copy_gb_s, measure_apart, peak_gflops
 from labeldistill_core.bench.latency import (
-    WholeForward,
     measure_busy,
     measure_history,
     measure_steps,
     measure_work,
 )
 from labeldistill_core.bench.pooling import measure_traffic
+from labeldistill_core.bench.published import WholeForward
 from labeldistill_core.bench.scene import frame_set
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.config import StudentConfig

@@ -7,41 +7,22 @@ the network was trained. Weights are random; the images are smooth noise at a ca
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from itertools import count
 from typing import Any, Protocol
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
+from torch import nn
 
 from labeldistill_core.bench.hardware import busy_ms
-from labeldistill_core.bench.pooling import cell_of_point, naive_lift
-from labeldistill_core.bench.scene import frame_set
+from labeldistill_core.bench.scene import JpegSource, frame_set
 from labeldistill_core.bench.work import Work
-from labeldistill_core.cameras import FrameSet
-from labeldistill_core.data.batch import camera_batch
-from labeldistill_core.data.images import decode_jpeg
-from labeldistill_core.network import depth_net
-from labeldistill_core.network import student as student_network
-from labeldistill_core.network.decode import decode
-from labeldistill_core.network.depth_net import FrameFeatures
-from labeldistill_core.network.lift import PoolingTable
-from labeldistill_core.network.student import CameraBatch, Student
 from labeldistill_core.runtime import detector as detector_module
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_core.runtime.device_images import decode_on
 
-CAMERA_WH = (1600, 900)
-"""Images as a nuScenes camera takes them, pixels."""
 Times = dict[str, list[float]]
 """Milliseconds of each stage, one a step."""
 
@@ -96,7 +77,8 @@ def measure_steps(detector: Detector, repeats: int, device_decode: bool = False)
     clock, times = StageClock(detector.device), Times()
     skipped = detector.config.frames + 1
     detector.reset("next measurement")
-    with JpegSource(detector, device_decode) as source, watched(detector, clock):
+    there = detector.device if device_decode else None
+    with JpegSource(detector.config, there) as source, watched(detector, clock):
         for index in range(repeats + skipped):
             start = time.perf_counter()
             frames = source.take()
@@ -142,7 +124,7 @@ def measure_work(detector: Detector) -> dict[str, dict[str, float]]:
 def measure_busy(detector: Detector, repeats: int, device_decode: bool = False) -> float:
     """Milliseconds that a GPU works for a step, from JPEG bytes to boxes; as `measure_steps`."""
     detector.reset("next measurement")
-    with JpegSource(detector, device_decode) as source:
+    with JpegSource(detector.config, detector.device if device_decode else None) as source:
         for _ in range(detector.config.frames + 1):
             detector.detect(source.take())
         return busy_ms(lambda: detector.detect(source.take()), repeats)
@@ -166,72 +148,6 @@ def measure_history(detector: Detector, repeats: int) -> list[dict[str, float]]:
                     rows[past].setdefault(name, []).append(spent[name])
     detector.reset("measured")
     return [{name: float(np.median(values)) for name, values in row.items()} for row in rows]
-
-
-class JpegSource:
-    """Sets of JPEG images one second apart, decoded in parallel when they are taken."""
-
-    def __init__(self, detector: Detector, device_decode: bool) -> None:
-        """For the cameras of a detector; decoded on its device if asked for."""
-        self._config, self._device = detector.config, detector.device
-        self._on_device = device_decode
-        self._jpegs = [_jpeg(index) for index in range(len(self._config.cameras))]
-        self._seconds = count()
-
-    def __enter__(self) -> JpegSource:
-        """Start the threads."""
-        self._threads = ThreadPoolExecutor()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """End them."""
-        self._threads.shutdown()
-
-    def take(self) -> FrameSet:
-        """The next set."""
-        images: Sequence[NDArray[np.uint8] | Tensor]
-        if self._on_device:
-            images = decode_on(self._device, self._jpegs)
-        else:
-            images = list(self._threads.map(decode_jpeg, self._jpegs))
-        by_camera = dict(zip(self._config.cameras, images, strict=True))
-        return frame_set(float(next(self._seconds)), self._config, by_camera)
-
-
-class WholeForward:
-    """The published way: every step runs all frames through all of the network.
-
-    Float32, eager, contiguous; the lift builds depth x context of every point, deformable
-    convolution is torchvision's operator. Images are prepared beforehand.
-    """
-
-    def __init__(self, student: Student, device: torch.device) -> None:
-        """From a network with random weights."""
-        self._student, self._device = student.eval().to(device), device
-        config = student.config
-        sets = [frame_set(-age_s, config) for age_s in (0.0, *config.history_s)]
-        self._batch: CameraBatch = camera_batch(sets, config)
-
-    @torch.inference_mode()
-    def __call__(self) -> None:
-        """One step."""
-        config = self._student.config
-        with (
-            patch.object(student_network, "pool", materialized_pool),
-            patch.object(depth_net, "deform_conv3x3", _torchvision_deform_conv),
-        ):
-            maps = self._student(self._batch.to(self._device))[0].maps
-        decode(maps, config.grid, config.decode)
-
-
-def materialized_pool(features: FrameFeatures, table: PoolingTable) -> Tensor:
-    """In place of `lift.pool`: builds the lifted tensor."""
-    return naive_lift(features.depth, features.context, table, cell_of_point(table))
-
-
-def _torchvision_deform_conv(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-    out: Tensor = deform_conv2d(x, offset, weight, padding=1)
-    return out
 
 
 @contextmanager
@@ -285,14 +201,3 @@ def _coarse(timings_ms: dict[str, float]) -> dict[str, float]:
     """The stages that a detector tells itself."""
     names = {"image_network": "image network", "lift": "lift", "bev_network": "BEV network"}
     return {names[stage]: ms for stage, ms in timings_ms.items() if stage in names}
-
-
-def _jpeg(seed: int) -> bytes:
-    """Smooth noise: compresses to about the size of a photograph."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(0, 256, (90, 160, 3), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize(CAMERA_WH), np.int16)
-    grain = random.normal(0, 4, smooth.shape).astype(np.int16)
-    buffer = io.BytesIO()
-    Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
