@@ -52,13 +52,13 @@ def bench_compare(before: tyro.conf.Positional[Path], after: tyro.conf.Positiona
     """
     one, two = (read_figures(file, "presets")["presets"] for file in (before, after))
     found = False
-    for preset in one.keys() & two.keys():
+    for preset in (preset for preset in one if preset in two):
         runs = one[preset]["runs"], two[preset]["runs"]
-        for way in runs[0].keys() & runs[1].keys():
+        for way in (way for way in runs[0] if way in runs[1]):
             found = True
             print(f"{preset}, {way}: p50 before, after, before / after")
             stages = [run[way]["stages"] for run in runs]
-            for stage in stages[0].keys() & stages[1].keys():
+            for stage in (stage for stage in stages[0] if stage in stages[1]):
                 a, b = (values[stage]["p50"] for values in stages)
                 print(f"  {stage:<16}{a:>10.1f} ms{b:>10.1f} ms{a / b:>8.2f}")
     if not found:
@@ -131,9 +131,15 @@ def _fastest(
     precision = name.split(",")[0]
     rows = []
     # where it runs in one piece, the same precision stage by stage tells
-    stages = dict(found["runs"].get(precision, run)["stages"])
-    stages["image encoder"] = stages.get("image encoder", {})
-    for stage, work in run["work"].items():
+    by_stage = (
+        other["stages"]
+        for way, other in found["runs"].items()
+        if way.split(",")[0] == precision and "image encoder" in other["stages"]
+    )
+    stages = next(by_stage, run["stages"])
+    parts = run["work"].values()
+    whole = {key: sum(work[key] for work in parts) for key in ("gflop", "gigabytes")}
+    for stage, work in {**run["work"], "step": whole}.items():
         ms = stages.get(stage, {}).get("p50")
         if not ms:
             continue

@@ -125,6 +125,16 @@ def test_bench_by_stage(tiny_config, tmp_path, monkeypatch, capsys):
     assert "nan" not in text
     assert text.startswith("before")
     assert text.endswith("after\n")
+    # as on a GPU, where the fastest way does not tell of its stages
+    whole = {**tiny["runs"]["bfloat16"], "busy_ms": 5.0, "graph": "recorded"}
+    whole["stages"] = {k: whole["stages"][k] for k in ("step", "end to end")}
+    tiny["runs"]["bfloat16, graph"], tiny["fastest"] = whole, "bfloat16, graph"
+    (tmp_path / "gpu.json").write_text(json.dumps(found))
+    bench_page(page, (tmp_path / "gpu.json",))
+    text = page.read_text()
+    assert "keeps the GPU busy for 6% of the time" in text
+    assert text.count("| image encoder |") == 2
+    assert "| CUDA graph |  | recorded |" in text
     bench_compare(file, file)
     assert "1.00" in capsys.readouterr().out
     (tmp_path / "other.json").write_text("{}")
