@@ -9,12 +9,15 @@ or "odom") does not move with the vehicle.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labeldistill_core.frames import Array, Transform
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CAMERAS: tuple[str, ...] = (
     "CAM_FRONT_LEFT",
@@ -86,19 +89,26 @@ class CameraView:
     """Of the camera that took it."""
     stamp_ns: int
     """Time of exposure, nanoseconds since the epoch."""
-    image: NDArray[np.uint8]
-    """(height, width, 3) RGB."""
+    image: NDArray[np.uint8] | Tensor
+    """(height, width, 3) RGB; a tensor where it was decoded on a device."""
     fixed_from_ego: Transform
     """Pose of the vehicle in the fixed frame at `stamp_ns`."""
 
     def __post_init__(self) -> None:
         """Refuse an image of another size than the calibration speaks of."""
         expected = (self.calibration.height_px, self.calibration.width_px, 3)
-        if self.image.shape != expected or self.image.dtype != np.uint8:
+        kind, shape = str(self.image.dtype).removeprefix("torch."), tuple(self.image.shape)
+        if shape != expected or kind != "uint8":
             raise ValueError(
-                f"{self.calibration.name}: image is {self.image.dtype} {self.image.shape}, the "
-                f"calibration says uint8 {expected}"
+                f"{self.calibration.name}: image is {kind} {shape}, the calibration says uint8 "
+                f"{expected}"
             )
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The image in the host's memory."""
+        image = self.image
+        return image if isinstance(image, np.ndarray) else np.asarray(image.cpu())
 
     @property
     def pose(self) -> CameraPose:

@@ -162,6 +162,18 @@ def _bench_training() -> Callable[..., Any]:
     return bench_training
 
 
+def _bench_accuracy() -> Callable[..., Any]:
+    from labeldistill_core.bench.accuracy import bench_accuracy
+
+    return bench_accuracy
+
+
+def _bench_targets() -> Callable[..., Any]:
+    from labeldistill_core.bench.targets import bench_targets
+
+    return bench_targets
+
+
 def _bench_page() -> Callable[..., Any]:
     from labeldistill_core.bench.page import bench_page
 
@@ -243,6 +255,8 @@ COMMANDS = Group(
         "bench": Command("measure the detector by stage", _bench),
         "bench-lift": Command("measure pooling and streaming", _bench_lift),
         "bench-training": Command("measure a training step of each stage", _bench_training),
+        "bench-accuracy": Command("score the fast ways against the plain one", _bench_accuracy),
+        "bench-targets": Command("hold results of bench against what is wanted", _bench_targets),
         "bench-compare": Command("compare two results of bench", _bench_compare),
         "bench-page": Command("write figures into a page", _bench_page),
         "bench-node": Command("put the running node through its failure table", _bench_node),

@@ -143,7 +143,7 @@ class Outputs:
 
 def _overlay(view: CameraView, boxes: Boxes3D, class_names: Sequence[str]) -> bytes:
     """JPEG of an image with boxes, at most 800 pixels wide."""
-    picture = Picture.fromarray(np.ascontiguousarray(view.image))
+    picture = Picture.fromarray(np.ascontiguousarray(view.pixels))
     if picture.width > _OVERLAY_WIDTH_PX:
         height = round(picture.height * _OVERLAY_WIDTH_PX / picture.width)
         picture = picture.resize((_OVERLAY_WIDTH_PX, height))

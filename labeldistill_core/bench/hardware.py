@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine can do at most, and what a network asks of it."""
+"""What the machine can do at most, and what steps take in a process of their own."""
 
 from __future__ import annotations
 
@@ -9,77 +9,75 @@ import resource
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from labeldistill_core.bench.timing import time_ms
 
 
-def peak_gflops(dtype: torch.dtype, device: torch.device, size: int = 2048) -> float:
+def peak_gflops(dtype: torch.dtype, device: torch.device) -> float:
     """Fastest of some products of square matrices, 1e9 operations a second."""
+    size = 8192 if device.type == "cuda" else 2048  # a launch must not count
     one, two = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best_ms = min(time_ms(lambda: one @ two, device) for _ in range(8))
     return float(2 * size**3 / best_ms / 1e6)
 
 
-def copy_gb_s(device: torch.device, mib: int = 256) -> float:
+def copy_gb_s(device: torch.device) -> float:
     """Fastest of some copies, bytes read and written in 1e9 a second."""
+    mib = 1024 if device.type == "cuda" else 256
     source = torch.ones(mib * 2**18, device=device)
     target = torch.empty_like(source)
     best_ms = min(time_ms(lambda: target.copy_(source), device) for _ in range(8))
     return float(2 * source.nbytes / best_ms / 1e6)
 
 
-def count_work(step: Callable[[], object], network: nn.Module) -> tuple[float, float]:
-    """What a step computes and moves.
-
-    Returns:
-        1e9 operations of convolutions and matrix products, and 1e9 bytes that they read and
-        write when nothing stays in a cache between them.
-    """
-    moved = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal moved
-        weights = sum(p.nbytes for p in module.parameters())
-        moved += inputs[0].nbytes + weights + output.nbytes
-
-    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, kinds)]
-    try:
-        with FlopCounterMode(display=False) as counter:
+def busy_ms(step: Callable[[], object], repeats: int) -> float:
+    """Time that a GPU works for a step, mean: kernels and copies, without the gaps between them."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(repeats):
             step()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return counter.get_total_flops() / 1e9, moved / 1e9
+        torch.cuda.synchronize()
+    spent_us = sum(event.self_device_time_total for event in profile.key_averages())
+    return float(spent_us / 1e3 / repeats)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What steps in a process of their own took."""
+
+    first_ms: float
+    """The first step, in which libraries set themselves up."""
+    times_ms: list[float]
+    """Later ones."""
+    peak_mib: float
+    """Largest memory while they ran, libraries included; of the device on CUDA."""
 
 
 def measure_apart(
-    make: Callable[[], Callable[[], object]], device: str, repeats: int
-) -> tuple[list[float], float]:
+    make: Callable[[], Callable[[], object]], device: str, repeats: int, warm_up: int = 1
+) -> Apart:
     """Time and memory of steps in a process of their own.
+
+    What only the preparation needs is not counted where the system tells (Linux).
 
     Args:
         make: prepares the step; it must be possible to send it to another process.
         device: on CUDA, the memory of the device is counted.
-        repeats: after one to warm up.
-
-    Returns:
-        Milliseconds of each step, and the largest memory in MiB while they ran, libraries
-        included. What only the preparation needs is not counted where the system tells (Linux).
+        repeats: after `warm_up` steps.
+        warm_up: one or more.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as process:
-        return process.submit(_measure, make, device, repeats, torch.get_num_threads()).result()
+        steps = (warm_up, repeats)
+        return process.submit(_measure, make, device, steps, torch.get_num_threads()).result()
 
 
 def _measure(
-    make: Callable[[], Callable[[], object]], device: str, repeats: int, threads: int
-) -> tuple[list[float], float]:
+    make: Callable[[], Callable[[], object]], device: str, steps: tuple[int, int], threads: int
+) -> Apart:
     torch.set_num_threads(threads)
     step, place = make(), torch.device(device)
     gc.collect()
@@ -88,11 +86,15 @@ def _measure(
         torch.cuda.reset_peak_memory_stats(place)
     elif status.exists():
         peaks.write_text("5")  # forgets the peak so far
-    times_ms = [time_ms(step, place) for _ in range(repeats + 1)][1:]
+    warm_ms, times_ms = ([time_ms(step, place) for _ in range(count)] for count in steps)
+    return Apart(warm_ms[0], times_ms, _peak_mib(place, status))
+
+
+def _peak_mib(place: torch.device, status: Path) -> float:
     if place.type == "cuda":
-        return times_ms, torch.cuda.max_memory_allocated(place) / 2**20
+        return torch.cuda.max_memory_allocated(place) / 2**20
     if status.exists():
         line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return times_ms, int(line.split()[1]) / 2**10
+        return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return times_ms, peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

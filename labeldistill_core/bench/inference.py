@@ -17,8 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from labeldistill_core.bench.hardware import copy_gb_s, count_work, measure_apart, peak_gflops
-from labeldistill_core.bench.latency import WholeForward, measure_history, measure_steps
+from labeldistill_core.bench.hardware import copy_gb_s, measure_apart, peak_gflops
+from labeldistill_core.bench.latency import (
+    measure_busy,
+    measure_history,
+    measure_steps,
+    measure_work,
+)
+from labeldistill_core.bench.pooling import measure_traffic
+from labeldistill_core.bench.published import WholeForward
 from labeldistill_core.bench.scene import frame_set
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.config import StudentConfig
@@ -26,7 +33,8 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import preset_config
 from labeldistill_core.provenance import commit, machine
-from labeldistill_core.runtime.detector import Detector, Precision, resolve_device
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.device import Precision, resolve_device
 
 _SCALES = (0.5, 0.75, 1.0, 1.5)
 """Of the image's sides."""
@@ -37,6 +45,7 @@ def bench(
     device: str = "cpu",
     precisions: tuple[Precision, ...] = ("float32", "auto"),
     compile: bool = False,
+    scaling: bool = True,
     repeats: int = 10,
     threads: int | None = None,
     json: Path | None = None,
@@ -44,13 +53,16 @@ def bench(
     """Measure the detector from JPEG bytes to boxes, by stage, and against the published way.
 
     The published way runs all frames through the whole network in every step, eagerly, in
-    float32, and builds the lifted tensor. It runs before and after the others, apart.
+    float32, and builds the lifted tensor. It runs before and after the others, apart. On a GPU the
+    last precision is also measured in a CUDA graph, with images prepared on the CPU, resized on
+    the GPU, and decoded there, too.
 
     Args:
         presets: names of the networks; their weights are random.
         device: cpu, cuda:0 and so on, or auto.
         precisions: of the convolutions.
         compile: measure the last precision with `torch.compile` as well.
+        scaling: measure the image network for fewer cameras and other sizes.
         repeats: of a step, after the history is full; a third of it for the published way.
         threads: of an operation on the CPU; torch's choice when none is given.
         json: file to write the figures to.
@@ -64,14 +76,12 @@ def bench(
         torch.set_num_threads(threads)
     configs = {name: preset_config(name) for name in presets}
     place = resolve_device(device)
-    # by stage, a GPU runs them one by one; as the node runs them, in a graph, they are one
-    ways = [Way(precision) for precision in precisions]
-    fastest = [Way(precisions[-1], fixed_shapes=True)] if place.type == "cuda" else []
-    fastest += [Way(precisions[-1], True, bool(fastest))] if compile else []
-    ways += fastest
+    ways = ways_on(place, precisions, compile)
     figures: dict[str, Any] = {
         "command": f"labeldistill bench --presets {' '.join(presets)} --device {device} "
-        f"--precisions {' '.join(precisions)} --repeats {repeats}" + " --compile" * compile,
+        f"--precisions {' '.join(precisions)} --repeats {repeats}"
+        + " --compile" * compile
+        + " --no-scaling" * (not scaling),
         "commit": commit(),
         "machine": machine(),
         "load": os.getloadavg()[0],
@@ -80,7 +90,7 @@ def bench(
             "copy_gb_s": copy_gb_s(place),
             **{
                 f"{str(dtype).removeprefix('torch.')}_gflops": peak_gflops(dtype, place)
-                for dtype in (torch.float32, torch.bfloat16)
+                for dtype in _dtypes(place)
             },
         },
         "presets": {},
@@ -89,7 +99,7 @@ def bench(
     print(f"{figures['machine']}; peak {_numbers(figures['peak'])}")
     for name, config in configs.items():
         with _without_notices():
-            found = measure(config, str(place), ways, repeats)
+            found = measure(config, str(place), ways, repeats, scaling)
         figures["presets"][name] = found
         figures["ratios"][name] = found.pop("ratios")
         print(f"\n{name}\n{table(found)}")
@@ -109,18 +119,53 @@ class Way:
     """With `torch.compile`."""
     fixed_shapes: bool = False
     """In a CUDA graph."""
+    device_resize: bool = False
+    """Images are resized on the device."""
+    device_decode: bool = False
+    """And decoded there."""
 
     def detector(self, student: Student, device: str) -> Detector:
         """One that computes so."""
-        return Detector(student, device=device, **vars(self))
+        return Detector(
+            student,
+            device=device,
+            precision=self.precision,
+            compile=self.compile,
+            fixed_shapes=self.fixed_shapes,
+            device_resize=self.device_resize,
+        )
 
     def name(self, detector: Detector) -> str:
         """For tables."""
-        return detector.precision + ", graph" * self.fixed_shapes + ", compiled" * self.compile
+        parts = {
+            "graph" if detector.device.type == "cuda" else "fixed shapes": self.fixed_shapes,
+            "compiled": self.compile,
+            "resized there": self.device_resize and not self.device_decode,
+            "decoded there": self.device_decode,
+        }
+        return ", ".join([detector.precision, *(name for name, there in parts.items() if there)])
+
+
+def ways_on(device: torch.device, precisions: Sequence[Precision], compile: bool) -> list[Way]:
+    """What `bench` measures.
+
+    By stage, a GPU runs the stages one by one; as the node runs them, in a graph, they are one.
+    """
+    ways, last = [Way(precision) for precision in precisions], precisions[-1]
+    if device.type != "cuda":
+        return ways + [Way(last, compile=True)] * compile
+    whole = Way(last, fixed_shapes=True, device_resize=True, device_decode=True)
+    ways = [replace(way, device_resize=True) for way in ways]
+    ways += [
+        Way(last, fixed_shapes=True),
+        replace(whole, device_decode=False),
+        whole,
+    ]
+    return ways + [replace(whole, compile=True)] * compile
 
 
 def measure(
-    config: StudentConfig, device: str, ways: Sequence[Way], repeats: int
+    config: StudentConfig, device: str, ways: Sequence[Way], repeats: int, scaling: bool = True
 ) -> dict[str, Any]:
     """All figures of one network with random weights.
 
@@ -129,42 +174,73 @@ def measure(
         device: where it runs.
         ways: how.
         repeats: as in `bench`.
+        scaling: likewise.
 
     Returns:
-        `runs` by way, `published` for the published way, `scaling`, and `ratios` of the last way
-        to the published one: `speedup` of a step without preparation of images,
-        `memory_share` of the peak memory.
+        `runs` by way, the name of the `fastest`, `published` for the published way, `pooling`,
+        `scaling`, and `ratios` of the fastest to the published way: `speedup` of a step without
+        preparation of images, `memory_share` of the peak memory.
     """
     torch.manual_seed(0)
     student = Student(config).eval()
     few = max(2, repeats // 3)
     whole = partial(_whole, config, device)
     # before and after the others, since the speed of a machine drifts
-    before_ms, whole_mib = measure_apart(whole, device, few)
+    before = measure_apart(whole, device, few)
     runs: dict[str, Any] = {}
-    best: dict[str, Any] = {}
+    by_name: dict[str, Way] = {}
     for way in ways:
         detector = way.detector(student, device)
-        runs[way.name(detector)] = best = {
-            "stages": {k: percentiles(v) for k, v in measure_steps(detector, repeats).items()},
-            "history": measure_history(detector, few),
-            **_work(detector),
-            "peak_mib": measure_apart(_Streaming(config, device, way), device, few)[1],
+        # in one piece it does not tell of its stages
+        whole_step = way.fixed_shapes or way.compile
+        staged = Way(way.precision).detector(student, device) if whole_step else detector
+        runs[way.name(detector)] = {
+            **_run(detector, way, repeats, few),
+            "work": measure_work(staged),
         }
+        by_name[way.name(detector)] = way
+    fastest = min(runs, key=lambda name: runs[name]["stages"]["end to end"]["p50"])
+    best = runs[fastest]
+    for name, run in runs.items():
+        # to begin anew on a GPU takes long
+        if name == fastest or device == "cpu":
+            prepare = _Streaming(config, device, by_name[name])
+            apart = measure_apart(prepare, device, few, config.frames)
+            run |= {"first_step_ms": apart.first_ms, "peak_mib": apart.peak_mib}
     published: dict[str, Any] = {
-        "step": percentiles([*before_ms, *measure_apart(whole, device, few)[0]]),
-        "peak_mib": whole_mib,
+        "step": percentiles([*before.times_ms, *measure_apart(whole, device, few).times_ms]),
+        "peak_mib": before.peak_mib,
     }
     speedup = published["step"]["p50"] / best["stages"]["step"]["p50"]
     return {
         "runs": runs,
+        "fastest": fastest,
         "published": published,
-        "scaling": _scaling(config, device, ways[-1].precision),
+        "pooling": measure_traffic(student.to(device), repeats),
+        **({"scaling": _scaling(config, device, ways[-1].precision)} if scaling else {}),
         "ratios": {
             "speedup": speedup,
             "memory_share": best["peak_mib"] / published["peak_mib"],
         },
     }
+
+
+def _run(detector: Detector, way: Way, repeats: int, few: int) -> dict[str, Any]:
+    """Figures of one way."""
+    times = measure_steps(detector, repeats, way.device_decode)
+    on_gpu = detector.device.type == "cuda"
+    found: dict[str, Any] = {
+        "stages": {name: percentiles(values) for name, values in times.items()},
+        "sets_s": 1e3 * repeats / sum(times["end to end"]),
+    }
+    if detector.in_one_piece or not on_gpu:  # else the host runs ahead of the stages
+        found["history"] = measure_history(detector, min(few, 5))
+    if on_gpu:
+        found |= {
+            "graph": detector.graph,
+            "busy_ms": measure_busy(detector, few, way.device_decode),
+        }
+    return found
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -186,12 +262,23 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append(f"| {stage} | {row} |")
     published = found["published"]["step"]
     lines.append(f"| step, published way | {published['p50']:.0f} |" + " |" * (len(runs) - 1))
+    for name, key in (
+        ("first step", "first_step_ms"),
+        ("sets a second", "sets_s"),
+        ("peak memory, MiB", "peak_mib"),
+        ("GPU at work, ms", "busy_ms"),
+        ("CUDA graph", "graph"),
+    ):
+        cells = [run.get(key, "") for run in runs.values()]
+        if any(cells):
+            row = " | ".join(f"{c:.1f}" if isinstance(c, float) else c for c in cells)
+            lines.append(f"| {name} | {row} |")
     return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class _Streaming:
-    """Prepares steps of a detector whose history is full."""
+    """Prepares steps of a detector."""
 
     config: StudentConfig
     device: str
@@ -204,8 +291,6 @@ class _Streaming:
         def step() -> None:
             detector.detect(frame_set(float(next(seconds)), self.config))
 
-        for _ in range(self.config.frames):
-            step()
         return step
 
 
@@ -213,13 +298,10 @@ def _whole(config: StudentConfig, device: str) -> Callable[[], object]:
     return WholeForward(Student(config), torch.device(device))
 
 
-def _work(detector: Detector) -> dict[str, float]:
-    """Operations and bytes of a step."""
-    gflop, gigabytes = count_work(
-        lambda: detector.detect(frame_set(0.0, detector.config)), detector.network
-    )
-    detector.reset("measured")
-    return {"gflop": gflop, "gigabytes": gigabytes}
+def _dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """Of which the peak is measured."""
+    half = (torch.float16,) if device.type == "cuda" else ()
+    return (torch.float32, torch.bfloat16, *half)
 
 
 def _scaling(config: StudentConfig, device: str, precision: Precision) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from labeldistill_core.bench.accuracy import accuracy_table
 from labeldistill_core.bench.inference import table
 from labeldistill_core.errors import ConfigError
 
@@ -24,7 +25,7 @@ def bench_page(
 
     Args:
         page: Markdown page with the two lines between which the figures stand.
-        files: what `bench` and `bench-training` wrote.
+        files: what `bench`, `bench-accuracy` and `bench-training` wrote.
 
     Raises:
         ConfigError: the page has no such lines, or a file is not a benchmark's.
@@ -49,22 +50,31 @@ def bench_compare(before: tyro.conf.Positional[Path], after: tyro.conf.Positiona
     Raises:
         ConfigError: a file is not a benchmark's, or they have no network and precision in common.
     """
-    one, two = _read(before, "presets")["presets"], _read(after, "presets")["presets"]
+    one, two = (read_figures(file, "presets")["presets"] for file in (before, after))
     found = False
-    for preset in one.keys() & two.keys():
+    for preset in (preset for preset in one if preset in two):
         runs = one[preset]["runs"], two[preset]["runs"]
-        for way in runs[0].keys() & runs[1].keys():
+        for way in (way for way in runs[0] if way in runs[1]):
             found = True
             print(f"{preset}, {way}: p50 before, after, before / after")
             stages = [run[way]["stages"] for run in runs]
-            for stage in stages[0].keys() & stages[1].keys():
+            for stage in (stage for stage in stages[0] if stage in stages[1]):
                 a, b = (values[stage]["p50"] for values in stages)
                 print(f"  {stage:<16}{a:>10.1f} ms{b:>10.1f} ms{a / b:>8.2f}")
     if not found:
         raise ConfigError(f"{before} and {after} have no network and precision in common")
 
 
-def _read(file: Path, key: str) -> dict[str, Any]:
+def read_figures(file: Path, key: str) -> dict[str, Any]:
+    """A file of figures.
+
+    Args:
+        file: what a benchmark wrote.
+        key: that such a file has.
+
+    Raises:
+        ConfigError: the file cannot be read or is not a benchmark's.
+    """
     try:
         content: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError) as error:
@@ -75,46 +85,98 @@ def _read(file: Path, key: str) -> dict[str, Any]:
 
 
 def _sections(file: Path) -> Iterator[str]:
-    content = _read(file, "machine")
+    content = read_figures(file, "machine")
     if "presets" in content:
         yield from _inference(content)
+    elif "ways" in content:
+        yield from _accuracy(content)
     else:
         yield from _training(content)
 
 
 def _inference(content: Mapping[str, Any]) -> Iterator[str]:
     peak = content["peak"]
+    multiplied = ", ".join(
+        f"{value:.0f} in {name.removesuffix('_gflops')}"
+        for name, value in peak.items()
+        if name.endswith("_gflops")
+    )
     yield (
         f"### On {content['device']}\n\n{content['machine']}; `{content['command']}`, commit "
-        f"{content['commit']}. At most the machine multiplies "
-        f"{peak['float32_gflops']:.0f} GFLOP/s in float32 and {peak['bfloat16_gflops']:.0f} in "
-        f"bfloat16 and copies {peak['copy_gb_s']:.0f} GB/s."
+        f"{content['commit']}. At most the machine multiplies {multiplied} GFLOP/s and copies "
+        f"{peak['copy_gb_s']:.0f} GB/s."
     )
     for preset, found in content["presets"].items():
-        ratios = content["ratios"][preset]
-        last, run = list(found["runs"].items())[-1]
-        step_s = run["stages"]["step"]["p50"] / 1e3
-        gflops = run["gflop"] / step_s
-        kind = "float32" if last.startswith("float32") else "bfloat16"
         yield f"#### {preset}\n\n{table(found)}"
-        yield (
-            f"The step in {last} is **{ratios['speedup']:.1f} times** as fast as the published "
-            f"way, at {ratios['memory_share']:.0%} of its memory "
-            f"({run['peak_mib']:.0f} MiB with the libraries). It computes {run['gflop']:.0f} GFLOP,"
-            f" {gflops:.0f} a second: {gflops / peak[f'{kind}_gflops']:.0%} of the machine's peak; "
-            f"layers read and write {run['gigabytes']:.1f} GB."
-        )
+        yield from _fastest(found, content["ratios"][preset], peak)
+        for name, unit in (("cameras", "cameras"), ("pixels", "image")):
+            values = found.get("scaling", {}).get(name, {})
+            cells = [(key, f"{value:.1f}") for key, value in values.items()]
+            if cells:
+                yield _rows((unit, "image network, ms"), cells)
+
+
+def _fastest(
+    found: Mapping[str, Any], ratios: Mapping[str, float], peak: Mapping[str, float]
+) -> Iterator[str]:
+    """What the fastest way reaches, by stage and by history, and what pooling does."""
+    name, copied = found["fastest"], peak["copy_gb_s"]
+    run = found["runs"][name]
+    yield (
+        f"The step in {name} is **{ratios['speedup']:.1f} times** as fast as the published way, at "
+        f"{ratios['memory_share']:.0%} of its memory ({run['peak_mib']:.0f} MiB)."
+        + (f" At 12 Hz it keeps the GPU busy for {run['busy_ms'] * 0.012:.0%} of the time." if
+           "busy_ms" in run else "")
+    )  # fmt: skip
+    precision = name.split(",")[0]
+    rows = []
+    # where it runs in one piece, the same precision stage by stage tells
+    by_stage = (
+        other["stages"]
+        for way, other in found["runs"].items()
+        if way.split(",")[0] == precision and "image encoder" in other["stages"]
+    )
+    stages = next(by_stage, run["stages"])
+    parts = run["work"].values()
+    whole = {key: sum(work[key] for work in parts) for key in ("gflop", "gigabytes")}
+    for stage, work in {**run["work"], "step": whole}.items():
+        ms = stages.get(stage, {}).get("p50")
+        if not ms:
+            continue
+        gflops, gb_s = work["gflop"] / ms * 1e3, work["gigabytes"] / ms * 1e3
+        share = gflops / peak[f"{precision}_gflops"]
+        rows.append(
+            (stage, f"{work['gflop']:.1f}", f"{share:.0%}", f"{work['gigabytes']:.2f}",
+             f"{gb_s / copied:.0%}")
+        )  # fmt: skip
+    yield _rows(("stage", "GFLOP", "of the peak", "GB", "of copying"), rows)
+    pooling = found["pooling"]
+    least, gathered = (
+        pooling[key] / pooling["ms"] * 1e3 / copied for key in ("least_gb", "gathered_gb")
+    )
+    yield (
+        f"Pooling all frames takes {pooling['ms']:.2f} ms in a row of ten. That is {gathered:.0%} "
+        f"of the speed of copying when each row that a cell sums counts as read from memory, and "
+        f"{least:.0%} when each row counts once."
+    )
+    if "history" in run:
         yield _rows(
-            ("past frames", "image network, ms", "lift, ms"),
+            ("past frames", "image network, ms", "lift, ms", "step, ms"),
             [
-                (str(past), f"{row['image_network']:.1f}", f"{row['lift']:.1f}")
+                (str(past), *(f"{row[key]:.1f}" for key in ("image_network", "lift", "step")))
                 for past, row in enumerate(run["history"])
             ],
         )
-        for name, unit in (("cameras", "cameras"), ("pixels", "image")):
-            values = found["scaling"][name]
-            cells = [(key, f"{value:.1f}") for key, value in values.items()]
-            yield _rows((unit, "image network, ms"), cells)
+
+
+def _accuracy(content: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"### Accuracy on {content['device']}\n\n{content['samples']} key frames of "
+        f"{content['scenes']} scenes; `{content['command']}`, commit {content['commit']}; "
+        f"{content['machine']}. A box is the same when one of its class lies within 0.1 m of it "
+        "and has its score within 0.01."
+    )
+    yield accuracy_table(content)
 
 
 def _training(content: Mapping[str, Any]) -> Iterator[str]:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from labeldistill_core.bench.report import Comparison
 from labeldistill_core.bench.scene import frame_set
-from labeldistill_core.bench.timing import alternate, peak_mib
+from labeldistill_core.bench.timing import alternate, peak_mib, time_ms
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.network.depth_net import FrameFeatures
-from labeldistill_core.network.lift import PoolingTable, pool
+from labeldistill_core.network.lift import PoolingTable, pool, ray_matrices, ray_points
 from labeldistill_core.network.student import Student
 
 
@@ -77,6 +77,53 @@ def measure_pooling(
         device,
     )
     return comparisons, differences, {"ray points": rays_ms, "pooling table": table_ms}
+
+
+@torch.inference_mode()
+def measure_traffic(student: Student, repeats: int) -> dict[str, float]:
+    """Pooling of all frames of a step, in one table on a GPU, and the bytes that it moves.
+
+    Args:
+        student: on its device.
+        repeats: of ten runs in a row, so that the launch of one hides behind the one before.
+
+    Returns:
+        `ms` of one run; `least_gb`, when each input is read once and each result written once;
+        `gathered_gb`, when each of a cell's rows comes from memory, however often it was read.
+        1e9 bytes each.
+    """
+    config, device = student.config, student.depths.device
+    batch = camera_batch([frame_set(0.0, config)] * config.frames, config).to(device)
+    rays = ray_matrices(
+        batch.intrinsics[0],
+        batch.image_from_sensor[0],
+        batch.ego_from_camera[0],
+        torch.eye(4, device=device)[None],
+    )
+    points = ray_points(student.pixels, student.depths, rays)
+    table = PoolingTable.build(points, config.grid, fixed=device.type == "cuda")
+    images, _, height, width = table.depth_shape
+    channels = config.depth_net.context_channels
+    depth = torch.rand(table.depth_shape, device=device).softmax(dim=1)
+    context = torch.randn(images, channels, height, width, device=device)
+    context = context.to(memory_format=torch.channels_last)
+    features = FrameFeatures(depth, context)
+
+    def ten() -> None:
+        for _ in range(10):
+            pool(features, table)
+
+    times_ms = [time_ms(ten, device) / 10 for _ in range(repeats + 1)][1:]
+    indices = (table.feature_index, table.depth_index, table.offsets)
+    point_bytes = sum(x.nbytes for x in indices) + 4 * len(table.depth_index)
+    if table.share is not None:
+        point_bytes += table.share.nbytes
+    moved = point_bytes + pool(features, table).nbytes
+    return {
+        "ms": float(np.median(times_ms)),
+        "least_gb": (moved + context.nbytes) / 1e9,
+        "gathered_gb": (moved + 4 * channels * len(table.feature_index)) / 1e9,
+    }
 
 
 def naive_lift(depth: Tensor, context: Tensor, table: PoolingTable, cells: Tensor) -> Tensor:

@@ -3,21 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView, FrameSet
 from labeldistill_core.config import StudentConfig
+from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.frames import Transform
+from labeldistill_core.runtime.device_images import decode_on
 from labeldistill_core.synthetic.rig import CAMERA_PHASES_S, camera_calibrations
+
+CAMERA_WH = (1600, 900)
+"""Images as a nuScenes camera takes them, pixels."""
 
 
 def frame_set(
     stamp_s: float,
     config: StudentConfig,
-    images: Mapping[str, NDArray[np.uint8]] | None = None,
+    images: Mapping[str, NDArray[np.uint8] | Tensor] | None = None,
 ) -> FrameSet:
     """One image a camera of the model; the vehicle drives a left turn.
 
@@ -49,3 +60,43 @@ def frame_set(
         )
         views.append(CameraView(calibration, round(exposure_s * 1e9), image, pose))
     return FrameSet(round(stamp_s * 1e9), tuple(views))
+
+
+class JpegSource:
+    """Sets of JPEG images one second apart, decoded in parallel when they are taken."""
+
+    def __init__(self, config: StudentConfig, device: torch.device | None) -> None:
+        """For the cameras of a model; decoded on a device, or in threads when that is None."""
+        self._config, self._device = config, device
+        self._jpegs = [_jpeg(index) for index in range(len(self._config.cameras))]
+        self._seconds = count()
+
+    def __enter__(self) -> JpegSource:
+        """Start the threads."""
+        self._threads = ThreadPoolExecutor()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End them."""
+        self._threads.shutdown()
+
+    def take(self) -> FrameSet:
+        """The next set."""
+        images: Sequence[NDArray[np.uint8] | Tensor]
+        if self._device:
+            images = decode_on(self._device, self._jpegs)
+        else:
+            images = list(self._threads.map(decode_jpeg, self._jpegs))
+        by_camera = dict(zip(self._config.cameras, images, strict=True))
+        return frame_set(float(next(self._seconds)), self._config, by_camera)
+
+
+def _jpeg(seed: int) -> bytes:
+    """Smooth noise: compresses to about the size of a photograph."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize(CAMERA_WH), np.int16)
+    grain = random.normal(0, 4, smooth.shape).astype(np.int16)
+    buffer = io.BytesIO()
+    Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

@@ -20,7 +20,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from labeldistill_core.bench.latency import materialized_pool
+from labeldistill_core.bench.published import materialized_pool
 from labeldistill_core.bench.sparse import measure_sparse
 from labeldistill_core.bench.timing import peak_mib, time_ms
 from labeldistill_core.data.nuscenes import NuScenesTables

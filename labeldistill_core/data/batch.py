@@ -31,7 +31,7 @@ def evaluation_transform(view: CameraView, config: StudentConfig) -> ImageTransf
 
 def image_tensor(view: CameraView, transform: ImageTransform) -> Tensor:
     """(3, H, W) uint8 in red, green, blue."""
-    return torch.from_numpy(transform.apply(view.image).copy()).permute(2, 0, 1)
+    return torch.from_numpy(transform.apply(view.pixels).copy()).permute(2, 0, 1)
 
 
 def ego_now_from_camera(now: CameraPose, then: CameraPose) -> Array:
@@ -78,6 +78,7 @@ def camera_batch(
     transforms: Sequence[ImageTransform] | None = None,
     augmentation: Array | None = None,
     pool: Executor | None = None,
+    images: Tensor | None = None,
 ) -> CameraBatch:
     """A batch of one sample, on the CPU.
 
@@ -89,6 +90,7 @@ def camera_batch(
         transforms: one for each camera, the same in all frames; evaluation's when None.
         augmentation: (4, 4) of the bird's-eye view; none when None.
         pool: threads that transform the images; the caller's thread when None.
+        images: (1, S, N, 3, H, W) where they were transformed already, on any device.
 
     Raises:
         DataError: the current set has no image of any camera of the model.
@@ -117,9 +119,11 @@ def camera_batch(
         black = (3, config.image.height, config.image.width)
         return image_tensor(*job) if job else torch.zeros(black, dtype=torch.uint8)
 
-    images = list(pool.map(image, jobs) if pool else map(image, jobs))
+    if images is None:
+        made = pool.map(image, jobs) if pool else map(image, jobs)
+        images = torch.stack(list(made)).unflatten(0, shape)
     return CameraBatch(
-        images=torch.stack(images).unflatten(0, shape),
+        images=images,
         intrinsics=_float(intrinsics)[0].unflatten(0, shape),
         image_from_sensor=_float(pixels)[0].unflatten(0, shape),
         ego_from_camera=torch.stack([matrices for matrices, _ in moved], dim=1),

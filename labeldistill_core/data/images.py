@@ -35,13 +35,18 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
         DataError: the bytes are no image or end too early.
     """
     if cv2 is not None and data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9"):
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        # the order that the network wants, where OpenCV is new enough to decode to it
+        order = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
         try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            pixels = cv2.imdecode(
+                np.frombuffer(data, np.uint8), order | cv2.IMREAD_IGNORE_ORIENTATION
+            )
         except cv2.error as error:
             raise DataError(f"corrupt image of {len(data)} bytes: {error}") from error
         if pixels is not None:
-            return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+            if order == cv2.IMREAD_COLOR:
+                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+            return np.asarray(pixels, np.uint8)
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))

@@ -17,7 +17,8 @@ from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.predictions import lidar_results, student_results
 from labeldistill_core.evaluation.results import read_results, write_results
 from labeldistill_core.lidar.teacher import load_teacher
-from labeldistill_core.runtime.detector import Detector, Precision
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.device import Precision
 
 
 def evaluate_results(

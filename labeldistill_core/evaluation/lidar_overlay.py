@@ -30,7 +30,7 @@ def with_points(view: CameraView, points: Array) -> CameraView:
     share = np.clip(np.log(depth / _NEAR_M) / np.log(_FAR_M / _NEAR_M), 0, 1)[:, None]
     colours = np.round(_NEAR_COLOUR + share * (_FAR_COLOUR - _NEAR_COLOUR)).astype(np.uint8)
     width = max(1, calibration.width_px // _POINTS_ACROSS)
-    image = view.image.copy()
+    image = view.pixels.copy()
     for down, right in np.ndindex(width, width):
         column = np.floor(u + 0.5).astype(int) + right - width // 2
         row = np.floor(v + 0.5).astype(int) + down - width // 2

@@ -181,7 +181,7 @@ def camera_mosaic(
         corner = (index % 3 * tile[0], index // 3 * tile[1])
         view = frames.by_name.get(name)
         if view is not None:
-            image = Image.fromarray(view.image).resize(
+            image = Image.fromarray(view.pixels).resize(
                 (SUPERSAMPLING * tile[0], SUPERSAMPLING * tile[1])
             )
             if truth is not None:

@@ -17,7 +17,8 @@ from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.decode import decode
-from labeldistill_core.runtime.detector import Detector, resolve_device
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.device import resolve_device
 
 Results = dict[str, list[ResultBox]]
 """Result boxes by sample token."""

@@ -22,7 +22,8 @@ from labeldistill_core.evaluation.lidar_overlay import with_points
 from labeldistill_core.evaluation.page import PageFrame, write_page
 from labeldistill_core.evaluation.pictures import birds_eye_view, camera_mosaic
 from labeldistill_core.frames import Array, Transform
-from labeldistill_core.runtime.detector import Detector, Precision
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.device import Precision
 
 _LOG = logging.getLogger(__name__)
 _LIDAR_COLUMNS = 5  # x, y, z, intensity, ring

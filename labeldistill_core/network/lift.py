@@ -89,12 +89,17 @@ def grid_cells(points: Tensor, grid: BevGrid) -> Tensor:
 
     Numbers outside the grid stand for points outside.
     """
-    low = points.new_tensor([grid.x_m[0], grid.y_m[0], grid.z_m[0]])
-    size = points.new_tensor([grid.cell_m, grid.cell_m, grid.z_m[1] - grid.z_m[0]])
+    low = _constants(points, grid.x_m[0], grid.y_m[0], grid.z_m[0])
+    size = _constants(points, grid.cell_m, grid.cell_m, grid.z_m[1] - grid.z_m[0])
     # the lower edge is computed as centre minus half a cell, so that a point on an edge rounds
     # the way the published code rounds it
     scaled = (points - ((low + size / 2) - size / 2)) / size
     return scaled.trunc() if grid.index_rounding == "truncate" else scaled.floor()
+
+
+def _constants(like: Tensor, *values: float) -> Tensor:
+    """As `like.new_tensor`, which a CUDA graph cannot record: it copies from the host."""
+    return torch.stack([like.new_full((), value) for value in values])
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +137,7 @@ class PoolingTable:
         """
         batch, cameras, bins, height, width, _ = points.shape
         cells = grid_cells(points, grid)
-        limit = cells.new_tensor([grid.columns, grid.rows, 1])
+        limit = _constants(cells, grid.columns, grid.rows, 1)
         inside = ((cells >= 0) & (cells < limit)).all(dim=-1)
         if use is not None:
             inside &= use.view(batch, cameras, 1, 1, 1)

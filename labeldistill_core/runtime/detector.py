@@ -29,6 +29,8 @@ from labeldistill_core.network.decode import Candidates, remaining_boxes, suppre
 from labeldistill_core.network.depth_net import camera_vector
 from labeldistill_core.network.lift import PoolingTable, pool, ray_matrices
 from labeldistill_core.network.student import CameraBatch, Student
+from labeldistill_core.runtime.device import Precision, resolve_device, resolve_precision
+from labeldistill_core.runtime.device_images import DeviceImages
 from labeldistill_core.runtime.fixed_step import FixedStep
 from labeldistill_core.runtime.fuse import fuse
 from labeldistill_core.runtime.history import History, PastFrame
@@ -36,7 +38,6 @@ from labeldistill_core.runtime.memory import keep_freed_memory
 
 _LOG = logging.getLogger(__name__)
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Backend = Literal["auto", "torch", "onnx"]
 
 
@@ -71,6 +72,9 @@ class Detector:
     Not safe for calls from several threads at once.
     """
 
+    _step: FixedStep | None = None
+    _device_images: DeviceImages | None = None
+
     def __init__(
         self,
         student: Student,
@@ -79,6 +83,7 @@ class Detector:
         precision: Precision = "float32",
         compile: bool = False,
         fixed_shapes: bool | None = None,
+        device_resize: bool | None = None,
         history_tolerance_s: float = 0.1,
         checkpoint_sha256: str = "",
     ) -> None:
@@ -93,6 +98,8 @@ class Detector:
                 minute. On the CPU it needs a C++ compiler.
             fixed_shapes: run every step over the same buffers, in a CUDA graph; see
                 `runtime.fixed_step`. None: on a GPU.
+            device_resize: resize images on the device, see `runtime.device_images`. None: on a
+                GPU.
             history_tolerance_s: how far a past frame may be from its nominal age.
             checkpoint_sha256: identity of the weights, for reports.
 
@@ -110,9 +117,10 @@ class Detector:
         if self.device.type == "cpu":
             keep_freed_memory()
         on_gpu = self.device.type == "cuda"
-        self._step: FixedStep | None = None
         if on_gpu if fixed_shapes is None else fixed_shapes:
             self._step = FixedStep(self.network, getattr(torch, self.precision), self.device)
+        if on_gpu if device_resize is None else device_resize:
+            self._device_images = DeviceImages(student.config, self.device)
         self._begin(student.config, history_tolerance_s, checkpoint_sha256)
 
     def _begin(
@@ -122,7 +130,7 @@ class Detector:
         self.config, self.checkpoint_sha256 = config, checkpoint_sha256
         # Pillow resizes without Python's lock
         self._threads = ThreadPoolExecutor(min(6, os.cpu_count() or 1), thread_name_prefix="resize")
-        self._history = History(config.history_s, history_tolerance_s)
+        self._history: History[PastFrame] = History(config.history_s, history_tolerance_s)
         self._calibration: tuple[CameraPose | None, ...] = ()
         self._mounting: tuple[tuple[CameraPose | None, ...], PoolingTable] | None = None
 
@@ -176,6 +184,16 @@ class Detector:
         return self._step is not None
 
     @property
+    def graph(self) -> str:
+        """What became of the CUDA graph: "recorded", why not, or empty before the first step."""
+        return self._step.graph_state if self._step else "not asked for"
+
+    @property
+    def newest(self) -> PastFrame | None:
+        """What is kept of the newest set."""
+        return self._history.newest
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the boxes' labels."""
         return self.config.class_names
@@ -187,8 +205,13 @@ class Detector:
         self._history.clear()
 
     def prepare(self, frames: FrameSet) -> CameraBatch:
-        """The network's input for one set, on the CPU: images as grey levels, and the rig."""
-        return camera_batch([frames], self.config, pool=self._threads)
+        """The network's input for one set; images lie where they were resized, the rest on the CPU.
+
+        Raises:
+            DataError: the set has no image of any camera of the model.
+        """
+        images = self._device_images(frames, self._threads) if self._device_images else None
+        return camera_batch([frames], self.config, pool=self._threads, images=images)
 
     @torch.inference_mode()
     def detect(self, frames: FrameSet, *, use_history: bool = True) -> Detections:
@@ -275,9 +298,9 @@ class Detector:
         return found, PastFrame(stamp_ns, features, poses, *geometry)
 
     def _check_continuity(self, stamp_ns: int, poses: tuple[CameraPose | None, ...]) -> None:
-        newest = self._history.newest_ns
-        if newest is not None and stamp_ns <= newest:
-            self.reset(f"time went back by {(newest - stamp_ns) / 1e9:.3f} s")
+        newest = self.newest
+        if newest and stamp_ns <= newest.stamp_ns:
+            self.reset(f"time went back by {(newest.stamp_ns - stamp_ns) / 1e9:.3f} s")
         for old, new in zip(self._calibration, poses, strict=False):
             if old and new and not _same_calibration(old, new):
                 self.reset(f"the calibration of {new.calibration.name} changed")
@@ -341,41 +364,6 @@ class Detector:
     def _autocast(self) -> torch.autocast:
         dtype = getattr(torch, self.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    if name == "auto":
-        name = "cuda:0" if torch.cuda.is_available() else "cpu"
-        _LOG.info("device auto: %s", name)
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"no device {name!r}: use cpu, cuda:0 or auto") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} was asked for, but there is no CUDA: use cpu or auto")
-    return device
-
-
-def resolve_precision(name: Precision, device: torch.device) -> Precision:
-    """The precision of a name; "auto" is float16 on CUDA, bfloat16 on a CPU that multiplies it.
-
-    Raises:
-        ConfigError: there is no such precision, or the device cannot compute in it.
-    """
-    if name not in get_args(Precision):
-        raise ConfigError(f"no precision {name!r}: use {', '.join(get_args(Precision))}")
-    if name == "auto":
-        if device.type == "cuda":
-            return "float16"
-        # AVX-512 without these instructions computes bfloat16 more slowly than float32
-        native = torch.cpu.get_capabilities()
-        return "bfloat16" if native.get("avx512_bf16") or native.get("amx_bf16") else "float32"
-    return name
 
 
 def _same_calibration(a: CameraPose, b: CameraPose) -> bool:

@@ -23,6 +23,7 @@ from labeldistill_core.network.lift import PoolingTable, pool, ray_points
 from labeldistill_core.network.student import Student
 
 _LOG = logging.getLogger(__name__)
+_RECORDED = "recorded"
 _WARM_UP = 3
 """Steps before recording, in which libraries choose their algorithms and take their memory."""
 
@@ -57,8 +58,10 @@ class FixedStep:
         self._context = buffer(*past, config.depth_net.context_channels, *config.feature_size)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._outputs: tuple[FrameFeatures, Candidates] | None = None
-        self._recordable = device.type == "cuda"
-        if self._recordable:
+        self._on_gpu = device.type == "cuda"
+        self.graph_state = "" if self._on_gpu else "not on a GPU"
+        """What became of the CUDA graph: "recorded", why not, or empty before the first step."""
+        if self._on_gpu:
             torch.backends.cudnn.benchmark = True  # shapes stay, so a search pays
 
     def __call__(
@@ -72,8 +75,8 @@ class FixedStep:
         """The step.
 
         Args:
-            images: (1, N, 3, rows, columns) uint8 in red, green, blue; on the CPU, as all others.
-            camera: (N, 27), see `camera_vector`.
+            images: (1, N, 3, rows, columns) uint8 in red, green, blue, on any device.
+            camera: (N, 27), see `camera_vector`; on the CPU, as the next two.
             rays: (S, N, 3, 4), see `lift.ray_matrices`; of the current frame where one is missing.
             use: (S, N) bool, cameras of each frame that take part, likewise.
             past: what earlier steps returned, on the device; None where a frame is missing.
@@ -90,18 +93,18 @@ class FixedStep:
             (self._use, use),
             (self._there, there.view(-1, 1, 1, 1, 1)),
         ):
-            if self._recordable:
+            if self._on_gpu and value.device.type == "cpu":
                 value = value.pin_memory()
             buffer.copy_(value, non_blocking=True)
         for index, frame in enumerate(past):
             if frame is not None:
                 self._depth[index].copy_(frame.depth)
                 self._context[index].copy_(frame.context)
-        current, found = self._replayed() if self._recordable else self._run()
+        current, found = self._replayed() if self.graph_state in ("", _RECORDED) else self._run()
         on_cpu = found.to("cpu", non_blocking=True)
         # the buffers of a recorded step are overwritten by the next one
         kept = FrameFeatures(current.depth.clone(), current.context.clone())
-        if self._device.type == "cuda":
+        if self._on_gpu:
             torch.cuda.current_stream(self._device).synchronize()
         return kept, on_cpu
 
@@ -127,9 +130,10 @@ class FixedStep:
         if self._graph is None:
             try:
                 self._graph, self._outputs = self._recorded()
+                self.graph_state = _RECORDED
             except RuntimeError as error:
                 _LOG.warning("steps run without a CUDA graph: %s", error)
-                self._recordable = False
+                self.graph_state = str(error)
                 return self._run()
         with torch.cuda.device(self._device):
             self._graph.replay()
@@ -138,16 +142,17 @@ class FixedStep:
 
     def _recorded(self) -> tuple[torch.cuda.CUDAGraph, tuple[FrameFeatures, Candidates]]:
         with torch.cuda.device(self._device):
-            now, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-            aside.wait_stream(now)
+            aside = torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            # a recording that fails leaves its stream as the current one; this brings ours back
             with torch.cuda.stream(aside):
                 for _ in range(_WARM_UP):
                     self._run()
-            now.wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            # other threads may use the device meanwhile
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                outputs = self._run()
+                graph = torch.cuda.CUDAGraph()
+                # other threads may use the device meanwhile
+                with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+                    outputs = self._run()
+            torch.cuda.current_stream().wait_stream(aside)
         return graph, outputs
 
     def _autocast(self) -> torch.autocast:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -30,7 +31,18 @@ class PastFrame:
     """(1, N, 4, 4), see `CameraBatch`."""
 
 
-class History:
+class Stamped(Protocol):
+    """A frame as the history sees it."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Its time."""
+
+
+Frame = TypeVar("Frame", bound=Stamped)
+
+
+class History(Generic[Frame]):
     """Frames of the last seconds, picked by age.
 
     The student was trained with frames of fixed ages (1 s apart), not with the last few sets.
@@ -40,31 +52,31 @@ class History:
         """Keep frames that can still be asked for; a pick is within `tolerance_s` of its age."""
         self._ages_ns = [round(age * _NS) for age in ages_s]
         self._tolerance_ns = round(tolerance_s * _NS)
-        self._frames: deque[PastFrame] = deque()
+        self._frames: deque[Frame] = deque()
 
     def __len__(self) -> int:
         """Number of frames kept."""
         return len(self._frames)
 
     @property
-    def newest_ns(self) -> int | None:
-        """Time of the newest frame."""
-        return self._frames[-1].stamp_ns if self._frames else None
+    def newest(self) -> Frame | None:
+        """The newest frame."""
+        return self._frames[-1] if self._frames else None
 
     def clear(self) -> None:
         """Forget everything."""
         self._frames.clear()
 
-    def push(self, frame: PastFrame) -> None:
+    def push(self, frame: Frame) -> None:
         """Keep a frame that is newer than all others; drop those that are too old by now."""
         self._frames.append(frame)
         horizon = max(self._ages_ns, default=0) + self._tolerance_ns
         while frame.stamp_ns - self._frames[0].stamp_ns > horizon:
             self._frames.popleft()
 
-    def pick(self, stamp_ns: int) -> list[PastFrame | None]:
+    def pick(self, stamp_ns: int) -> list[Frame | None]:
         """For each age the frame that is nearest to it, or None when none is near enough."""
-        picked: list[PastFrame | None] = []
+        picked: list[Frame | None] = []
         for age in self._ages_ns:
             nearest = min(
                 self._frames, key=lambda f: abs(stamp_ns - age - f.stamp_ns), default=None

@@ -25,7 +25,8 @@ from labeldistill_core.network.lift import (
     ray_points,
 )
 from labeldistill_core.network.student import CameraBatch
-from labeldistill_core.runtime.detector import Detector, Precision, resolve_device, timed
+from labeldistill_core.runtime.detector import Detector, timed
+from labeldistill_core.runtime.device import Precision, resolve_device
 from labeldistill_core.runtime.history import PastFrame
 from labeldistill_core.runtime.onnx_export import (
     METADATA_KEY,
@@ -85,7 +86,6 @@ class OnnxDetector(Detector):
                 "and precision to auto, or use the .safetensors file"
             )
         self.backend, self.precision, self.compiled = "onnx", "float32", False
-        self._step = None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         try:

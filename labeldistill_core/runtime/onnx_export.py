@@ -140,7 +140,7 @@ def export_onnx(checkpoint: tyro.conf.Positional[Path], out: tyro.conf.Positiona
         raise ConfigError("this needs onnx: pip install 'labeldistill_ros[onnx]'") from error
     source = load_student(checkpoint)
     config = source.student.config
-    step = StreamingStep(source.student)
+    step = StreamingStep(source.student).eval()
     depth_shape, context_shape = past_shapes(config)
     size = (config.image.height, config.image.width)
     cameras = len(config.cameras)

@@ -103,8 +103,8 @@ def _files(tables: NuScenesTables, scene: str) -> Iterator[Path]:
 def _memory(dataroot: Path, version: str, out: Path) -> dict[str, Any]:
     tables = NuScenesTables(dataroot, version)
     scene = tables.scene_names[0]
-    _, peak_mib = measure_apart(partial(_converting, dataroot, version, out), "cpu", 1)
-    return {"key_frames": len(tables.samples(scene)), "peak_mib": peak_mib}
+    apart = measure_apart(partial(_converting, dataroot, version, out), "cpu", 1)
+    return {"key_frames": len(tables.samples(scene)), "peak_mib": apart.peak_mib}
 
 
 def _converting(dataroot: Path, version: str, out: Path) -> Callable[[], object]:

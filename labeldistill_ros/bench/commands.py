@@ -17,7 +17,8 @@ import tyro
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.provenance import commit, machine
-from labeldistill_core.runtime.detector import Detector, Precision
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.device import Precision
 from labeldistill_ros.bench.bags import measure_bags
 from labeldistill_ros.bench.degradation import FAULTS, run_fault
 from labeldistill_ros.bench.failure_table import SCENES

@@ -2,16 +2,19 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from labeldistill_core.bench import commands, inference, pooling
 from labeldistill_core.bench.commands import bench_lift
+from labeldistill_core.bench.latency import measure_steps
 from labeldistill_core.bench.page import BEGIN, END, bench_compare, bench_page
 from labeldistill_core.bench.report import TOLERANCE, Comparison, Report
 from labeldistill_core.bench.streaming import measure_streaming
 from labeldistill_core.bench.timing import peak_mib
+from labeldistill_core.bench.work import Work
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.history import History
@@ -90,10 +93,10 @@ def test_numbers_that_are_not_positive_are_refused(wrong):
 def test_bench_by_stage(tiny_config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(inference, "preset_config", lambda name: tiny_config)
     file = tmp_path / "out" / "bench.json"
-    inference.bench(("tiny",), precisions=("float32", "bfloat16"), repeats=2, json=file)
+    inference.bench(("tiny",), precisions=("bfloat16",), repeats=2, json=file)
     assert "| image encoder |" in capsys.readouterr().out
     found = json.loads(file.read_text())
-    assert {"command", "commit", "machine"} <= set(found)
+    assert {"command", "commit", "machine", "peak", "ratios"} <= set(found)
     tiny = found["presets"]["tiny"]
     for run in tiny["runs"].values():
         stages = {name: row["p50"] for name, row in run["stages"].items()}
@@ -101,10 +104,14 @@ def test_bench_by_stage(tiny_config, tmp_path, monkeypatch, capsys):
         parts = sum(v for k, v in stages.items() if k not in ("step", "end to end"))
         assert parts < 1.5 * stages["end to end"]
         assert len(run["history"]) == tiny_config.frames
-        assert run["gflop"] > 0
+        assert all(row["step"] > row["image_network"] for row in run["history"])
+        assert {"image encoder", "depth net", "pooling", "head"} <= set(run["work"])
+        assert run["first_step_ms"] > 0
+        assert run["sets_s"] > 1
         assert run["peak_mib"] > 50
     assert set(tiny["scaling"]["cameras"]) == {"1", "2", "4", "6"}
-    published, fast = (tiny["published"], tiny["runs"]["bfloat16"]["stages"])
+    assert tiny["pooling"]["gathered_gb"] > tiny["pooling"]["least_gb"] > 0
+    published, fast = (tiny["published"], tiny["runs"][tiny["fastest"]]["stages"])
     ratio = published["step"]["p50"] / fast["step"]["p50"]
     assert found["ratios"]["tiny"]["speedup"] == pytest.approx(ratio)
 
@@ -114,9 +121,20 @@ def test_bench_by_stage(tiny_config, tmp_path, monkeypatch, capsys):
         bench_page(page, (file,))
     text = page.read_text()
     assert "old" not in text
-    assert text.count("| image encoder |") == 1
+    assert text.count("| image encoder |") == 2  # times and work
+    assert "nan" not in text
     assert text.startswith("before")
     assert text.endswith("after\n")
+    # as on a GPU, where the fastest way does not tell of its stages
+    whole = {**tiny["runs"]["bfloat16"], "busy_ms": 5.0, "graph": "recorded"}
+    whole["stages"] = {k: whole["stages"][k] for k in ("step", "end to end")}
+    tiny["runs"]["bfloat16, graph"], tiny["fastest"] = whole, "bfloat16, graph"
+    (tmp_path / "gpu.json").write_text(json.dumps(found))
+    bench_page(page, (tmp_path / "gpu.json",))
+    text = page.read_text()
+    assert "keeps the GPU busy for 6% of the time" in text
+    assert text.count("| image encoder |") == 2
+    assert "| CUDA graph |  | recorded |" in text
     bench_compare(file, file)
     assert "1.00" in capsys.readouterr().out
     (tmp_path / "other.json").write_text("{}")
@@ -125,3 +143,43 @@ def test_bench_by_stage(tiny_config, tmp_path, monkeypatch, capsys):
     (tmp_path / "plain.md").write_text("no place")
     with pytest.raises(ConfigError, match="has no lines"):
         bench_page(tmp_path / "plain.md", (file,))
+
+
+def test_what_a_gpu_is_measured_in():
+    ways = inference.ways_on(torch.device("cuda"), ("float32", "float16"), compile=True)
+    gpu = torch.device("cuda")
+    names = [way.name(SimpleNamespace(precision=way.precision, device=gpu)) for way in ways]
+    assert names == [
+        "float32, resized there",
+        "float16, resized there",
+        "float16, graph",
+        "float16, graph, resized there",
+        "float16, graph, decoded there",
+        "float16, graph, compiled, decoded there",
+    ]
+    on_cpu = inference.ways_on(torch.device("cpu"), ("float32", "bfloat16"), compile=True)
+    assert [way.compile for way in on_cpu] == [False, False, True]
+    assert not any(way.device_resize or way.fixed_shapes for way in on_cpu)
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+def test_a_step_in_one_piece_with_images_on_its_device(student):
+    way = inference.Way("float32", fixed_shapes=True, device_resize=True, device_decode=True)
+    times = measure_steps(way.detector(student, "cpu"), 2, device_decode=True)
+    assert {"decode JPEG", "resize", "image network", "step", "end to end"} <= set(times)
+    assert all(len(values) == 2 for values in times.values())
+
+
+def test_work_is_what_layers_compute_and_move():
+    conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+    x = torch.zeros(1, 3, 16, 16)
+    with torch.inference_mode(), Work() as work:
+        y = conv(x)
+        work.start("relu")
+        y.relu_()
+        y.view(-1)
+        work.stop("relu")
+    weights = 4 * (3 * 8 * 9 + 8)
+    assert work.stages["other"]["gflop"] == pytest.approx(2 * 8 * 256 * 27 / 1e9)
+    assert work.stages["other"]["gigabytes"] == pytest.approx((x.nbytes + weights + y.nbytes) / 1e9)
+    assert work.stages["relu"] == {"gflop": 0.0, "gigabytes": pytest.approx(2 * y.nbytes / 1e9)}

@@ -43,10 +43,10 @@ def test_no_frame_is_near_enough():
 def test_old_frames_are_dropped():
     history = filled(History((1.0,), tolerance_s=0.1), *(n / 2 for n in range(10)))
     assert len(history) == 3
-    assert history.newest_ns == 4_500_000_000
+    assert history.newest.stamp_ns == 4_500_000_000
     history.clear()
     assert len(history) == 0
-    assert history.newest_ns is None
+    assert history.newest is None
 
 
 def test_without_past_frames():
