@@ -14,9 +14,14 @@ $labeldistill bag from-nuscenes "$work/scene" rosbags/demo --version v1.0-mini -
 	--no-clouds --force
 
 # A repeated call goes on where the last one stopped.
-$labeldistill synth "$work/world" --scenes 200 --key-frames 8 --seed 1
-$labeldistill train student "$work/world" "$work/first" --preset demo --epochs 8
-$labeldistill train student "$work/world" "$work/run" --preset demo --epochs 8 \
-	--learning-rate 1.2e-3 --init "$work/first/student.safetensors"
+$labeldistill synth "$work/world" --scenes 850 --key-frames 5 --seed 1 --no-sweeps
+$labeldistill train teacher "$work/world" "$work/teacher"
+$labeldistill train label-encoder "$work/world" "$work/labels" \
+	--teacher "$work/teacher/teacher.safetensors"
+$labeldistill train student "$work/world" "$work/first" --devices 2
+$labeldistill train student "$work/world" "$work/run" --devices 2 --epochs 3 --learning-rate 1e-3 \
+	--teacher "$work/teacher/teacher.safetensors" \
+	--label-encoder "$work/labels/label_encoder.safetensors" \
+	--init "$work/first/student.safetensors"
 $labeldistill evaluate "$work/run/student.safetensors" "$work/world" --split val
 cp "$work/run/student.safetensors" config/models/demo.safetensors

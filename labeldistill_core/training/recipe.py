@@ -94,16 +94,16 @@ _PAPER = {
 _SMALL_AUGMENTATION = AugmentationConfig(resize=(0.95, 1.1), image_rotation_deg=(0.0, 0.0))
 _SMALL_WORLD = {
     "teacher": Recipe(
-        epochs=8, batch_size=8, learning_rate=2e-3, reference_batch=8, schedule="cosine",
-        warmup_share=0.05, ema_decay=0.99,
+        epochs=4, batch_size=4, learning_rate=2e-3, reference_batch=4, schedule="cosine",
+        warmup_share=0.05, ema_decay=0.995,
     ),
     "label-encoder": Recipe(
-        epochs=4, batch_size=8, learning_rate=2e-3, reference_batch=8, schedule="cosine",
+        epochs=2, batch_size=8, learning_rate=2e-3, reference_batch=8, schedule="cosine",
         warmup_share=0.05, weight_decay=1e-7, ema_decay=0.99,
     ),
     "student": Recipe(
-        epochs=16, batch_size=8, learning_rate=2e-3, reference_batch=8, schedule="cosine",
-        warmup_share=0.05, ema_decay=0.995, image_rate=1.0, augmentation=_SMALL_AUGMENTATION,
+        epochs=8, batch_size=4, learning_rate=1.5e-3, reference_batch=4, schedule="cosine",
+        warmup_share=0.05, ema_decay=0.99, image_rate=1.0, augmentation=_SMALL_AUGMENTATION,
     ),
 }  # fmt: skip
 
