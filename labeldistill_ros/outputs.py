@@ -24,7 +24,7 @@ from labeldistill_core.cameras import CameraView, FrameSet
 from labeldistill_core.evaluation.pictures import draw_boxes
 from labeldistill_ros.autoware import DetectedObjects, objects_message
 from labeldistill_ros.markers import marker_array
-from labeldistill_ros.messages import detections_message, header, label_info, table_message
+from labeldistill_ros.messages import DetectionsMessage, header, label_info, table_message
 
 STAGES = (
     "sync_wait",
@@ -56,6 +56,7 @@ class Outputs:
     ) -> None:
         """Advertise."""
         self._node, self._class_names = node, class_names
+        self._message = DetectionsMessage(class_names)
 
         def advertise(kind: type[Any], topic: str, qos: QoSProfile) -> LifecyclePublisher[Any]:
             override = QoSOverridingOptions.with_default_policies()
@@ -110,8 +111,9 @@ class Outputs:
         self._status.publish(message)
 
     def boxes(self, boxes: Boxes3D, stamp_ns: int, *, markers: bool) -> None:
-        """Publish the boxes of a set in every form."""
-        self._detections.publish(detections_message(boxes, self._class_names, stamp_ns))
+        """Publish the boxes of a set in every form for which somebody asks."""
+        if self._detections.get_subscription_count():
+            self._detections.publish(self._message.fill(boxes, stamp_ns))
         if self._table.get_subscription_count():
             self._table.publish(table_message(boxes, stamp_ns))
         if markers and self._markers.get_subscription_count():
