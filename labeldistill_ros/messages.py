@@ -230,6 +230,11 @@ def calibration_from_info(
         )
     matrix, field = (info.p, "P") if rectified else (info.k, "K")
     intrinsics = np.asarray(matrix, dtype=np.float64).reshape(3, -1)[:, :3]
+    if not (np.isfinite(intrinsics).all() and np.isfinite(np.asarray(info.d)).all()):
+        raise DataError(
+            f"{name}: camera_info has values in {field} or D that are no numbers; publish the "
+            "calibration in camera_info"
+        )
     if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
         raise DataError(
             f"{name}: camera_info has the focal lengths {intrinsics[0, 0]:g} and "

@@ -191,6 +191,8 @@ def test_calibration_of_raw_and_rectified_images(mounted: Transform) -> None:
         ({"p": [0.0] * 12}, True, "focal lengths 0 and 0 in P"),
         ({"r": [0.0] * 9}, True, "no R"),
         ({"width": 0}, False, "0 x 900 pixels"),
+        ({"k": [math.nan, 0, 800, 0, 1000, 450, 0, 0, 1]}, False, "values in K or D"),
+        ({"d": [math.inf, 0.0]}, False, "values in K or D"),
     ],
 )
 def test_unusable_calibrations_are_named(
