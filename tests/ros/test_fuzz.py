@@ -11,6 +11,7 @@ import io
 import random
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -62,8 +63,7 @@ def picture_or_error(message: Image | CompressedImage, pool: PixelPool) -> bool:
     """Whether it is a picture; any error but `DataError` ends the test."""
     try:
         pixels = to_rgb(message, pool.take)
-    except DataError as error:
-        assert str(error)
+    except DataError:
         return False
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
@@ -126,13 +126,11 @@ def test_random_calibrations(
     info = CameraInfo(width=size[0], height=size[1], k=k, d=d, distortion_model=model)
     info.p = [*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0]
     mounted = Transform.identity("ego", "CAM")
-    try:
+    with suppress(DataError, ValueError):  # what the node tells as a problem of the camera
         found = calibration_from_info("CAM", info, mounted, rectified=rectified, undistorted=True)
         assert isinstance(found, CameraCalibration)
         straight = Rectifier().apply("CAM", np.zeros((*size[::-1], 3), np.uint8), info)
         assert straight.shape == (*size[::-1], 3)
-    except (DataError, ValueError) as error:
-        assert str(error)
 
 
 def test_nothing_is_kept_of_a_thousand_damaged_pictures() -> None:
