@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.approximate import ApproximateSynchronizer
 from labeldistill_ros.assembly import Arrival, Assembler, AssemblyOptions
@@ -76,6 +78,32 @@ class Active:
     """Since when, steady clock."""
 
 
+def check_topics(
+    node: LifecycleNode, parameters: Parameters, cameras: Mapping[str, CameraParameters]
+) -> None:
+    """See that ROS takes the names of topics.
+
+    Raises:
+        ConfigError: naming the parameter that leads to a bad one.
+    """
+    names: dict[str, str] = {}
+    if parameters.ego_motion_source == "odometry":
+        names["odometry_topic"] = parameters.odometry_topic
+    for camera, own in cameras.items():
+        topics = CameraTopics.of(camera, parameters, own)
+        for topic, field in ((topics.image, "image_topic"), (topics.info, "info_topic")):
+            given = getattr(own, field)
+            names[f"cameras.{camera}.{field}" if given else "camera_prefix"] = topic
+    for parameter, name in names.items():
+        try:
+            node.resolve_topic_name(name)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"parameter {parameter} leads to the topic {name!r}, which is no name of a topic: "
+                "use letters, digits, _ and /, such as /sensing/cam_front/image_raw"
+            ) from error
+
+
 def activate(
     node: LifecycleNode,
     configured: Configured,
@@ -83,7 +111,7 @@ def activate(
     on_image: Callable[[str, ImageMessage], None],
     on_result: OnResult | None,
 ) -> Active:
-    """Subscribe and start the worker.
+    """Subscribe and start the worker; all or nothing.
 
     Args:
         node: whose topics these are.
@@ -105,31 +133,39 @@ def activate(
         Limits(limits.camera_timeout, limits.max_processing_time, limits.max_delay),
         configured.model,
     )
-    listener = _listener(node, parameters)
-    assembler = Assembler(
-        AssemblyOptions.of(parameters, configured.cameras, options),
-        listener.lookup,
-        parameters.decode_threads or min(6, os.cpu_count() or 1),
-    )
-    pipeline = Pipeline(
-        detector,
-        assembler,
-        configured.outputs,
-        health,
-        log,
-        name=node.get_name(),
-        now_ns=lambda: node.get_clock().now().nanoseconds,
-        continuity=Continuity(parameters.history.reset_gap, parameters.history.max_speed),
-        on_result=on_result,
-    )
-    return Active(
-        listener,
-        CameraSubscriptions(
-            node, topics, parameters.transport, parameters.images_rectified, on_image
-        ),
+    synchronizer: Synchronizer[Arrival] | ApproximateSynchronizer[Arrival] = (
         Synchronizer(options)
         if parameters.sync.policy == "anchor"
-        else ApproximateSynchronizer(options, parameters.sync.slop),
+        else ApproximateSynchronizer(options, parameters.sync.slop)
+    )
+    with ExitStack() as undo:
+        listener = _listener(node, parameters)
+        undo.callback(listener.close)
+        assembler = Assembler(
+            AssemblyOptions.of(parameters, configured.cameras, options),
+            listener.lookup,
+            parameters.decode_threads or min(6, os.cpu_count() or 1),
+        )
+        undo.callback(assembler.close)
+        pipeline = Pipeline(
+            detector,
+            assembler,
+            configured.outputs,
+            health,
+            log,
+            name=node.get_name(),
+            now_ns=lambda: node.get_clock().now().nanoseconds,
+            continuity=Continuity(parameters.history.reset_gap, parameters.history.max_speed),
+            on_result=on_result,
+        )
+        subscriptions = CameraSubscriptions(
+            node, topics, parameters.transport, parameters.images_rectified, on_image
+        )
+        undo.pop_all()
+    return Active(
+        listener,
+        subscriptions,
+        synchronizer,
         NewestWorker(pipeline.run, "detect"),
         assembler,
         pipeline,

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import Node
 from rclpy.qos import QoSProfile, qos_policy_name_from_kind, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from labeldistill_ros.messages import rectification_differs
@@ -74,25 +75,27 @@ class CameraSubscriptions:
         """Newest `camera_info` by camera."""
         self._ambiguous: set[str] = set()
         self._incompatible: set[tuple[str, str]] = set()
-        override = QoSOverridingOptions.with_default_policies()
-        self._subscriptions = []
-        for camera, topic in topics.items():
-            for kind, name, callback in (
-                (self._type, topic.image, self._caller(on_image, camera)),
-                (CameraInfo, topic.info, self._caller(self._on_info, camera)),
-            ):
-                self._subscriptions.append(
-                    node.create_subscription(
-                        kind,
-                        name,
-                        callback,
-                        _qos(),
-                        qos_overriding_options=override,
-                        event_callbacks=SubscriptionEventCallbacks(
-                            incompatible_qos=self._caller(self._on_incompatible, name)
-                        ),
-                    )
-                )
+        self._subscriptions: list[Subscription[Any]] = []
+        try:
+            for camera, topic in topics.items():
+                self._subscribe(self._type, topic.image, self._caller(on_image, camera))
+                self._subscribe(CameraInfo, topic.info, self._caller(self._on_info, camera))
+        except Exception:
+            self.close()
+            raise
+
+    def _subscribe(self, kind: type[Any], topic: str, callback: Callable[[Any], None]) -> None:
+        incompatible = self._caller(self._on_incompatible, topic)
+        self._subscriptions.append(
+            self._node.create_subscription(
+                kind,
+                topic,
+                callback,
+                _qos(),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
+            )
+        )
 
     @staticmethod
     def _caller(callback: Callable[[str, object], None], camera: str) -> Callable[[object], None]:

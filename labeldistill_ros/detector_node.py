@@ -28,7 +28,7 @@ from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from labeldistill_core.errors import LabelDistillError
-from labeldistill_ros.active import Active, Configured, activate
+from labeldistill_ros.active import Active, Configured, activate, check_topics
 from labeldistill_ros.approximate import ApproximateSynchronizer
 from labeldistill_ros.assembly import Arrival
 from labeldistill_ros.cameras import ImageMessage
@@ -116,25 +116,14 @@ class DetectorNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise."""
         try:
-            parameters = self._store.declare(Parameters())
-            detector = self._load(parameters)
-            cameras = {
-                name: self._store.declare(CameraParameters(), f"cameras.{name}.")
-                for name in detector.config.cameras
-            }
-            for name in detector.class_names:
-                self._store.declare(ClassParameters(), f"classes.{name}.")
-            sync_options(parameters.sync, cameras)
-            if parameters.sync.policy == "approximate_time":
-                ApproximateSynchronizer.require()
-        except (LabelDistillError, ValueError) as error:
-            self.get_logger().error(f"cannot configure: {error}")
+            configured = self._configured = self._configure()
+        except Exception as error:  # what files, torch and ROS make of the values, too
+            self.get_logger().error(f"cannot configure: {_words(error)}")
             return _FAILURE
         for sentence in self._store.unknown():
             self.get_logger().warning(sentence)
-        outputs = Outputs(self, detector.class_names, tuple(cameras))
-        self._configured = Configured(parameters, cameras, detector, outputs)
         self._store.locked = True
+        parameters, detector = configured.parameters, configured.detector
         if parameters.device == "auto" and detector.device.type == "cpu":
             self.get_logger().warning(
                 "no CUDA device: detecting on the CPU, which is far slower than the cameras; "
@@ -146,13 +135,34 @@ class DetectorNode(LifecycleNode):
         )
         return super().on_configure(state)
 
+    def _configure(self) -> Configured:
+        parameters = self._store.declare(Parameters())
+        detector = self._load(parameters)
+        cameras = {
+            name: self._store.declare(CameraParameters(), f"cameras.{name}.")
+            for name in detector.config.cameras
+        }
+        for name in detector.class_names:
+            self._store.declare(ClassParameters(), f"classes.{name}.")
+        sync_options(parameters.sync, cameras)
+        check_topics(self, parameters, cameras)
+        if parameters.sync.policy == "approximate_time":
+            ApproximateSynchronizer.require()
+        outputs = Outputs(self, detector.class_names, tuple(cameras))
+        return Configured(parameters, cameras, detector, outputs)
+
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
         result = super().on_activate(state)
         assert self._configured is not None
         configured = self._configured
         self._revision = -1
-        self._active = activate(self, configured, self._log, self._on_image, self._on_result)
+        try:
+            self._active = activate(self, configured, self._log, self._on_image, self._on_result)
+        except Exception as error:  # a QoS override that ROS does not know
+            self.get_logger().error(f"cannot activate: {_words(error)}")
+            super().on_deactivate(state)
+            return _FAILURE
         period_s = configured.parameters.diagnostics.period
         self._active_timers = (
             self.create_timer(_POLL_S, self._poll, clock=self._steady),
@@ -270,10 +280,6 @@ class DetectorNode(LifecycleNode):
         active = self._active
         if active is None:
             return
-        if active.pipeline.broken:
-            self.get_logger().error(f"the detector is given up: {active.pipeline.broken}")
-            self.trigger_deactivate()
-            return
         now_s = time.monotonic()
         if now_s - active.started_s > _PATIENCE_S:
             self._complain(active, now_s)
@@ -285,6 +291,9 @@ class DetectorNode(LifecycleNode):
         )
         now = self.get_clock().now().nanoseconds
         self._diagnostics.publish(DiagnosticArray(header=header(now, ""), status=statuses))
+        if active.pipeline.broken:
+            self.get_logger().error(f"the detector is given up: {active.pipeline.broken}")
+            self.trigger_deactivate()
 
     def _complain(self, active: Active, now_s: float) -> None:
         silent = active.health.silent_cameras(now_s)
@@ -313,6 +322,13 @@ class DetectorNode(LifecycleNode):
         response.success = self._active is not None
         response.message = "" if response.success else "the node is not active"
         return self._active
+
+
+def _words(error: Exception) -> str:
+    """An error in a line; those that are not of this project by their kind as well."""
+    if isinstance(error, LabelDistillError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def main(args: list[str] | None = None) -> None:

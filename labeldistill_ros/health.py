@@ -108,6 +108,8 @@ class Health:
         self._transform: tuple[str, float] | None = None
         self._forgotten: tuple[str, float] | None = None
         self._boxes_s: float | None = None
+        self.given_up = ""
+        """Why the detector is given up, when it is."""
         self.counts: Counter[str] = Counter()
         """Sets by outcome, `seen` for all, and `refused/<cause>`."""
 
@@ -280,6 +282,8 @@ class Health:
             )
         if comes and silent_s > limits.max_delay_s:
             level, text = _ERROR, f"no boxes for {silent_s:.1f} s"
+        if self.given_up:
+            level, text = _ERROR, f"the detector is given up: {self.given_up}"
         return _status(f"{name}: processing", level, text, values)
 
     def _transform_status(self, name: str, now_s: float) -> DiagnosticStatus:

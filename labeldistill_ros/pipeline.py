@@ -240,4 +240,4 @@ class Pipeline:
         self._log.error("failed", f"set dropped, the detector failed: {text}")
         self.end(job.report("failed", type(error).__name__))
         if self._failures >= MAX_FAILURES:
-            self.broken = text
+            self._health.given_up = self.broken = text

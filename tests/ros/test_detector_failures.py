@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rig import CAMERAS, Vehicle, jpeg, offline_set, stamp_of
@@ -252,12 +253,40 @@ def test_detector_that_keeps_failing_is_given_up(
     vehicle.drive(range(n, n + 5), settle_s=0.5)
     vehicle.wait(lambda: node.node._configured is None, "the node is unconfigured")
     assert vehicle.outcomes()[:3] == ["failed"] * 3
-    assert "the detector is given up: RuntimeError: CUDA out of memory" in capfd.readouterr().err
+    given_up = "the detector is given up: RuntimeError: CUDA out of memory"
+    assert given_up in capfd.readouterr().err
+    vehicle.spin(0.2)
+    processing = vehicle.diagnostics["processing"]
+    assert (processing.level, processing.message) == (processing.ERROR, given_up)
     assert node.node.start()
     clear(vehicle)
     vehicle.connect()
     vehicle.drive(range(n + 5, n + 10))
     vehicle.wait(lambda: vehicle.detections, "boxes after a restart")
+
+
+def test_out_of_memory_empties_the_cache_and_the_next_set_is_processed(
+    vehicle: Vehicle, detector: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = detector()
+    n = warm(vehicle)
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    network, detect = node.node._configured.detector, node.node._configured.detector.detect
+
+    def fail(*_: object, **__: object) -> None:
+        network.detect = detect  # type: ignore[method-assign]
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network.detect = fail  # type: ignore[method-assign]
+    clear(vehicle)
+    node.results.clear()
+    vehicle.drive(range(n, n + 3))
+    vehicle.wait(lambda: node.results, "boxes after the error")
+    assert vehicle.outcomes()[0] == "failed"
+    assert vehicle.status[0]["cause"] == "OutOfMemoryError"
+    assert emptied == [True]
+    assert node.results[0][1].history_valid == 0
 
 
 def test_disabled_node_is_idle(vehicle: Vehicle, detector: Start) -> None:
