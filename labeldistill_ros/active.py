@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rclpy.lifecycle import LifecycleNode
 
 from labeldistill_core.errors import ConfigError
@@ -24,6 +25,7 @@ from labeldistill_ros.newest import NewestWorker
 from labeldistill_ros.outputs import Outputs
 from labeldistill_ros.parameters import CameraParameters, Parameters, sync_options
 from labeldistill_ros.pipeline import Job, OnResult, Pipeline
+from labeldistill_ros.rate import RateLimit
 from labeldistill_ros.ros_logging import ThrottledLog
 from labeldistill_ros.synchronizer import Synchronizer
 from labeldistill_ros.transform_listener import OdometryListener, TransformListener
@@ -41,12 +43,14 @@ class Configured:
     """The network."""
     outputs: Outputs
     """The publishers."""
+    step_s: float | None
+    """How long the detector took for a set, where it was warmed up."""
 
-    @property
     def model(self) -> dict[str, Any]:
-        """What /diagnostics tells of the model."""
+        """What /diagnostics tells of the model now."""
         detector = self.detector
         return {
+            **_of_device(detector.device),
             "name": Path(self.parameters.model).name or "demo",
             "sha256": detector.checkpoint_sha256,
             "backend": detector.backend,
@@ -54,6 +58,13 @@ class Configured:
             "precision": detector.precision,
             "history": len(detector.config.history_s),
         }
+
+
+def _of_device(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {}
+    used_mib = torch.cuda.memory_reserved(device) / 2**20
+    return {"gpu": torch.cuda.get_device_name(device), "gpu_memory_mib": used_mib}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +85,8 @@ class Active:
     """Sets to boxes."""
     health: Health
     """Counters."""
+    rate: RateLimit
+    """Holds back sets beyond `max_rate`."""
     started_s: float
     """Since when, steady clock."""
 
@@ -158,9 +171,7 @@ def activate(
             continuity=Continuity(parameters.history.reset_gap, parameters.history.max_speed),
             on_result=on_result,
         )
-        subscriptions = CameraSubscriptions(
-            node, topics, parameters.transport, parameters.images_rectified, on_image
-        )
+        subscriptions = CameraSubscriptions(node, topics, parameters.images_rectified, on_image)
         undo.pop_all()
     return Active(
         listener,
@@ -170,6 +181,7 @@ def activate(
         assembler,
         pipeline,
         health,
+        RateLimit(),
         time.monotonic(),
     )
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import rclpy
 import rclpy.logging
+import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
 from rclpy.duration import Duration
@@ -25,9 +26,11 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
+from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from labeldistill_core.errors import LabelDistillError
+from labeldistill_core.runtime.warm_up import warm_up
 from labeldistill_ros.active import Active, Configured, activate, check_topics
 from labeldistill_ros.approximate import ApproximateSynchronizer
 from labeldistill_ros.assembly import Arrival
@@ -125,8 +128,9 @@ class DetectorNode(LifecycleNode):
         self._store.locked = True
         parameters, detector = configured.parameters, configured.detector
         if parameters.device == "auto" and detector.device.type == "cpu":
-            self.get_logger().warning(
-                "no CUDA device: detecting on the CPU, which is far slower than the cameras; "
+            rate = f" {1 / configured.step_s:.1f} sets a second," if configured.step_s else ""
+            self.get_logger().error(
+                f"no CUDA device: detecting on the CPU,{rate} which is slower than cameras are; "
                 "say device: cpu if that is wanted"
             )
         self.get_logger().info(
@@ -148,8 +152,9 @@ class DetectorNode(LifecycleNode):
         check_topics(self, parameters, cameras)
         if parameters.sync.policy == "approximate_time":
             ApproximateSynchronizer.require()
+        step_s = warm_up(detector, parameters.warmup_iterations)
         outputs = Outputs(self, detector.class_names, tuple(cameras))
-        return Configured(parameters, cameras, detector, outputs)
+        return Configured(parameters, cameras, detector, outputs, step_s)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
@@ -214,13 +219,15 @@ class DetectorNode(LifecycleNode):
             self._configured.outputs.close()
         self._configured = None
         self._store.locked = False
+        torch.cuda.empty_cache()  # nothing where CUDA was not used
 
     def _on_image(self, camera: str, message: ImageMessage) -> None:
         active = self._active
         if active is None:
             return
         now_s, stamp_ns = time.monotonic(), stamp_to_ns(message.header.stamp)
-        active.health.image(camera, now_s)
+        encoding = message.encoding if isinstance(message, Image) else message.format
+        active.health.image(camera, now_s, encoding, message.header.frame_id)
         if stamp_ns == 0:
             self._log.warning(
                 f"{camera}/stamp", f"{camera}: its images have no stamp; set it in the driver"
@@ -255,6 +262,8 @@ class DetectorNode(LifecycleNode):
                     "incomplete", f"set dropped, no image of {', '.join(images.missing)}"
                 )
                 active.pipeline.end(job.report("incomplete", "missing camera"))
+            elif not active.rate.passes(images.stamp_ns, active.pipeline.parameters.max_rate):
+                active.pipeline.end(job.report("dropped", "max_rate"))
             elif replaced := active.worker.submit(job):
                 active.pipeline.end(replaced.report("dropped", "a newer set came"))
 
@@ -285,7 +294,11 @@ class DetectorNode(LifecycleNode):
             self._complain(active, now_s)
         statuses = active.health.diagnostics(
             self.get_name(),
-            {**active.synchronizer.counts, "anchor": active.synchronizer.anchor},
+            {
+                **active.synchronizer.counts,
+                "relearned": active.synchronizer.relearned,
+                "anchor": active.synchronizer.anchor,
+            },
             active.synchronizer.offsets_s,
             now_s,
         )

@@ -219,5 +219,15 @@ class Vehicle:
             while number not in self.ended[-2:] and time.monotonic() < end:
                 self.executor.spin_once(timeout_sec=0.02)
 
+    def drive_until(
+        self, condition: Callable[[], object], first: int, *, most: int = 60, **changes: Any
+    ) -> int:
+        """Publish cycles from `first` on until something is so; gives the next cycle's number."""
+        for number in range(first, first + most):
+            self.drive([number], **changes)
+            if condition():
+                return number + 1
+        raise AssertionError(f"not within {most} cycles; {self.status[-3:]}")
+
     def outcomes(self) -> list[str]:
         return [status["outcome"] for status in self.status]
