@@ -18,7 +18,6 @@ import rclpy
 from rclpy.context import Context
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_core.runtime.memory import keep_freed_memory
 from labeldistill_ros.bench.overhead import Alone, overhead, work_timed
 from labeldistill_ros.bench.running import Run
 from labeldistill_ros.bench.vehicle import Faults, Vehicle
@@ -30,6 +29,8 @@ _MEMORY_GROWTH = 0.01
 _LATENCY_GROWTH = 1.5
 _ADDED_SHARE = 0.1
 _HARVEST_S = 5.0
+_COLLECT_S = 10.0
+"""For so long sets are collected that the detector then gets alone."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class LoadOptions:
     """Of the detector."""
     precision: str = "float32"
     """Of the convolutions."""
-    warm_s: float = 10.0
-    """Before anything is counted."""
+    warm_s: float = 60.0
+    """Before anything is counted: the heap takes its form."""
 
 
 def _drive(period_s: float, size_px: tuple[int, int], stop: Event, sent: Any) -> None:
@@ -69,7 +70,6 @@ def run_load(options: LoadOptions) -> dict[str, Any]:
     The detector alone is measured before and after the load, with the node inactive and the
     vehicle driving on.
     """
-    keep_freed_memory()
     context = multiprocessing.get_context("spawn")
     stop, sent = context.Event(), context.Value("q", 0)
     arguments = (1 / options.rate_hz, options.image_size, stop, sent)
@@ -81,7 +81,7 @@ def run_load(options: LoadOptions) -> dict[str, Any]:
     vehicle = {"period_s": 1.0, "size_px": options.image_size}
     try:
         with Run(options.model, parameters, quiet, **vehicle) as run:
-            _warm(run, options.warm_s)
+            _warm(run, min(_COLLECT_S, options.warm_s))
             alone = _alone(run)
             _warm(run, options.warm_s)
             found, work_ms, detector_ms = _measure(run, options, sent)
@@ -120,22 +120,26 @@ def _measure(
     begin_sync, begin_sets = dict(active.synchronizer.counts), dict(active.health.counts)
     run.vehicle.listen()
     run.detector_ms.clear()
-    begin_sent, memory = sent.value, [_memory_kib()]
-    rows: list[dict[str, float]] = []
+    begin_sent, rows = sent.value, list[dict[str, float]]()
+    memory: list[list[dict[str, int]]] = []
     with work_timed(active.worker, lambda: run.processed) as work_ms:
         for _ in range(_PARTS):
+            memory.append([])
             end = time.monotonic() + options.seconds / _PARTS
             while (left := end - time.monotonic()) > 0:
                 time.sleep(min(_HARVEST_S, left))
                 # kept as numbers: the statuses themselves would look like a leak
                 rows += [_stages(s) for s in run.vehicle.sets if s["outcome"] == "processed"]
                 run.vehicle.listen()
-            memory.append(_memory_kib())
+                memory[-1].append(_memory_kib())
     stages = {name: [row[name] for row in rows] for name in rows[0]}
     total = np.array(stages["total"])
     p95 = [float(np.percentile(part, 95)) for part in np.array_split(total, _PARTS)]
-    private, shared = ([entry[kind] for entry in memory] for kind in ("private", "shared"))
-    growth = private[-1] / private[1] - 1
+    private, shared = (
+        [int(np.median([entry[kind] for entry in part])) for part in memory]
+        for kind in ("private", "shared")
+    )
+    growth = private[-1] / private[0] - 1
     sync = {k: v - begin_sync.get(k, 0) for k, v in active.synchronizer.counts.items()}
     counts = {k: v - begin_sets.get(k, 0) for k, v in active.health.counts.items()}
     flat = p95[-1] < _LATENCY_GROWTH * p95[0]

@@ -54,7 +54,7 @@ class SeenSets:
         self._sets.append((frames.stamp_ns, views))
 
     def alone(self, detector: Detector, jpeg: bytes) -> list[Alone]:
-        """Put the sets through the detector; those whose history is not whole are left out.
+        """Put the sets through the detector; only those with a whole history, if there are any.
 
         Args:
             detector: that of the node, which must be inactive.
@@ -62,6 +62,7 @@ class SeenSets:
         """
         detector.reset("alone")
         rows: list[Alone] = []
+        whole: list[Alone] = []
         with ThreadPoolExecutor(min(6, os.cpu_count() or 1)) as threads:
             for stamp_ns, views in self._sets:
                 start_s = time.perf_counter()
@@ -72,9 +73,10 @@ class SeenSets:
                 found = detector.detect(frames)
                 total_ms = (time.perf_counter() - start_s) * 1e3
                 own_ms = sum(found.timings_ms.values())
+                rows.append(Alone((decoded_s - start_s) * 1e3, own_ms, total_ms))
                 if found.history_valid == len(detector.config.history_s):
-                    rows.append(Alone((decoded_s - start_s) * 1e3, own_ms, total_ms))
-        return rows
+                    whole.append(rows[-1])
+        return whole or rows
 
 
 @contextmanager
