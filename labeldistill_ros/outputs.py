@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
@@ -122,10 +123,11 @@ class Outputs:
             self._objects.publish(objects_message(boxes, self._class_names, stamp_ns))
 
     def latencies(self, values_ms: Mapping[str, float]) -> None:
-        """Tell the time of each stage to whoever listens."""
+        """Tell the time of each stage to whoever listens; NaN is not known."""
         for stage, publisher in self._latencies.items():
-            if stage in values_ms and publisher.get_subscription_count():
-                publisher.publish(Float64(data=values_ms[stage]))
+            value_ms = values_ms.get(stage, math.nan)
+            if math.isfinite(value_ms) and publisher.get_subscription_count():
+                publisher.publish(Float64(data=value_ms))
 
     def overlays(self, frames: FrameSet, boxes: Boxes3D) -> None:
         """Images with boxes, of the cameras for which somebody asks.

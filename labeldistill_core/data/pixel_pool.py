@@ -38,7 +38,7 @@ class PixelPool:
         # numpy lets views refer to what lies under an array, so that is what has to be watched
         lease = (ctypes.c_uint8 * size).from_buffer(memory)
         weakref.finalize(lease, free.append, memory).atexit = False
-        return np.frombuffer(lease, np.uint8).reshape(shape)
+        return np.frombuffer(memoryview(lease), np.uint8).reshape(shape)
 
 
 def new_pixels(shape: tuple[int, ...]) -> NDArray[np.uint8]:
