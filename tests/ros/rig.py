@@ -39,6 +39,8 @@ START_NS = 1_600_000_000_000_000_000
 PERIOD_NS = 100_000_000
 PHASE_NS = 5_000_000
 HEADINGS_DEG = dict(zip(CAMERAS, (55, 0, -55, 110, 180, -110), strict=True))
+PATIENT = {"sync.deadline": 1.5, "sync.max_age": 5.0}
+"""Parameters of a node that waits for all cameras also on a machine that is busy elsewhere."""
 K = np.array([[110.0, 0.0, 80.0], [0.0, 110.0, 45.0], [0.0, 0.0, 1.0]])
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
-from rig import CAMERAS, Vehicle, jpeg
+from rig import CAMERAS, PATIENT, Vehicle, jpeg
 from running import RunningNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -157,12 +157,12 @@ def test_a_node_outlives_random_images(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Every set comes to an end that is told, and good images give boxes again."""
-    node = detector(**{"sync.missing_camera_policy": "mask", "sync.min_cameras": 1})
+    mask = {"sync.missing_camera_policy": "mask", "sync.min_cameras": 1}
+    node = detector(**PATIENT, **mask)
     rng = random.Random(7)
     vehicle.connect()
-    vehicle.drive(range(4))
-    vehicle.wait(lambda: "processed" in vehicle.outcomes(), "a first set")
-    for cycle in range(4, 24):
+    n = vehicle.drive_until(lambda: node.results, 0)
+    for cycle in range(n, n + 20):
         data = {
             c: rng.choice((rng.randbytes(rng.randint(0, 400)), damaged(jpeg(cycle), rng)))
             for c in rng.sample(CAMERAS, rng.randint(1, 6))
@@ -175,6 +175,4 @@ def test_a_node_outlives_random_images(
     assert "Traceback" not in told
     assert "an item was dropped" not in told
     node.results.clear()
-    vehicle.drive(range(24, 26))
-    vehicle.wait(lambda: node.results, "boxes of good images")
-    assert len(node.results[-1][0].views) == 6
+    vehicle.drive_until(lambda: [r for r in node.results if len(r[0].views) == 6], n + 20)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rclpy.context import Context
 from rclpy.parameter import Parameter
-from rig import Vehicle
+from rig import PATIENT, Vehicle
 from running import RunningNode, tiny_config
 
 from labeldistill_core.errors import ConfigError
@@ -175,7 +175,7 @@ def test_random_parameters_at_run_time(
     vehicle: Vehicle, detector: Callable[..., RunningNode]
 ) -> None:
     """Only live ones change, only to good values; the node detects on with what it has."""
-    running = detector()
+    running = detector(**PATIENT)
     node, rng = running.node, random.Random(4)
     vehicle.connect()
     n = vehicle.drive_until(lambda: running.results, 0)

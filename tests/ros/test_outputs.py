@@ -12,7 +12,7 @@ from nav_msgs.msg import Odometry
 from PIL import Image as Picture
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from rig import CAMERAS, HEIGHT, WIDTH, Vehicle, map_from_ego, offline_set, stamp_of
+from rig import CAMERAS, HEIGHT, PATIENT, WIDTH, Vehicle, map_from_ego, offline_set, stamp_of
 from running import RunningNode
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64
@@ -27,7 +27,7 @@ Start = Callable[..., RunningNode]
 def test_overlays_latencies_and_names_are_there_for_who_asks(
     vehicle: Vehicle, detector: Start
 ) -> None:
-    node = detector()
+    node = detector(**PATIENT)
     vehicle.connect()
     vehicle.drive_until(lambda: vehicle.detections, 0)
     pictures: list[CompressedImage] = []
@@ -65,7 +65,9 @@ def test_overlays_latencies_and_names_are_there_for_who_asks(
 
 
 def test_the_pose_may_come_as_odometry(vehicle: Vehicle, detector: Start) -> None:
-    node = detector(ego_motion_source="odometry", odometry_topic="/where", fixed_frame="odom")
+    node = detector(
+        ego_motion_source="odometry", odometry_topic="/where", fixed_frame="odom", **PATIENT
+    )
     publisher = vehicle.node.create_publisher(Odometry, "/where", 10)
     vehicle.connect()
     vehicle.wait(publisher.get_subscription_count, "the node listens")
@@ -89,7 +91,7 @@ def test_the_pose_may_come_as_odometry(vehicle: Vehicle, detector: Start) -> Non
 
 
 def test_one_camera_may_have_another_transport(vehicle: Vehicle, detector: Start) -> None:
-    node = detector(**{"cameras.CAM_BACK.transport": "raw"})
+    node = detector(**PATIENT, **{"cameras.CAM_BACK.transport": "raw"})
     raw = vehicle.node.create_publisher(Image, "/cam_back/image_raw", qos_profile_sensor_data)
     del vehicle.images["CAM_BACK"]
     vehicle.connect()
@@ -109,7 +111,7 @@ def test_one_camera_may_have_another_transport(vehicle: Vehicle, detector: Start
 
 
 def test_range_and_rate_are_limited_while_it_runs(vehicle: Vehicle, detector: Start) -> None:
-    node = detector(output_frame="map", **{"diagnostics.period": 0.1})
+    node = detector(output_frame="map", **PATIENT)
     vehicle.connect()
     vehicle.drive_until(lambda: vehicle.detections, 0)
     node.node.set_parameters([Parameter("max_range", value=20.0)])
