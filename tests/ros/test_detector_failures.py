@@ -11,7 +11,7 @@ import pytest
 import torch
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from rig import CAMERAS, Vehicle, jpeg, offline_set, stamp_of
+from rig import CAMERAS, PATIENT, Vehicle, jpeg, offline_set, stamp_of
 from running import RunningNode
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool
@@ -209,7 +209,7 @@ def test_bag_loop_starts_afresh(
 
 
 def test_changed_calibration_drops_the_history(vehicle: Vehicle, detector: Start) -> None:
-    node = detector()
+    node = detector(**PATIENT)
     n = warm(vehicle, 6)
     assert node.results[-1][1].history_valid == 1
 
@@ -242,7 +242,7 @@ def test_slow_detector_takes_the_newest_set(vehicle: Vehicle, detector: Start) -
 def test_detector_that_keeps_failing_is_given_up(
     vehicle: Vehicle, detector: Start, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    node = detector(**{"diagnostics.period": 0.1})
+    node = detector(**PATIENT, **{"diagnostics.period": 0.1})
     n = warm(vehicle)
 
     def fail(*_: object, **__: object) -> None:
@@ -268,7 +268,7 @@ def test_detector_that_keeps_failing_is_given_up(
 def test_out_of_memory_empties_the_cache_and_the_next_set_is_processed(
     vehicle: Vehicle, detector: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = detector()
+    node = detector(**PATIENT)
     n = warm(vehicle)
     emptied: list[bool] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
@@ -305,7 +305,7 @@ def test_disabled_node_is_idle(vehicle: Vehicle, detector: Start) -> None:
 
 
 def test_live_parameters_change_and_others_say_why_not(vehicle: Vehicle, detector: Start) -> None:
-    detector()
+    detector(**PATIENT)
     n = warm(vehicle)
     assert vehicle.detections[-1].detections
     client = AsyncParameterClient(vehicle.node, "detector")

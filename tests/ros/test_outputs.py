@@ -125,9 +125,10 @@ def test_range_and_rate_are_limited_while_it_runs(vehicle: Vehicle, detector: St
     node.node.set_parameters([Parameter("max_rate", value=5.0)])  # the cameras send at 10 Hz
     vehicle.detections.clear()
     vehicle.status.clear()
-    vehicle.drive_until(lambda: len(vehicle.detections) >= 4, n)
+    vehicle.drive_until(lambda: len(vehicle.detections) >= 5, n)
     assert {s["outcome"] for s in vehicle.status if s["cause"] == "max_rate"} == {"dropped"}
-    stamps = [stamp_to_ns(m.header.stamp) / 1e9 for m in vehicle.detections]
+    # the first may have been on its way
+    stamps = [stamp_to_ns(m.header.stamp) / 1e9 for m in vehicle.detections[1:]]
     assert np.diff(stamps).min() > 0.17
 
 
