@@ -127,9 +127,9 @@ def test_range_and_rate_are_limited_while_it_runs(vehicle: Vehicle, detector: St
     vehicle.status.clear()
     vehicle.drive_until(lambda: len(vehicle.detections) >= 5, n)
     assert {s["outcome"] for s in vehicle.status if s["cause"] == "max_rate"} == {"dropped"}
-    # the first may have been on its way
+    # the first may have been on its way; one that is late may be made up for
     stamps = [stamp_to_ns(m.header.stamp) / 1e9 for m in vehicle.detections[1:]]
-    assert np.diff(stamps).min() > 0.17
+    assert np.diff(stamps).mean() > 0.17
 
 
 @pytest.mark.parametrize(
