@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rclpy.lifecycle import LifecycleNode
 
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.approximate import ApproximateSynchronizer
 from labeldistill_ros.assembly import Arrival, Assembler, AssemblyOptions
@@ -22,6 +25,7 @@ from labeldistill_ros.newest import NewestWorker
 from labeldistill_ros.outputs import Outputs
 from labeldistill_ros.parameters import CameraParameters, Parameters, sync_options
 from labeldistill_ros.pipeline import Job, OnResult, Pipeline
+from labeldistill_ros.rate import RateLimit
 from labeldistill_ros.ros_logging import ThrottledLog
 from labeldistill_ros.synchronizer import Synchronizer
 from labeldistill_ros.transform_listener import OdometryListener, TransformListener
@@ -39,12 +43,14 @@ class Configured:
     """The network."""
     outputs: Outputs
     """The publishers."""
+    step_s: float | None
+    """How long the detector took for a set, where it was warmed up."""
 
-    @property
     def model(self) -> dict[str, Any]:
-        """What /diagnostics tells of the model."""
+        """What /diagnostics tells of the model now."""
         detector = self.detector
         return {
+            **_of_device(detector.device),
             "name": Path(self.parameters.model).name or "demo",
             "sha256": detector.checkpoint_sha256,
             "backend": detector.backend,
@@ -52,6 +58,13 @@ class Configured:
             "precision": detector.precision,
             "history": len(detector.config.history_s),
         }
+
+
+def _of_device(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {}
+    used_mib = torch.cuda.memory_reserved(device) / 2**20
+    return {"gpu": torch.cuda.get_device_name(device), "gpu_memory_mib": used_mib}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +85,36 @@ class Active:
     """Sets to boxes."""
     health: Health
     """Counters."""
+    rate: RateLimit
+    """Holds back sets beyond `max_rate`."""
     started_s: float
     """Since when, steady clock."""
+
+
+def check_topics(
+    node: LifecycleNode, parameters: Parameters, cameras: Mapping[str, CameraParameters]
+) -> None:
+    """See that ROS takes the names of topics.
+
+    Raises:
+        ConfigError: naming the parameter that leads to a bad one.
+    """
+    names: dict[str, str] = {}
+    if parameters.ego_motion_source == "odometry":
+        names["odometry_topic"] = parameters.odometry_topic
+    for camera, own in cameras.items():
+        topics = CameraTopics.of(camera, parameters, own)
+        for topic, field in ((topics.image, "image_topic"), (topics.info, "info_topic")):
+            given = getattr(own, field)
+            names[f"cameras.{camera}.{field}" if given else "camera_prefix"] = topic
+    for parameter, name in names.items():
+        try:
+            node.resolve_topic_name(name)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"parameter {parameter} leads to the topic {name!r}, which is no name of a topic: "
+                "use letters, digits, _ and /, such as /sensing/cam_front/image_raw"
+            ) from error
 
 
 def activate(
@@ -83,7 +124,7 @@ def activate(
     on_image: Callable[[str, ImageMessage], None],
     on_result: OnResult | None,
 ) -> Active:
-    """Subscribe and start the worker.
+    """Subscribe and start the worker; all or nothing.
 
     Args:
         node: whose topics these are.
@@ -105,35 +146,42 @@ def activate(
         Limits(limits.camera_timeout, limits.max_processing_time, limits.max_delay),
         configured.model,
     )
-    listener = _listener(node, parameters)
-    assembler = Assembler(
-        AssemblyOptions.of(parameters, configured.cameras, options),
-        listener.lookup,
-        parameters.decode_threads or min(6, os.cpu_count() or 1),
-    )
-    pipeline = Pipeline(
-        detector,
-        assembler,
-        configured.outputs,
-        health,
-        log,
-        name=node.get_name(),
-        now_ns=lambda: node.get_clock().now().nanoseconds,
-        continuity=Continuity(parameters.history.reset_gap, parameters.history.max_speed),
-        on_result=on_result,
-    )
-    return Active(
-        listener,
-        CameraSubscriptions(
-            node, topics, parameters.transport, parameters.images_rectified, on_image
-        ),
+    synchronizer: Synchronizer[Arrival] | ApproximateSynchronizer[Arrival] = (
         Synchronizer(options)
         if parameters.sync.policy == "anchor"
-        else ApproximateSynchronizer(options, parameters.sync.slop),
+        else ApproximateSynchronizer(options, parameters.sync.slop)
+    )
+    with ExitStack() as undo:
+        listener = _listener(node, parameters)
+        undo.callback(listener.close)
+        assembler = Assembler(
+            AssemblyOptions.of(parameters, configured.cameras, options),
+            listener.lookup,
+            parameters.decode_threads or min(6, os.cpu_count() or 1),
+        )
+        undo.callback(assembler.close)
+        pipeline = Pipeline(
+            detector,
+            assembler,
+            configured.outputs,
+            health,
+            log,
+            name=node.get_name(),
+            now_ns=lambda: node.get_clock().now().nanoseconds,
+            continuity=Continuity(parameters.history.reset_gap, parameters.history.max_speed),
+            on_result=on_result,
+        )
+        subscriptions = CameraSubscriptions(node, topics, parameters.images_rectified, on_image)
+        undo.pop_all()
+    return Active(
+        listener,
+        subscriptions,
+        synchronizer,
         NewestWorker(pipeline.run, "detect"),
         assembler,
         pipeline,
         health,
+        RateLimit(),
         time.monotonic(),
     )
 

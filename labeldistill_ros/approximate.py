@@ -44,6 +44,8 @@ class ApproximateSynchronizer(Generic[T]):
         """Camera whose stamp the sets carry."""
         self.offsets_s: dict[str, float] = {}
         """Nothing is learned."""
+        self.relearned = 0
+        """Likewise."""
         self._found: list[CameraSet[T]] = []
         self._build()
 

@@ -17,6 +17,8 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView, FrameSet
+from labeldistill_core.data.images import TakePixels
+from labeldistill_core.data.pixel_pool import PixelPool
 from labeldistill_core.errors import DataError, LabelDistillError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.images import Pixels, to_rgb
@@ -41,10 +43,10 @@ class Arrival:
         """As it came."""
         self._decoded: Future[Pixels] | None = None
 
-    def decode(self, pool: Executor) -> Future[Pixels]:
+    def decode(self, pool: Executor, take: TakePixels) -> Future[Pixels]:
         """Start to decode, unless that was done before."""
         if self._decoded is None:
-            self._decoded = pool.submit(to_rgb, self.message)
+            self._decoded = pool.submit(to_rgb, self.message, take)
         return self._decoded
 
     def cancel(self) -> None:
@@ -136,7 +138,8 @@ class Assembler:
         """Start the pool."""
         self._options = options
         self._lookup = lookup
-        self._rectifier = Rectifier()
+        self._pixels = PixelPool()
+        self._rectifier = Rectifier(self._pixels.take)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def close(self) -> None:
@@ -145,7 +148,7 @@ class Assembler:
 
     def decode_ahead(self, arrival: Arrival) -> None:
         """Decode an image before its set is complete."""
-        arrival.decode(self._pool)
+        arrival.decode(self._pool, self._pixels.take)
 
     def assemble(self, images: CameraSet[Arrival], infos: Mapping[str, CameraInfo]) -> Assembled:
         """The set, without the cameras whose image cannot be used.
@@ -160,7 +163,8 @@ class Assembler:
         start_s = time.perf_counter()
         until_s = time.monotonic() + self._options.tf_timeout_s
         names = list(images.frames)
-        decoded = {name: frame.item.decode(self._pool) for name, frame in images.frames.items()}
+        take = self._pixels.take
+        decoded = {n: frame.item.decode(self._pool, take) for n, frame in images.frames.items()}
         try:
             output_from_fixed, poses, no_pose = self._poses(images, until_s)
         except TransformError as error:

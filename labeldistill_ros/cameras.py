@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import Node
 from rclpy.qos import QoSProfile, qos_policy_name_from_kind, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from labeldistill_ros.messages import rectification_differs
@@ -37,14 +38,19 @@ class CameraTopics:
     """Image topic, with the transport's ending."""
     info: str
     """Topic of its `camera_info`."""
+    kind: type[Any]
+    """Type of the image messages."""
 
     @classmethod
     def of(cls, camera: str, common: Parameters, own: CameraParameters) -> CameraTopics:
         """Topics from the parameters."""
         base = f"{common.camera_prefix.rstrip('/')}/{camera.lower()}"
-        ending = "/compressed" if common.transport == "compressed" else ""
+        compressed = (own.transport or common.transport) == "compressed"
+        ending = "/compressed" if compressed else ""
         return cls(
-            own.image_topic or f"{base}/image_raw{ending}", own.info_topic or f"{base}/camera_info"
+            own.image_topic or f"{base}/image_raw{ending}",
+            own.info_topic or f"{base}/camera_info",
+            CompressedImage if compressed else Image,
         )
 
 
@@ -55,7 +61,6 @@ class CameraSubscriptions:
         self,
         node: Node,
         topics: Mapping[str, CameraTopics],
-        transport: str,
         rectified: bool,
         on_image: Callable[[str, ImageMessage], None],
     ) -> None:
@@ -64,35 +69,35 @@ class CameraSubscriptions:
         Args:
             node: the node.
             topics: by camera.
-            transport: `compressed` or `raw`.
             rectified: the images are rectified.
             on_image: called with the camera's name and each image, in the thread that spins.
         """
         self._node, self._topics, self._rectified = node, topics, rectified
-        self._type = CompressedImage if transport == "compressed" else Image
         self.infos: dict[str, CameraInfo] = {}
         """Newest `camera_info` by camera."""
         self._ambiguous: set[str] = set()
         self._incompatible: set[tuple[str, str]] = set()
-        override = QoSOverridingOptions.with_default_policies()
-        self._subscriptions = []
-        for camera, topic in topics.items():
-            for kind, name, callback in (
-                (self._type, topic.image, self._caller(on_image, camera)),
-                (CameraInfo, topic.info, self._caller(self._on_info, camera)),
-            ):
-                self._subscriptions.append(
-                    node.create_subscription(
-                        kind,
-                        name,
-                        callback,
-                        _qos(),
-                        qos_overriding_options=override,
-                        event_callbacks=SubscriptionEventCallbacks(
-                            incompatible_qos=self._caller(self._on_incompatible, name)
-                        ),
-                    )
-                )
+        self._subscriptions: list[Subscription[Any]] = []
+        try:
+            for camera, topic in topics.items():
+                self._subscribe(topic.kind, topic.image, self._caller(on_image, camera))
+                self._subscribe(CameraInfo, topic.info, self._caller(self._on_info, camera))
+        except Exception:
+            self.close()
+            raise
+
+    def _subscribe(self, kind: type[Any], topic: str, callback: Callable[[Any], None]) -> None:
+        incompatible = self._caller(self._on_incompatible, topic)
+        self._subscriptions.append(
+            self._node.create_subscription(
+                kind,
+                topic,
+                callback,
+                _qos(),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
+            )
+        )
 
     @staticmethod
     def _caller(callback: Callable[[str, object], None], camera: str) -> Callable[[object], None]:
@@ -133,7 +138,7 @@ class CameraSubscriptions:
 
     def why_silent(self, camera: str) -> str:
         """What is known about a camera from which no image comes."""
-        topic, wanted = self._topics[camera].image, self._type.__name__
+        topic, wanted = self._topics[camera].image, self._topics[camera].kind.__name__
         publishers = self._node.get_publishers_info_by_topic(topic)
         if not publishers:
             return (

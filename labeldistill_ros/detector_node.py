@@ -18,6 +18,7 @@ from typing import Any
 
 import rclpy
 import rclpy.logging
+import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
 from rclpy.duration import Duration
@@ -25,10 +26,12 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
+from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from labeldistill_core.errors import LabelDistillError
-from labeldistill_ros.active import Active, Configured, activate
+from labeldistill_core.runtime.warm_up import warm_up
+from labeldistill_ros.active import Active, Configured, activate, check_topics
 from labeldistill_ros.approximate import ApproximateSynchronizer
 from labeldistill_ros.assembly import Arrival
 from labeldistill_ros.cameras import ImageMessage
@@ -116,28 +119,18 @@ class DetectorNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise."""
         try:
-            parameters = self._store.declare(Parameters())
-            detector = self._load(parameters)
-            cameras = {
-                name: self._store.declare(CameraParameters(), f"cameras.{name}.")
-                for name in detector.config.cameras
-            }
-            for name in detector.class_names:
-                self._store.declare(ClassParameters(), f"classes.{name}.")
-            sync_options(parameters.sync, cameras)
-            if parameters.sync.policy == "approximate_time":
-                ApproximateSynchronizer.require()
-        except (LabelDistillError, ValueError) as error:
-            self.get_logger().error(f"cannot configure: {error}")
+            configured = self._configured = self._configure()
+        except Exception as error:  # what files, torch and ROS make of the values, too
+            self.get_logger().error(f"cannot configure: {_words(error)}")
             return _FAILURE
         for sentence in self._store.unknown():
             self.get_logger().warning(sentence)
-        outputs = Outputs(self, detector.class_names, tuple(cameras))
-        self._configured = Configured(parameters, cameras, detector, outputs)
         self._store.locked = True
+        parameters, detector = configured.parameters, configured.detector
         if parameters.device == "auto" and detector.device.type == "cpu":
-            self.get_logger().warning(
-                "no CUDA device: detecting on the CPU, which is far slower than the cameras; "
+            rate = f" {1 / configured.step_s:.1f} sets a second," if configured.step_s else ""
+            self.get_logger().error(
+                f"no CUDA device: detecting on the CPU,{rate} which is slower than cameras are; "
                 "say device: cpu if that is wanted"
             )
         self.get_logger().info(
@@ -146,13 +139,35 @@ class DetectorNode(LifecycleNode):
         )
         return super().on_configure(state)
 
+    def _configure(self) -> Configured:
+        parameters = self._store.declare(Parameters())
+        detector = self._load(parameters)
+        cameras = {
+            name: self._store.declare(CameraParameters(), f"cameras.{name}.")
+            for name in detector.config.cameras
+        }
+        for name in detector.class_names:
+            self._store.declare(ClassParameters(), f"classes.{name}.")
+        sync_options(parameters.sync, cameras)
+        check_topics(self, parameters, cameras)
+        if parameters.sync.policy == "approximate_time":
+            ApproximateSynchronizer.require()
+        step_s = warm_up(detector, parameters.warmup_iterations)
+        outputs = Outputs(self, detector.class_names, tuple(cameras))
+        return Configured(parameters, cameras, detector, outputs, step_s)
+
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
         result = super().on_activate(state)
         assert self._configured is not None
         configured = self._configured
         self._revision = -1
-        self._active = activate(self, configured, self._log, self._on_image, self._on_result)
+        try:
+            self._active = activate(self, configured, self._log, self._on_image, self._on_result)
+        except Exception as error:  # a QoS override that ROS does not know
+            self.get_logger().error(f"cannot activate: {_words(error)}")
+            super().on_deactivate(state)
+            return _FAILURE
         period_s = configured.parameters.diagnostics.period
         self._active_timers = (
             self.create_timer(_POLL_S, self._poll, clock=self._steady),
@@ -204,13 +219,15 @@ class DetectorNode(LifecycleNode):
             self._configured.outputs.close()
         self._configured = None
         self._store.locked = False
+        torch.cuda.empty_cache()  # nothing where CUDA was not used
 
     def _on_image(self, camera: str, message: ImageMessage) -> None:
         active = self._active
         if active is None:
             return
         now_s, stamp_ns = time.monotonic(), stamp_to_ns(message.header.stamp)
-        active.health.image(camera, now_s)
+        encoding = message.encoding if isinstance(message, Image) else message.format
+        active.health.image(camera, now_s, encoding, message.header.frame_id)
         if stamp_ns == 0:
             self._log.warning(
                 f"{camera}/stamp", f"{camera}: its images have no stamp; set it in the driver"
@@ -245,6 +262,8 @@ class DetectorNode(LifecycleNode):
                     "incomplete", f"set dropped, no image of {', '.join(images.missing)}"
                 )
                 active.pipeline.end(job.report("incomplete", "missing camera"))
+            elif not active.rate.passes(images.stamp_ns, active.pipeline.parameters.max_rate):
+                active.pipeline.end(job.report("dropped", "max_rate"))
             elif replaced := active.worker.submit(job):
                 active.pipeline.end(replaced.report("dropped", "a newer set came"))
 
@@ -270,21 +289,24 @@ class DetectorNode(LifecycleNode):
         active = self._active
         if active is None:
             return
-        if active.pipeline.broken:
-            self.get_logger().error(f"the detector is given up: {active.pipeline.broken}")
-            self.trigger_deactivate()
-            return
         now_s = time.monotonic()
         if now_s - active.started_s > _PATIENCE_S:
             self._complain(active, now_s)
         statuses = active.health.diagnostics(
             self.get_name(),
-            {**active.synchronizer.counts, "anchor": active.synchronizer.anchor},
+            {
+                **active.synchronizer.counts,
+                "relearned": active.synchronizer.relearned,
+                "anchor": active.synchronizer.anchor,
+            },
             active.synchronizer.offsets_s,
             now_s,
         )
         now = self.get_clock().now().nanoseconds
         self._diagnostics.publish(DiagnosticArray(header=header(now, ""), status=statuses))
+        if active.pipeline.broken:
+            self.get_logger().error(f"the detector is given up: {active.pipeline.broken}")
+            self.trigger_deactivate()
 
     def _complain(self, active: Active, now_s: float) -> None:
         silent = active.health.silent_cameras(now_s)
@@ -313,6 +335,13 @@ class DetectorNode(LifecycleNode):
         response.success = self._active is not None
         response.message = "" if response.success else "the node is not active"
         return self._active
+
+
+def _words(error: Exception) -> str:
+    """An error in a line; those that are not of this project by their kind as well."""
+    if isinstance(error, LabelDistillError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def main(args: list[str] | None = None) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from labeldistill_core.cameras import FrameSet
 from labeldistill_ros.assembly import Problem
 from labeldistill_ros.messages import header
 
@@ -34,6 +35,9 @@ _RATE_S = 5.0
 
 _LOW_RATE = 0.8
 """Share of the other cameras' rate below which a camera is too slow."""
+
+_MOVED_S = 0.005
+"""A camera's phase that moves further is reported."""
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -62,6 +66,8 @@ class SetReport:
     """`unknown` where the set was processed without the vehicle's pose."""
     boxes: int = 0
     """How many were published."""
+    unusable: int = 0
+    """How many were left out because they are not finite or have no size."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     """Wall-clock time of each stage; `total` from its last image's arrival to its boxes."""
 
@@ -80,6 +86,9 @@ class Limits:
 
 class _Camera:
     def __init__(self) -> None:
+        self.encoding = self.frame_id = self.size = ""
+        self.offset_s: float | None = None
+        self.moved, self.moved_s = "", -1e9
         self.arrivals_s: deque[float] = deque(maxlen=256)
         self.problems: Counter[str] = Counter()
         self.last_problem = ""
@@ -89,17 +98,29 @@ class _Camera:
         recent = [t for t in self.arrivals_s if now_s - t <= _RATE_S]
         return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
 
+    def follow(self, offset_s: float | None, now_s: float) -> None:
+        """Note when the phase moves."""
+        if offset_s is not None and self.offset_s is not None:
+            moved_s = offset_s - self.offset_s
+            if abs(moved_s) > _MOVED_S:
+                self.moved, self.moved_s = f"its phase moved by {moved_s * 1e3:.0f} ms", now_s
+            else:
+                offset_s = self.offset_s
+        self.offset_s = offset_s
+
 
 class Health:
     """Counters of a running node; safe to use from any thread. Times are of the steady clock."""
 
-    def __init__(self, topics: Mapping[str, str], limits: Limits, model: Mapping[str, Any]) -> None:
+    def __init__(
+        self, topics: Mapping[str, str], limits: Limits, model: Callable[[], Mapping[str, Any]]
+    ) -> None:
         """Start at zero.
 
         Args:
             topics: image topic by camera.
             limits: when to complain.
-            model: what to tell of the model: name, hash, device, precision.
+            model: gives what to tell of the model: name, hash, device, precision, history.
         """
         self._lock = threading.Lock()
         self._topics, self._limits, self._model = topics, limits, model
@@ -108,13 +129,24 @@ class Health:
         self._transform: tuple[str, float] | None = None
         self._forgotten: tuple[str, float] | None = None
         self._boxes_s: float | None = None
+        self.given_up = ""
+        """Why the detector is given up, when it is."""
         self.counts: Counter[str] = Counter()
         """Sets by outcome, `seen` for all, and `refused/<cause>`."""
 
-    def image(self, camera: str, now_s: float) -> None:
+    def image(self, camera: str, now_s: float, encoding: str = "", frame_id: str = "") -> None:
         """An image arrived."""
         with self._lock:
-            self._cameras[camera].arrivals_s.append(now_s)
+            state = self._cameras[camera]
+            state.arrivals_s.append(now_s)
+            state.encoding, state.frame_id = encoding, frame_id
+
+    def used(self, frames: FrameSet) -> None:
+        """These images were good."""
+        with self._lock:
+            for view in frames.views:
+                height, width = view.image.shape[:2]
+                self._cameras[view.calibration.name].size = f"{width} x {height}"
 
     def problems(self, problems: Iterable[Problem], now_s: float) -> None:
         """Images that could not be used."""
@@ -139,6 +171,7 @@ class Health:
         with self._lock:
             self.counts["seen"] += 1
             self.counts[report.outcome] += 1
+            self.counts["boxes_unusable"] += report.unusable
             if report.cause:
                 self.counts[f"{report.outcome}/{report.cause}"] += 1
             if report.outcome == "processed":
@@ -183,6 +216,7 @@ class Health:
             "age_ms": report.age_s * 1e3,
             "history_valid": report.history_valid,
             "boxes": report.boxes,
+            "boxes_unusable": report.unusable,
             **{f"{stage}_ms": value for stage, value in report.timings_ms.items()},
             **self._totals(),
         }
@@ -213,20 +247,25 @@ class Health:
             self._camera_status(name, camera, offsets_s.get(camera), now_s)
             for camera in self._cameras
         ]
-        return [
-            *statuses,
+        model = self._model()
+        statuses += [
             self._sync_status(name, sync),
             self._processing_status(name, now_s),
             self._transform_status(name, now_s),
-            self._history_status(name, now_s),
-            _status(f"{name}: model", _OK, str(self._model.get("name", "")), self._model),
+            self._history_status(name, now_s, model["history"]),
+            _status(f"{name}: model", _OK, str(model["name"]), model),
         ]
+        for status in statuses:
+            status.hardware_id = f"{name} on {model.get('gpu', model['device'])}"
+        return statuses
 
     def _camera_status(
         self, name: str, camera: str, offset_s: float | None, now_s: float
     ) -> DiagnosticStatus:
         with self._lock:
             state = self._cameras[camera]
+            state.follow(offset_s, now_s)
+            moved = state.moved if now_s - state.moved_s < _RATE_S else ""
             age_s = now_s - state.arrivals_s[-1] if state.arrivals_s else None
             usual_hz = float(np.median([c.rate_hz(now_s) for c in self._cameras.values()]))
             rate_hz, problems = state.rate_hz(now_s), dict(state.problems)
@@ -240,9 +279,17 @@ class Health:
             level, text = _ERROR, last
         elif rate_hz and usual_hz and rate_hz < _LOW_RATE * usual_hz:
             level, text = _WARN, f"{rate_hz:.1f} Hz, most cameras send {usual_hz:.1f} Hz"
+        elif moved:
+            level, text = _WARN, moved
         else:
             level, text = _OK, f"{rate_hz:.1f} Hz"
-        values: dict[str, Any] = {"topic": topic, "rate_hz": rate_hz}
+        values: dict[str, Any] = {
+            "topic": topic,
+            "rate_hz": rate_hz,
+            "encoding": state.encoding,
+            "frame": state.frame_id,
+            "size": state.size,
+        }
         if age_s is not None:
             values["age_ms"] = age_s * 1e3
         if offset_s is not None:
@@ -267,6 +314,7 @@ class Health:
         values: dict[str, Any] = {}
         for stage, (median, high) in latencies.items():
             values[f"{stage}_p50_ms"], values[f"{stage}_p95_ms"] = median, high
+        values["boxes_unusable"] = self.counts["boxes_unusable"]
         limits, level, text = self._limits, _OK, "no set yet"
         if "total" in latencies:
             high = latencies["total"][1]
@@ -280,6 +328,8 @@ class Health:
             )
         if comes and silent_s > limits.max_delay_s:
             level, text = _ERROR, f"no boxes for {silent_s:.1f} s"
+        if self.given_up:
+            level, text = _ERROR, f"the detector is given up: {self.given_up}"
         return _status(f"{name}: processing", level, text, values)
 
     def _transform_status(self, name: str, now_s: float) -> DiagnosticStatus:
@@ -294,17 +344,15 @@ class Health:
             f"{name}: transforms", level, text if level == _ERROR else "complete", values
         )
 
-    def _history_status(self, name: str, now_s: float) -> DiagnosticStatus:
+    def _history_status(self, name: str, now_s: float, wanted: int) -> DiagnosticStatus:
         with self._lock:
             valid = self._reports[-1].history_valid if self._reports else 0
             forgotten = self._forgotten
-        values: dict[str, Any] = {"valid": valid, "wanted": self._model.get("history", 0)}
+        values: dict[str, Any] = {"valid": valid, "wanted": wanted}
         if forgotten:
             values["last_reset"], when_s = forgotten
             values["last_reset_age_s"] = now_s - when_s
-        return _status(
-            f"{name}: history", _OK, f"{valid} of {values['wanted']} past frames", values
-        )
+        return _status(f"{name}: history", _OK, f"{valid} of {wanted} past frames", values)
 
 
 def _status(name: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:

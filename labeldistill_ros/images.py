@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
-from labeldistill_core.data.images import decode_jpeg
+from labeldistill_core.data.images import TakePixels, decode_jpeg
+from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
 
 Pixels = NDArray[np.uint8]
@@ -25,7 +26,11 @@ def _with_opencv(code: str) -> Callable[[Pixels], Pixels]:
             raise DataError(
                 "this image encoding needs OpenCV: install python3-opencv, or publish rgb8 or JPEG"
             ) from error
-        return np.asarray(cv2.cvtColor(image, getattr(cv2, code)), np.uint8)
+        try:
+            return np.asarray(cv2.cvtColor(image, getattr(cv2, code)), np.uint8)
+        except cv2.error as error:
+            height, width = image.shape[:2]
+            raise DataError(f"corrupt image of {width} x {height} pixels: {error}") from error
 
     return convert
 
@@ -55,25 +60,31 @@ _ENCODINGS: dict[str, tuple[int, Callable[[Pixels], Pixels]]] = {
 }
 
 
-def to_rgb(message: Image | CompressedImage) -> Pixels:
+def to_rgb(message: Image | CompressedImage, take: TakePixels = new_pixels) -> Pixels:
     """Pixels of an image message, raw or compressed.
+
+    Args:
+        message: stays as it is.
+        take: where the pixels go.
 
     Raises:
         DataError: the data is damaged, or in an encoding that is not known.
     """
     if isinstance(message, CompressedImage):
-        return decode_jpeg(bytes(message.data))
+        return decode_jpeg(bytes(message.data), take)
     if message.encoding not in _ENCODINGS:
         raise DataError(
             f"image encoding {message.encoding!r} is not known: use one of {', '.join(_ENCODINGS)}"
         )
     channels, convert = _ENCODINGS[message.encoding]
     height, width, step = message.height, message.width, message.step
-    data = np.frombuffer(bytes(message.data), np.uint8)
+    data = np.frombuffer(message.data, np.uint8)
     if step < width * channels or data.size < height * step:
         raise DataError(
             f"corrupt image: {width} x {height} pixels of {message.encoding} with a step of {step} "
             f"do not fit in {data.size} bytes"
         )
     rows = data[: height * step].reshape(height, step)[:, : width * channels]
-    return np.ascontiguousarray(convert(rows.reshape(height, width, channels)))
+    pixels = take((height, width, 3))
+    pixels[...] = convert(rows.reshape(height, width, channels))
+    return pixels

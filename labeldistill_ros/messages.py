@@ -6,12 +6,13 @@ Boxes carry the name of their frame into `header.frame_id`; nothing here moves t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from geometry_msgs.msg import Pose, Quaternion
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from std_msgs.msg import Header
 from vision_msgs.msg import (
@@ -19,7 +20,6 @@ from vision_msgs.msg import (
     Detection3D,
     Detection3DArray,
     LabelInfo,
-    ObjectHypothesis,
     ObjectHypothesisWithPose,
     VisionClass,
 )
@@ -66,33 +66,62 @@ def presentable(boxes: Boxes3D) -> Boxes3D:
     return boxes[finite & (boxes.sizes > 0).all(dim=1)]
 
 
+class DetectionsMessage:
+    """A `Detection3DArray` that is filled again and again.
+
+    To make the dozen objects of a detection takes several times as long as to send them, so those
+    of the message before are kept. A publisher has serialized a message when `publish` returns.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        """`class_names` by label; they become `class_id`."""
+        self._class_names = class_names
+        self._pool: list[Detection3D] = []
+
+    def fill(
+        self, boxes: Boxes3D, stamp_ns: int, ids: Sequence[str] | None = None
+    ) -> Detection3DArray:
+        """Boxes as a message, every header the same; see `presentable`.
+
+        Args:
+            boxes: in the frame whose name goes into the headers.
+            stamp_ns: time of the headers.
+            ids: identity of each box, where it is known.
+
+        Returns:
+            The message; its detections hold until the next call.
+        """
+        head = header(stamp_ns, boxes.frame)
+        self._pool += [_detection() for _ in range(len(boxes) - len(self._pool))]
+        found = self._pool[: len(boxes)]
+        names = [self._class_names[label] for label in boxes.labels.tolist()]
+        rows = boxes.values[:, :7].tolist()
+        for detection, row, name, score, identity in zip(
+            found, rows, names, boxes.scores.tolist(), ids or [""] * len(boxes), strict=True
+        ):
+            detection.header, detection.id = head, identity
+            position, size = detection.bbox.center.position, detection.bbox.size
+            position.x, position.y, position.z, size.x, size.y, size.z, yaw = row
+            turn = detection.bbox.center.orientation
+            turn.w, turn.z = math.cos(yaw / 2), math.sin(yaw / 2)
+            hypothesis = detection.results[0].hypothesis
+            hypothesis.class_id, hypothesis.score = name, score
+        return Detection3DArray(header=head, detections=found)
+
+
+def _detection() -> Detection3D:
+    """One whose only result has the pose of its box."""
+    pose = Pose()
+    result = ObjectHypothesisWithPose()
+    result.pose.pose = pose
+    return Detection3D(results=[result], bbox=BoundingBox3D(center=pose))
+
+
 def detections_message(
     boxes: Boxes3D, class_names: Sequence[str], stamp_ns: int, ids: Sequence[str] | None = None
 ) -> Detection3DArray:
-    """Boxes as `Detection3DArray`, every header the same; see `presentable`.
-
-    Args:
-        boxes: in the frame whose name goes into the headers.
-        class_names: by label; they become `class_id`.
-        stamp_ns: time of the headers.
-        ids: identity of each box, where it is known.
-    """
-    head = header(stamp_ns, boxes.frame)
-    message = Detection3DArray(header=head)
-    values, labels = boxes.values.tolist(), boxes.labels.tolist()
-    for i, (row, label, score) in enumerate(
-        zip(values, labels, boxes.scores.tolist(), strict=True)
-    ):
-        x, y, z, length, width, height, yaw = row[:7]
-        pose = Pose(position=Point(x=x, y=y, z=z), orientation=quaternion_of_yaw(yaw))
-        result = ObjectHypothesisWithPose(
-            hypothesis=ObjectHypothesis(class_id=class_names[label], score=score)
-        )
-        result.pose.pose = pose
-        box = BoundingBox3D(center=pose, size=Vector3(x=length, y=width, z=height))
-        identity = ids[i] if ids else ""
-        message.detections.append(Detection3D(header=head, results=[result], bbox=box, id=identity))
-    return message
+    """Boxes as a `Detection3DArray` of its own, see `DetectionsMessage`."""
+    return DetectionsMessage(class_names).fill(boxes, stamp_ns, ids)
 
 
 def boxes_from_detections(message: Detection3DArray, class_names: Sequence[str]) -> Boxes3D:
@@ -201,6 +230,11 @@ def calibration_from_info(
         )
     matrix, field = (info.p, "P") if rectified else (info.k, "K")
     intrinsics = np.asarray(matrix, dtype=np.float64).reshape(3, -1)[:, :3]
+    if not (np.isfinite(intrinsics).all() and np.isfinite(np.asarray(info.d)).all()):
+        raise DataError(
+            f"{name}: camera_info has values in {field} or D that are no numbers; publish the "
+            "calibration in camera_info"
+        )
     if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
         raise DataError(
             f"{name}: camera_info has the focal lengths {intrinsics[0, 0]:g} and "

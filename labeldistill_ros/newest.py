@@ -76,4 +76,5 @@ class NewestWorker(Generic[T]):
                 self._work(item)
             except Exception:  # the thread outlives whatever one item does
                 _LOG.exception("an item was dropped")
+            del item  # or what it holds lives on beside that of the next
             self._busy = False

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
@@ -24,7 +25,7 @@ from labeldistill_core.cameras import CameraView, FrameSet
 from labeldistill_core.evaluation.pictures import draw_boxes
 from labeldistill_ros.autoware import DetectedObjects, objects_message
 from labeldistill_ros.markers import marker_array
-from labeldistill_ros.messages import detections_message, header, label_info, table_message
+from labeldistill_ros.messages import DetectionsMessage, header, label_info, table_message
 
 STAGES = (
     "sync_wait",
@@ -56,6 +57,7 @@ class Outputs:
     ) -> None:
         """Advertise."""
         self._node, self._class_names = node, class_names
+        self._message = DetectionsMessage(class_names)
 
         def advertise(kind: type[Any], topic: str, qos: QoSProfile) -> LifecyclePublisher[Any]:
             override = QoSOverridingOptions.with_default_policies()
@@ -110,8 +112,9 @@ class Outputs:
         self._status.publish(message)
 
     def boxes(self, boxes: Boxes3D, stamp_ns: int, *, markers: bool) -> None:
-        """Publish the boxes of a set in every form."""
-        self._detections.publish(detections_message(boxes, self._class_names, stamp_ns))
+        """Publish the boxes of a set in every form for which somebody asks."""
+        if self._detections.get_subscription_count():
+            self._detections.publish(self._message.fill(boxes, stamp_ns))
         if self._table.get_subscription_count():
             self._table.publish(table_message(boxes, stamp_ns))
         if markers and self._markers.get_subscription_count():
@@ -120,10 +123,11 @@ class Outputs:
             self._objects.publish(objects_message(boxes, self._class_names, stamp_ns))
 
     def latencies(self, values_ms: Mapping[str, float]) -> None:
-        """Tell the time of each stage to whoever listens."""
+        """Tell the time of each stage to whoever listens; NaN is not known."""
         for stage, publisher in self._latencies.items():
-            if stage in values_ms and publisher.get_subscription_count():
-                publisher.publish(Float64(data=values_ms[stage]))
+            value_ms = values_ms.get(stage, math.nan)
+            if math.isfinite(value_ms) and publisher.get_subscription_count():
+                publisher.publish(Float64(data=value_ms))
 
     def overlays(self, frames: FrameSet, boxes: Boxes3D) -> None:
         """Images with boxes, of the cameras for which somebody asks.

@@ -43,7 +43,7 @@ def _remark(spec: Spec) -> str:
     if spec.bounds:
         parts.append(f"From {spec.bounds[0]:g} to {spec.bounds[1]:g}.")
     if spec.choices:
-        parts.append(f"One of {', '.join(spec.choices)}.")
+        parts.append(f"One of {', '.join(filter(None, spec.choices))}.")
     if spec.live:
         parts.append("(live)")
     return " ".join(parts)

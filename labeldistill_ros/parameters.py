@@ -103,8 +103,13 @@ class SyncParameters:
 
 @dataclass(frozen=True)
 class HistoryParameters:
-    """When past frames are forgotten."""
+    """When past frames are taken, and when they are forgotten."""
 
+    tolerance: float = _parameter(
+        0.1,
+        "Seconds that a past frame may be older or younger than the model wants it.",
+        bounds=(0.001, 1.0),
+    )
     reset_gap: float = _parameter(
         2.0, "Seconds between two sets after which the past is dropped.", bounds=(0.05, 60.0)
     )
@@ -148,6 +153,9 @@ class CameraParameters:
         "", "Full name of the camera_info topic. Empty: <camera_prefix>/<camera>/camera_info."
     )
     frame_id: str = _parameter("", "Optical frame. Empty: that of the image's header.")
+    transport: Literal["", "compressed", "raw"] = _parameter(
+        "", "Of this camera. Empty: the common transport.", choices=("", "compressed", "raw")
+    )
     time_offset: float = _parameter(
         math.nan, "Seconds from the anchor's exposure to this camera's. NaN: learned from stamps."
     )
@@ -158,7 +166,9 @@ class ClassParameters:
     """Of one class of boxes; declared for every class of the model."""
 
     score_threshold: float = _parameter(
-        math.nan, "Lowest published score of this class. NaN: score_threshold.", live=True
+        math.nan,
+        "Lowest published score of this class; above 1 it is left out. NaN: score_threshold.",
+        live=True,
     )
 
 
@@ -183,6 +193,12 @@ class Parameters:
         "Of the convolutions. auto: what the device computes fastest, float16 on GPUs, bfloat16 on "
         "newer CPUs.",
         choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    warmup_iterations: int = _parameter(
+        5,
+        "Steps over black images when the node is configured, so that the first real set is not "
+        "late.",
+        bounds=(0, 100),
     )
     autostart: bool = _parameter(True, "Configure and activate at the start, unasked.")
     camera_prefix: str = _parameter("", "Before all derived camera topics, for example /sensing.")
@@ -225,6 +241,18 @@ class Parameters:
         live=True,
     )
     max_boxes: int = _parameter(200, "At most this many, the best.", bounds=(1, 5000), live=True)
+    max_range: float = _parameter(
+        0.0,
+        "Boxes whose centre is further from the vehicle are not published, metres. 0: all.",
+        bounds=(0.0, 1000.0),
+        live=True,
+    )
+    max_rate: float = _parameter(
+        0.0,
+        "Sets a second that are processed at most; the others are dropped. 0: all.",
+        bounds=(0.0, 1000.0),
+        live=True,
+    )
     publish_markers: bool = _parameter(True, "Publish ~/markers for RViz.", live=True)
     detect_without_listeners: bool = _parameter(
         False,

@@ -165,6 +165,9 @@ class Pipeline:
             self._fail(job, error)
             return
         self._failures = 0
+        if detections.dropped:
+            self._health.forgotten(detections.dropped, time.monotonic())
+            self._log.warning("dropped", f"the history was dropped: {detections.dropped}")
         if self._on_result:
             self._on_result(assembled.frames, detections)
         self._publish(job, assembled, detections, start_s)
@@ -177,10 +180,12 @@ class Pipeline:
         self, job: Job, assembled: Assembled, detections: Detections, start_s: float
     ) -> None:
         publish_s = time.monotonic()
-        live, found = self.parameters, detections.in_frame(assembled.output_from_fixed)
-        boxes = select(
-            presentable(found), live.score_threshold, live.max_boxes, self.class_thresholds
-        )
+        live, found = self.parameters, presentable(detections.boxes)
+        unusable = len(detections.boxes) - len(found)
+        if live.max_range:
+            found = found[found.centers[:, :2].norm(dim=1) <= live.max_range]
+        found = replace(detections, boxes=found).in_frame(assembled.output_from_fixed)
+        boxes = select(found, live.score_threshold, live.max_boxes, self.class_thresholds)
         stamp_ns = assembled.frames.stamp_ns
         self._outputs.boxes(boxes, stamp_ns, markers=live.publish_markers)
         end_s = time.monotonic()
@@ -207,6 +212,7 @@ class Pipeline:
                 history_valid=detections.history_valid,
                 pose="" if not assembled.no_pose else "unknown",
                 boxes=len(boxes),
+                unusable=unusable,
                 timings_ms=timings,
             )
         )
@@ -217,6 +223,7 @@ class Pipeline:
         )
 
     def _complain(self, assembled: Assembled) -> None:
+        self._health.used(assembled.frames)
         self._health.problems(assembled.problems, time.monotonic())
         for problem in assembled.problems:
             self._log.warning(f"{problem.camera}/{problem.cause}", problem.text)
@@ -240,4 +247,4 @@ class Pipeline:
         self._log.error("failed", f"set dropped, the detector failed: {text}")
         self.end(job.report("failed", type(error).__name__))
         if self._failures >= MAX_FAILURES:
-            self.broken = text
+            self._health.given_up = self.broken = text

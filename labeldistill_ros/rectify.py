@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
+from labeldistill_core.data.images import TakePixels
+from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
 from labeldistill_ros.images import Pixels
 
@@ -25,8 +27,9 @@ class Rectifier:
     optical frame (R and P are not used). What the camera did not see is black.
     """
 
-    def __init__(self) -> None:
-        """Start without maps."""
+    def __init__(self, take: TakePixels = new_pixels) -> None:
+        """Start without maps; `take` says where the pixels go."""
+        self._take = take
         self._lock = threading.Lock()
         self._maps: dict[str, tuple[_Key, tuple[Any, Any]]] = {}
 
@@ -53,7 +56,8 @@ class Rectifier:
             if known is None or known[0] != key:
                 known = (key, _maps(camera, info.distortion_model, k.reshape(3, 3), d, key[:2]))
                 self._maps[camera] = known
-        return np.asarray(cv2.remap(pixels, *known[1], cv2.INTER_LINEAR), np.uint8)
+        straight = self._take(pixels.shape)
+        return np.asarray(cv2.remap(pixels, *known[1], cv2.INTER_LINEAR, dst=straight))
 
 
 def _maps(camera: str, model: str, k: Any, d: Any, size_wh: Any) -> tuple[Any, Any]:

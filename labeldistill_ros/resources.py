@@ -55,6 +55,7 @@ def load_detector(parameters: Parameters) -> Detector:
         device=parameters.device,
         precision=parameters.precision,
         backend=parameters.backend,
+        history_tolerance_s=parameters.history.tolerance,
     )
     wanted = parameters.model_sha256.lower()
     if wanted and wanted != detector.checkpoint_sha256:

@@ -163,7 +163,11 @@ class TransformBuffer:
 
     def _at(self, child: str, edge: _Edge, stamp_ns: int) -> Transform:
         def pose(i: int) -> Transform:
-            return Transform.from_quaternion(edge.parent, child, *edge.poses[i])
+            try:
+                return Transform.from_quaternion(edge.parent, child, *edge.poses[i])
+            except ValueError as error:
+                what = f"{edge.parent!r} from {child!r} was published as no rigid transform"
+                raise TransformError(f"{what}: {error}", may_come=False) from error
 
         stamps = edge.stamps_ns
         if edge.static:

@@ -32,6 +32,17 @@ ARGUMENTS = (
         description="cpu, cuda:0, auto. Empty: that of the parameter file.",
     ),
     DeclareLaunchArgument(
+        "precision",
+        default_value="",
+        description="float32, float16, bfloat16, auto. Empty: that of the parameter file.",
+    ),
+    DeclareLaunchArgument(
+        "transport",
+        default_value="",
+        choices=["", "compressed", "raw"],
+        description="Form of the images. Empty: that of the parameter file.",
+    ),
+    DeclareLaunchArgument(
         "camera_prefix",
         default_value="",
         description="Before all camera topics, e.g. /sensing. Empty: that of the parameter file.",
@@ -71,7 +82,9 @@ def detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         return LaunchConfiguration(name).perform(context)
 
     parameters: dict[str, Any] = {
-        name: given(name) for name in ("model", "device", "camera_prefix") if given(name)
+        name: given(name)
+        for name in ("model", "device", "precision", "transport", "camera_prefix")
+        if given(name)
     }
     for name in ("use_sim_time", "autostart"):
         parameters[name] = given(name) == "true"

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array
 
@@ -24,12 +26,20 @@ except ImportError:
     cv2 = None  # type: ignore[assignment]
 
 
-def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+TakePixels = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+"""Where an array of a shape comes from, such as `PixelPool.take`."""
+
+
+def decode_jpeg(data: bytes, take: TakePixels = new_pixels) -> NDArray[np.uint8]:
     """JPEG or PNG bytes to (height, width, 3) RGB.
 
     Where OpenCV is installed, it decodes JPEG more than twice as fast as Pillow. Both use
     libjpeg-turbo and give the same pixels. OpenCV fills up an image that ends too early, so only
     data with an end mark goes to it.
+
+    Args:
+        data: of the file.
+        take: where OpenCV's result goes.
 
     Raises:
         DataError: the bytes are no image or end too early.
@@ -44,13 +54,15 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
         except cv2.error as error:
             raise DataError(f"corrupt image of {len(data)} bytes: {error}") from error
         if pixels is not None:
+            rgb = take(pixels.shape)
             if order == cv2.IMREAD_COLOR:
-                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-            return np.asarray(pixels, np.uint8)
+                return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=rgb))
+            rgb[...] = pixels
+            return rgb
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except Exception as error:  # damaged bytes lead Pillow's decoders to errors of any kind
         raise DataError(f"corrupt image of {len(data)} bytes: {error}") from error
 
 

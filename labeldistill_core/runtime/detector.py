@@ -55,6 +55,8 @@ class Detections:
     """How many of the past frames were there; the others were replaced by the current one."""
     timings_ms: dict[str, float] = field(default_factory=dict)
     """Wall-clock time of each stage."""
+    dropped: str = ""
+    """Why the past frames were forgotten before this set, when they were."""
 
     def in_frame(self, target_from_fixed: Transform) -> Boxes3D:
         """The boxes in any frame whose pose at the wanted time is known.
@@ -143,6 +145,7 @@ class Detector:
         precision: Precision = "float32",
         compile: bool = False,
         backend: Backend = "auto",
+        history_tolerance_s: float = 0.1,
     ) -> Detector:
         """From a file that `save_student` wrote or, in ONNX form, `export_onnx`.
 
@@ -153,6 +156,7 @@ class Detector:
             compile: likewise; torch only.
             backend: what computes the network: torch, or onnxruntime in float32 on the CPU, for
                 which a checkpoint is exported first. "auto": what the file's form says.
+            history_tolerance_s: as in `Detector`.
 
         Raises:
             CheckpointError: the file is missing, damaged or does not fit.
@@ -168,13 +172,19 @@ class Detector:
         if backend == "onnx" or path.suffix == ".onnx":
             from labeldistill_core.runtime.onnx_detector import open_onnx
 
-            return open_onnx(path, device=device, precision=precision)
+            return open_onnx(
+                path,
+                device=device,
+                precision=precision,
+                history_tolerance_s=history_tolerance_s,
+            )
         checkpoint = load_student(path)
         return cls(
             checkpoint.student,
             device=device,
             precision=precision,
             compile=compile,
+            history_tolerance_s=history_tolerance_s,
             checkpoint_sha256=checkpoint.sha256,
         )
 
@@ -233,7 +243,7 @@ class Detector:
             by_name = frames.by_name
             views = [by_name.get(name) for name in self.config.cameras]
             poses = tuple(view.pose if view else None for view in views)
-            self._check_continuity(frames.stamp_ns, poses)
+            dropped = self._check_continuity(frames.stamp_ns, poses)
             past = self._history.pick(frames.stamp_ns)
             if not use_history:
                 past = [None] * len(past)
@@ -243,7 +253,8 @@ class Detector:
         if use_history:
             self._history.push(current)
         valid = sum(frame is not None for frame in past)
-        return Detections(frames.stamp_ns, boxes, mean_ego_pose(frames), valid, timings)
+        pose = mean_ego_pose(frames)
+        return Detections(frames.stamp_ns, boxes, pose, valid, timings, dropped)
 
     def _compute(
         self,
@@ -297,15 +308,19 @@ class Detector:
             )
         return found, PastFrame(stamp_ns, features, poses, *geometry)
 
-    def _check_continuity(self, stamp_ns: int, poses: tuple[CameraPose | None, ...]) -> None:
-        newest = self.newest
+    def _check_continuity(self, stamp_ns: int, poses: tuple[CameraPose | None, ...]) -> str:
+        """Forget the past where it does not go on; gives the reason when there was a past."""
+        newest, reason = self.newest, ""
         if newest and stamp_ns <= newest.stamp_ns:
-            self.reset(f"time went back by {(newest.stamp_ns - stamp_ns) / 1e9:.3f} s")
+            reason = f"time went back by {(newest.stamp_ns - stamp_ns) / 1e9:.3f} s"
         for old, new in zip(self._calibration, poses, strict=False):
             if old and new and not _same_calibration(old, new):
-                self.reset(f"the calibration of {new.calibration.name} changed")
+                reason = f"the calibration of {new.calibration.name} changed"
+        if reason:
+            self.reset(reason)
         known = self._calibration or (None,) * len(poses)
         self._calibration = tuple(new or old for old, new in zip(known, poses, strict=True))
+        return reason if newest else ""
 
     def _encode(
         self, stamp_ns: int, poses: tuple[CameraPose | None, ...], batch: CameraBatch

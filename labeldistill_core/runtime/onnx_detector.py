@@ -38,14 +38,26 @@ from labeldistill_core.runtime.onnx_export import (
 )
 
 
-def open_onnx(path: Path, *, device: str = "cpu", precision: Precision = "float32") -> Detector:
+def open_onnx(
+    path: Path,
+    *,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    history_tolerance_s: float = 0.1,
+) -> Detector:
     """A graph, or a checkpoint that is exported on the spot; errors as in `OnnxDetector`."""
+
+    def opened(graph: Path) -> OnnxDetector:
+        return OnnxDetector(
+            graph, device=device, precision=precision, history_tolerance_s=history_tolerance_s
+        )
+
     if path.suffix == ".onnx":
-        return OnnxDetector(path, device=device, precision=precision)
+        return opened(path)
     with TemporaryDirectory() as folder:
         graph = Path(folder) / "student.onnx"
         export_onnx(path, graph)
-        detector = OnnxDetector(graph, device=device, precision=precision)
+        detector = opened(graph)
     detector.checkpoint_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return detector
 

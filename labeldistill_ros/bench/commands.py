@@ -88,7 +88,7 @@ def bench_load(
     The cameras and the node share this machine's cores.
 
     Args:
-        seconds: how long, after ten seconds to warm up.
+        seconds: how long, after the detector alone was measured and a minute to warm up.
         rate_hz: of each camera.
         image_size: width and height in pixels.
         model: student checkpoint; the demo's when not given.

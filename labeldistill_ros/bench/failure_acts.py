@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo
 
@@ -129,7 +130,7 @@ def fail_once(original: Any) -> Callable[..., Any]:
     def detect(*args: Any, **kwargs: Any) -> Any:
         if left:
             left.pop()
-            raise RuntimeError("CUDA out of memory")
+            raise torch.OutOfMemoryError("CUDA out of memory")
         return original(*args, **kwargs)
 
     return detect

@@ -30,7 +30,7 @@ from labeldistill_ros.bench.failure_acts import (
     value,
     with_history,
 )
-from labeldistill_ros.bench.failures import SKIP, Event, Scene
+from labeldistill_ros.bench.failures import SKIP, Event, Scene, fault
 from labeldistill_ros.bench.vehicle import Faults, counter
 from labeldistill_ros.health import values_of
 
@@ -41,126 +41,115 @@ SCENES = (
     Scene(
         "cameras under skip",
         (
-            Event(
+            fault(
                 "a camera stops (skip)",
                 "CAM_BACK sends nothing",
                 "sets incomplete, no boxes, camera ERROR",
-                set_faults(silent={_BACK}),
                 lambda r: (
                     some(r, 2, outcome="incomplete", missing=_BACK)
                     and silent_boxes(r)
                     and error(r, f"camera {_BACK}", "/cam_back/image_raw/compressed")
                 ),
-                set_faults(silent=set()),
+                silent={_BACK},
             ),
-            Event(
+            fault(
                 "late images",
                 "CAM_BACK's messages come 150 ms late",
                 "left out and counted, sets incomplete, none mixed",
-                set_faults(late_s={_BACK: 0.15}),
                 lambda r: (
                     some(r, 2, outcome="incomplete", missing=_BACK)
                     and counter(values_of(r.vehicle.diagnostic("sync")), "late") > 1
                 ),
-                set_faults(late_s={}),
+                late_s={_BACK: 0.15},
             ),
-            Event(
+            fault(
                 "images come twice",
                 "every image is published twice",
                 "counted as duplicates, sets complete",
-                set_faults(twice=True),
                 lambda r: (
                     counter(values_of(r.vehicle.diagnostic("sync")), "duplicate") >= 12 and full(r)
                 ),
-                set_faults(twice=False),
+                twice=True,
             ),
-            Event(
+            fault(
                 "corrupt JPEG (skip)",
                 "CAM_BACK sends bytes that are no picture",
                 "set refused, camera ERROR that names it",
-                set_faults(data={_BACK: NO_PICTURE}),
                 lambda r: (
                     some(r, outcome="refused", cause="image")
                     and error(r, f"camera {_BACK}", "corrupt image")
                 ),
-                set_faults(data={}),
+                data={_BACK: NO_PICTURE},
             ),
-            Event(
+            fault(
                 "image of another size",
                 "CAM_BACK's camera_info says 320 pixels",
                 "set refused, both sizes named",
-                set_faults(info={_BACK: change(width=320)}),
                 lambda r: (
                     some(r, outcome="refused", cause="camera_info")
                     and r.vehicle.told("its camera_info says 320 x 90")
                 ),
-                set_faults(info={}),
+                info={_BACK: change(width=320)},
             ),
-            Event(
+            fault(
                 "camera not calibrated",
                 "K of CAM_FRONT is zero",
                 "set refused, field and camera named",
-                set_faults(info={_FRONT: change(k=np.zeros(9))}),
                 lambda r: (
                     some(r, outcome="refused", cause="camera_info")
                     and error(r, f"camera {_FRONT}", "the focal lengths 0 and 0 in K")
                 ),
-                set_faults(info={}),
+                info={_FRONT: change(k=np.zeros(9))},
             ),
-            Event(
+            fault(
                 "calibration changes",
                 "focal length of CAM_BACK grows by 5 %",
                 "taken at once, history dropped",
-                set_faults(info={_BACK: longer}),
                 lambda r: some(r, outcome="processed", history_valid="0"),
-                set_faults(info={}),
                 with_history,
+                info={_BACK: longer},
             ),
-            Event(
+            fault(
                 "distorted images",
                 "D of CAM_BACK becomes -0.2",
                 "the image is rectified, boxes go on",
-                set_faults(info={_BACK: change(d=[-0.2, 0.05, 0.0, 0.0, 0.0])}),
                 lambda r: (
                     len(r.vehicle.sets) >= 3
                     and full(r)
                     and r.last is not None
                     and r.last.by_name[_BACK].image.std() > 1
                 ),
-                set_faults(info={}),
+                info={_BACK: change(d=[-0.2, 0.05, 0.0, 0.0, 0.0])},
             ),
-            Event(
+            fault(
                 "phase of a camera steps",
                 "CAM_BACK exposes 40 ms later",
                 "offset learned anew, sets complete again",
-                set_faults(phase_s={_BACK: 0.04}),
                 lambda r: some(r, outcome="incomplete") and full(r),
-                set_faults(phase_s={}),
+                phase_s={_BACK: 0.04},
             ),
         ),
     ),
     Scene(
         "time and motion",
         (
-            Event(
+            fault(
                 "time goes back",
                 "all stamps jump back by 5 s, as in a bag loop",
                 "started afresh, told once, boxes go on",
-                set_faults(time_shift_s=-5.0),
                 lambda r: r.vehicle.told("started afresh: the stamps went back") and full(r),
-                set_faults(time_shift_s=0.0),
                 with_history,
+                time_shift_s=-5.0,
             ),
-            Event(
+            fault(
                 "pause",
                 "no camera sends for longer than history.reset_gap",
                 "silence is an ERROR; the history is dropped",
-                set_faults(silent=set(CAMERAS)),
                 lambda r: error(r, f"camera {_FRONT}", "no image for 1."),
-                set_faults(silent=set()),
                 lambda r: (
                     value(r, "history", "last_reset").startswith("no set for") and with_history(r)
                 ),
+                silent=set(CAMERAS),
             ),
             Event(
                 "the pose jumps",
@@ -171,16 +160,15 @@ SCENES = (
                 set_faults(),
                 with_history,
             ),
-            Event(
+            fault(
                 "the pose is missing",
                 "/tf is silent",
                 "boxes without history, degraded, transforms ERROR",
-                set_faults(no_poses=True),
                 lambda r: (
                     some(r, 2, outcome="processed", pose="unknown", history_valid="0")
                     and r.vehicle.diagnostic("transforms").level == DiagnosticStatus.ERROR
                 ),
-                set_faults(no_poses=False),
+                no_poses=True,
             ),
             Event(
                 "~/reset_temporal",
@@ -236,20 +224,21 @@ SCENES = (
                 detect_with(healed),
             ),
             Event(
-                "the detector raises an error once",
-                "RuntimeError: CUDA out of memory",
+                "the detector runs out of memory once",
+                "OutOfMemoryError in one set",
                 "the set failed, the next is processed",
                 detect_with(fail_once),
-                lambda r: some(r, outcome="failed", cause="RuntimeError"),
+                lambda r: some(r, outcome="failed", cause="OutOfMemoryError"),
                 set_faults(),
             ),
             Event(
                 "the detector keeps raising errors",
                 "RuntimeError in every set",
-                "given up after three, node unconfigured",
+                "given up after three, processing ERROR, unconfigured",
                 detect_with(fail),
                 lambda r: (
-                    r.vehicle.told("the detector is given up: RuntimeError")
+                    error(r, "processing", "the detector is given up: RuntimeError")
+                    and r.vehicle.told("the detector is given up: RuntimeError")
                     and r.node._configured is None
                 ),
                 lambda r: r.node.start(),
@@ -259,39 +248,36 @@ SCENES = (
     Scene(
         "cameras under mask",
         (
-            Event(
+            fault(
                 "a camera stops (mask)",
                 "CAM_BACK sends nothing",
                 "boxes without it, degraded, camera ERROR",
-                set_faults(silent={_BACK}),
                 lambda r: (
                     some(r, 2, outcome="processed", missing=_BACK, degraded="True")
                     and error(r, f"camera {_BACK}")
                 ),
-                set_faults(silent=set()),
+                silent={_BACK},
             ),
-            Event(
+            fault(
                 "the anchor stops",
                 "CAM_FRONT sends nothing",
                 "another camera is elected, boxes go on",
-                set_faults(silent={_FRONT}),
                 lambda r: (
                     value(r, "sync", "anchor") == "CAM_FRONT_LEFT"
                     and some(r, 2, outcome="processed", missing=_FRONT)
                 ),
-                set_faults(silent=set()),
                 lambda r: value(r, "sync", "anchor") == _FRONT and full(r),
+                silent={_FRONT},
             ),
-            Event(
+            fault(
                 "corrupt JPEG (mask)",
                 "CAM_BACK sends bytes that are no picture",
                 "boxes without it, camera ERROR",
-                set_faults(data={_BACK: NO_PICTURE}),
                 lambda r: (
                     some(r, 2, outcome="processed", missing=_BACK)
                     and error(r, f"camera {_BACK}", "corrupt image")
                 ),
-                set_faults(data={}),
+                data={_BACK: NO_PICTURE},
             ),
         ),
         _MASK,
@@ -299,16 +285,15 @@ SCENES = (
     Scene(
         "a camera is never seen",
         (
-            Event(
+            fault(
                 "a camera is never seen",
                 "CAM_BACK was silent from the start on",
                 "WARN that names topic, type, publishers and QoS",
-                set_faults(),
                 lambda r: r.vehicle.told(
                     "CAM_BACK: no image comes on /cam_back/image_raw/compressed "
                     "(sensor_msgs/msg/CompressedImage, best effort); 1 publisher: /vehicle"
                 ),
-                set_faults(silent=set()),
+                silent={_BACK},
             ),
         ),
         faults=lambda: Faults(silent={_BACK}),
@@ -317,16 +302,15 @@ SCENES = (
     Scene(
         "camera_info never comes",
         (
-            Event(
+            fault(
                 "camera_info is missing",
                 "CAM_BACK had none from the start on",
                 "set refused, topic named",
-                set_faults(),
                 lambda r: (
                     r.vehicle.told("but no camera_info on /cam_back/camera_info")
                     and some(r, outcome="refused", cause="camera_info")
                 ),
-                set_faults(no_info=set()),
+                no_info={_BACK},
             ),
         ),
         faults=lambda: Faults(no_info={_BACK}),
@@ -350,13 +334,12 @@ SCENES = (
     Scene(
         "pose required",
         (
-            Event(
+            fault(
                 "the pose is missing, and required",
                 "/tf is silent",
                 "set refused, frames named",
-                set_faults(no_poses=True),
                 lambda r: some(r, 2, outcome="refused", cause="transform"),
-                set_faults(no_poses=False),
+                no_poses=True,
             ),
         ),
         {**SKIP, "missing_pose_policy": "required"},
@@ -364,16 +347,15 @@ SCENES = (
     Scene(
         "raw images",
         (
-            Event(
+            fault(
                 "unknown encoding",
                 "CAM_BACK sends 32FC1",
                 "set refused, encoding named",
-                set_faults(encoding={_BACK: "32FC1"}),
                 lambda r: (
                     some(r, outcome="refused", cause="image")
                     and error(r, f"camera {_BACK}", "'32FC1' is not known")
                 ),
-                set_faults(encoding={}),
+                encoding={_BACK: "32FC1"},
             ),
         ),
         {**SKIP, "transport": "raw"},

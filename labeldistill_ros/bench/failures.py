@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labeldistill_ros.bench.failure_acts import Act, full
+from labeldistill_ros.bench.failure_acts import Act, full, set_faults
 from labeldistill_ros.bench.running import Run
 from labeldistill_ros.bench.vehicle import Faults
 
@@ -53,8 +53,17 @@ class Event:
     """Whether the node did what it has to."""
     end: Act | None = None
     """Undoes it; None where the trouble lasts."""
-    recovered: Act = lambda run: full(run)
+    recovered: Act = full
     """Whether all is well again."""
+
+
+def fault(
+    event: str, action: str, expected: str, detected: Act, recovered: Act = full, **faults: Any
+) -> Event:
+    """An event that is something wrong with the vehicle, until it is mended; see `Faults`."""
+    mended = {name: getattr(Faults(), name) for name in faults}
+    begin, end = set_faults(**faults), set_faults(**mended)
+    return Event(event, action, expected, begin, detected, end, recovered)
 
 
 @dataclass(frozen=True)

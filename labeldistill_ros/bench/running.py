@@ -16,6 +16,7 @@ from rclpy.parameter import Parameter
 
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.runtime.detector import Detections, Detector
+from labeldistill_ros.bench.overhead import SeenSets
 from labeldistill_ros.bench.vehicle import PHASES_S, Faults, Vehicle
 from labeldistill_ros.detector_node import DetectorNode
 from labeldistill_ros.parameters import Parameters
@@ -55,6 +56,8 @@ class Run:
         """Time in the detector of each set."""
         self.last: FrameSet | None = None
         """What went into the detector last."""
+        self.seen = SeenSets()
+        """Of the newest sets, all but the images."""
 
     def __enter__(self) -> Run:
         """Start."""
@@ -103,6 +106,7 @@ class Run:
     def _on_result(self, frames: FrameSet, found: Detections) -> None:
         self.processed += 1
         self.last = frames
+        self.seen.add(frames)
         self.detector_ms.append(sum(found.timings_ms.values()))
         phase_s = self.vehicle.faults.phase_s
         cycles = [

@@ -107,7 +107,8 @@ class Vehicle:
         """Rounds of all cameras."""
         self.jump = threading.Event()
         self._pixels = _pixels(size_px)
-        self._jpeg = _jpeg(self._pixels)
+        self.jpeg = _jpeg(self._pixels)
+        """What every camera sends, unless it is raw or faulty."""
         self._lock = threading.Lock()
         self._heard: list[tuple[float, dict[str, str]]] = []
         self._logs: list[str] = []
@@ -307,7 +308,7 @@ class Vehicle:
         head = header(stamp_ns, f"{camera.lower()}_optical_frame")
         if not self.raw:
             message = CompressedImage(header=head, format="jpeg")
-            message.data.frombytes(self.faults.data.get(camera, self._jpeg))
+            message.data.frombytes(self.faults.data.get(camera, self.jpeg))
             return message
         width, height = self.size_px
         encoding = self.faults.encoding.get(camera, "rgb8")

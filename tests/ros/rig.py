@@ -39,6 +39,8 @@ START_NS = 1_600_000_000_000_000_000
 PERIOD_NS = 100_000_000
 PHASE_NS = 5_000_000
 HEADINGS_DEG = dict(zip(CAMERAS, (55, 0, -55, 110, 180, -110), strict=True))
+PATIENT = {"sync.deadline": 1.5, "sync.max_age": 5.0}
+"""Parameters of a node that waits for all cameras also on a machine that is busy elsewhere."""
 K = np.array([[110.0, 0.0, 80.0], [0.0, 110.0, 45.0], [0.0, 0.0, 1.0]])
 
 
@@ -218,6 +220,16 @@ class Vehicle:
             end = time.monotonic() + settle_s
             while number not in self.ended[-2:] and time.monotonic() < end:
                 self.executor.spin_once(timeout_sec=0.02)
+
+    def drive_until(
+        self, condition: Callable[[], object], first: int, *, most: int = 60, **changes: Any
+    ) -> int:
+        """Publish cycles from `first` on until something is so; gives the next cycle's number."""
+        for number in range(first, first + most):
+            self.drive([number], **changes)
+            if condition():
+                return number + 1
+        raise AssertionError(f"not within {most} cycles; {self.status[-3:]}")
 
     def outcomes(self) -> list[str]:
         return [status["outcome"] for status in self.status]

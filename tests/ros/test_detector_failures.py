@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from rig import CAMERAS, Vehicle, jpeg, offline_set, stamp_of
+from rig import CAMERAS, PATIENT, Vehicle, jpeg, offline_set, stamp_of
 from running import RunningNode
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool
@@ -208,7 +209,7 @@ def test_bag_loop_starts_afresh(
 
 
 def test_changed_calibration_drops_the_history(vehicle: Vehicle, detector: Start) -> None:
-    node = detector()
+    node = detector(**PATIENT)
     n = warm(vehicle, 6)
     assert node.results[-1][1].history_valid == 1
 
@@ -241,7 +242,7 @@ def test_slow_detector_takes_the_newest_set(vehicle: Vehicle, detector: Start) -
 def test_detector_that_keeps_failing_is_given_up(
     vehicle: Vehicle, detector: Start, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    node = detector(**{"diagnostics.period": 0.1})
+    node = detector(**PATIENT, **{"diagnostics.period": 0.1})
     n = warm(vehicle)
 
     def fail(*_: object, **__: object) -> None:
@@ -251,13 +252,41 @@ def test_detector_that_keeps_failing_is_given_up(
     clear(vehicle)
     vehicle.drive(range(n, n + 5), settle_s=0.5)
     vehicle.wait(lambda: node.node._configured is None, "the node is unconfigured")
-    assert vehicle.outcomes()[:3] == ["failed"] * 3
-    assert "the detector is given up: RuntimeError: CUDA out of memory" in capfd.readouterr().err
+    assert vehicle.outcomes().count("failed") == 3
+    given_up = "the detector is given up: RuntimeError: CUDA out of memory"
+    assert given_up in capfd.readouterr().err
+    vehicle.spin(0.2)
+    processing = vehicle.diagnostics["processing"]
+    assert (processing.level, processing.message) == (processing.ERROR, given_up)
     assert node.node.start()
     clear(vehicle)
     vehicle.connect()
     vehicle.drive(range(n + 5, n + 10))
     vehicle.wait(lambda: vehicle.detections, "boxes after a restart")
+
+
+def test_out_of_memory_empties_the_cache_and_the_next_set_is_processed(
+    vehicle: Vehicle, detector: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = detector(**PATIENT)
+    n = warm(vehicle)
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    network, detect = node.node._configured.detector, node.node._configured.detector.detect
+
+    def fail(*_: object, **__: object) -> None:
+        network.detect = detect  # type: ignore[method-assign]
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network.detect = fail  # type: ignore[method-assign]
+    clear(vehicle)
+    node.results.clear()
+    vehicle.drive(range(n, n + 3))
+    vehicle.wait(lambda: node.results, "boxes after the error")
+    assert vehicle.outcomes()[0] == "failed"
+    assert vehicle.status[0]["cause"] == "OutOfMemoryError"
+    assert emptied == [True]
+    assert node.results[0][1].history_valid == 0
 
 
 def test_disabled_node_is_idle(vehicle: Vehicle, detector: Start) -> None:
@@ -276,7 +305,7 @@ def test_disabled_node_is_idle(vehicle: Vehicle, detector: Start) -> None:
 
 
 def test_live_parameters_change_and_others_say_why_not(vehicle: Vehicle, detector: Start) -> None:
-    detector()
+    detector(**PATIENT)
     n = warm(vehicle)
     assert vehicle.detections[-1].detections
     client = AsyncParameterClient(vehicle.node, "detector")
@@ -294,6 +323,4 @@ def test_live_parameters_change_and_others_say_why_not(vehicle: Vehicle, detecto
     assert "read when the node is configured" in locked.reason
     assert not wrong.successful
     clear(vehicle)
-    vehicle.drive(range(n, n + 2))
-    vehicle.wait(lambda: vehicle.detections, "boxes")
-    assert len(vehicle.detections[-1].detections) == 2
+    vehicle.drive_until(lambda: [m for m in vehicle.detections if len(m.detections) == 2], n)

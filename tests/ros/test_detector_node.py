@@ -14,7 +14,7 @@ import torch
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.context import Context
-from rig import CAMERAS, PERIOD_NS, Vehicle, map_from_ego, offline_set, stamp_of, stamped
+from rig import CAMERAS, PATIENT, PERIOD_NS, Vehicle, map_from_ego, offline_set, stamp_of, stamped
 from rosgraph_msgs.msg import Clock
 from running import RunningNode, tiny_config
 from sensor_msgs.msg import CameraInfo, Image
@@ -37,7 +37,7 @@ Start = Callable[..., RunningNode]
 def test_six_cameras_give_the_offline_boxes(
     vehicle: Vehicle, detector: Start, tiny_model: Path
 ) -> None:
-    node = detector()
+    node = detector(**PATIENT)
     assert node.started
     vehicle.connect()
     vehicle.drive(range(8))
@@ -201,7 +201,7 @@ def test_one_two_and_five_frames_equal_offline_also_after_a_bag_loop(
     torch.manual_seed(1)
     model = tmp_path / "student.safetensors"
     save_student(model, Student(replace(tiny_config(), history_s=history_s)))
-    node = detector(model)
+    node = detector(model, **PATIENT)
     vehicle.connect()
     for lap in (1, 2):
         vehicle.drive(range(9))

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from labeldistill_core.cameras import CameraCalibration, CameraView, FrameSet
+from labeldistill_core.frames import Transform
 from labeldistill_ros.assembly import Problem
 from labeldistill_ros.health import Health, Limits, SetReport, values_of
 
@@ -15,7 +20,7 @@ MODEL = {"name": "tiny", "sha256": "abc", "device": "cpu", "precision": "float32
 
 @pytest.fixture
 def health() -> Health:
-    return Health({"LEFT": "/left", "RIGHT": "/right"}, LIMITS, MODEL)
+    return Health({"LEFT": "/left", "RIGHT": "/right"}, LIMITS, lambda: MODEL)
 
 
 def report(total_ms: float = 50.0, missing: tuple[str, ...] = ()) -> SetReport:
@@ -24,8 +29,9 @@ def report(total_ms: float = 50.0, missing: tuple[str, ...] = ()) -> SetReport:
     )
 
 
-def statuses(health: Health, now_s: float) -> dict[str, DiagnosticStatus]:
-    found = health.diagnostics("detector", {"complete": 3, "anchor": "LEFT"}, {"LEFT": 0.0}, now_s)
+def statuses(health: Health, now_s: float, offset_s: float = 0.0) -> dict[str, DiagnosticStatus]:
+    sync = {"complete": 3, "anchor": "LEFT"}
+    found = health.diagnostics("detector", sync, {"LEFT": offset_s}, now_s)
     return {status.name.removeprefix("detector: "): status for status in found}
 
 
@@ -42,6 +48,31 @@ def test_rate_age_and_silence_of_cameras(health: Health) -> None:
     assert health.silent_cameras(11.1) == ["RIGHT"]
     assert statuses(health, 11.6)["camera LEFT"].message == "no image for 0.6 s on /left"
     assert health.silent_cameras(11.6) == ["LEFT", "RIGHT"]
+
+
+def test_what_a_camera_sends_is_told(health: Health) -> None:
+    health.image("LEFT", 10.0, "bgr8", "left_optical_frame")
+    calibration = CameraCalibration(
+        "LEFT", np.eye(3), 8, 6, Transform("ego", "LEFT", np.eye(3), np.zeros(3))
+    )
+    pixels = np.zeros((6, 8, 3), np.uint8)
+    view = CameraView(calibration, 0, pixels, Transform.identity("map", "ego"))
+    health.used(FrameSet(0, (view,)))
+    left = values_of(statuses(health, 10.1)["camera LEFT"])
+    assert (left["encoding"], left["frame"]) == ("bgr8", "left_optical_frame")
+    assert left["size"] == "8 x 6"
+
+
+def test_a_phase_that_moves_is_a_warning_for_a_while(health: Health) -> None:
+    for now_s, offset_s in ((10.0, 0.010), (10.5, 0.012), (11.0, 0.030)):
+        health.image("LEFT", now_s)
+        camera = statuses(health, now_s, offset_s)["camera LEFT"]
+    assert (camera.level, camera.message) == (
+        DiagnosticStatus.WARN,
+        "its phase moved by 20 ms",
+    )
+    health.image("LEFT", 17.0)
+    assert statuses(health, 17.0, 0.030)["camera LEFT"].level == DiagnosticStatus.OK
 
 
 def test_problems_of_a_camera_fade(health: Health) -> None:
@@ -81,6 +112,16 @@ def test_processing_levels(health: Health) -> None:
     health.image("LEFT", 12.0)
     late = statuses(health, 12.1)["processing"]
     assert (late.level, late.message) == (DiagnosticStatus.ERROR, "no boxes for 2.1 s")
+    health.given_up = "RuntimeError: x"
+    assert statuses(health, 12.1)["processing"].message.endswith("given up: RuntimeError: x")
+
+
+def test_unusable_boxes_are_counted(health: Health) -> None:
+    for _ in range(2):
+        health.done(replace(report(), unusable=3), 1.0)
+    assert values_of(statuses(health, 1.0)["processing"])["boxes_unusable"] == "6"
+    told = health.set_status(replace(report(), unusable=3), "detector").status[0]
+    assert values_of(told)["boxes_unusable"] == "3"
 
 
 def test_degraded_sets_and_transforms_are_told(health: Health) -> None:
@@ -95,5 +136,7 @@ def test_degraded_sets_and_transforms_are_told(health: Health) -> None:
 
 
 def test_model_is_identified(health: Health) -> None:
-    assert values_of(statuses(health, 0.0)["model"])["sha256"] == "abc"
+    now = statuses(health, 0.0)
+    assert values_of(now["model"])["sha256"] == "abc"
+    assert {status.hardware_id for status in now.values()} == {"detector on cpu"}
     assert statuses(health, 0.0)["history"].message == "0 of 2 past frames"

@@ -18,6 +18,7 @@ from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.messages import (
+    DetectionsMessage,
     boxes_from_detections,
     boxes_from_table,
     calibration_from_info,
@@ -77,6 +78,28 @@ def test_ids_are_kept(boxes: Boxes3D) -> None:
     ids = [f"instance {i}" for i in range(len(boxes))]
     message = detections_message(boxes, CLASSES, STAMP_NS, ids)
     assert [d.id for d in message.detections] == ids
+
+
+def test_a_message_that_is_filled_again_keeps_nothing_of_before(boxes: Boxes3D) -> None:
+    """Fewer boxes, more, none: each time the same as a message of its own."""
+    names = list(reversed(CLASSES))
+    message = DetectionsMessage(names)
+    received = []
+    orders = (range(20), range(19, 12, -1), range(20), range(0), range(3, 9))
+    for number, order in enumerate(orders):
+        part = boxes[torch.tensor(list(order), dtype=torch.int64)]
+        ids = [f"instance {i}" for i in order] if number % 2 == 0 else None
+        wired = serialize_message(message.fill(part, STAMP_NS + number, ids))
+        received.append(deserialize_message(wired, Detection3DArray))
+        assert received[-1] == detections_message(part, names, STAMP_NS + number, ids)
+    assert [len(m.detections) for m in received] == [20, 7, 20, 0, 6]
+    last = received[-1]
+    assert stamp_to_ns(last.header.stamp) == STAMP_NS + 4
+    assert [d.id for d in last.detections] == [f"instance {i}" for i in range(3, 9)]
+    back = boxes_from_detections(last, names)
+    torch.testing.assert_close(back.values[:, :6], boxes.values[3:9, :6])
+    assert torch.equal(back.labels, boxes.labels[3:9])
+    torch.testing.assert_close(back.scores, boxes.scores[3:9])
 
 
 def test_messages_read_by_rosbags_are_understood() -> None:
@@ -168,6 +191,8 @@ def test_calibration_of_raw_and_rectified_images(mounted: Transform) -> None:
         ({"p": [0.0] * 12}, True, "focal lengths 0 and 0 in P"),
         ({"r": [0.0] * 9}, True, "no R"),
         ({"width": 0}, False, "0 x 900 pixels"),
+        ({"k": [math.nan, 0, 800, 0, 1000, 450, 0, 0, 1]}, False, "values in K or D"),
+        ({"d": [math.inf, 0.0]}, False, "values in K or D"),
     ],
 )
 def test_unusable_calibrations_are_named(

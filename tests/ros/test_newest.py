@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 
 import pytest
 
@@ -67,3 +68,17 @@ def test_an_error_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> N
         assert worker.stop(5)
     assert gate.done == [2]
     assert "a bad item" in caplog.text
+
+
+def test_nothing_of_a_finished_item_is_kept() -> None:
+    class Item:
+        """What a set is to the worker: something large."""
+
+    ended = threading.Event()
+    worker = NewestWorker[Item](lambda _: None, "test")
+    item = Item()
+    weakref.finalize(item, ended.set)
+    worker.submit(item)
+    del item
+    assert ended.wait(5)
+    assert worker.stop(5)

@@ -118,3 +118,16 @@ def test_bag_loop_drops_the_future(buffer: TransformBuffer) -> None:
     with pytest.raises(TransformError, match="newer"):
         buffer.lookup("odom", "base_link", S // 2)
     assert buffer.add("odom", "base_link", S // 20, yaw(0), (7.5, 0.0, 0.0)) is False
+
+
+@pytest.mark.parametrize(
+    ("wxyz", "translation"),
+    [((0, 0, 0, 0), (1, 2, 3)), ((np.nan, 0, 0, 1), (0, 0, 0)), ((1, 0, 0, 0), (np.inf, 0, 0))],
+)
+def test_what_is_no_rigid_transform_is_named(wxyz: tuple, translation: tuple) -> None:
+    tf = TransformBuffer()
+    tf.add("map", "base_link", S, wxyz, translation)
+    with pytest.raises(TransformError, match="'map' from 'base_link' was published as no rigid"):
+        tf.lookup("base_link", "map", S)
+    tf.add("map", "base_link", 2 * S, yaw(0.1), (1.0, 0.0, 0.0))
+    assert tf.lookup("map", "base_link", 2 * S).translation[0] == 1.0

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first steps of a detector, before the first real set: they build what later ones reuse."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from labeldistill_core.cameras import (
+    EGO_FRAME,
+    FIXED_FRAME,
+    CameraCalibration,
+    CameraView,
+    FrameSet,
+)
+from labeldistill_core.config import StudentConfig
+from labeldistill_core.frames import Transform
+from labeldistill_core.runtime.detector import Detector
+
+_NS = 1_000_000_000
+
+
+def warm_up(detector: Detector, steps: int) -> float | None:
+    """Detect in black images; the history is empty afterwards.
+
+    Args:
+        detector: for any number of cameras.
+        steps: how many; history comes to be used as the steps reach its ages.
+
+    Returns:
+        Seconds of the last step; None without any.
+    """
+    last_s = None
+    apart_s = min(detector.config.history_s, default=1.0)
+    for step in range(steps):
+        start_s = time.perf_counter()
+        detector.detect(_black(detector.config, round(step * apart_s * _NS)))
+        last_s = time.perf_counter() - start_s
+    detector.reset("warmed up")
+    return last_s
+
+
+def _black(config: StudentConfig, stamp_ns: int) -> FrameSet:
+    """All cameras look outwards from a vehicle that stands."""
+    width, height = config.image.width, config.image.height
+    intrinsics = np.array([[0.8 * width, 0, width / 2], [0, 0.8 * width, height / 2], [0, 0, 1]])
+    still = Transform.identity(FIXED_FRAME, EGO_FRAME)
+    black = np.zeros((height, width, 3), np.uint8)
+    views = []
+    for number, name in enumerate(config.cameras):
+        heading = 2 * np.pi * number / len(config.cameras)
+        ahead = np.array([np.cos(heading), np.sin(heading), 0.0])
+        left, up = np.array([-ahead[1], ahead[0], 0.0]), np.array([0.0, 0.0, 1.0])
+        mounted = Transform(EGO_FRAME, name, np.stack([-left, -up, ahead], axis=1), 1.5 * up)
+        calibration = CameraCalibration(name, intrinsics, width, height, mounted)
+        views.append(CameraView(calibration, stamp_ns, black, still))
+    return FrameSet(stamp_ns, tuple(views))

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""At most so many sets a second, by their stamps. No ROS in here."""
+
+from __future__ import annotations
+
+_SLACK = 0.1
+"""Share of a period by which a set may come early: stamps jitter."""
+
+
+class RateLimit:
+    """Lets sets through that are far enough apart."""
+
+    def __init__(self) -> None:
+        """Start with a set due."""
+        self._due_ns: float | None = None
+
+    def passes(self, stamp_ns: int, rate_hz: float) -> bool:
+        """Whether a set is due; 0 lets all through. Time that jumps starts it afresh."""
+        if rate_hz <= 0:
+            self._due_ns = None
+            return True
+        period_ns = 1e9 / rate_hz
+        if self._due_ns is None or not -period_ns < self._due_ns - stamp_ns <= period_ns:
+            self._due_ns = stamp_ns
+        if self._due_ns - stamp_ns > _SLACK * period_ns:
+            return False
+        self._due_ns += period_ns
+        return True

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warming up uses the history, and changes nothing of what is found afterwards."""
+
+from __future__ import annotations
+
+import torch
+from small_networks import small
+
+from labeldistill_core.bench.scene import frame_set
+from labeldistill_core.network.student import Student
+from labeldistill_core.runtime.detector import Detections, Detector
+from labeldistill_core.runtime.warm_up import warm_up
+
+
+def test_what_is_found_afterwards_is_the_same() -> None:
+    torch.manual_seed(0)
+    student = Student(small())
+    warm, cold = Detector(student), Detector(student)
+    steps: list[Detections] = []
+    detect = warm.detect
+    warm.detect = lambda *a, **k: steps.append(detect(*a, **k)) or steps[-1]  # type: ignore[method-assign]
+    assert warm_up(warm, 0) is None
+    last_s = warm_up(warm, 3)
+    assert last_s is not None
+    assert last_s > 0
+    assert [found.history_valid for found in steps] == [0, 1, 1]
+    for stamp_s in (10.0, 10.5):
+        frames = frame_set(stamp_s, small())
+        one, two = warm.detect(frames), cold.detect(frames)
+        assert (one.history_valid, one.dropped) == (two.history_valid, "")
+        torch.testing.assert_close(one.boxes.values, two.boxes.values)
+        torch.testing.assert_close(one.boxes.scores, two.boxes.scores)
+
+
+def test_the_reason_for_forgetting_is_told() -> None:
+    detector = Detector(Student(small()))
+    assert detector.detect(frame_set(1.0, small())).dropped == ""
+    assert detector.detect(frame_set(0.5, small())).dropped == "time went back by 0.500 s"
+    assert detector.detect(frame_set(1.0, small())).dropped == ""
