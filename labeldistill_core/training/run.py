@@ -15,13 +15,14 @@ from typing import Any, Literal, Protocol
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     Callback,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from labeldistill_core.errors import CheckpointError, ConfigError
@@ -188,13 +189,28 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [] if before == now else [f"{name} was {before}, is {now}"]
 
 
-class MovingAverage(EMAWeightAveraging):
-    """The average on the network's device; lightning's own stays where the network is built."""
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of weights and norms' statistics, on the network's device.
+
+    It never reaches back over more than about a tenth of the steps so far. An average that still
+    holds first steps is worse than it looks: its statistics do not belong to its weights.
+    """
+
+    def __init__(self, decay: float) -> None:
+        """`decay` once there are steps enough for it."""
+        super().__init__(multi_avg_fn=self._mix)
+        self._decay = decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the average."""
+        """Make the average; lightning's own stays where the network is built."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+
+    def _mix(self, average: Any, current: Any, updates: Any) -> None:
+        """Let all tensors of one type move towards the current ones."""
+        steps = self._latest_update_step
+        decay = min(self._decay, (1 + steps) / (10 + steps))
+        get_ema_multi_avg_fn(decay)(average, current, updates)
 
 
 class Identity(Callback):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import LightningModule, seed_everything
 from small_networks import small, small_teacher
 from torch import Tensor
 
@@ -189,3 +189,17 @@ def test_fewer_scored_samples_than_processes(synthetic_dataroot: Path, tmp_path:
     stage, data, collate = made("teacher", synthetic_dataroot, RECIPE)
     with pytest.raises(ConfigError, match="0 samples to score for 1 processes"):
         fit(stage, data, collate, tmp_path, {}, Machine(), torch.utils.data.Subset(data, []))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("steps", "reach"), [(100, 15), (2000, 110)])
+def test_the_average_of_a_short_run_has_forgotten_its_beginning(steps: int, reach: int) -> None:
+    module = LightningModule()
+    module.weight = torch.nn.Parameter(torch.zeros(1))
+    average = MovingAverage(decay=0.99)
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"), global_step=0)
+    average.setup(trainer, module, "fit")
+    for trainer.global_step in range(1, steps + 1):
+        module.weight.data.fill_(trainer.global_step)
+        average.on_train_batch_end(trainer, module, None, None, 0)
+    assert average._average_model is not None
+    assert steps - reach < average._average_model.module.weight.item() < steps - 5
