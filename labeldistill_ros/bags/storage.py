@@ -19,7 +19,7 @@ from rosbags.rosbag2.enums import CompressionMode
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
-Buffer = bytes | bytearray | memoryview
+Buffer = bytes | memoryview
 
 _MESSAGE, _CHUNK, _MESSAGE_INDEX = 0x05, 0x06, 0x07  # opcodes of the MCAP specification
 _CHUNK_BYTES = 2**20
@@ -48,7 +48,7 @@ class McapFile(McapWriter):
         self._index: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self.chunk.bio = BytesIO()  # schemas and channels; they go before the messages
 
-    def write(self, connection: Connection, timestamp: int, *data: Buffer) -> None:  # type: ignore[override]
+    def write(self, connection: Connection, timestamp: int, *data: Buffer) -> None:
         """Add a message, whose bytes must not change any more.
 
         Args:
@@ -121,7 +121,7 @@ class Sqlite3File(Sqlite3Writer):
         """Make `folder/<name>.db3`."""
         super().__init__(folder, CompressionMode.NONE)
 
-    def write(self, connection: Connection, timestamp: int, *data: Buffer) -> None:  # type: ignore[override]
+    def write(self, connection: Connection, timestamp: int, *data: Buffer) -> None:
         """Add a message; see `McapFile.write`."""
         super().write(connection, timestamp, data[0] if len(data) == 1 else b"".join(data))
 

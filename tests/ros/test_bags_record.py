@@ -113,8 +113,12 @@ def test_a_killed_recording_is_recovered_by_the_next(
     again = out.with_name("übel.recovered-1")
     assert sorted(out.parent.iterdir()) == [out, again]
     with BagReader(bag) as first, BagReader(again) as second:
-        known = {r.data for r in first.raw([TRUTH_TOPIC, SAMPLE_TOPIC])}
-        assert {r.data for r in second.raw([TRUTH_TOPIC, SAMPLE_TOPIC])} <= known
+        # another process gets the bytes of a message padded
+        known, kept = (
+            {r.data + bytes(-len(r.data) % 4) for r in reader.raw([TRUTH_TOPIC, SAMPLE_TOPIC])}
+            for reader in (first, second)
+        )
+        assert kept <= known
         counts = second.counts()
         assert min(counts[topic] for topic in TOPICS) > 0
         assert second.qos("/tf_static").durability == QosDurability.TRANSIENT_LOCAL
