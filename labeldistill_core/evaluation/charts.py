@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,7 +57,8 @@ def latencies(times_ms: Mapping[str, Sequence[float]]) -> str:
     bins = np.linspace(0, max(every) * 1.05, 40).tolist()
     for name, times in times_ms.items():
         p95 = float(np.percentile(times, 95))
-        axes.hist(times, bins, alpha=0.6, label=f"{name}, p95 {p95:.0f} ms")
+        kind: Any = "stepfilled" if len(times_ms) == 1 else "step"
+        axes.hist(times, bins, histtype=kind, linewidth=1.6, label=f"{name}, p95 {p95:.0f} ms")
     axes.set(xlabel="ms from the last image to the boxes", ylabel="sets")
     axes.yaxis.get_major_locator().set_params(integer=True)
     _legend(figure)

@@ -80,7 +80,7 @@ def record_until(out: Path, number: signal.Signals, storage: str) -> str:
                 break
             time.sleep(0.05)
         process.send_signal(number)
-        told, _ = process.communicate(timeout=60)
+        told, _ = process.communicate(timeout=180)
     finally:
         process.kill()
     assert process.returncode == (-number if number == signal.SIGKILL else 0), told
