@@ -153,8 +153,8 @@ def tables(scores: Sequence[Score]) -> list[PageTable]:
     out = [_runs(scores)] if len(scores) > 1 else []
     out += metric_tables(first.metrics)
     for criterion, groups in first.breakdown.criteria.items():
-        header = ("", "truth", "recall", "error, m")
-        rows = [
+        header: tuple[str, ...] = ("", "truth", "recall", "error, m")
+        rows: list[tuple[str, ...]] = [
             (g.name, str(g.truth_boxes), _number(g.recall), _number(g.center_error_m))
             for g in groups
         ]
