@@ -52,6 +52,8 @@ def recall_by_distance(breakdowns: Mapping[str, Breakdown]) -> str:
 
 def latencies(times_ms: Mapping[str, Sequence[float]]) -> str:
     """Histogram of milliseconds, of one run or several."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _figure()
     every = [time for times in times_ms.values() for time in times]
     bins = np.linspace(0, max(every) * 1.05, 40).tolist()
@@ -60,7 +62,7 @@ def latencies(times_ms: Mapping[str, Sequence[float]]) -> str:
         kind: Any = "stepfilled" if len(times_ms) == 1 else "step"
         axes.hist(times, bins, histtype=kind, linewidth=1.6, label=f"{name}, p95 {p95:.0f} ms")
     axes.set(xlabel="ms from the last image to the boxes", ylabel="sets")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure)
     return _svg(figure)
 
