@@ -109,15 +109,21 @@ def _bag_from_nuscenes() -> Callable[..., Any]:
 
 
 def _bag_replay() -> Callable[..., Any]:
-    from labeldistill_ros.bags.commands import replay
+    from labeldistill_ros.bags.ros_commands import replay
 
     return replay
 
 
 def _bag_record() -> Callable[..., Any]:
-    from labeldistill_ros.bags.commands import record
+    from labeldistill_ros.bags.ros_commands import record
 
     return record
+
+
+def _bag_recover() -> Callable[..., Any]:
+    from labeldistill_ros.bags.commands import recover
+
+    return recover
 
 
 def _bag_detect() -> Callable[..., Any]:
@@ -228,6 +234,7 @@ BAG = Group(
         "from-nuscenes": Command("convert a nuScenes scene", _bag_from_nuscenes),
         "replay": Command("publish a bag over ROS", _bag_replay),
         "record": Command("record the detector's topics", _bag_record),
+        "recover": Command("save what is whole of a bag that was cut off", _bag_recover),
         "detect": Command("detect offline over a bag, without ROS", _bag_detect),
         "score": Command("official metrics of bags and result files", _bag_score),
     },

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bag and the detector: `ros2 launch labeldistill_ros replay.launch.py bag:=PATH`.
 
-Ends when the bag does. All arguments of detector.launch.py work here too.
+Ends when the bag does. With `output:=FOLDER` a recorder and a scorer take part, and the exit code
+is the scorer's verdict: 1 when a threshold is missed or nothing could be scored. All arguments of
+detector.launch.py work here too.
 """
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import (
     DeclareLaunchArgument,
+    EmitEvent,
     ExecuteProcess,
     IncludeLaunchDescription,
     OpaqueFunction,
@@ -17,6 +22,8 @@ from launch.actions import (
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit
+from launch.events import matches_action
+from launch.events.process import ProcessExited, SignalProcess
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.substitutions import FindPackagePrefix
@@ -24,6 +31,8 @@ from launch_ros.substitutions import FindPackagePrefix
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 PACKAGE = "labeldistill_ros"
+_LAST_BOXES_S = 2.0
+"""After the end of the bag the detector may still be at work."""
 
 ARGUMENTS = (
     DeclareLaunchArgument("bag", description="Folder of the bag (rosbag2)."),
@@ -43,6 +52,22 @@ ARGUMENTS = (
         "starts after 10.",
     ),
     DeclareLaunchArgument(
+        "output",
+        default_value="",
+        description="Folder for the recording, metrics.json, junit.xml and report.html. Empty: "
+        "nothing is recorded and scored.",
+    ),
+    DeclareLaunchArgument(
+        "min_nds",
+        default_value="",
+        description="The verdict is bad when the NDS (0 to 1) is lower. Empty: any will do.",
+    ),
+    DeclareLaunchArgument(
+        "min_coverage",
+        default_value="",
+        description="Likewise the share of key frames that have boxes.",
+    ),
+    DeclareLaunchArgument(
         "use_sim_time",
         default_value="true",
         choices=["true", "false"],
@@ -51,20 +76,65 @@ ARGUMENTS = (
 )
 
 
-def player(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The bag, once the detector is there; its end is the end of all."""
-    bag, rate, patience = (LaunchConfiguration(name) for name in ("bag", "rate", "patience"))
-    if LaunchConfiguration("player").perform(context) == "ros2":
+def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The bag, once the detector is there; its end is the end of all, after recorder and scorer."""
+
+    def given(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    tool = [PathJoinSubstitution([FindPackagePrefix(PACKAGE), "lib", PACKAGE, "labeldistill"])]
+    bag, rate = given("bag"), given("rate")
+    if given("player") == "ros2":
         command = ["ros2", "bag", "play", bag, "--clock", "--rate", rate, "--delay", "10"]
     else:
-        tool = PathJoinSubstitution([FindPackagePrefix(PACKAGE), "lib", PACKAGE, "labeldistill"])
-        command = [tool, "bag", "replay", bag, "--rate", rate, "--wait-for", patience]
+        command = [*tool, "bag", "replay", bag, "--rate", rate, "--wait-for", given("patience")]
     play = ExecuteProcess(cmd=command, output="both")
-    last_boxes = TimerAction(period=2.0, actions=[Shutdown(reason="the bag has ended")])
+    if not given("output"):
+        end = Shutdown(reason="the bag has ended")
+        return [_after(play, [TimerAction(period=_LAST_BOXES_S, actions=[end])]), play]
+
+    output = Path(given("output"))
+    run = str(output / "run")
+    record = ExecuteProcess(
+        cmd=[*tool, "bag", "record", run, "--use-sim-time", "--force"], output="both"
+    )
+    command = [*tool, "bag", "score", bag, run, "--json", str(output / "metrics.json")]
+    command += ["--junit", str(output / "junit.xml"), "--report", str(output / "report.html")]
+    for name in ("min_nds", "min_coverage"):
+        if given(name):
+            command += [f"--{name.replace('_', '-')}", given(name)]
+    score = ExecuteProcess(cmd=command, output="both")
+    stop = EmitEvent(
+        event=SignalProcess(signal_number=signal.SIGINT, process_matcher=matches_action(record))
+    )
     return [
-        RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[last_boxes])),
+        _after(play, [TimerAction(period=_LAST_BOXES_S, actions=[stop])]),
+        _after(record, [score]),
+        _after(score, verdict),
+        record,
         play,
     ]
+
+
+def verdict(event: ProcessExited, _: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """End of the launch; an error, which makes its exit code 1, unless the scorer is content.
+
+    Raises:
+        RuntimeError: the scorer's exit code is not 0.
+    """
+    if event.returncode:
+        raise RuntimeError(
+            f"the verdict is bad: `{event.process_name}` ended with {event.returncode}; see above"
+        )
+    return [Shutdown(reason="the verdict is good")]
+
+
+def _after(
+    process: ExecuteProcess,
+    then: list[LaunchDescriptionEntity]
+    | Callable[[ProcessExited, LaunchContext], list[LaunchDescriptionEntity]],
+) -> RegisterEventHandler:
+    return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=then))
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -73,4 +143,4 @@ def generate_launch_description() -> LaunchDescription:
     detector = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(share / "launch" / "detector.launch.py"))
     )
-    return LaunchDescription([*ARGUMENTS, detector, OpaqueFunction(function=player)])
+    return LaunchDescription([*ARGUMENTS, detector, OpaqueFunction(function=processes)])

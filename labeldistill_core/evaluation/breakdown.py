@@ -10,6 +10,7 @@ best score first, each to the nearest true box that is free.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,15 +168,24 @@ def break_down(
     edges = [(0, RETURNS[0]), *zip(RETURNS, (*RETURNS[1:], math.inf), strict=True)]
     return Breakdown(
         tuple(bands),
-        tuple(group(name, lambda box, n=name: level(box) == n) for name in levels),  # type: ignore[misc]
+        tuple(
+            group(re.sub(r"^v(\d+-\d+)$", r"\1 %", name), lambda box, n=name: level(box) == n)  # type: ignore[misc]
+            for name in levels
+        ),
         tuple(
             group(
-                f"{low}-{high - 1:g}" if high < math.inf else f"{low} and more",
+                _range(low, high),
                 lambda box, low=low, high=high: low <= points(box) < high,  # type: ignore[misc]
             )
             for low, high in edges
         ),
     )
+
+
+def _range(low: int, high: float) -> str:
+    if high == math.inf:
+        return f"{low} and more"
+    return f"{low}" if high == low + 1 else f"{low}-{high - 1:g}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def precision_recall(metrics: Metrics, distance_m: float = 2.0) -> str:
             label = f"{name.replace('_', ' ')} {metrics.class_ap_at_m[name][distance_m]:.2f}"
             axes.plot(np.linspace(0, 1, len(curve)), curve, color=colour, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    _legend(axes)
+    _legend(figure, columns=3)  # outside, since the curves may be anywhere
     return _svg(figure)
 
 
@@ -44,22 +44,26 @@ def recall_by_distance(breakdowns: Mapping[str, Breakdown]) -> str:
     for name, breakdown in breakdowns.items():
         groups = breakdown.distance
         axes.plot([g.name for g in groups], [g.recall for g in groups], "o-", label=name)
-    axes.set(ylim=(0, 1.02), ylabel="recall")
+    axes.set(ylim=(0, 1.02), xlabel="distance from the vehicle", ylabel="recall")
     if len(breakdowns) > 1:
-        _legend(axes)
+        _legend(figure)
     return _svg(figure)
 
 
 def latencies(times_ms: Mapping[str, Sequence[float]]) -> str:
     """Histogram of milliseconds, of one run or several."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _figure()
     every = [time for times in times_ms.values() for time in times]
     bins = np.linspace(0, max(every) * 1.05, 40).tolist()
     for name, times in times_ms.items():
         p95 = float(np.percentile(times, 95))
-        axes.hist(times, bins, alpha=0.6, label=f"{name}, p95 {p95:.0f} ms")
+        kind: Any = "stepfilled" if len(times_ms) == 1 else "step"
+        axes.hist(times, bins, histtype=kind, linewidth=1.6, label=f"{name}, p95 {p95:.0f} ms")
     axes.set(xlabel="ms from the last image to the boxes", ylabel="sets")
-    _legend(axes)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure)
     return _svg(figure)
 
 
@@ -73,14 +77,14 @@ def runs_compared(metrics: Mapping[str, Metrics]) -> str:
     axes.set_xticks(at, list(metrics), rotation=20, ha="right")
     top = max(value for row in rows for value in (row.mean_ap, row.nds) if math.isfinite(value))
     axes.set_ylim(0, 1.15 * top or 1)
-    _legend(axes)
+    _legend(figure)
     return _svg(figure)
 
 
 def _figure() -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    figure = Figure(figsize=(6, 4.4), layout="constrained")
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
     axes.grid(color=_GREY, alpha=0.25)
@@ -92,8 +96,10 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(fontsize=8, labelcolor=_GREY, framealpha=0, ncols=2)
+def _legend(figure: Figure, columns: int = 2) -> None:
+    figure.legend(
+        loc="outside lower center", fontsize=9, labelcolor=_GREY, frameon=False, ncols=columns
+    )
 
 
 def _svg(figure: Figure) -> str:

@@ -115,6 +115,6 @@ def draw_legend(
     draw = ImageDraw.Draw(image)
     y = bottom_px
     for text, colour in entries:
-        draw.rectangle([left_px, y - 11, left_px + 11, y], fill=colour)
-        draw.text((left_px + 18, y - 13), text, fill=(225, 230, 236), font=font(12))
-        y -= 17
+        draw.rectangle([left_px, y - 13, left_px + 13, y], fill=colour)
+        draw.text((left_px + 21, y - 16), text, fill=(225, 230, 236), font=font(15))
+        y -= 21

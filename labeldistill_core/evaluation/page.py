@@ -59,6 +59,13 @@ class PageChart:
 
 
 _EMBEDDED_WIDTH_PX = 1500
+_ERRORS = {
+    "trans_err": "translation (mATE), m",
+    "scale_err": "scale (mASE), 1 - IoU",
+    "orient_err": "orientation (mAOE), rad",
+    "vel_err": "velocity (mAVE), m/s",
+    "attr_err": "attribute (mAAE), 1 - accuracy",
+}
 
 
 def write_page(
@@ -148,7 +155,7 @@ def metric_tables(metrics: Metrics) -> list[PageTable]:
         for name in CLASSES
     ]
     header = ("class", "truth", "boxes", "AP", *(f"AP at {d:g} m" for d in distances))
-    errors = [(name.replace("_", " "), _number(v)) for name, v in metrics.tp_errors.items()]
+    errors = [(_ERRORS[name], _number(value)) for name, value in metrics.tp_errors.items()]
     return [
         PageTable("Average precision", header, by_class),
         PageTable("Mean errors of matched boxes", ("error", "mean"), errors),
@@ -174,7 +181,7 @@ def _write_frame(folder: Path, index: int, frame: PageFrame) -> str:
 def _figure(caption: str, cameras: str, top_view: str) -> str:
     return (
         f'<figure><figcaption>{html.escape(caption)}</figcaption><div class="pictures">'
-        f"{cameras}{top_view}</div></figure>"
+        f'<div class="cameras">{cameras}</div>{top_view}</div></figure>'
     )
 
 

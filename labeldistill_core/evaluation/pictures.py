@@ -248,7 +248,7 @@ def birds_eye_view(
     draw = ImageDraw.Draw(out)
     for ring_m in range(2 * _RING_STEP_M, int(range_m), 2 * _RING_STEP_M):
         at_px = size_px / 2 - ring_m * px_per_m / SUPERSAMPLING
-        draw.text((size_px / 2 + 4, at_px), f"{ring_m} m", fill=(120, 130, 144), font=font(11))
+        draw.text((size_px / 2 + 4, at_px), f"{ring_m} m", fill=(120, 130, 144), font=font(16))
     present = [name for name in class_names if name in names]
     entries: list[tuple[str, Colour]] = [
         (name.replace("_", " "), class_colour(name)) for name in reversed(present)

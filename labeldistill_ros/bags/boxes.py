@@ -83,8 +83,13 @@ def table_message(boxes: Boxes3D, stamp_ns: int) -> Any:
     return cloud_message(rows, stamp_ns, boxes.frame)
 
 
-def cloud_message(rows: np.ndarray[Any, np.dtype[Any]], stamp_ns: int, frame_id: str) -> Any:
-    """`sensor_msgs/PointCloud2` of a structured array of float32, uint32 and smaller integers."""
+def cloud_message(
+    rows: np.ndarray[Any, np.dtype[Any]], stamp_ns: int, frame_id: str, *, filled: bool = True
+) -> Any:
+    """`sensor_msgs/PointCloud2` of a structured array of float32, uint32 and smaller integers.
+
+    Without `filled` its data are left out, for `types.with_data`.
+    """
     kinds = {"<f4": _FLOAT32, "<u4": _UINT32, "|i1": 1, "|u1": 2, "<i2": 3, "<u2": 4, "<i4": 5}
     fields = []
     for name in rows.dtype.names or ():
@@ -107,7 +112,7 @@ def cloud_message(rows: np.ndarray[Any, np.dtype[Any]], stamp_ns: int, frame_id:
         is_bigendian=False,
         point_step=rows.dtype.itemsize,
         row_step=rows.nbytes,
-        data=np.frombuffer(rows.tobytes(), np.uint8),
+        data=np.frombuffer(rows.tobytes() if filled else b"", np.uint8),
         is_dense=True,
     )
 

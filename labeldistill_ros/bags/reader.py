@@ -161,18 +161,12 @@ class _named:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        damaged = (
-            AnyReaderError,
-            ReaderError,
-            OSError,
-            ValueError,
-            AssertionError,
-            IndexError,
-            YAMLError,
-        )
-        if isinstance(error, damaged):
+        if isinstance(error, _DAMAGED):
             text = str(error) or type(error).__name__
-            raise BagError(f"{self._path} is no readable bag: {text}") from error
+            raise BagError(
+                f"{self._path} is no readable bag: {text}; if it was cut off, `labeldistill bag "
+                "recover` saves what is whole"
+            ) from error
 
 
 def read_marks(bag: Path) -> dict[str, str]:

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.timer import Timer
 
 from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.recover import recover_abandoned
 from labeldistill_ros.bags.replay import message_class
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.types import typestore
@@ -34,6 +35,7 @@ TOPICS: dict[str, str] = {
 """What scoring needs: the detector's boxes, what became of each set, samples, truth and poses."""
 
 _DISCOVERY_S = 0.2
+_FLUSH_S = 1.0
 _DEPTH = 200
 
 
@@ -41,7 +43,9 @@ class Recorder:
     """Writes everything that comes on some topics until it is closed; a context manager.
 
     Messages are logged at the node's time: simulated time when it has `use_sim_time`. Subscribes
-    at once to topics whose type is known, and to others when somebody offers them.
+    at once to topics whose type is known, and to others when somebody offers them. If the process
+    is killed, all but the last second can be recovered, which the next recorder of the same path
+    does first.
     """
 
     def __init__(
@@ -66,7 +70,8 @@ class Recorder:
             BagError: the bag is there already.
         """
         self._node, self._topics = node, tuple(topics)
-        self._bag = BagWriter(path, storage=storage, force=force)
+        self._bag = BagWriter(path, storage=storage, force=force, keep=True)
+        recover_abandoned(Path(path), storage)
         self._bag.__enter__()
         self._early: list[Callable[[int], None]] = []
         self._subscriptions: list[Any] = []
@@ -75,13 +80,11 @@ class Recorder:
         for topic in self._topics:
             if topic in TOPICS:
                 self._subscribe(topic, TOPICS[topic])
-        self._timer: Timer | None = None
+        # steady, since simulated time may stand still until the player starts
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timers = [node.create_timer(_FLUSH_S, self._bag.flush, clock=steady)]
         if set(self._topics) - self._known:
-            # steady, since simulated time may stand still until the player starts
-            from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
-
-            steady = Clock(clock_type=ClockType.STEADY_TIME)
-            self._timer = node.create_timer(_DISCOVERY_S, self._discover, clock=steady)
+            self._timers.append(node.create_timer(_DISCOVERY_S, self._discover, clock=steady))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -106,8 +109,8 @@ class Recorder:
         self.close()
 
     def _withdraw(self) -> None:
-        if self._timer is not None:
-            self._node.destroy_timer(self._timer)
+        for timer in self._timers:
+            self._node.destroy_timer(timer)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 

@@ -153,11 +153,15 @@ def tables(scores: Sequence[Score]) -> list[PageTable]:
     out = [_runs(scores)] if len(scores) > 1 else []
     out += metric_tables(first.metrics)
     for criterion, groups in first.breakdown.criteria.items():
-        rows = [
+        header: tuple[str, ...] = ("", "truth", "recall", "error, m")
+        rows: list[tuple[str, ...]] = [
             (g.name, str(g.truth_boxes), _number(g.recall), _number(g.center_error_m))
             for g in groups
         ]
-        out.append(PageTable(f"By {criterion}", ("", "truth", "recall", "error, m"), rows))
+        if any(math.isfinite(g.mean_ap) for g in groups):
+            header += ("mAP",)
+            rows = [(*row, _number(g.mean_ap)) for row, g in zip(rows, groups, strict=True)]
+        out.append(PageTable(f"By {criterion}", header, rows))
     stages = [
         (name.replace("_", " "), f"{p50:.1f}", f"{p95:.1f}")
         for name, (p50, p95) in first.latency_ms.items()

@@ -18,13 +18,13 @@ from rosbags.interfaces import Qos
 from labeldistill_core.data.nuscenes_records import SensorRecord
 from labeldistill_core.errors import DataError
 from labeldistill_ros.bags.boxes import cloud_message
-from labeldistill_ros.bags.types import header, message, pose, quaternion, vector3
+from labeldistill_ros.bags.types import header, message, pose, quaternion, vector3, with_data
 
 BASE_FRAME = "base_link"
 MAP_FRAME = "map"
 IMU_TOPIC, ODOMETRY_TOPIC = "/imu", "/odom"
 
-_CLOUD = "sensor_msgs/msg/PointCloud2"
+_CLOUD, _IMAGE = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/CompressedImage"
 _LIDAR = np.dtype([(name, "<f4") for name in ("x", "y", "z", "intensity", "ring")])
 _PCD_KINDS = {"F4": "<f4", "I1": "|i1", "I2": "<i2", "I4": "<i4", "U1": "|u1", "U2": "<u2"}
 
@@ -40,7 +40,7 @@ class Entry:
     msgtype: str
     """Such as `std_msgs/msg/String`."""
     build: Callable[[], Any]
-    """Makes the message; late, so that only one image is in memory."""
+    """Makes the message, or the pieces of its CDR; late, so that few images are in memory."""
     qos: Qos | None = None
     """Recorded profile; reliable when None."""
 
@@ -71,8 +71,9 @@ def image_entries(record: SensorRecord) -> list[Entry]:
     head = header(stamp_ns, optical_frame(camera))
 
     def image() -> Any:
-        data = np.frombuffer(record.read(), np.uint8)
-        return message("sensor_msgs/msg/CompressedImage", header=head, format="jpeg", data=data)
+        none = np.empty(0, np.uint8)
+        empty = message(_IMAGE, header=head, format="jpeg", data=none)
+        return with_data(_IMAGE, empty, record.read(), behind=0)
 
     def info() -> Any:
         k = record.calibration.intrinsics_px
@@ -94,7 +95,7 @@ def image_entries(record: SensorRecord) -> list[Entry]:
 
     return [
         Entry(stamp_ns, info_topic(camera), "sensor_msgs/msg/CameraInfo", info),
-        Entry(stamp_ns, image_topic(camera), "sensor_msgs/msg/CompressedImage", image),
+        Entry(stamp_ns, image_topic(camera), _IMAGE, image),
     ]
 
 
@@ -102,12 +103,13 @@ def cloud_entry(record: SensorRecord) -> Entry:
     """A LiDAR scan or a radar sweep."""
     read = lidar_points if record.modality == "lidar" else radar_points
     topic, frame = points_topic(record.channel), record.channel.lower()
-    return Entry(
-        record.stamp_ns,
-        topic,
-        _CLOUD,
-        lambda: cloud_message(read(record.path, record.read()), record.stamp_ns, frame),
-    )
+
+    def cloud() -> Any:
+        rows = read(record.path, record.read())
+        empty = cloud_message(rows, record.stamp_ns, frame, filled=False)
+        return with_data(_CLOUD, empty, rows.view(np.uint8).data, behind=1)  # is_dense
+
+    return Entry(record.stamp_ns, topic, _CLOUD, cloud)
 
 
 def lidar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:

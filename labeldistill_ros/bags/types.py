@@ -41,6 +41,37 @@ def typestore() -> Typestore:
     return store
 
 
+@cache
+def definition(msgtype: str) -> tuple[str, str]:
+    """Text of a message type with all that it contains, and its RIHS01 hash."""
+    store = typestore()
+    return store.generate_msgdef(msgtype, ros_version=2)[0], store.hash_rihs01(msgtype)
+
+
+def learn(msgtype: str, text: str) -> None:
+    """Take a type from the definition that a bag carries, unless it is known."""
+    if msgtype in typestore().types:
+        return
+    types = get_types_from_msg(text, msgtype)
+    typestore().register({k: v for k, v in types.items() if k not in typestore().types})
+
+
+def with_data(
+    msgtype: str, message: Any, data: bytes | memoryview, behind: int
+) -> tuple[bytes | memoryview, ...]:
+    """CDR of a message, in pieces, whose large field `data` is left as it lies in memory.
+
+    Args:
+        msgtype: `sensor_msgs/msg/CompressedImage` and the like.
+        message: with an empty `uint8[] data`.
+        data: the field.
+        behind: bytes of the fields after it, of one byte each, as nothing else needs no padding.
+    """
+    rest = bytes(typestore().serialize_cdr(message, msgtype))
+    end = len(rest) - behind
+    return rest[: end - 4] + len(data).to_bytes(4, "little"), data, rest[end:]
+
+
 def message(kind: str, /, **fields: Any) -> Any:
     """A message of a type such as `std_msgs/msg/String`; every field must be given."""
     return typestore().types[kind](**fields)

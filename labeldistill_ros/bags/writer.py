@@ -6,15 +6,18 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import zstandard
 from rosbags.interfaces import (
     Connection,
+    ConnectionExtRosbag2,
+    MessageDefinition,
+    MessageDefinitionFormat,
     Qos,
     QosDurability,
     QosHistory,
@@ -22,17 +25,16 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import StoragePlugin, Writer
 
 from labeldistill_core.errors import BagError
-from labeldistill_ros.bags.types import typestore
+from labeldistill_ros.bags.metadata import METADATA_VERSION, information, metadata_text, qos_text
+from labeldistill_ros.bags.storage import Buffer, McapFile, Sqlite3File
+from labeldistill_ros.bags.types import definition, typestore
 
 Storage = Literal["mcap", "sqlite3"]
 
-_METADATA_VERSION: Literal[8] = 8  # the newest whose QoS profiles Humble can parse
-_WORTH = 0.9
-"""A chunk is compressed when no more than this share is left of it."""
 _UNLIMITED = QosTime(9223372036, 854775807)
+_NEVER_NS = 2**63 - 1
 
 
 def reliable(depth: int = 10, *, latched: bool = False) -> Qos:
@@ -69,6 +71,7 @@ class BagWriter:
         zstd: bool = False,
         force: bool = False,
         about: Mapping[str, str] | None = None,
+        keep: bool = False,
     ) -> None:
         """Prepare.
 
@@ -78,6 +81,8 @@ class BagWriter:
             zstd: compress the chunks of an mcap file that get smaller by it.
             force: replace what is there, once the new bag is complete.
             about: goes into `custom_data` of the bag's metadata.
+            keep: the messages cannot be had again, so what could be written before a failure
+                stays in the temporary folder.
 
         Raises:
             BagError: something is there already and `force` is not given, or it is no bag, or the
@@ -85,9 +90,10 @@ class BagWriter:
         """
         if zstd and storage != "mcap":
             raise BagError("zstd is for the storage mcap: leave it out, or use --storage mcap")
-        self.path, self._zstd, self._about = Path(path), zstd, dict(about or {})
-        self._plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
-        self._connections: dict[str, Connection] = {}
+        self.path, self._storage_name, self._zstd = Path(path), storage, zstd
+        self._about, self._keep = dict(about or {}), keep
+        self._topics: dict[str, tuple[Connection, Qos]] = {}
+        self._span_ns = (_NEVER_NS, 0)
         self.counts: dict[str, int] = {}
         if self.path.exists() and not force:
             raise BagError(f"{self.path} is there already; use --force to replace it")
@@ -101,19 +107,15 @@ class BagWriter:
             for left in abandoned(self.path):
                 shutil.rmtree(left, ignore_errors=True)
             self._folder = partial_folder(self.path, os.getpid())
-            self._folder.mkdir()
-            self._writer = Writer(
-                self._folder / self.path.name,
-                version=_METADATA_VERSION,
-                storage_plugin=self._plugin,
+            self._bag = self._folder / self.path.name
+            self._bag.mkdir(parents=True)
+            self._storage: McapFile | Sqlite3File = (
+                McapFile(self._bag, zstd=self._zstd)
+                if self._storage_name == "mcap"
+                else Sqlite3File(self._bag)
             )
-            for key, value in self._about.items():
-                self._writer.set_custom_data(key, value)
-            self._writer.open()
-        except OSError as error:
-            raise BagError(f"cannot write {self.path}: {error.strerror or error}") from error
-        if self._zstd:
-            _compress_where_it_helps(self._writer)
+        except (OSError, sqlite3.Error) as error:
+            raise BagError(f"cannot write {self.path}: {_reason(error)}") from error
         return self
 
     def write(
@@ -124,7 +126,7 @@ class BagWriter:
         Args:
             topic: name.
             msgtype: such as `std_msgs/msg/String`.
-            message: of the types of `types.typestore`, or CDR bytes.
+            message: of the types of `types.typestore`, or CDR bytes, or a tuple of their pieces.
             stamp_ns: log time.
             qos: offered profile, recorded with the first message of the topic.
 
@@ -132,21 +134,43 @@ class BagWriter:
             BagError: nobody here knows the type.
         """
         self.connect(topic, msgtype, qos)
-        if not isinstance(message, bytes):
-            message = typestore().serialize_cdr(message, msgtype)
-        self._writer.write(self._connections[topic], stamp_ns, message)
+        pieces: tuple[Buffer, ...]
+        if isinstance(message, tuple):
+            pieces = message
+        elif isinstance(message, bytes):
+            pieces = (message,)
+        else:
+            pieces = (typestore().serialize_cdr(message, msgtype),)
+        self._storage.write(self._topics[topic][0], stamp_ns, *pieces)
+        self._span_ns = (min(self._span_ns[0], stamp_ns), max(self._span_ns[1], stamp_ns))
         self.counts[topic] += 1
 
     def connect(self, topic: str, msgtype: str, qos: Qos | None = None) -> None:
         """Name a topic, which then is in the bag even without messages."""
-        if topic in self._connections:
+        if topic in self._topics:
             return
         if msgtype not in typestore().types:
             raise BagError(f"{topic}: no definition of the type {msgtype} to store in the bag")
-        self._connections[topic] = self._writer.add_connection(
-            topic, msgtype, typestore=typestore(), offered_qos_profiles=[qos or reliable()]
+        (text, digest), qos = definition(msgtype), qos or reliable()
+        connection = Connection(
+            id=len(self._topics) + 1,
+            topic=topic,
+            msgtype=msgtype,
+            msgdef=MessageDefinition(MessageDefinitionFormat.MSG, text),
+            digest=digest,
+            msgcount=0,
+            ext=ConnectionExtRosbag2("cdr", [qos]),
+            owner=self,
         )
+        if msgtype not in {known.msgtype for known, _ in self._topics.values()}:
+            self._storage.add_msgtype(connection)
+        self._storage.add_connection(connection, qos_text(qos))
+        self._topics[topic] = (connection, qos)
         self.counts[topic] = 0
+
+    def flush(self) -> None:
+        """Make sure that all messages so far can be recovered if the process is killed."""
+        self._storage.flush()
 
     def __exit__(
         self,
@@ -159,24 +183,45 @@ class BagWriter:
         Raises:
             BagError: the disk is full, or writing failed otherwise.
         """
+        failed = error
         try:
             if kind is None:
-                self._writer.close()
-                if self.path.exists():
-                    shutil.rmtree(self.path)
-                (self._folder / self.path.name).rename(self.path)
+                self._complete()
             else:
                 with suppress(Exception):  # only to close the file, which goes away
-                    self._writer.abort()
-        except OSError as failed:
-            error = failed
+                    self._storage.abort()
+        except (OSError, sqlite3.Error) as found:
+            failed = found
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise BagError(
-                f"cannot write {self.path}: {error.strerror or error}; nothing is left of it, and "
-                "what was there before is untouched"
-            ) from error
+            if failed is None or not self._keep:
+                shutil.rmtree(self._folder, ignore_errors=True)
+        if isinstance(failed, OSError | sqlite3.Error):
+            left = (
+                f"what was written until then is in {self._folder}; make room, and "
+                f"`labeldistill bag recover {self._folder} OUT` makes a bag of it"
+                if self._keep
+                else "nothing is left of it, and what was there before is untouched"
+            )
+            raise BagError(f"cannot write {self.path}: {_reason(failed)}; {left}") from failed
+
+    def _complete(self) -> None:
+        """Close the file, add the metadata, and give the bag its name."""
+        topics = [
+            (connection, profile, self.counts[topic])
+            for topic, (connection, profile) in self._topics.items()
+        ]
+        span_ns = self._span_ns if any(self.counts.values()) else (0, 0)
+        file = self._storage.path.name
+        text = metadata_text(self._storage_name, file, topics, span_ns, self._about)
+        self._storage.close(METADATA_VERSION, information(text))
+        (self._bag / "metadata.yaml").write_text(text, encoding="utf-8")
+        if self.path.exists():
+            self.path.rename(self._folder / "replaced")
+        self._bag.rename(self.path)
+
+
+def _reason(error: OSError | sqlite3.Error) -> str:
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
 def partial_folder(path: Path, pid: int) -> Path:
@@ -202,17 +247,3 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _compress_where_it_helps(writer: Writer) -> None:
-    """Each chunk of an mcap file names its own compression, so that JPEG can stay as it is."""
-    storage: Any = writer.storage
-
-    compressor = zstandard.ZstdCompressor(level=1)
-
-    def compress(data: bytes) -> bytes:
-        smaller = compressor.compress(data)
-        storage.compression = "zstd" if len(smaller) < _WORTH * len(data) else ""
-        return smaller if storage.compression else data
-
-    storage.compressor = compress

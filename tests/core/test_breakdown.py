@@ -35,9 +35,9 @@ def test_groups_hold_every_true_box_once(truths: list[GroundTruth]) -> None:
         assert sum(group.truth_boxes for group in groups) == counted
         assert all(group.recall == 1.0 for group in groups if group.truth_boxes)
     by_name = {group.name: group for group in found.visibility}
-    assert by_name["v80-100"].truth_boxes == 3  # the car, in three samples
+    assert by_name["80-100 %"].truth_boxes == 3  # the car, in three samples
     assert {g.name: g.truth_boxes for g in found.lidar_returns}["20-99"] == 3
-    assert "v80-100" in found.table()
+    assert "80-100 %" in found.table()
 
 
 def test_what_is_missed_lowers_its_own_group(truths: list[GroundTruth]) -> None:

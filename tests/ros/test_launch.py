@@ -93,3 +93,43 @@ def test_rviz_shows_what_the_node_publishes(share: Path) -> None:
     topics = {display["Topic"]["Value"] for display in shown if "Topic" in display}
     assert "/detector/markers" in topics
     assert "/cam_front_left/image_raw/compressed" in topics
+
+
+@pytest.mark.parametrize(("scored", "expected"), [(0, 0), (1, 1)])
+def test_a_scored_replay_exits_with_the_verdict(
+    share: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scored: int, expected: int
+) -> None:
+    """Player, then the recorder's end, then the scorer; the tool here only notes its calls."""
+    from launch.actions import OpaqueFunction, SetLaunchConfiguration
+
+    calls, tool = tmp_path / "calls", tmp_path / "lib" / "labeldistill_ros" / "labeldistill"
+    tool.parent.mkdir(parents=True)
+    tool.write_text(
+        f"#!/bin/sh\necho \"$@\" >> '{calls}'\n"
+        f"case $2 in score) exit {scored};;\n"
+        "record) trap 'exit 0' INT; while true; do sleep 0.1; done;;\nesac\n"
+    )
+    tool.chmod(0o755)
+    module = load(share / "launch" / "replay.launch.py")
+    monkeypatch.setattr(module, "FindPackagePrefix", lambda _: str(tmp_path))
+    monkeypatch.setattr(module, "_LAST_BOXES_S", 0.5)
+    given = {"bag": "/a/bag", "output": str(tmp_path / "out"), "min_nds": "0.3"}
+    service = launch.LaunchService(argv=[])
+    service.include_launch_description(
+        launch.LaunchDescription(
+            [
+                *(SetLaunchConfiguration(name, value) for name, value in given.items()),
+                *module.ARGUMENTS,
+                OpaqueFunction(function=module.processes),
+            ]
+        )
+    )
+    assert service.run() == expected
+    told = calls.read_text().splitlines()
+    assert sorted(told[:2]) == [
+        f"bag record {tmp_path}/out/run --use-sim-time --force",
+        "bag replay /a/bag --rate 1.0 --wait-for 60.0",
+    ]
+    assert told[2].startswith(f"bag score /a/bag {tmp_path}/out/run --json")
+    assert told[2].endswith("--min-nds 0.3")
+    assert len(told) == 3

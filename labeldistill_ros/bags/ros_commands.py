@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands `labeldistill bag ...` that need ROS."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from labeldistill_ros.bags.writer import Storage
+
+
+def replay(
+    bag: Annotated[Path, tyro.conf.Positional],
+    rate: float = 1.0,
+    loop: bool = False,
+    topics: tuple[str, ...] = (),
+    wait_for: float = 0.0,
+    clock: bool = True,
+    start: float = 0.0,
+    paused: bool = False,
+    step: float = 0.5,
+) -> int:
+    """Publish the messages of a bag over ROS with their true timing, and the clock.
+
+    In a terminal the space bar pauses, `s` plays a step and `q` ends; so do the services
+    `/replay/pause` (std_srvs/SetBool) and `/replay/step` (std_srvs/Trigger).
+
+    Args:
+        bag: folder.
+        rate: times faster than recorded.
+        loop: again and again until Ctrl-C; time then jumps back.
+        topics: what to publish; everything when none is given.
+        wait_for: seconds to wait until every image topic has a subscriber.
+        clock: publish /clock.
+        start: seconds of the bag to leave out; what was latched in them is published first.
+        paused: begin paused.
+        step: seconds of the bag that a step plays.
+
+    Returns:
+        Exit code: 0, or 130 when Ctrl-C came before the end.
+    """
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    from labeldistill_ros.bags import controls as controlling
+    from labeldistill_ros.bags import replay as replaying
+
+    options = replaying.ReplayOptions(rate, topics, loop, wait_for, clock, start, step)
+    controls = controlling.Controls(paused)
+    # not rclpy's own handlers, which would take the context away under the publishers
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = rclpy.create_node("replay")
+        with (
+            _interrupt() as stopped,
+            controlling.services(node, controls),
+            controlling.keys(controls) as listening,
+        ):
+            if listening:
+                print("space: pause, s: step, q: end", file=sys.stderr)
+            done = replaying.replay(bag, node, options, lambda: not stopped.is_set(), controls)
+    finally:
+        rclpy.try_shutdown()
+    for topic, count in sorted(done.counts.items()):
+        print(f"{count:7d}  {topic}")
+    print(
+        f"{sum(done.counts.values())} messages in {done.wall_s:.2f} s, "
+        f"late by p50 {done.late(50):.2f} ms, p99 {done.late(99):.2f} ms, "
+        f"at most {done.late(100):.2f} ms"
+    )
+    return 0 if done.rounds or loop else 130
+
+
+def record(
+    out: Annotated[Path, tyro.conf.Positional],
+    topics: tuple[str, ...] = (),
+    storage: Storage = "mcap",
+    force: bool = False,
+    use_sim_time: bool = False,
+) -> None:
+    """Record topics to a bag until Ctrl-C; by default those of the detector and what scores them.
+
+    Args:
+        out: folder of the bag.
+        topics: what to record.
+        storage: file format.
+        force: replace a bag that is there.
+        use_sim_time: log at the time of /clock.
+    """
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.parameter import Parameter
+    from rclpy.signals import SignalHandlerOptions
+
+    from labeldistill_ros.bags.recorder import TOPICS, Recorder
+
+    # rclpy's own handlers raise wherever Python stands, also where that is swallowed
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        sim_time = Parameter("use_sim_time", value=use_sim_time)
+        node = rclpy.create_node("recorder", parameter_overrides=[sim_time])
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        names = topics or tuple(TOPICS)
+        with (
+            _interrupt() as stopped,
+            Recorder(node, out, names, storage=storage, force=force) as recorder,
+        ):
+            while not stopped.is_set():
+                executor.spin_once(timeout_sec=0.1)
+    finally:
+        rclpy.try_shutdown()
+    for topic, count in recorder.counts.items():
+        print(f"{count:7d}  {topic}")
+
+
+@contextmanager
+def _interrupt() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set."""
+    event = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: event.set()) for number in numbers]
+    try:
+        yield event
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files inside a bag: the library's formats, written without needless copies.
+
+`rosbags` copies each message six times on its way into an MCAP file, which is most of what images
+cost. Here a message stays where it is until its chunk goes to the file. Both formats can be
+flushed, after which a killed process has lost nothing of what was written before.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from io import BytesIO
+from pathlib import Path
+
+import zstandard
+from rosbags.interfaces import Connection
+from rosbags.rosbag2.enums import CompressionMode
+from rosbags.rosbag2.storage_mcap import McapWriter
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
+
+Buffer = bytes | memoryview
+
+_MESSAGE, _CHUNK, _MESSAGE_INDEX = 0x05, 0x06, 0x07  # opcodes of the MCAP specification
+_CHUNK_BYTES = 2**20
+_WORTH = 0.9
+"""A chunk is compressed when no more than this share is left of it."""
+_NEVER_NS = 2**63 - 1
+
+
+class McapFile(McapWriter):
+    """An MCAP file in chunks with an index."""
+
+    def __init__(self, folder: Path, *, zstd: bool = False) -> None:
+        """Make `folder/<name>.mcap`.
+
+        Args:
+            folder: of the bag.
+            zstd: compress the chunks that get smaller by it; JPEG does not.
+        """
+        super().__init__(folder, CompressionMode.NONE)
+        self._zstd = zstandard.ZstdCompressor(level=1) if zstd else None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pieces: list[Buffer] = []
+        self._size = 0
+        self._index: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        self.chunk.bio = BytesIO()  # schemas and channels; they go before the messages
+
+    def write(self, connection: Connection, timestamp: int, *data: Buffer) -> None:
+        """Add a message, whose bytes must not change any more.
+
+        Args:
+            connection: topic, added before.
+            timestamp: log time in nanoseconds.
+            data: CDR, in one piece or in several.
+        """
+        size = sum(map(len, data))
+        stamps = (timestamp, timestamp)
+        self._pieces.append(struct.pack("<BQHIQQ", _MESSAGE, 22 + size, connection.id, 0, *stamps))
+        self._pieces += data
+        self._index[connection.id].append((timestamp, self._size))
+        self._size += 31 + size
+        self.channel_stats[connection.id] += 1
+        if self._size > _CHUNK_BYTES:
+            self.close_chunk()
+
+    def close_chunk(self) -> None:
+        """Give the chunk to the file, with its index."""
+        first = self.chunk.bio.getvalue()
+        pieces, size = [first, *self._pieces], len(first) + self._size
+        stored, stored_size, compression = pieces, size, ""
+        if self._zstd and len(smaller := self._zstd.compress(b"".join(pieces))) < _WORTH * size:
+            stored, stored_size, compression = [smaller], len(smaller), "zstd"
+        stamps = [stamp_ns for found in self._index.values() for stamp_ns, _ in found]
+        begin_ns, end_ns = (min(stamps), max(stamps)) if stamps else (0, 0)
+        name = struct.pack("<I", len(compression)) + compression.encode()
+        head = struct.pack("<QQQI", begin_ns, end_ns, size, 0) + name  # 0: no checksum
+        head += struct.pack("<Q", stored_size)
+
+        start = self.bio.tell()
+        self.bio.write(struct.pack("<BQ", _CHUNK, len(head) + stored_size) + head)
+        self.bio.writelines(stored)
+        end = offset = self.bio.tell()
+        offsets = b""
+        for channel, found in self._index.items():
+            rows = b"".join(struct.pack("<QQ", ns, len(first) + at) for ns, at in found)
+            record = struct.pack("<BQHI", _MESSAGE_INDEX, 6 + len(rows), channel, len(rows)) + rows
+            self.bio.write(record)
+            offsets += struct.pack("<HQ", channel, offset)
+            offset += len(record)
+        index = BytesIO()
+        index.write(struct.pack("<QQQQI", begin_ns, end_ns, start, end - start, len(offsets)))
+        index.write(offsets + struct.pack("<Q", offset - end) + name)
+        index.write(struct.pack("<QQ", stored_size, size))
+        self.chunks.append(index)
+        if stamps:
+            self.message_start_time = min(self.message_start_time, begin_ns)
+            self.message_end_time = max(self.message_end_time, end_ns)
+        self._begin()
+
+    def flush(self) -> None:
+        """Give everything to the operating system."""
+        if self._pieces or self.chunk.bio.tell():
+            self.close_chunk()
+        self.bio.flush()
+
+    def close(self, version: int, metadata: str) -> None:
+        """Write the index and the footer."""
+        self.flush()
+        if self.message_start_time == _NEVER_NS:
+            self.message_start_time = 0
+        super().close(version, metadata)
+
+
+class Sqlite3File(Sqlite3Writer):
+    """An SQLite file."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make `folder/<name>.db3`."""
+        super().__init__(folder, CompressionMode.NONE)
+
+    def write(self, connection: Connection, timestamp: int, *data: Buffer) -> None:
+        """Add a message; see `McapFile.write`."""
+        super().write(connection, timestamp, data[0] if len(data) == 1 else b"".join(data))
+
+    def flush(self) -> None:
+        """Commit."""
+        self.conn.commit()

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings that end early: by a signal, by a kill, on a full disk; and what is recovered."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nuscenes_fixture import SCENES, VERSION
+from rclpy.context import Context
+from rclpy.node import Node
+from rosbags.interfaces import QosDurability
+
+from labeldistill_core.cli import main
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
+from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.recorder import Recorder
+from labeldistill_ros.bags.recover import recover
+from labeldistill_ros.bags.replay import ReplayOptions, replay
+from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
+from labeldistill_ros.bags.writer import Storage
+
+TOPICS = (SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static")
+STORAGES = ("mcap", "sqlite3")
+
+
+def convert(root: Path, out: Path, storage: Storage = "mcap") -> Path:
+    options = ConversionOptions(storage=storage)
+    convert_scene(NuScenesTables(root, VERSION), SCENES[0], out, options)
+    return out
+
+
+@pytest.fixture(scope="module")
+def bag(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert(shared_dataroot, tmp_path_factory.mktemp("bags") / "first")
+
+
+class Looping:
+    """Plays a bag again and again until it is closed."""
+
+    def __init__(self, bag: Path, context: Context) -> None:
+        self._node, self._stop = Node("player", context=context), threading.Event()
+        options = ReplayOptions(rate=2, topics=TOPICS, loop=True, clock=False)
+        going = (bag, self._node, options, lambda: not self._stop.is_set())
+        self._thread = threading.Thread(target=replay, args=going)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._node.destroy_node()
+
+
+@pytest.fixture
+def looping(bag: Path, ros_context: Context) -> Iterator[None]:
+    player = Looping(bag, ros_context)
+    yield
+    player.close()
+
+
+def record_until(out: Path, number: signal.Signals, storage: str) -> str:
+    """End a recording with a signal while messages come; what it told."""
+    command = [sys.executable, "-m", "labeldistill_core.cli", "bag", "record", str(out)]
+    command += ["--topics", *TOPICS, "--storage", storage]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        end = time.monotonic() + 180
+        while time.monotonic() < end:
+            files = out.parent.glob(f".{out.name}.partial-{process.pid}/*/*")
+            if sum(file.stat().st_size for file in files) > 100_000:  # after more than one flush
+                break
+            time.sleep(0.05)
+        process.send_signal(number)
+        told, _ = process.communicate(timeout=180)
+    finally:
+        process.kill()
+    assert process.returncode == (-number if number == signal.SIGKILL else 0), told
+    return told
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_recording(looping: None, tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    told = record_until(out, number, "mcap")
+    with BagReader(out) as reader:
+        counts = reader.counts()
+        assert sum(counts.values()) == len(list(reader.raw()))
+    assert all(counts[topic] for topic in TOPICS)
+    for topic, count in counts.items():
+        assert f"{count:7d}  {topic}\n" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_killed_recording_is_recovered_by_the_next(
+    looping: None, bag: Path, tmp_path: Path, storage: str
+) -> None:
+    out = tmp_path / "mit Leerzeichen" / "übel"
+    record_until(out, signal.SIGKILL, storage)
+    (left,) = out.parent.iterdir()
+    assert left.name.startswith(".übel.partial-")
+    told = record_until(out, signal.SIGINT, storage)
+    assert "an earlier recording was cut off" in told
+    again = out.with_name("übel.recovered-1")
+    assert sorted(out.parent.iterdir()) == [out, again]
+    with BagReader(bag) as first, BagReader(again) as second:
+        # another process gets the bytes of a message padded
+        known, kept = (
+            {r.data + bytes(-len(r.data) % 4) for r in reader.raw([TRUTH_TOPIC, SAMPLE_TOPIC])}
+            for reader in (first, second)
+        )
+        assert kept <= known
+        counts = second.counts()
+        assert min(counts[topic] for topic in TOPICS) > 0
+        assert second.qos("/tf_static").durability == QosDurability.TRANSIENT_LOCAL
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_full_disk_keeps_what_was_recorded(tmp_path: Path, storage: Storage) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from labeldistill_ros.bags.types import message\n"
+        "from labeldistill_ros.bags.writer import BagWriter\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        f"with BagWriter(Path({str(tmp_path / 'bag')!r}), storage={storage!r}, keep=True) as bag:\n"
+        "    for stamp_ns in range(1000):\n"
+        "        text = message('std_msgs/msg/String', data='x' * 1000)\n"
+        "        bag.write('/text', 'std_msgs/msg/String', text, stamp_ns)\n"
+        "        bag.flush()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "BagError: cannot write" in done.stderr
+    (left,) = tmp_path.iterdir()
+    assert f"`labeldistill bag recover {left} OUT`" in done.stderr
+    counts = recover(left, tmp_path / "recovered")
+    assert 100 < counts["/text"] < 300
+    assert left.is_dir()
+
+
+def truncate(file: Path, share: float) -> None:
+    file.write_bytes(file.read_bytes()[: round(file.stat().st_size * share)])
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_truncated_bag(
+    shared_dataroot: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    storage: Storage,
+) -> None:
+    whole = convert(shared_dataroot, tmp_path / "whole", storage)
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    (file,) = (path for path in cut.iterdir() if path.suffix in (".mcap", ".db3"))
+    truncate(file, 0.7)
+    with (
+        pytest.raises(BagError, match="cut is no readable bag.*labeldistill bag recover"),
+        BagReader(cut) as reader,
+    ):
+        list(reader.raw())
+    assert main(["bag", "recover", str(cut), str(tmp_path / "saved")]) == 0
+    told = capsys.readouterr().out
+    with BagReader(whole) as first, BagReader(tmp_path / "saved") as second:
+        kept = list(second.raw())
+        assert 10 < len(kept) < len(list(first.raw()))
+        everything = {(r.topic, r.stamp_ns, r.data) for r in first.raw()}
+        assert {(r.topic, r.stamp_ns, r.data) for r in kept} <= everything
+        assert f"{second.counts()['/tf']:7d}  /tf\n" in told
+
+
+def test_an_empty_file_and_a_lost_metadata(bag: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(bag, broken)
+    (broken / "metadata.yaml").unlink()
+    counts = recover(broken, tmp_path / "again")
+    with BagReader(bag) as reader:
+        assert counts == reader.counts()
+    shutil.copy(bag / "metadata.yaml", broken)
+    (broken / "first.mcap").write_bytes(b"")
+    with pytest.raises(BagError, match="broken is no readable bag"), BagReader(broken):
+        pass
+    with pytest.raises(BagError, match="no message in it is whole"):
+        recover(broken, tmp_path / "other")
+    with pytest.raises(BagError, match="has no file of a bag"):
+        recover(tmp_path / "nothing", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_recorder_on_a_full_disk_says_where_its_messages_are(
+    ros_context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node("recorder", context=ros_context)
+    recorder = Recorder(node, tmp_path / "out", ("/tf",))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recorder._bag, "_complete", full)
+    with pytest.raises(BagError, match="No space left on device; what was written until then is"):
+        recorder.close()
+    assert list(tmp_path.glob(".out.partial-*/out/out.mcap"))
+    node.destroy_node()
