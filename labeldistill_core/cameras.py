@@ -70,6 +70,14 @@ class CameraCalibration:
         safe = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
         return np.concatenate([uvw[..., :2] / safe, depth], axis=-1)
 
+    def equals(self, other: CameraCalibration) -> bool:
+        """Whether the other one projects every point to the same pixel."""
+        return self is other or (
+            (self.width_px, self.height_px) == (other.width_px, other.height_px)
+            and np.array_equal(self.intrinsics_px, other.intrinsics_px)
+            and np.array_equal(self.ego_from_camera.matrix, other.ego_from_camera.matrix)
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class CameraPose:

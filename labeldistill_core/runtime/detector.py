@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -314,7 +313,7 @@ class Detector:
         if newest and stamp_ns <= newest.stamp_ns:
             reason = f"time went back by {(newest.stamp_ns - stamp_ns) / 1e9:.3f} s"
         for old, new in zip(self._calibration, poses, strict=False):
-            if old and new and not _same_calibration(old, new):
+            if old and new and not old.calibration.equals(new.calibration):
                 reason = f"the calibration of {new.calibration.name} changed"
         if reason:
             self.reset(reason)
@@ -340,7 +339,9 @@ class Detector:
     def _lift(self, current: PastFrame, past: list[PastFrame | None]) -> Tensor:
         """Cells (1, S*C, Y, X); the current frame takes the place of past ones that are missing."""
         newest = pool(current.features, self._current_table(current))
-        cells = [self._pool(current, frame) if frame else newest for frame in past]
+        cells = [
+            pool(frame.features, self._table(current, frame)) if frame else newest for frame in past
+        ]
         # two modules look at the cells: converted here, they are converted once
         dtype = getattr(torch, self.precision)
         return torch.cat([frame.to(dtype) for frame in (newest, *cells)], dim=1)
@@ -354,9 +355,6 @@ class Detector:
         table = self._table(now, now)
         self._mounting = now.poses, table
         return table
-
-    def _pool(self, now: PastFrame, then: PastFrame) -> Tensor:
-        return pool(then.features, self._table(now, then))
 
     def _table(self, now: PastFrame, then: PastFrame) -> PoolingTable:
         ego_from_camera, use = (x.to(self.device) for x in motion(now.poses, then.poses))
@@ -381,21 +379,10 @@ class Detector:
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
 
-def _same_calibration(a: CameraPose, b: CameraPose) -> bool:
-    if a.calibration is b.calibration:
-        return True
-    one, two = a.calibration, b.calibration
-    return (
-        (one.width_px, one.height_px) == (two.width_px, two.height_px)
-        and np.array_equal(one.intrinsics_px, two.intrinsics_px)
-        and np.array_equal(one.ego_from_camera.matrix, two.ego_from_camera.matrix)
-    )
-
-
 def _same_mounting(a: CameraPose | None, b: CameraPose | None) -> bool:
     if a is None or b is None:
         return a is b
-    return _same_calibration(a, b)
+    return a.calibration.equals(b.calibration)
 
 
 @contextmanager
