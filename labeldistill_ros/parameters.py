@@ -19,7 +19,11 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -341,7 +345,12 @@ class ParameterStore:
             self._specs[name] = spec
             if not self._node.has_parameter(name):
                 self._declare(name, default, spec)
-            values[name] = self._node.get_parameter(name).value
+            try:
+                values[name] = self._node.get_parameter(name).value
+            except ParameterUninitializedException as error:
+                raise ConfigError(
+                    f"parameter {name} has no value: give one, or none at all"
+                ) from error
         return _rebuilt(defaults, prefix, values)
 
     def _declare(self, name: str, default: Any, spec: Spec) -> None:

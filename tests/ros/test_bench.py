@@ -39,7 +39,8 @@ def test_load_counts_what_goes_through(tiny_model: Path) -> None:
     assert alone["total"] > alone["detector"] > 0
     assert alone["total"] > alone["decode"] > 0
     assert added["added_ms"] == pytest.approx(added["set_ms"] - alone["total"])
-    assert added["added_share"] < added["share_outside_detector"] < 1
+    assert added["added_share"] == pytest.approx(added["added_ms"] / added["set_ms"])
+    assert 0 < added["share_outside_detector"] < 1
 
 
 def test_the_detector_alone_finds_the_same_as_in_the_node(tiny_model: Path) -> None:
