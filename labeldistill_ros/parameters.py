@@ -19,11 +19,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
-from rclpy.exceptions import (
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-    ParameterUninitializedException,
-)
+from rclpy import exceptions
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -347,7 +343,7 @@ class ParameterStore:
                 self._declare(name, default, spec)
             try:
                 values[name] = self._node.get_parameter(name).value
-            except ParameterUninitializedException as error:
+            except exceptions.ParameterUninitializedException as error:
                 raise ConfigError(
                     f"parameter {name} has no value: give one, or none at all"
                 ) from error
@@ -356,16 +352,15 @@ class ParameterStore:
     def _declare(self, name: str, default: Any, spec: Spec) -> None:
         try:
             self._node.declare_parameter(name, default, _descriptor(default, spec))
-        except InvalidParameterTypeException as error:
+        except exceptions.InvalidParameterTypeException as error:
             raise ConfigError(
                 f"parameter {name} must be of type {type(default).__name__}, for example "
                 f"{default!r} ({error}). {spec.text}"
             ) from error
-        except InvalidParameterValueException as error:
-            reason = str(error)
-            if spec.bounds:
-                reason = f"use a value from {spec.bounds[0]:g} to {spec.bounds[1]:g} ({error})"
-            raise ConfigError(f"parameter {name}: {reason}. {spec.text}") from error
+        except exceptions.InvalidParameterValueException as error:
+            low, high = spec.bounds or (None, None)
+            hint = f"use a value from {low:g} to {high:g} ({error})" if spec.bounds else error
+            raise ConfigError(f"parameter {name}: {hint}. {spec.text}") from error
 
     def unknown(self) -> list[str]:
         """One sentence for each parameter that was given and that nobody declared."""

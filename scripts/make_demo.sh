@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Make the demo bag and train the demo model anew (about two hours on two cores).
+# Make the demo bag and train the demo model anew (about three hours on two cores).
 # usage: scripts/make_demo.sh WORK_FOLDER
 set -euo pipefail
 [ $# = 1 ] || { sed -n '3,4p' "$0" >&2; exit 2; }
