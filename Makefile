@@ -36,7 +36,7 @@ lint: setup  ## Check style (ruff) and types (mypy).
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-bench: setup  ## Measure the detector by stage (five minutes).
+bench: setup  ## Measure the detector by stage (six minutes).
 	$(VENV)/bin/labeldistill bench
 
 bench-node: setup  ## Put the running node through its failure table (two minutes).
