@@ -7,10 +7,12 @@ Source: CenterPoint (Yin et al., CVPR 2021), section 4.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm, conv2d, pad
 
 from labeldistill_core.config import HeadConfig
 
@@ -72,10 +74,56 @@ class CenterHead(nn.Module):
     def forward(self, features: Tensor) -> tuple[TaskMaps, ...]:
         """(B, C, Y, X) to the maps of each task."""
         shared = self.shared(features)
-        return tuple(
-            TaskMaps(**{name: branch(shared).float() for name, branch in task.items()})  # type: ignore[operator]
-            for task in self.tasks
-        )
+        return tuple(_maps(task, shared) for task in self.tasks)  # type: ignore[arg-type]
+
+
+def _maps(task: nn.ModuleDict, shared: Tensor) -> TaskMaps:
+    """The branches side by side, as two convolutions; one by one they take twice as long."""
+    branches: list[nn.Sequential] = list(task.values())  # type: ignore[arg-type]
+    firsts, norms, _, lasts = zip(*branches, strict=True)
+    hidden = normed_together(norms, conv2d(shared, *stacked(firsts), padding=1)).relu()
+    maps = conv2d(hidden, *block_diagonal(lasts), padding=1).float()
+    return TaskMaps(**dict(zip(task, maps.split([c.out_channels for c in lasts], 1), strict=True)))
+
+
+def stacked(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one convolution that has the outputs of several of the same input."""
+    return torch.cat([conv.weight for conv in convs]), torch.cat([bias_of(conv) for conv in convs])
+
+
+def block_diagonal(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one convolution of stacked inputs to stacked outputs of several."""
+    ins = [conv.in_channels for conv in convs]
+    weights = [
+        pad(conv.weight, (0, 0, 0, 0, sum(ins[:i]), sum(ins[i + 1 :])))
+        for i, conv in enumerate(convs)
+    ]
+    return torch.cat(weights), torch.cat([bias_of(conv) for conv in convs])
+
+
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Its bias, or zeros."""
+    return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
+
+
+def normed_together(norms: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Batch norms of equal parts of the channels in one go, running statistics included."""
+    first = norms[0]
+    if not isinstance(first, nn.BatchNorm2d):  # folded into the convolutions before them
+        return x
+    mean, var, weight, bias = (
+        torch.cat([getattr(norm, name) for norm in norms])
+        for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    out = batch_norm(x, mean, var, weight, bias, first.training, first.momentum or 0.0, first.eps)
+    if first.training:
+        new = {"running_mean": mean.chunk(len(norms)), "running_var": var.chunk(len(norms))}
+        for name, parts in new.items():
+            for norm, part in zip(norms, parts, strict=True):
+                norm.get_buffer(name).copy_(part)
+        for norm in norms:
+            norm.get_buffer("num_batches_tracked").add_(1)
+    return out
 
 
 def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -14,7 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from labeldistill_core.network.center_head import BOX_MAPS, CenterHead
+from labeldistill_core.network.center_head import (
+    BOX_MAPS,
+    CenterHead,
+    block_diagonal,
+    stacked,
+)
 
 _CODE = sum(BOX_MAPS.values())
 
@@ -31,8 +36,8 @@ class BoxBranches(nn.Module):
         super().__init__()
         firsts: list[nn.Conv2d] = [task[name][0] for name in BOX_MAPS]  # type: ignore[index]
         lasts: list[nn.Conv2d] = [task[name][-1] for name in BOX_MAPS]  # type: ignore[index]
-        self.hidden = _linear(stacked(firsts))
-        self.code = _linear(block_diagonal(lasts))
+        self.hidden = _linear(*stacked(firsts))
+        self.code = _linear(*block_diagonal(lasts))
 
     def forward(self, padded: Tensor, cells: Tensor) -> Tensor:
         """Box codes of some cells.
@@ -93,7 +98,11 @@ class PeakHead(nn.Module):
         firsts: list[nn.Conv2d] = [task["heatmap"][0] for task in tasks]  # type: ignore[index]
         lasts: list[nn.Conv2d] = [task["heatmap"][-1] for task in tasks]  # type: ignore[index]
         self.shared = head.shared
-        self.heatmaps = nn.Sequential(stacked(firsts), nn.ReLU(inplace=True), block_diagonal(lasts))
+        self.heatmaps = nn.Sequential(
+            conv_with(*stacked(firsts), firsts[0].padding),
+            nn.ReLU(inplace=True),
+            conv_with(*block_diagonal(lasts), lasts[0].padding),
+        )
         self.classes = [conv.out_channels for conv in lasts]
         self.tasks = nn.ModuleList(BoxBranches(task) for task in tasks)
 
@@ -106,22 +115,6 @@ class PeakHead(nn.Module):
             TaskPeaks(heatmap, padded, branches)  # type: ignore[arg-type]
             for heatmap, branches in zip(heatmaps, self.tasks, strict=True)
         )
-
-
-def stacked(convs: list[nn.Conv2d]) -> nn.Conv2d:
-    """Convolutions of one input as one, outputs stacked."""
-    weight = torch.cat([conv.weight for conv in convs])
-    return conv_with(weight, torch.cat([bias_of(conv) for conv in convs]), convs[0].padding)
-
-
-def block_diagonal(convs: list[nn.Conv2d]) -> nn.Conv2d:
-    """Convolutions of stacked inputs as one, outputs stacked; zeros between them."""
-    outs, ins = [c.out_channels for c in convs], [c.in_channels for c in convs]
-    weight = convs[0].weight.new_zeros(sum(outs), sum(ins), *convs[0].kernel_size)
-    for index, conv in enumerate(convs):
-        row, column = sum(outs[:index]), sum(ins[:index])
-        weight[row : row + outs[index], column : column + ins[index]] = conv.weight.detach()
-    return conv_with(weight, torch.cat([bias_of(conv) for conv in convs]), convs[0].padding)
 
 
 def conv_with(
@@ -140,16 +133,11 @@ def conv_with(
     return out
 
 
-def bias_of(conv: nn.Conv2d) -> Tensor:
-    """Its bias, or zeros."""
-    return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
-
-
-def _linear(conv: nn.Conv2d) -> nn.Linear:
-    """The same product for patches (.., rows * columns * C)."""
-    weight = conv.weight.detach().permute(0, 2, 3, 1).flatten(1)
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A convolution's product (O, C, rows, columns) for patches (.., rows * columns * C)."""
+    patches = weight.permute(0, 2, 3, 1).flatten(1)
+    linear = nn.Linear(patches.shape[1], patches.shape[0], device=weight.device)
     with torch.no_grad():
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias_of(conv))
+        linear.weight.copy_(patches)
+        linear.bias.copy_(bias)
     return linear
