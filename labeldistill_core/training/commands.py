@@ -50,7 +50,7 @@ from labeldistill_core.presets import (
 from labeldistill_core.training.export import export
 from labeldistill_core.training.label_encoder import Aim, LabelEncoderStage
 from labeldistill_core.training.pretrained import load_pretrained
-from labeldistill_core.training.recipe import Recipe, recipe_of
+from labeldistill_core.training.recipe import Recipe, published_recipe, recipe_of
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.student import StudentStage
@@ -69,8 +69,8 @@ class Options:
     preset: str = "demo"
     """Name of the configuration."""
     published: bool = False
-    """Reproduce the published code where it differs from the paper: networks, samples, losses, and
-    an optimizer without warm-up whose weight decay spares nothing."""
+    """Reproduce the published code where it differs from the paper: networks, samples, losses and
+    recipes."""
     split: Split = "train"
     """Scenes to train on."""
     validate: Literal["val", "none"] = "none"
@@ -96,9 +96,8 @@ class Options:
         """The preset's recipe, with what was given in its place."""
         names = ("epochs", "batch_size", "accumulate", "learning_rate", "class_balanced")
         given: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
-        if self.published:
-            given |= {"decay_everything": True, "warmup_share": 0.0}
-        return replace(recipe_of(stage, self.preset), seed=self.seed, **given)
+        named = published_recipe if self.published else recipe_of
+        return replace(named(stage, self.preset), seed=self.seed, **given)
 
     def scenes(self, tables: NuScenesTables) -> tuple[list[str], list[str]]:
         """Names of the scenes to train on, and of those to score."""

@@ -127,3 +127,19 @@ _RECIPES = {"demo": _SMALL_WORLD, "ablation": _ABLATION}
 def recipe_of(stage: str, preset: str) -> Recipe:
     """The recipe of a stage for a preset: the paper's, unless a small preset has its own."""
     return _RECIPES.get(preset, _PAPER)[stage]
+
+
+def published_recipe(stage: str, preset: str) -> Recipe:
+    """The recipe as the published code has it: no warm-up, and weight decay that spares nothing.
+
+    Its student of four past frames trains six epochs more than the paper says, all of them at the
+    lowest rate; its teacher's rate falls in steps.
+    """
+    recipe = replace(recipe_of(stage, preset), decay_everything=True, warmup_share=0.0)
+    if preset in _RECIPES:
+        return recipe
+    if stage == "teacher":
+        return replace(recipe, learning_rate=1e-4, schedule="steps", milestones=(16 / 20, 19 / 20))
+    if stage == "student" and preset == "r50_256x704_4key":
+        return replace(recipe, epochs=30, milestones=(19 / 30, 23 / 30))
+    return recipe

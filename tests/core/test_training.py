@@ -24,6 +24,7 @@ from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.runtime import Detector
 from labeldistill_core.training import recipe as recipe_module
+from labeldistill_core.training.commands import Options
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.student import StudentStage
@@ -313,3 +314,18 @@ def test_weights_alone_decay() -> None:
     assert some["network.head.shared.1.weight"] == 0.0
     everything, _ = decays(replace(recipe, decay_everything=True))
     assert set(everything.values()) == {0.1}
+
+
+def test_published_recipes_are_those_of_the_code():
+    student = Options(preset="r50_256x704_4key", published=True).recipe("student")
+    assert (student.epochs, student.warmup_share, student.decay_everything) == (30, 0.0, True)
+    steps = 3000  # a hundred an epoch
+    rates = [student.rate_factor(epoch * 100, steps) for epoch in (0, 18, 19, 22, 23, 29)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert Options(preset="r50_256x704_2key", published=True).recipe("student").epochs == 24
+    teacher = Options(preset="r50_256x704_4key", published=True).recipe("teacher")
+    rates = [teacher.rate_factor(epoch * 100, 2000) for epoch in (0, 15, 16, 19)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.01])
+    # a given number of epochs comes first, and small presets keep their own
+    assert Options(preset="demo", published=True, epochs=3).recipe("student").epochs == 3
+    assert Options(preset="demo", published=True).recipe("student").schedule == "cosine"
