@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from PIL import Image as Picture
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -45,6 +46,9 @@ STAGES = (
 """What `~/debug/latency/<stage>_ms` tells; `pipeline` is from the set's stamp to its boxes by the
 node's clock, `cycle` from the boxes before to these."""
 _OVERLAY_WIDTH_PX = 800
+# rclpy looks at every event handler before and after each wait, two of each publisher by default. All
+# that they would do is to log a subscription of other QoS, which the subscriber's side logs as well.
+_NO_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 _RESULTS = QoSProfile(depth=10)
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -63,7 +67,7 @@ class Outputs:
             override = QoSOverridingOptions.with_default_policies()
             own = copy(qos)  # overrides are written into it
             return node.create_lifecycle_publisher(
-                kind, topic, own, qos_overriding_options=override
+                kind, topic, own, qos_overriding_options=override, event_callbacks=_NO_EVENTS
             )
 
         self._detections = advertise(Detection3DArray, "~/detections", _RESULTS)
