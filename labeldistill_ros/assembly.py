@@ -146,9 +146,10 @@ class Assembler:
         """End the pool."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def decode_ahead(self, arrival: Arrival) -> None:
-        """Decode an image before its set is complete."""
-        arrival.decode(self._pool, self._pixels.take)
+    def decode_ahead(self, *arrivals: Arrival) -> None:
+        """Decode images before it is their turn."""
+        for arrival in arrivals:
+            arrival.decode(self._pool, self._pixels.take)
 
     def assemble(self, images: CameraSet[Arrival], infos: Mapping[str, CameraInfo]) -> Assembled:
         """The set, without the cameras whose image cannot be used.

@@ -87,7 +87,11 @@ class CameraSubscriptions:
             raise
 
     def _subscribe(self, kind: type[Any], topic: str, callback: Callable[[Any], None]) -> None:
-        incompatible = self._caller(self._on_incompatible, topic)
+        # no handler of another type, which `why_silent` tells: each one costs time at every wait
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=self._caller(self._on_incompatible, topic),
+            use_default_callbacks=False,
+        )
         self._subscriptions.append(
             self._node.create_subscription(
                 kind,
@@ -95,7 +99,7 @@ class CameraSubscriptions:
                 callback,
                 _qos(),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
+                event_callbacks=events,
             )
         )
 

@@ -49,8 +49,8 @@ from labeldistill_ros.resources import LoadDetector, load_detector
 from labeldistill_ros.ros_logging import RosHandler, ThrottledLog
 from labeldistill_ros.synchronizer import CameraSet
 
-_POLL_S = 0.02
-"""How often deadlines of incomplete sets are looked at."""
+_SOON_NS = 1_000_000
+"""When a deadline that has passed is looked at."""
 _PATIENCE_S = 3.0
 """After the start, silence of a camera is not spoken of for this long."""
 _STOP_S = 10.0
@@ -89,13 +89,15 @@ class DetectorNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._configured: Configured | None = None
         self._active: Active | None = None
-        self._active_timers: tuple[Timer, ...] = ()
+        self._reporting: Timer | None = None
         self._revision = -1
         self.finished = False
         """Whether the node was shut down by a transition."""
         self._store = ParameterStore(self)
         self.autostart = self._store.declare(Parameters()).autostart
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._overdue = self.create_timer(1.0, self._on_overdue, clock=self._steady)
+        self._overdue.cancel()
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(
                 min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
@@ -169,10 +171,7 @@ class DetectorNode(LifecycleNode):
             super().on_deactivate(state)
             return _FAILURE
         period_s = configured.parameters.diagnostics.period
-        self._active_timers = (
-            self.create_timer(_POLL_S, self._poll, clock=self._steady),
-            self.create_timer(period_s, self._report, clock=self._steady),
-        )
+        self._reporting = self.create_timer(period_s, self._report, clock=self._steady)
         threshold = configured.parameters.score_threshold
         configured.outputs.labels(threshold, self.get_clock().now().nanoseconds)
         return result
@@ -206,8 +205,9 @@ class DetectorNode(LifecycleNode):
         if self._active is None:
             return
         active, self._active = self._active, None
-        for timer in self._active_timers:
-            self.destroy_timer(timer)
+        self._overdue.cancel()
+        if self._reporting:
+            self.destroy_timer(self._reporting)
         active.subscriptions.close()
         active.listener.close()
         if not active.worker.stop(_STOP_S):
@@ -241,14 +241,25 @@ class DetectorNode(LifecycleNode):
         if active.synchronizer.counts["resets"] != resets:
             self._forget(active, "the stamps went back")
         self._submit(active, sets)
+        self._watch(active)
 
-    def _poll(self) -> None:
+    def _on_overdue(self) -> None:
         active = self._active
         if active is None:
+            self._overdue.cancel()
             return
-        now_s, deadline_s = time.monotonic(), active.synchronizer.next_deadline_s()
-        if deadline_s is not None and deadline_s <= now_s:
-            self._submit(active, active.synchronizer.poll(now_s))
+        self._submit(active, active.synchronizer.poll(time.monotonic()))
+        self._watch(active)
+
+    def _watch(self, active: Active) -> None:
+        """Look again when an open set is overdue, unless an image comes before."""
+        deadline_s = active.synchronizer.next_deadline_s()
+        if deadline_s is None:
+            self._overdue.cancel()
+            return
+        left_ns = round((deadline_s - time.monotonic()) * 1e9)
+        self._overdue.timer_period_ns = max(_SOON_NS, left_ns)
+        self._overdue.reset()
 
     def _submit(self, active: Active, sets: Sequence[CameraSet[Arrival]]) -> None:
         if sets and self._revision != self._store.revision:
@@ -264,8 +275,17 @@ class DetectorNode(LifecycleNode):
                 active.pipeline.end(job.report("incomplete", "missing camera"))
             elif not active.rate.passes(images.stamp_ns, active.pipeline.parameters.max_rate):
                 active.pipeline.end(job.report("dropped", "max_rate"))
-            elif replaced := active.worker.submit(job):
-                active.pipeline.end(replaced.report("dropped", "a newer set came"))
+            else:
+                self._hand_over(active, job)
+
+    def _hand_over(self, active: Active, job: Job) -> None:
+        """Give a set to the worker; its images are decoded meanwhile if it will be the next."""
+        if replaced := active.worker.submit(job):
+            for arrival in replaced.arrivals:
+                arrival.cancel()
+            active.pipeline.end(replaced.report("dropped", "a newer set came"))
+        if active.worker.will_take and active.pipeline.wanted():
+            active.assembler.decode_ahead(*job.arrivals)
 
     def _class_thresholds(self) -> list[float]:
         assert self._configured is not None

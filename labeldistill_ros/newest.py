@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -26,6 +28,9 @@ class NewestWorker(Generic[T]):
         self._changed = threading.Condition()
         self._waiting: T | None = None
         self._stopped = self._busy = False
+        self._submitted_s, self._period_s = -math.inf, math.inf
+        self._free_s = -math.inf
+        self._took_s = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -36,6 +41,8 @@ class NewestWorker(Generic[T]):
             The item whose place it took.
         """
         with self._changed:
+            now_s = time.monotonic()
+            self._period_s, self._submitted_s = now_s - self._submitted_s, now_s
             replaced, self._waiting = self._waiting, item
             self._changed.notify()
         return replaced
@@ -44,6 +51,15 @@ class NewestWorker(Generic[T]):
     def idle(self) -> bool:
         """Whether nothing is in work and nothing waits."""
         return not self._busy and self._waiting is None
+
+    @property
+    def will_take(self) -> bool:
+        """Whether the newest item is likely to be worked on.
+
+        So it is when the work in hand, should it take as long as the last, ends before another item
+        comes, should that take as long as this one did.
+        """
+        return self._free_s <= self._submitted_s + self._period_s
 
     def withdraw(self) -> T | None:
         """Take back the item that waits."""
@@ -72,9 +88,12 @@ class NewestWorker(Generic[T]):
                 item, self._waiting = self._waiting, None
                 self._busy = True
             assert item is not None
+            start_s = time.monotonic()
+            self._free_s = start_s + self._took_s
             try:
                 self._work(item)
             except Exception:  # the thread outlives whatever one item does
                 _LOG.exception("an item was dropped")
+            self._took_s = time.monotonic() - start_s
             del item  # or what it holds lives on beside that of the next
             self._busy = False

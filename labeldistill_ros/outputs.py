@@ -7,11 +7,13 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from PIL import Image as Picture
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -21,8 +23,9 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.cameras import CameraView, FrameSet
+from labeldistill_core.cameras import FIXED_FRAME, CameraView, FrameSet
 from labeldistill_core.evaluation.pictures import draw_boxes
+from labeldistill_core.frames import Transform
 from labeldistill_ros.autoware import DetectedObjects, objects_message
 from labeldistill_ros.markers import marker_array
 from labeldistill_ros.messages import DetectionsMessage, header, label_info, table_message
@@ -45,6 +48,9 @@ STAGES = (
 """What `~/debug/latency/<stage>_ms` tells; `pipeline` is from the set's stamp to its boxes by the
 node's clock, `cycle` from the boxes before to these."""
 _OVERLAY_WIDTH_PX = 800
+# rclpy looks at every event handler at each wait; by default each publisher has two. All that these
+# would do is to log a subscription of other QoS, which the subscriber's side logs as well.
+_NO_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 _RESULTS = QoSProfile(depth=10)
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -63,7 +69,7 @@ class Outputs:
             override = QoSOverridingOptions.with_default_policies()
             own = copy(qos)  # overrides are written into it
             return node.create_lifecycle_publisher(
-                kind, topic, own, qos_overriding_options=override
+                kind, topic, own, qos_overriding_options=override, event_callbacks=_NO_EVENTS
             )
 
         self._detections = advertise(Detection3DArray, "~/detections", _RESULTS)
@@ -129,16 +135,20 @@ class Outputs:
             if math.isfinite(value_ms) and publisher.get_subscription_count():
                 publisher.publish(Float64(data=value_ms))
 
-    def overlays(self, frames: FrameSet, boxes: Boxes3D) -> None:
+    def overlays(self, frames: FrameSet, boxes: Boxes3D, output_from_fixed: Transform) -> None:
         """Images with boxes, of the cameras for which somebody asks.
 
         Args:
             frames: images and poses.
-            boxes: in the fixed frame of the poses.
+            boxes: as they were published.
+            output_from_fixed: from the fixed frame of the poses to that of the boxes.
         """
-        for camera, publisher in self._overlays.items():
-            view = frames.by_name.get(camera)
-            if view is not None and publisher.get_subscription_count():
+        asked = {c: p for c, p in self._overlays.items() if p.get_subscription_count()}
+        if not asked:
+            return
+        boxes = replace(boxes.transformed(output_from_fixed.inverse), frame=FIXED_FRAME)
+        for camera, publisher in asked.items():
+            if view := frames.by_name.get(camera):
                 data = _overlay(view, boxes, self._class_names)
                 message = CompressedImage(header=header(view.stamp_ns, camera), format="jpeg")
                 message.data.frombytes(data)

@@ -12,7 +12,7 @@ import torch
 from sensor_msgs.msg import CameraInfo
 
 from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.cameras import FIXED_FRAME, FrameSet
+from labeldistill_core.cameras import FrameSet
 from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_ros.assembly import Arrival, Assembled, Assembler, SetError
 from labeldistill_ros.continuity import Continuity
@@ -40,6 +40,11 @@ class Job:
     """Newest `camera_info` of each camera when the set was closed."""
     closed_s: float
     """When that was, steady clock."""
+
+    @property
+    def arrivals(self) -> tuple[Arrival, ...]:
+        """Its images as they came."""
+        return tuple(frame.item for frame in self.images.frames.values())
 
     def report(self, outcome: Outcome, cause: str = "") -> SetReport:
         """The end of this set."""
@@ -216,11 +221,7 @@ class Pipeline:
                 timings_ms=timings,
             )
         )
-        fixed_from_output = assembled.output_from_fixed.inverse
-        self._outputs.overlays(
-            assembled.frames,
-            replace(boxes.transformed(fixed_from_output), frame=FIXED_FRAME),
-        )
+        self._outputs.overlays(assembled.frames, boxes, assembled.output_from_fixed)
 
     def _complain(self, assembled: Assembled) -> None:
         self._health.used(assembled.frames)

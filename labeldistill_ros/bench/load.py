@@ -57,7 +57,7 @@ def _drive(period_s: float, size_px: tuple[int, int], stop: Event, sent: Any) ->
     """The vehicle's process."""
     context = Context()
     rclpy.init(context=context)
-    vehicle = Vehicle(context, period_s=period_s, size_px=size_px)
+    vehicle = Vehicle(context, period_s=period_s, size_px=size_px, packed_boxes=True)
     while not stop.wait(0.05):
         sent.value = vehicle.sent
     vehicle.close()
@@ -78,7 +78,7 @@ def run_load(options: LoadOptions) -> dict[str, Any]:
     parameters = {"device": options.device, "precision": options.precision}
     # the vehicle of this process only listens
     quiet = Faults(silent=set(CAMERAS), no_info=set(CAMERAS), no_poses=True)
-    vehicle = {"period_s": 1.0, "size_px": options.image_size}
+    vehicle = {"period_s": 1.0, "size_px": options.image_size, "packed_boxes": True}
     try:
         with Run(options.model, parameters, quiet, **vehicle) as run:
             _warm(run, min(_COLLECT_S, options.warm_s))

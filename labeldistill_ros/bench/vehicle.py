@@ -23,6 +23,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64
 from tf2_msgs.msg import TFMessage
@@ -87,6 +88,7 @@ class Vehicle:
         period_s: float = 0.2,
         size_px: tuple[int, int] = (160, 90),
         raw: bool = False,
+        packed_boxes: bool = False,
         faults: Faults | None = None,
     ) -> None:
         """Start to drive.
@@ -96,11 +98,14 @@ class Vehicle:
             period_s: between two cycles.
             size_px: width and height of the images.
             raw: images are not compressed.
+            packed_boxes: boxes are received, but neither unpacked, which takes this process nine
+                milliseconds for two hundred, nor remembered.
             faults: from the start on.
         """
         self.node = Node("vehicle", context=context)
         self.faults = faults or Faults()
         self.period_s, self.size_px, self.raw = period_s, size_px, raw
+        self._packed_boxes = packed_boxes
         self.sent = 0
         """Images."""
         self.cycles = 0
@@ -125,7 +130,8 @@ class Vehicle:
             for c in CAMERAS
         }
         listen = self.node.create_subscription
-        self._ears = [listen(Detection3DArray, "/detector/detections", self._on_boxes, 50)]
+        self._ears: list[Subscription[Any]] = []
+        self.turn_back()
         listen(DiagnosticArray, "/detector/status", self._on_status, 50)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         listen(Log, "/rosout", self._on_log, 100)
@@ -169,8 +175,13 @@ class Vehicle:
 
     def turn_back(self) -> None:
         """Listen to boxes again."""
-        topic = "/detector/detections"
-        self._ears = [self.node.create_subscription(Detection3DArray, topic, self._on_boxes, 50)]
+        packed = self._packed_boxes
+        take: Callable[[Any], None] = (lambda _: None) if packed else self._on_boxes
+        self._ears = [
+            self.node.create_subscription(
+                Detection3DArray, "/detector/detections", take, 50, raw=packed
+            )
+        ]
 
     def listen_to_latency(self) -> None:
         """Ask for the total latency of each set."""

@@ -41,6 +41,30 @@ def test_newest_wins_and_the_other_comes_back() -> None:
     assert gate.done == [1, 3]
 
 
+def test_an_item_will_be_taken_when_the_work_ends_before_the_next_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate, now = Gate(), [0.0]
+    monkeypatch.setattr("labeldistill_ros.newest.time.monotonic", lambda: now[0])
+    worker = NewestWorker(gate, "test")
+
+    def submit(item: int, at_s: float) -> bool:
+        now[0] = at_s
+        worker.submit(item)
+        return worker.will_take
+
+    assert submit(1, 0.0)
+    assert gate.begun.acquire(timeout=5)
+    submit(2, 0.08)
+    now[0] = 0.1
+    gate.open.release()  # the first one took 0.1 s, so that the second is to end at 0.2 s
+    assert gate.begun.acquire(timeout=5)
+    assert not submit(3, 0.11)  # the next would come at 0.14 s
+    assert submit(4, 0.17)  # the next would come at 0.23 s
+    gate.open.release(2)
+    assert worker.stop(5)
+
+
 def test_withdraw_and_stop_drop_what_waits() -> None:
     gate = Gate()
     worker = NewestWorker(gate, "test")
