@@ -147,30 +147,31 @@ def convert_scene(
     kept = [r for r in there if not faults.lost(r.token, r.channel, r.stamp_ns - first_ns)]
     clouds = [r for r in records if options.clouds and r.modality != "camera" and r.is_there]
     own = [tables.stamp_ns(token) for token in whole] if options.truth else []
-    span = [r.stamp_ns for r in (*there, *clouds)] + own
+    stamps_ns = [r.stamp_ns for r in (*there, *clouds)] + own
+    span_ns = (min(stamps_ns), max(stamps_ns))
     poses = {
         r.stamp_ns: r.fixed_from_ego
         for r in known
-        if min(span) - _MARGIN_NS <= r.stamp_ns <= max(span) + _MARGIN_NS
+        if span_ns[0] - _MARGIN_NS <= r.stamp_ns <= span_ns[1] + _MARGIN_NS
     }
-    begin_ns = min(*span, *poses)
+    begin_ns = min(span_ns[0], *poses)
     shift_ns = 0 if options.start_ns is None else options.start_ns - begin_ns
-    images = [_restamped(r, faults, shift_ns) for r in kept]
+    images = [_moved(r, shift_ns + faults.stamp_error_ns(r.token)) for r in kept]
 
     entries = [entry for record in images for entry in image_entries(record)]
-    entries += [cloud_entry(replace(r, stamp_ns=r.stamp_ns + shift_ns)) for r in clouds]
+    entries += [cloud_entry(_moved(r, shift_ns)) for r in clouds]
     if options.truth:
-        stamps_ns: dict[str, dict[str, int]] = {token: {} for token in tokens if token in whole}
+        exposures: dict[str, dict[str, int]] = {token: {} for token in tokens if token in whole}
         for record in images:
             if record.is_key_frame:
-                stamps_ns[record.sample_token][record.channel] = record.stamp_ns
-        for token, of_cameras_ns in stamps_ns.items():
+                exposures[record.sample_token][record.channel] = record.stamp_ns
+        for token, of_cameras_ns in exposures.items():
             entries += _sample_entries(tables, scene, token, of_cameras_ns, shift_ns)
     if options.can:
         entries += [
             e
             for e in motion_entries(tables.dataroot, scene, shift_ns)
-            if min(span) <= e.stamp_ns - shift_ns <= max(span)
+            if span_ns[0] <= e.stamp_ns - shift_ns <= span_ns[1]
         ]
     entries += [_pose_entry(stamp_ns + shift_ns, pose) for stamp_ns, pose in poses.items()]
     # of the same time, the pose first: who gets an image can place it at once
@@ -212,9 +213,8 @@ def marks(scene: str, options: ConversionOptions) -> dict[str, str]:
     return {"nuscenes_scene": scene, "options": json.dumps(content, sort_keys=True)}
 
 
-def _restamped(record: SensorRecord, faults: Faults, shift_ns: int) -> SensorRecord:
-    error_ns = faults.stamp_error_ns(record.token)
-    return replace(record, stamp_ns=record.stamp_ns + shift_ns + error_ns)
+def _moved(record: SensorRecord, by_ns: int) -> SensorRecord:
+    return replace(record, stamp_ns=record.stamp_ns + by_ns) if by_ns else record
 
 
 def _sample_entries(
