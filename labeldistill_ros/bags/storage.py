@@ -64,7 +64,10 @@ class McapFile(McapWriter):
         """Give the chunk to the file, with its index."""
         size = self.chunk.bio.tell()
         with self.chunk.bio.getbuffer() as memory, memory[:size] as chunk:
-            self._store(chunk)
+            if self._index:
+                self._store(chunk)
+            else:  # topics without messages; rosbag2 plays no file that has a chunk without index
+                self.bio.write(chunk)
         # what follows overwrites it: new memory for each chunk would cost as much as the copy
         self.chunk.bio.seek(0)
         self._index.clear()
@@ -76,7 +79,7 @@ class McapFile(McapWriter):
         if self._zstd and len(smaller := self._zstd.compress(chunk)) < _WORTH * size:
             stored, compression = smaller, "zstd"
         stamps = [stamp_ns for found in self._index.values() for stamp_ns, _ in found]
-        begin_ns, end_ns = (min(stamps), max(stamps)) if stamps else (0, 0)
+        begin_ns, end_ns = min(stamps), max(stamps)
         name = struct.pack("<I", len(compression)) + compression.encode()
         head = struct.pack("<QQQI", begin_ns, end_ns, size, 0) + name  # 0: no checksum
         head += struct.pack("<Q", len(stored))
@@ -97,9 +100,8 @@ class McapFile(McapWriter):
         index.write(offsets + struct.pack("<Q", offset - end) + name)
         index.write(struct.pack("<QQ", len(stored), size))
         self.chunks.append(index)
-        if stamps:
-            self.message_start_time = min(self.message_start_time, begin_ns)
-            self.message_end_time = max(self.message_end_time, end_ns)
+        self.message_start_time = min(self.message_start_time, begin_ns)
+        self.message_end_time = max(self.message_end_time, end_ns)
 
     def flush(self) -> None:
         """Give everything to the operating system."""
