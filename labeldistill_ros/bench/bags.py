@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import tempfile
 import time
@@ -77,6 +78,7 @@ def _conversion(tables: NuScenesTables, folder: Path, repeats: int) -> dict[str,
             # nothing is removed in between: ext4 without a journal creates files more slowly the
             # more were removed a short time ago, and a copy creates many
             out = folder / f"{name} {number}"
+            os.sync()  # what the steps before left in memory is not written during this one
             start = time.perf_counter()
             step(out)
             rounds[name].append(time.perf_counter() - start)
