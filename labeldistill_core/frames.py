@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 _UNIT_TOLERANCE = 1e-3
+_IDENTITY = np.eye(3)
 
 
 def matrix_from_quaternion(wxyz: ArrayLike) -> Array:
@@ -85,9 +86,10 @@ class Transform:
             raise ValueError(f"{name}: needs a (3, 3) rotation and a (3,) translation")
         if not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
             raise ValueError(f"{name}: values must be finite")
-        if np.abs(rotation @ rotation.T - np.eye(3)).max() > _UNIT_TOLERANCE:
+        if np.abs(rotation @ rotation.T - _IDENTITY).max() > _UNIT_TOLERANCE:
             raise ValueError(f"{name}: the rotation matrix is not orthonormal")
-        if np.linalg.det(rotation) < 0:
+        (a, b, c), (d, e, f), (g, h, i) = rotation.tolist()
+        if a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) < 0:  # determinant
             raise ValueError(f"{name}: the matrix mirrors, it is no rotation")
         object.__setattr__(self, "rotation", rotation)
         object.__setattr__(self, "translation", translation)

@@ -72,6 +72,7 @@ class NuScenesTables:
             name: {record["token"]: record for record in rows} for name, rows in tables.items()
         }
         self._scenes = {record["name"]: record for record in tables["scene"]}
+        self._mountings: dict[str, Transform] = {}
         names = {str(record["name"]) for record in tables["category"]}
         if unknown := names - CATEGORY_TO_CLASS.keys() - UNSCORED_CATEGORIES:
             _LOG.warning(
@@ -114,8 +115,7 @@ class NuScenesTables:
 
     def sensors(self, sample_token: str) -> dict[str, SensorRecord]:
         """Key frames of a sample by the sensor's name."""
-        found = self._data_of_sample.get(sample_token, [])
-        records = [self._sensor_record(data) for data in found if data["is_key_frame"]]
+        records = map(self._sensor_record, self._key_frames(sample_token))
         return {record.channel: record for record in records}
 
     def cameras(self, sample_token: str) -> dict[str, SensorRecord]:
@@ -145,11 +145,6 @@ class NuScenesTables:
         """Images of a scene in the order of time; see `sensor_data`."""
         return self.sensor_data(scene_name, modality="camera", sweeps=sweeps)
 
-    def ego_poses(self, scene_name: str) -> list[tuple[int, Transform]]:
-        """Stamp in nanoseconds and pose at every record of every sensor, each stamp once."""
-        poses = {r.stamp_ns: r.fixed_from_ego for r in self.sensor_data(scene_name)}
-        return sorted(poses.items(), key=lambda item: item[0])
-
     def frame_set(self, sample_token: str, cameras: Sequence[str] | None = None) -> FrameSet:
         """Decoded key frames of a sample; its stamp is the sample's.
 
@@ -172,8 +167,12 @@ class NuScenesTables:
 
     def has_images(self, sample_token: str) -> bool:
         """Whether the files of all of the sample's cameras are there."""
-        records = self.cameras(sample_token)
-        return bool(records) and all(record.is_there for record in records.values())
+        found = [
+            data
+            for data in self._key_frames(sample_token)
+            if self._sensor(data)["modality"] == "camera"
+        ]
+        return bool(found) and all((self.dataroot / data["filename"]).is_file() for data in found)
 
     def lidar(self, sample_token: str) -> SensorRecord:
         """The LiDAR scan of a sample.
@@ -181,10 +180,10 @@ class NuScenesTables:
         Raises:
             DataError: it has none.
         """
-        record = self.sensors(sample_token).get(LIDAR)
-        if record is None:
-            raise DataError(f"sample {sample_token} has no {LIDAR} in {self.version}")
-        return record
+        for data in self._key_frames(sample_token):
+            if self._sensor(data)["channel"] == LIDAR:
+                return self._sensor_record(data)
+        raise DataError(f"sample {sample_token} has no {LIDAR} in {self.version}")
 
     def lidar_sweeps(self, sample_token: str, past: int, future: int) -> list[SensorRecord]:
         """Scans around that of a sample, the nearest first: those before it, then those after it.
@@ -269,9 +268,18 @@ class NuScenesTables:
             groups[record["sample_token"]].append(record)
         return groups
 
-    def _sensor_record(self, data: Record) -> SensorRecord:
+    def _key_frames(self, sample_token: str) -> list[Record]:
+        return [d for d in self._data_of_sample.get(sample_token, []) if d["is_key_frame"]]
+
+    def _sensor(self, data: Record) -> Record:
         mounting = self._get("calibrated_sensor", data["calibrated_sensor_token"])
-        sensor = self._get("sensor", mounting["sensor_token"])
+        return self._get("sensor", mounting["sensor_token"])
+
+    def _sensor_record(self, data: Record) -> SensorRecord:
+        token = data["calibrated_sensor_token"]
+        mounting, sensor = self._get("calibrated_sensor", token), self._sensor(data)
+        if token not in self._mountings:
+            self._mountings[token] = _transform(EGO_FRAME, sensor["channel"], mounting)
         pose = self._get("ego_pose", data["ego_pose_token"])
         return SensorRecord(
             token=data["token"],
@@ -281,7 +289,7 @@ class NuScenesTables:
             stamp_ns=int(data["timestamp"]) * 1000,
             is_key_frame=bool(data["is_key_frame"]),
             path=self.dataroot / data["filename"],
-            ego_from_sensor=_transform(EGO_FRAME, sensor["channel"], mounting),
+            ego_from_sensor=self._mountings[token],
             fixed_from_ego=_transform(FIXED_FRAME, EGO_FRAME, pose),
             intrinsics_px=np.asarray(mounting["camera_intrinsic"], dtype=np.float64),
             width_px=int(data["width"] or 0),

@@ -7,9 +7,11 @@ are told of; of a partial data root the rest is left out and counted.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,19 @@ class Conversion:
     """Messages by topic."""
 
 
+@contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """A conversion leaves no cycles, and one search among the libraries' objects costs 0.1 s."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_search_for_garbage()
 def convert_scene(
     tables: NuScenesTables,
     scene: str,
@@ -122,7 +137,8 @@ def convert_scene(
             f"{scene}: none of its {len(tokens)} samples has all its images under "
             f"{tables.dataroot}; unpack the camera blobs there"
         )
-    records = tables.sensor_data(scene, sweeps=options.sweeps)
+    known = tables.sensor_data(scene)
+    records = [r for r in known if options.sweeps or r.is_key_frame]
     cameras = [record for record in records if record.modality == "camera"]
     there = [
         r for r in cameras if (r.sample_token in whole if r.is_key_frame else r.path.is_file())
@@ -131,33 +147,37 @@ def convert_scene(
     kept = [r for r in there if not faults.lost(r.token, r.channel, r.stamp_ns - first_ns)]
     clouds = [r for r in records if options.clouds and r.modality != "camera" and r.is_there]
     own = [tables.stamp_ns(token) for token in whole] if options.truth else []
-    span = [r.stamp_ns for r in (*there, *clouds)] + own
-    poses = [
-        (stamp_ns, pose)
-        for stamp_ns, pose in tables.ego_poses(scene)
-        if min(span) - _MARGIN_NS <= stamp_ns <= max(span) + _MARGIN_NS
-    ]
-    begin_ns = min(min(span), poses[0][0])
+    stamps_ns = [r.stamp_ns for r in (*there, *clouds)] + own
+    span_ns = (min(stamps_ns), max(stamps_ns))
+    poses = {
+        r.stamp_ns: r.fixed_from_ego
+        for r in known
+        if span_ns[0] - _MARGIN_NS <= r.stamp_ns <= span_ns[1] + _MARGIN_NS
+    }
+    begin_ns = min(span_ns[0], *poses)
     shift_ns = 0 if options.start_ns is None else options.start_ns - begin_ns
-    images = [_restamped(r, faults, shift_ns) for r in kept]
+    images = [_moved(r, shift_ns + faults.stamp_error_ns(r.token)) for r in kept]
 
     entries = [entry for record in images for entry in image_entries(record)]
-    entries += [cloud_entry(replace(r, stamp_ns=r.stamp_ns + shift_ns)) for r in clouds]
+    entries += [cloud_entry(_moved(r, shift_ns)) for r in clouds]
     if options.truth:
-        for token in tokens:
-            if token in whole:
-                entries += _sample_entries(tables, scene, token, images, shift_ns)
+        exposures: dict[str, dict[str, int]] = {token: {} for token in tokens if token in whole}
+        for record in images:
+            if record.is_key_frame:
+                exposures[record.sample_token][record.channel] = record.stamp_ns
+        for token, of_cameras_ns in exposures.items():
+            entries += _sample_entries(tables, scene, token, of_cameras_ns, shift_ns)
     if options.can:
         entries += [
             e
             for e in motion_entries(tables.dataroot, scene, shift_ns)
-            if min(span) <= e.stamp_ns - shift_ns <= max(span)
+            if span_ns[0] <= e.stamp_ns - shift_ns <= span_ns[1]
         ]
-    entries += [_pose_entry(stamp_ns + shift_ns, pose) for stamp_ns, pose in poses]
+    entries += [_pose_entry(stamp_ns + shift_ns, pose) for stamp_ns, pose in poses.items()]
     # of the same time, the pose first: who gets an image can place it at once
     entries.sort(key=lambda entry: (entry.stamp_ns, entry.topic != "/tf", entry.topic))
     first = [
-        _static_entry(tables, scene, entries[0].stamp_ns, faults),
+        _static_entry(known, entries[0].stamp_ns, faults),
         _scene_entry(tables, scene, entries[0].stamp_ns, options, about or {}),
     ]
     with BagWriter(
@@ -193,19 +213,21 @@ def marks(scene: str, options: ConversionOptions) -> dict[str, str]:
     return {"nuscenes_scene": scene, "options": json.dumps(content, sort_keys=True)}
 
 
-def _restamped(record: SensorRecord, faults: Faults, shift_ns: int) -> SensorRecord:
-    error_ns = faults.stamp_error_ns(record.token)
-    return replace(record, stamp_ns=record.stamp_ns + shift_ns + error_ns)
+def _moved(record: SensorRecord, by_ns: int) -> SensorRecord:
+    return replace(record, stamp_ns=record.stamp_ns + by_ns) if by_ns else record
 
 
 def _sample_entries(
-    tables: NuScenesTables, scene: str, token: str, images: Sequence[SensorRecord], shift_ns: int
+    tables: NuScenesTables,
+    scene: str,
+    token: str,
+    camera_stamps_ns: Mapping[str, int],
+    shift_ns: int,
 ) -> list[Entry]:
     truth = tables.ground_truth(token)
     stamp_ns = truth.stamp_ns + shift_ns
     truth = replace(truth, stamp_ns=stamp_ns)
-    own = [r for r in images if r.sample_token == token and r.is_key_frame]
-    sample = BagSample(scene, truth, {record.channel: record.stamp_ns for record in own})
+    sample = BagSample(scene, truth, camera_stamps_ns)
     boxes = truth.boxes
     return [
         Entry(stamp_ns, SAMPLE_TOPIC, "std_msgs/msg/String", lambda: sample_message(sample)),
@@ -231,10 +253,8 @@ def _pose_entry(stamp_ns: int, pose: Transform) -> Entry:
     return Entry(stamp_ns, "/tf", _TF, build, reliable(100))
 
 
-def _static_entry(tables: NuScenesTables, scene: str, stamp_ns: int, faults: Faults) -> Entry:
-    sensors: dict[str, SensorRecord] = {}
-    for token in tables.samples(scene):
-        sensors = {**tables.sensors(token), **sensors}
+def _static_entry(records: Sequence[SensorRecord], stamp_ns: int, faults: Faults) -> Entry:
+    sensors = {r.channel: r for r in reversed(records) if r.is_key_frame}
     transforms = []
     for name, record in sorted(sensors.items()):
         camera = record.modality == "camera"

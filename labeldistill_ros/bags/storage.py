@@ -2,8 +2,9 @@
 """The files inside a bag: the library's formats, written without needless copies.
 
 `rosbags` copies each message six times on its way into an MCAP file, which is most of what images
-cost. Here a message stays where it is until its chunk goes to the file. Both formats can be
-flushed, after which a killed process has lost nothing of what was written before.
+cost. Here a message is copied once, into a chunk whose memory is used again, and goes to the file
+from there. Both formats can be flushed, after which a killed process has lost nothing of what was
+written before.
 """
 
 from __future__ import annotations
@@ -40,52 +41,56 @@ class McapFile(McapWriter):
         """
         super().__init__(folder, CompressionMode.NONE)
         self._zstd = zstandard.ZstdCompressor(level=1) if zstd else None
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pieces: list[Buffer] = []
-        self._size = 0
         self._index: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        self.chunk.bio = BytesIO()  # schemas and channels; they go before the messages
 
     def write(self, connection: Connection, timestamp: int, *data: Buffer) -> None:
-        """Add a message, whose bytes must not change any more.
+        """Add a message.
 
         Args:
             connection: topic, added before.
             timestamp: log time in nanoseconds.
             data: CDR, in one piece or in several.
         """
-        size = sum(map(len, data))
+        chunk, size = self.chunk.bio, sum(map(len, data))
+        self._index[connection.id].append((timestamp, chunk.tell()))
         stamps = (timestamp, timestamp)
-        self._pieces.append(struct.pack("<BQHIQQ", _MESSAGE, 22 + size, connection.id, 0, *stamps))
-        self._pieces += data
-        self._index[connection.id].append((timestamp, self._size))
-        self._size += 31 + size
+        chunk.write(struct.pack("<BQHIQQ", _MESSAGE, 22 + size, connection.id, 0, *stamps))
+        chunk.writelines(data)
         self.channel_stats[connection.id] += 1
-        if self._size > _CHUNK_BYTES:
+        if chunk.tell() > _CHUNK_BYTES:
             self.close_chunk()
 
     def close_chunk(self) -> None:
         """Give the chunk to the file, with its index."""
-        first = self.chunk.bio.getvalue()
-        pieces, size = [first, *self._pieces], len(first) + self._size
-        stored, stored_size, compression = pieces, size, ""
-        if self._zstd and len(smaller := self._zstd.compress(b"".join(pieces))) < _WORTH * size:
-            stored, stored_size, compression = [smaller], len(smaller), "zstd"
+        size = self.chunk.bio.tell()
+        with self.chunk.bio.getbuffer() as memory, memory[:size] as chunk:
+            if self._index:
+                self._store(chunk)
+            else:  # topics without messages; rosbag2 plays no file that has a chunk without index
+                self.bio.write(chunk)
+        # what follows overwrites it: new memory for each chunk would cost as much as the copy
+        self.chunk.bio.seek(0)
+        self._index.clear()
+
+    def _store(self, chunk: memoryview) -> None:
+        size = len(chunk)
+        stored: Buffer = chunk
+        compression = ""
+        if self._zstd and len(smaller := self._zstd.compress(chunk)) < _WORTH * size:
+            stored, compression = smaller, "zstd"
         stamps = [stamp_ns for found in self._index.values() for stamp_ns, _ in found]
-        begin_ns, end_ns = (min(stamps), max(stamps)) if stamps else (0, 0)
+        begin_ns, end_ns = min(stamps), max(stamps)
         name = struct.pack("<I", len(compression)) + compression.encode()
         head = struct.pack("<QQQI", begin_ns, end_ns, size, 0) + name  # 0: no checksum
-        head += struct.pack("<Q", stored_size)
+        head += struct.pack("<Q", len(stored))
 
         start = self.bio.tell()
-        self.bio.write(struct.pack("<BQ", _CHUNK, len(head) + stored_size) + head)
-        self.bio.writelines(stored)
+        self.bio.write(struct.pack("<BQ", _CHUNK, len(head) + len(stored)) + head)
+        self.bio.write(stored)
         end = offset = self.bio.tell()
         offsets = b""
         for channel, found in self._index.items():
-            rows = b"".join(struct.pack("<QQ", ns, len(first) + at) for ns, at in found)
+            rows = b"".join(struct.pack("<QQ", *row) for row in found)
             record = struct.pack("<BQHI", _MESSAGE_INDEX, 6 + len(rows), channel, len(rows)) + rows
             self.bio.write(record)
             offsets += struct.pack("<HQ", channel, offset)
@@ -93,16 +98,14 @@ class McapFile(McapWriter):
         index = BytesIO()
         index.write(struct.pack("<QQQQI", begin_ns, end_ns, start, end - start, len(offsets)))
         index.write(offsets + struct.pack("<Q", offset - end) + name)
-        index.write(struct.pack("<QQ", stored_size, size))
+        index.write(struct.pack("<QQ", len(stored), size))
         self.chunks.append(index)
-        if stamps:
-            self.message_start_time = min(self.message_start_time, begin_ns)
-            self.message_end_time = max(self.message_end_time, end_ns)
-        self._begin()
+        self.message_start_time = min(self.message_start_time, begin_ns)
+        self.message_end_time = max(self.message_end_time, end_ns)
 
     def flush(self) -> None:
         """Give everything to the operating system."""
-        if self._pieces or self.chunk.bio.tell():
+        if self.chunk.bio.tell():
             self.close_chunk()
         self.bio.flush()
 

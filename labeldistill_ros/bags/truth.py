@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -119,13 +120,13 @@ def detections_message(boxes: Boxes3D, stamp_ns: int, ids: tuple[str, ...] = ())
 
 def markers_message(boxes: Boxes3D, stamp_ns: int, lifetime_s: int = 1) -> Any:
     """`visualization_msgs/MarkerArray`: green wire frames, and arrows as long as the velocity."""
-    corners = boxes.corners().tolist()
+    corners = [[point(*corner) for corner in box] for box in boxes.corners().tolist()]
     markers = [_marker(boxes.frame, stamp_ns, "", 0, 0, (1.0, 1.0, 1.0), [], 0, _DELETE_ALL)]
     for i, (row, label) in enumerate(
         zip(boxes.values.tolist(), boxes.labels.tolist(), strict=True)
     ):
         name = CLASSES[label]
-        lines = [point(*corners[i][end]) for edge in _EDGES for end in edge]
+        lines = [corners[i][end] for edge in _EDGES for end in edge]
         frame, scale = boxes.frame, (0.06, 0.0, 0.0)
         markers.append(_marker(frame, stamp_ns, name, i, _LINE_LIST, scale, lines, lifetime_s))
         x, y, z, *_, vx, vy = row
@@ -200,12 +201,6 @@ def _marker(
     lifetime_s: int,
     action: int = 0,
 ) -> Any:
-    empty_image = message(
-        "sensor_msgs/msg/CompressedImage",
-        header=header(0, ""),
-        format="",
-        data=np.empty(0, np.uint8),
-    )
     return message(
         "visualization_msgs/msg/Marker",
         header=header(stamp_ns, frame),
@@ -213,20 +208,27 @@ def _marker(
         id=number,
         type=kind,
         action=action,
-        pose=pose((0, 0, 0), (1, 0, 0, 0)),
         scale=vector3(*scale),
-        color=message("std_msgs/msg/ColorRGBA", **_GREEN),
         lifetime=message("builtin_interfaces/msg/Duration", sec=lifetime_s, nanosec=0),
-        frame_locked=False,
         points=points,
-        colors=[],
-        texture_resource="",
-        texture=empty_image,
-        uv_coordinates=[],
-        text="",
-        mesh_resource="",
-        mesh_file=message(
-            "visualization_msgs/msg/MeshFile", filename="", data=np.empty(0, np.uint8)
-        ),
-        mesh_use_embedded_materials=False,
+        **_same_in_all(),
     )
+
+
+@cache
+def _same_in_all() -> dict[str, Any]:
+    nothing = np.empty(0, np.uint8)
+    image = "sensor_msgs/msg/CompressedImage"
+    return {
+        "pose": pose((0, 0, 0), (1, 0, 0, 0)),
+        "color": message("std_msgs/msg/ColorRGBA", **_GREEN),
+        "frame_locked": False,
+        "colors": [],
+        "texture_resource": "",
+        "texture": message(image, header=header(0, ""), format="", data=nothing),
+        "uv_coordinates": [],
+        "text": "",
+        "mesh_resource": "",
+        "mesh_file": message("visualization_msgs/msg/MeshFile", filename="", data=nothing),
+        "mesh_use_embedded_materials": False,
+    }

@@ -86,10 +86,15 @@ class BagWriter:
 
         Raises:
             BagError: something is there already and `force` is not given, or it is no bag, or the
-                storage cannot be compressed.
+                storage cannot be compressed or cannot be in such a folder.
         """
         if zstd and storage != "mcap":
             raise BagError("zstd is for the storage mcap: leave it out, or use --storage mcap")
+        if storage == "sqlite3" and set(str(Path(path).absolute())) & set("#%?"):
+            raise BagError(
+                f"{path}: the storage sqlite3 takes its path as a URI, so no #, % or ? may be in "
+                "it; choose another name, or --storage mcap"
+            )
         self.path, self._storage_name, self._zstd = Path(path), storage, zstd
         self._about, self._keep = dict(about or {}), keep
         self._topics: dict[str, tuple[Connection, Qos]] = {}

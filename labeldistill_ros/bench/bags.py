@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import tempfile
 import time
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import rclpy
@@ -39,7 +39,7 @@ def measure_bags(dataroot: Path, version: str, longer: Path | None, repeats: int
         dataroot: its scenes are converted.
         version: of the tables.
         longer: data root whose first scene is longer, to see whether memory grows with length.
-        repeats: of conversion and copy, in turns.
+        repeats: of conversion and copy, in turns; the best of each counts.
     """
     tables = NuScenesTables(dataroot, version)
     with tempfile.TemporaryDirectory(prefix="bags-") as name:
@@ -59,30 +59,30 @@ def _conversion(tables: NuScenesTables, folder: Path, repeats: int) -> dict[str,
     size = sum(path.stat().st_size for path in files)
     messages = 0
 
-    def convert(workers: int) -> None:
+    def convert(workers: int, out: Path) -> None:
         nonlocal messages
-        results = convert_scenes(
-            tables, scenes, folder / "bags", ConversionOptions(), workers=workers, force=True
-        )
+        results = convert_scenes(tables, scenes, out, ConversionOptions(), workers=workers)
         messages = sum(sum(r.done.counts.values()) for r in results if r.done)
 
-    def copy() -> None:
-        target = folder / "copy"
-        target.mkdir()
+    def copy(out: Path) -> None:
+        out.mkdir()
         for index, path in enumerate(files):
-            shutil.copyfile(path, target / f"{index}{path.suffix}")
+            shutil.copyfile(path, out / f"{index}{path.suffix}")
 
-    steps: dict[str, Callable[[], None]] = {
+    steps: dict[str, Callable[[Path], None]] = {
         "copy": copy, "1 worker": partial(convert, 1), "2 workers": partial(convert, 2),
     }  # fmt: skip
     rounds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(repeats + 1):
+    for number in range(repeats + 1):
         for name, step in steps.items():
+            # nothing is removed in between: ext4 without a journal creates files more slowly the
+            # more were removed a short time ago, and a copy creates many
+            out = folder / f"{name} {number}"
+            os.sync()  # what the steps before left in memory is not written during this one
             start = time.perf_counter()
-            step()
+            step(out)
             rounds[name].append(time.perf_counter() - start)
-            shutil.rmtree(folder / ("copy" if name == "copy" else "bags"))
-    took = {name: median(values[1:]) for name, values in rounds.items()}
+    took = {name: min(values[1:]) for name, values in rounds.items()}
     return {
         "scenes": len(scenes),
         "files": len(files),
@@ -91,7 +91,7 @@ def _conversion(tables: NuScenesTables, folder: Path, repeats: int) -> dict[str,
         "seconds": took,
         "mb_s": {name: size / 1e6 / seconds for name, seconds in took.items()},
         "messages_s": messages / took["1 worker"],
-        "share_of_copy": took["copy"] / took["1 worker"],
+        "share_of_copy": {n: took["copy"] / took[n] for n in ("1 worker", "2 workers")},
     }
 
 

@@ -162,7 +162,8 @@ def bench_bags(
         dataroot: nuScenes data root, real or synthetic; its scenes are converted.
         longer: another one whose first scene is longer: does memory grow with a scene's length?
         version: of the tables.
-        repeats: of conversion and copy, in turns, after one to warm up.
+        repeats: of conversion and copy, in turns, after one to warm up; the best of each counts.
+            All that they write, and as much again for the first, must fit on the disk.
         json: file to write the figures to.
     """
     with own_domain():

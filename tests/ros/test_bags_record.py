@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mcap.reader import make_reader
+from mcap.records import Channel
+from mcap.stream_reader import StreamReader
 from nuscenes_fixture import SCENES, VERSION
 from rclpy.context import Context
 from rclpy.node import Node
@@ -27,7 +30,8 @@ from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.recover import recover
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
-from labeldistill_ros.bags.writer import Storage
+from labeldistill_ros.bags.types import message
+from labeldistill_ros.bags.writer import BagWriter, Storage
 
 TOPICS = (SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static")
 STORAGES = ("mcap", "sqlite3")
@@ -146,6 +150,34 @@ def test_a_full_disk_keeps_what_was_recorded(tmp_path: Path, storage: Storage) -
     counts = recover(left, tmp_path / "recovered")
     assert 100 < counts["/text"] < 300
     assert left.is_dir()
+
+
+def test_every_chunk_has_messages(tmp_path: Path) -> None:
+    """rosbag2 plays no MCAP file with a chunk that has no index of messages."""
+    kind = "std_msgs/msg/String"
+    with BagWriter(tmp_path / "bag", keep=True) as bag:
+        for topic in ("/first", "/silent"):
+            bag.connect(topic, kind)
+        bag.flush()
+        bag.write("/first", kind, message(kind, data="a"), 1)
+        bag.flush()
+        bag.connect("/late", "std_msgs/msg/Header")
+        bag.flush()
+        bag.flush()
+        bag.write("/first", kind, message(kind, data="b"), 2)
+        bag.connect("/last", kind)
+    with (tmp_path / "bag" / "bag.mcap").open("rb") as file:
+        summary = make_reader(file, validate_crcs=True).get_summary()
+        assert summary is not None
+        assert [bool(c.message_index_offsets) for c in summary.chunk_indexes] == [True, True]
+        file.seek(0)
+        records = list(StreamReader(file, emit_chunks=True).records)
+    # topics whose messages are yet to come can be recovered from the file too
+    assert {r.topic for r in records if isinstance(r, Channel)} >= {"/first", "/silent", "/late"}
+    with BagReader(tmp_path / "bag") as reader:
+        assert reader.counts() == {"/first": 2, "/silent": 0, "/late": 0, "/last": 0}
+        assert [text.data for _, text in reader.messages(["/first"])] == ["a", "b"]
+    assert recover(tmp_path / "bag", tmp_path / "again") == {"/first": 2}
 
 
 def truncate(file: Path, share: float) -> None:

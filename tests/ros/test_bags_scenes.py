@@ -17,7 +17,9 @@ from labeldistill_core.errors import BagError, DataError
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.scenes import convert_scenes, describe_scenes
+from labeldistill_ros.bags.storage import Sqlite3File
 from labeldistill_ros.bags.truth import read_samples
+from labeldistill_ros.bags.writer import Storage
 
 CLI = [sys.executable, "-m", "labeldistill_core.cli", "bag", "from-nuscenes"]
 
@@ -103,7 +105,10 @@ def test_two_scenes_with_one_name(dataroot: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
-def test_a_full_disk(dataroot: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("storage", "reason"), [("mcap", "File too large"), ("sqlite3", "disk I/O error")]
+)
+def test_a_full_disk(dataroot: Path, tmp_path: Path, storage: Storage, reason: str) -> None:
     """A limit on the size of files stands for it: writing fails in the same place."""
     code = (
         "import resource, signal, sys\n"
@@ -114,11 +119,58 @@ def test_a_full_disk(dataroot: Path, tmp_path: Path) -> None:
     )
     out = tmp_path / "bags"
     command = [sys.executable, "-c", code, "bag", "from-nuscenes", str(dataroot), str(out / "x")]
-    command += ["--version", VERSION, "--scene", SCENES[0]]
+    command += ["--version", VERSION, "--scene", SCENES[0], "--storage", storage]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert f"cannot write {out / 'x'}: File too large; nothing is left of it" in done.stderr
+    assert f"cannot write {out / 'x'}: {reason}; nothing is left of it" in done.stderr
     assert not list(out.iterdir())
+
+    tables, options = NuScenesTables(dataroot, VERSION), ConversionOptions(storage=storage)
+    convert_scene(tables, SCENES[0], out / "x", options)
+    before = {file.name: file.read_bytes() for file in (out / "x").iterdir()}
+    done = subprocess.run([*command, "--force"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "what was there before is untouched" in done.stderr
+    assert {file.name: file.read_bytes() for file in (out / "x").iterdir()} == before
+    assert [folder.name for folder in out.iterdir()] == ["x"]
+
+
+def test_sqlite_finds_the_disk_full(
+    shared_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the pages of a file stands for it; SQLite reports both as the same error."""
+    make, limits = Sqlite3File.__init__, iter((1_000_000, 20, 1_000_000))
+
+    def limited(file: Sqlite3File, folder: Path) -> None:
+        make(file, folder)
+        file.conn.execute(f"PRAGMA max_page_count = {next(limits)}")
+
+    monkeypatch.setattr(Sqlite3File, "__init__", limited)
+    tables, options = NuScenesTables(shared_dataroot, VERSION), ConversionOptions(storage="sqlite3")
+    first, second = convert_scenes(tables, SCENES, tmp_path / "o", options, workers=1)
+    assert first.done
+    assert second.error.startswith(
+        f"cannot write {tmp_path / 'o' / SCENES[1]}: database or disk is full; nothing is left"
+    )
+    assert [folder.name for folder in (tmp_path / "o").iterdir()] == [SCENES[0]]
+
+    first, second = convert_scenes(tables, SCENES, tmp_path / "o", options, workers=1)
+    assert first.done is None  # kept
+    assert second.done
+    for name in SCENES:
+        with BagReader(tmp_path / "o" / name) as reader:
+            assert len(read_samples(reader)) == 3
+
+
+def test_names_that_are_no_uri(shared_dataroot: Path, tmp_path: Path) -> None:
+    tables, sqlite3 = NuScenesTables(shared_dataroot, VERSION), ConversionOptions(storage="sqlite3")
+    for name in ("run #3", "50%25", "which?mode=memory"):
+        with pytest.raises(BagError, match="no #, % or .* may be in it; choose another name"):
+            convert_scene(tables, SCENES[0], tmp_path / name, sqlite3)
+        assert not list(tmp_path.iterdir())
+    convert_scene(tables, SCENES[0], tmp_path / "run #3")
+    with BagReader(tmp_path / "run #3") as reader:
+        assert len(read_samples(reader)) == 3
 
 
 def test_a_living_process_keeps_its_partial_bag(shared_dataroot: Path, tmp_path: Path) -> None:
