@@ -8,6 +8,7 @@ imported only when it is called, so `labeldistill --help` does not wait for torc
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -240,6 +241,9 @@ BAG = Group(
     },
 )
 
+_READER_LEFT = 128 + 13
+"""As the shell says of a program that SIGPIPE ended."""
+
 COMMANDS = Group(
     "Camera-only 3D object detection for ROS 2.",
     {
@@ -314,9 +318,18 @@ def main(argv: list[str] | None = None) -> int:
 
     0 is success, 1 a check that did not pass, 2 a wrong call or input that cannot be used.
     """
-    args = sys.argv[1:] if argv is None else argv
-    name, entry = "labeldistill", COMMANDS
-    member: Command | Group = entry
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_LEFT
+    return code
+
+
+def _run(args: list[str]) -> int:
+    name = "labeldistill"
+    member: Command | Group = COMMANDS
     while isinstance(member, Group):
         if not args or args[0] in ("-h", "--help"):
             print(_usage(name, member))

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import subprocess
 import sys
 
@@ -92,3 +93,12 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch, capsys):
     monkeypatch.setitem(cli.COMMANDS.members, "odd", cli.Command("odd", load))
     assert cli.main(["odd"]) == 2
     assert "embreex.x, which is not installed: pip install" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    code = "import sys; from labeldistill_core.cli import main; sys.exit(main(['--help']))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
