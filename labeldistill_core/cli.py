@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -241,9 +242,6 @@ BAG = Group(
     },
 )
 
-_READER_LEFT = 128 + 13
-"""As the shell says of a program that SIGPIPE ended."""
-
 COMMANDS = Group(
     "Camera-only 3D object detection for ROS 2.",
     {
@@ -313,6 +311,10 @@ def _usage(name: str, group: Group) -> str:
     )
 
 
+_READER_LEFT = 128 + 13
+"""As the shell says of a program that SIGPIPE ended."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the arguments name; returns the exit code.
 
@@ -320,11 +322,20 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
-    except BrokenPipeError:  # who reads the output has seen enough, as `head` does
+        print(end="", flush=True)  # nothing where the output is closed
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_LEFT
     return code
+
+
+def _reader_left() -> bool:
+    """Whether who reads the output has seen enough, as `head` does."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _run(args: list[str]) -> int:

@@ -7,6 +7,7 @@ camera's optical frame by the camera's name.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -42,12 +43,14 @@ class Arrival:
         self.message = message
         """As it came."""
         self._decoded: Future[Pixels] | None = None
+        self._asked = threading.Lock()  # by who receives and by who detects
 
     def decode(self, pool: Executor, take: TakePixels) -> Future[Pixels]:
         """Start to decode, unless that was done before."""
-        if self._decoded is None:
-            self._decoded = pool.submit(to_rgb, self.message, take)
-        return self._decoded
+        with self._asked:
+            if self._decoded is None:
+                self._decoded = pool.submit(to_rgb, self.message, take)
+            return self._decoded
 
     def cancel(self) -> None:
         """Do not decode when that has not begun."""

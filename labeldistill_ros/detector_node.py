@@ -281,8 +281,7 @@ class DetectorNode(LifecycleNode):
     def _hand_over(self, active: Active, job: Job) -> None:
         """Give a set to the worker; its images are decoded meanwhile if it will be the next."""
         if replaced := active.worker.submit(job):
-            for arrival in replaced.arrivals:
-                arrival.cancel()
+            replaced.cancel()
             active.pipeline.end(replaced.report("dropped", "a newer set came"))
         if active.worker.will_take and active.pipeline.wanted():
             active.assembler.decode_ahead(*job.arrivals)
@@ -301,6 +300,7 @@ class DetectorNode(LifecycleNode):
 
     def _forget(self, active: Active, reason: str) -> None:
         if waiting := active.worker.withdraw():
+            waiting.cancel()
             active.pipeline.end(waiting.report("dropped", "time went back"))
         active.pipeline.reset_history(reason)
         self.get_logger().info(f"started afresh: {reason}")

@@ -56,10 +56,12 @@ class NewestWorker(Generic[T]):
     def will_take(self) -> bool:
         """Whether the newest item is likely to be worked on.
 
-        So it is when the work in hand, should it take as long as the last, ends before another item
-        comes, should that take as long as this one did.
+        So it is when the work in hand, if it takes as long as the last, ends before the next item
+        comes, if that comes as long after this one as this one came after the one before. Of work
+        that has taken twice as long as the last nothing is known.
         """
-        return self._free_s <= self._submitted_s + self._period_s
+        stalled = self._busy and self._submitted_s > self._free_s + self._took_s
+        return not stalled and self._free_s <= self._submitted_s + self._period_s
 
     def withdraw(self) -> T | None:
         """Take back the item that waits."""

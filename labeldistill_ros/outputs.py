@@ -49,7 +49,7 @@ STAGES = (
 node's clock, `cycle` from the boxes before to these."""
 _OVERLAY_WIDTH_PX = 800
 # rclpy looks at every event handler at each wait; by default each publisher has two. All that these
-# would do is to log a subscription of other QoS, which the subscriber's side logs as well.
+# would do is to log a subscription of other QoS or type, which the subscriber's side logs as well.
 _NO_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 _RESULTS = QoSProfile(depth=10)
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -46,6 +46,11 @@ class Job:
         """Its images as they came."""
         return tuple(frame.item for frame in self.images.frames.values())
 
+    def cancel(self) -> None:
+        """Do not decode what has not begun."""
+        for arrival in self.arrivals:
+            arrival.cancel()
+
     def report(self, outcome: Outcome, cause: str = "") -> SetReport:
         """The end of this set."""
         images = self.images

@@ -109,13 +109,15 @@ def bias_of(conv: nn.Conv2d) -> Tensor:
 def normed_together(norms: Sequence[nn.Module], x: Tensor) -> Tensor:
     """Batch norms of equal parts of the channels in one go, running statistics included."""
     first = norms[0]
-    if not isinstance(first, nn.BatchNorm2d):  # folded into the convolutions before them
+    if isinstance(first, nn.Identity):  # folded into the convolutions before them
         return x
+    assert isinstance(first, nn.BatchNorm2d)
+    assert first.momentum is not None
     mean, var, weight, bias = (
         torch.cat([getattr(norm, name) for norm in norms])
         for name in ("running_mean", "running_var", "weight", "bias")
     )
-    out = batch_norm(x, mean, var, weight, bias, first.training, first.momentum or 0.0, first.eps)
+    out = batch_norm(x, mean, var, weight, bias, first.training, first.momentum, first.eps)
     if first.training:
         new = {"running_mean": mean.chunk(len(norms)), "running_var": var.chunk(len(norms))}
         for name, parts in new.items():

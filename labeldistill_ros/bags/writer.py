@@ -165,7 +165,7 @@ class BagWriter:
             digest=digest,
             msgcount=0,
             ext=ConnectionExtRosbag2("cdr", [qos]),
-            owner=self,
+            owner=None,  # or writer and chunk would live until a search for cycles
         )
         if msgtype not in {known.msgtype for known, _ in self._topics.values()}:
             self._storage.add_msgtype(connection)

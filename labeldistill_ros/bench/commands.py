@@ -163,7 +163,7 @@ def bench_bags(
         longer: another one whose first scene is longer: does memory grow with a scene's length?
         version: of the tables.
         repeats: of conversion and copy, in turns, after one to warm up; the best of each counts.
-            All that they write, and as much again for the first, must fit on the disk.
+            Nothing is removed in between: the disk needs room for all rounds.
         json: file to write the figures to.
     """
     with own_domain():

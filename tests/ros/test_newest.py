@@ -61,6 +61,8 @@ def test_an_item_will_be_taken_when_the_work_ends_before_the_next_comes(
     assert gate.begun.acquire(timeout=5)
     assert not submit(3, 0.11)  # the next would come at 0.14 s
     assert submit(4, 0.17)  # the next would come at 0.23 s
+    assert submit(5, 0.29)  # late, so about to end
+    assert not submit(6, 0.41)  # nobody knows when it ends
     gate.open.release(2)
     assert worker.stop(5)
 
