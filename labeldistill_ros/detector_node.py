@@ -130,10 +130,10 @@ class DetectorNode(LifecycleNode):
         self._store.locked = True
         parameters, detector = configured.parameters, configured.detector
         if parameters.device == "auto" and detector.device.type == "cpu":
-            rate = f" {1 / configured.step_s:.1f} sets a second," if configured.step_s else ""
+            step_s = configured.step_s
+            rate = f", {1 / step_s:.1f} sets a second without decoding" if step_s else ""
             self.get_logger().error(
-                f"no CUDA device: detecting on the CPU,{rate} which is slower than cameras are; "
-                "say device: cpu if that is wanted"
+                f"no CUDA device: detecting on the CPU{rate}; say device: cpu if that is wanted"
             )
         self.get_logger().info(
             f"model {parameters.model or 'demo'} (sha256 {detector.checkpoint_sha256[:12]}) on "

@@ -14,12 +14,12 @@ $labeldistill bag from-nuscenes "$work/scene" rosbags/demo --version v1.0-mini -
 	--no-clouds --force
 
 # A repeated call goes on where the last one stopped.
-$labeldistill synth "$work/world" --scenes 850 --key-frames 5 --seed 1 --no-sweeps
+$labeldistill synth "$work/world" --scenes 480 --key-frames 5 --seed 1 --no-sweeps
 $labeldistill train teacher "$work/world" "$work/teacher"
 $labeldistill train label-encoder "$work/world" "$work/labels" \
 	--teacher "$work/teacher/teacher.safetensors"
 $labeldistill train student "$work/world" "$work/first" --devices 2
-$labeldistill train student "$work/world" "$work/run" --devices 2 --epochs 3 --learning-rate 1e-3 \
+$labeldistill train student "$work/world" "$work/run" --epochs 3 --batch-size 2 --learning-rate 8e-4 \
 	--teacher "$work/teacher/teacher.safetensors" \
 	--label-encoder "$work/labels/label_encoder.safetensors" \
 	--init "$work/first/student.safetensors"
