@@ -134,9 +134,7 @@ class Vehicle:
         self.turn_back()
         listen(DiagnosticArray, "/detector/status", self._on_status, 50)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        # what a node says while it starts may be said before the two have found each other
-        late = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        listen(Log, "/rosout", self._on_log, late)
+        listen(Log, "/rosout", self._on_log, 100)
         self.latencies: list[tuple[float, float]] = []
         """Steady time and `~/debug/latency/total_ms`, where `listen_to_latency` was called."""
         self._executor = SingleThreadedExecutor(context=context)
