@@ -14,7 +14,7 @@ $labeldistill bag from-nuscenes "$work/scene" rosbags/demo --version v1.0-mini -
 	--no-clouds --force
 
 # A repeated call goes on where the last one stopped.
-$labeldistill synth "$work/world" --scenes 480 --key-frames 5 --seed 1 --no-sweeps
+$labeldistill synth "$work/world" --scenes 480 --key-frames 5 --seed 1 --sweeps lidar
 $labeldistill train teacher "$work/world" "$work/teacher"
 $labeldistill train label-encoder "$work/world" "$work/labels" \
 	--teacher "$work/teacher/teacher.safetensors"

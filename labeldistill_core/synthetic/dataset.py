@@ -22,6 +22,7 @@ from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.synthetic.recording import (
     Rows,
     SceneSettings,
+    Sweeps,
     record_scene,
     token,
     write_whole,
@@ -51,7 +52,7 @@ def synth(
     key_frames: int = 40,
     seed: int = 0,
     image_size: str = "400x225",
-    sweeps: bool = False,
+    sweeps: Sweeps = "none",
     workers: Annotated[int, tyro.conf.arg(help_behavior_hint="(default: one a core)")] = 0,
 ) -> None:
     """Write driving scenes of a synthetic world as a nuScenes data root.
@@ -64,7 +65,8 @@ def synth(
         key_frames: key frames in each scene, at 2 Hz.
         seed: the same seed gives the same bytes.
         image_size: width x height of the images in pixels.
-        sweeps: also write the frames between key frames (cameras 12 Hz, LiDAR 20 Hz).
+        sweeps: sensors whose frames between key frames are written too: none, the LiDAR (20 Hz), or
+            all (cameras 12 Hz).
         workers: processes; 0 for one a core.
     """
     width, height = _size(image_size)
@@ -82,7 +84,7 @@ def write_dataset(
     *,
     seed: int = 0,
     image_size_px: tuple[int, int] = (400, 225),
-    sweeps: bool = False,
+    sweeps: Sweeps = "none",
     workers: int = 1,
 ) -> str:
     """Write a data root and return its version. See `synth`.

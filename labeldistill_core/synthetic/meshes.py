@@ -109,6 +109,29 @@ def box(
     return _mesh(vertices, _CUBE_TRIANGLES, color, texture)
 
 
+def tube(
+    start: tuple[float, float, float],
+    end: tuple[float, float, float],
+    thickness: float,
+    color: Color,
+) -> Mesh:
+    """Square bar between two points that differ in x or z.
+
+    Args:
+        start: middle of one end.
+        end: middle of the other.
+        thickness: edge of the cross-section.
+        color: albedo.
+    """
+    a, b = np.asarray(start), np.asarray(end)
+    axis = (b - a) / np.linalg.norm(b - a)
+    side = np.array([-axis[2], 0.0, axis[0]])
+    side /= np.linalg.norm(side)
+    across = np.stack([side, np.cross(axis, side)]) * thickness
+    vertices = a + (_CUBE[:, :1] + 0.5) * (b - a) + _CUBE[:, 1:] @ across
+    return _mesh(vertices, _CUBE_TRIANGLES, color, Texture.PLAIN)
+
+
 def prism(
     center: tuple[float, float, float],
     radius: float,

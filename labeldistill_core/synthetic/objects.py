@@ -12,14 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labeldistill_core.synthetic.meshes import Color, Mesh, Texture, box, prism
+from labeldistill_core.synthetic.meshes import Color, Mesh, Texture, box, prism, tube
 
 Rng = np.random.Generator
+Point = tuple[float, float, float]
+Hubs = tuple[Point, Point]
 
 _TYRE: Color = (0.03, 0.03, 0.03)
 _GLASS: Color = (0.06, 0.07, 0.09)
 _HEADLIGHT: Color = (0.9, 0.9, 0.8)
 _TAILLIGHT: Color = (0.55, 0.03, 0.03)
+_TUBE_M, _RIM_M = 0.045, 0.05
 
 
 @dataclass(frozen=True)
@@ -232,30 +235,52 @@ def _two_wheeler(
 ) -> Mesh:
     f, w, b = length / 2, width / 2, -height / 2
     radius = min(length * 0.19, 0.36)
-    thickness = 0.16 if motor else 0.05
     paint = _paint(rng)
     top = min(height, 1.15) + b  # of the vehicle itself; a rider reaches to the top of the box
-    wheels = [
-        prism((x, -thickness / 2, b + radius), radius, thickness, _TYRE, axis="y", sides=10)
-        for x in (-f + radius, f - radius)
-    ]
-    body_half = 0.15 if motor else 0.04
     saddle = b + (0.75 if motor else 0.9) * min(1.0, height / 1.1)
+    hubs = ((-f + radius, 0.0, b + radius), (f - radius, 0.0, b + radius))
+    half = 0.2 if motor else 0.1
     parts = [
-        *wheels,
+        *(_motor if motor else _frame)(hubs, radius, saddle, top, paint),
+        box((-f * 0.6, -half, saddle - 0.1), (-f * 0.1, half, saddle), _TYRE),
+        box((f * 0.45, -w, top - 0.06), (f * 0.52, w, top if ridden else height / 2), _TYRE),
+        *(_rider(rng, saddle, height / 2, max(width, 0.5)) if ridden else []),
+    ]
+    return Mesh.merge(parts)
+
+
+def _motor(hubs: Hubs, radius: float, saddle: float, top: float, paint: Color) -> list[Mesh]:
+    """Wheels, fork, and a body that fills the space between them."""
+    (rear, _, axle), (front, _, _) = hubs
+    f = front + radius
+    return [
+        *(prism((x, -0.08, axle), radius, 0.16, _TYRE, axis="y", sides=10) for x in (rear, front)),
         box(
-            (-f * 0.6, -body_half, b + radius * 1.1),
-            (f * 0.5, body_half, saddle - (0.0 if motor else 0.2)),
-            paint,
+            (-f * 0.6, -0.15, axle + radius * 0.1), (f * 0.5, 0.15, saddle), paint,
             taper=(f * 0.1, f * 0.1, 0.0),
         ),
-        box((-f * 0.6, -body_half * 1.3, saddle - 0.1), (-f * 0.1, body_half * 1.3, saddle), _TYRE),
-        box((f * 0.45, -w, top - 0.06), (f * 0.52, w, top if ridden else height / 2), _TYRE),
-        box((f * 0.45, -0.04, b + radius), (f * 0.6, 0.04, top), _TYRE),
-    ]
-    return Mesh.merge(
-        [*parts, *(_rider(rng, saddle, height / 2, max(width, 0.5)) if ridden else [])]
-    )
+        box((f * 0.45, -0.04, axle), (f * 0.6, 0.04, top), _TYRE),
+    ]  # fmt: skip
+
+
+def _frame(hubs: Hubs, radius: float, saddle: float, top: float, paint: Color) -> list[Mesh]:
+    """Rims and tubes, through which one sees, and so does a LiDAR."""
+    rear, front = hubs
+    f = front[0] + radius
+    crank, seat = (-f * 0.08, 0.0, rear[2] - 0.05), (-f * 0.3, 0.0, saddle - 0.1)
+    head = (f * 0.48, 0.0, top - 0.06)
+    lines = ((rear, crank), (rear, seat), (crank, seat), (crank, head), (seat, head), (head, front))
+    angles = np.linspace(0, 2 * np.pi, 11)
+    rims = [
+        tube(
+            (x + middle * np.cos(a), 0.0, z + middle * np.sin(a)),
+            (x + middle * np.cos(b), 0.0, z + middle * np.sin(b)), _RIM_M, _TYRE,
+        )
+        for x, _, z in hubs
+        for middle in (radius - _RIM_M / 2,)
+        for a, b in zip(angles, angles[1:], strict=False)
+    ]  # fmt: skip
+    return [*rims, *(tube(start, end, _TUBE_M, paint) for start, end in lines)]
 
 
 def _motorcycle(rng: Rng, length: float, width: float, height: float) -> Mesh:

@@ -7,7 +7,7 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -43,6 +43,8 @@ _JPEG_QUALITY = 88
 _MAP_PX_PER_M = 10  # as nuScenes' own masks
 _VISIBILITY_EDGES = (0.4, 0.6, 0.8)
 
+Sweeps = Literal["none", "lidar", "all"]
+"""Sensors that are also recorded between key frames."""
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
 
@@ -61,8 +63,8 @@ class SceneSettings:
     """Key frames, at 2 Hz."""
     image_size_px: tuple[int, int]
     """Width and height."""
-    sweeps: bool
-    """Also the frames between key frames."""
+    sweeps: Sweeps
+    """Sensors whose frames between key frames are recorded too."""
 
 
 def token(*parts: object) -> str:
@@ -175,15 +177,18 @@ class _Recording:
                 }
             )
 
-    def _times(self, k: int, phase_s: float, period_s: float) -> list[tuple[float, bool]]:
+    def _times(
+        self, k: int, phase_s: float, period_s: float, sweeps: bool
+    ) -> list[tuple[float, bool]]:
         """Times of a sensor from a key frame to before the next, and whether it is the key's."""
         key_s = k * KEY_FRAME_PERIOD_S + phase_s
         last = k == self._settings.key_frames - 1
-        count = round(KEY_FRAME_PERIOD_S / period_s) if self._settings.sweeps and not last else 1
+        count = round(KEY_FRAME_PERIOD_S / period_s) if sweeps and not last else 1
         return [(key_s + i * period_s, i == 0) for i in range(count)]
 
     def _record_lidar(self, k: int, sample: str) -> tuple[Snapshot, Floats]:
-        for time_s, is_key in self._times(k, 0.0, LIDAR_PERIOD_S):
+        sweeps = self._settings.sweeps != "none"
+        for time_s, is_key in self._times(k, 0.0, LIDAR_PERIOD_S, sweeps):
             snapshot = self._stage.at(time_s)
             points = scan(snapshot, time_s, self._noise(LIDAR, self._stamp_us(time_s)))
             self._write(LIDAR, sample, time_s, is_key, "pcd.bin", points.tobytes())
@@ -192,8 +197,9 @@ class _Recording:
         return key
 
     def _record_cameras(self, k: int, sample: str) -> None:
+        sweeps = self._settings.sweeps == "all"
         for name, calibration in self._cameras.items():
-            for time_s, is_key in self._times(k, CAMERA_PHASES_S[name], CAMERA_PERIOD_S):
+            for time_s, is_key in self._times(k, CAMERA_PHASES_S[name], CAMERA_PERIOD_S, sweeps):
                 pose = CameraPose(calibration, self._world.map_from_ego(time_s))
                 noise = self._noise(name, self._stamp_us(time_s))
                 picture = take_picture(self._stage.at(time_s), pose, self._world.light, noise)

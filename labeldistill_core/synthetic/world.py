@@ -94,7 +94,7 @@ class _Builder:
         """Vehicles in the lanes, and waiting or coming in the cross streets."""
         rng, road = self._rng, self._road
         names = ["car", "truck", "bus", "motorcycle", "bicycle", "trailer"]
-        shares = [0.7, 0.15, 0.07, 0.03, 0.02, 0.03]
+        shares = [0.6, 0.14, 0.1, 0.05, 0.05, 0.06]
         for along in (True, False):
             for lane in range(road.lanes):
                 mine = along and lane == ego_lane
@@ -113,7 +113,7 @@ class _Builder:
                 for i in range(int(rng.poisson(0.9 * self._density))):
                     d = side * (road.half_width_m + 5 + 7.5 * i + rng.uniform(0, 2))
                     self._vehicle(
-                        str(rng.choice(["car", "truck", "motorcycle"], p=[0.85, 0.1, 0.05])),
+                        str(rng.choice(["car", "truck", "motorcycle"], p=[0.8, 0.1, 0.1])),
                         crossing - side * _CROSS_LANE_M, d, -side * np.pi / 2, Motion.standing(),
                     )  # fmt: skip
                 if rng.random() < 0.4:
@@ -129,7 +129,7 @@ class _Builder:
         times = np.arange(-0.1, self._duration_s + 0.1, 0.1)
         for crossing in road.crossings_s:
             for _ in range(int(rng.poisson(2.5 * self._density))):
-                name = str(rng.choice(["car", "motorcycle", "bicycle"], p=[0.9, 0.06, 0.04]))
+                name = str(rng.choice(["car", "motorcycle", "bicycle"], p=[0.8, 0.1, 0.1]))
                 motion = Motion.sample(rng, self._duration_s, float(rng.uniform(*_TURNING_M_S)))
                 heading = int(rng.integers(4))  # quarters, from the street's direction
                 side = int(rng.choice([-1, 1]))
@@ -162,7 +162,7 @@ class _Builder:
                     name = str(
                         rng.choice(
                             ["car", "truck", "motorcycle", "bus", "bicycle"],
-                            p=[0.86, 0.09, 0.015, 0.025, 0.01],
+                            p=[0.78, 0.09, 0.04, 0.04, 0.05],
                         )
                     )
                     if not road.crosses(s, 6.0):
@@ -172,7 +172,7 @@ class _Builder:
                 name = str(
                     rng.choice(
                         ["car", "trailer", "truck", "construction_vehicle"],
-                        p=[0.55, 0.15, 0.22, 0.08],
+                        p=[0.4, 0.2, 0.22, 0.18],
                     )
                 )
                 s = rng.uniform(0, road.length_m)
@@ -198,7 +198,7 @@ class _Builder:
                         name, place, d + rng.normal(0, 0.08), np.pi / 2 + rng.normal(0, 0.05),
                         Motion.standing(), radius=1.3 if name == "barrier" else 0.4, floor=0.0,
                     )  # fmt: skip
-            if rng.random() < 0.3:
+            if rng.random() < 0.5:
                 off = side * (road.half_width_m + road.pavement_m / 2 + 1.5)
                 machine = s + rng.uniform(0, 20)
                 self._vehicle(
@@ -232,7 +232,7 @@ class _Builder:
                     "pedestrian", s + rng.normal(0, 1.2), d, yaw,
                     Motion.standing() if stands else motion, radius=0.45, floor=KERB_HEIGHT_M,
                 )  # fmt: skip
-        for _ in range(int(rng.poisson(road.length_m / 200))):
+        for _ in range(int(rng.poisson(road.length_m / 120))):
             side, s = float(rng.choice([-1, 1])), rng.uniform(0, road.length_m)
             name = str(rng.choice(["bicycle", "motorcycle"]))
             across = rng.random() < 0.7

@@ -107,7 +107,7 @@ def ablation(
     if teacher is None:
         teacher = out / "teacher" / "teacher.safetensors"
         if not teacher.exists():
-            train_teacher(dataroot, teacher.parent, plain)
+            train_teacher(dataroot, teacher.parent, options=plain)
     if label_encoder is None:
         label_encoder = _encoder(dataroot, out / "label_encoder", teacher, plain)
     results: dict[str, list[Scores]] = {name: [] for name in arms}

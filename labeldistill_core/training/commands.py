@@ -118,6 +118,7 @@ class Options:
 def train_teacher(
     dataroot: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
+    init: Path | None = None,
     options: Annotated[Options, tyro.conf.arg(name="")] = Options(),  # noqa: B008
 ) -> None:
     """Train the LiDAR teacher, the first stage.
@@ -127,6 +128,7 @@ def train_teacher(
     Args:
         dataroot: nuScenes data root, real or synthetic.
         out: folder for checkpoints, logs and the teacher.
+        init: teacher checkpoint to start from, of the same network.
         options: of all stages.
     """
     recipe = options.recipe("teacher")
@@ -134,8 +136,15 @@ def train_teacher(
     config = official_teacher(config) if options.published else config
     seed_everything(recipe.seed, workers=True, verbose=False)
     stage = TeacherStage(config, recipe)
+    if init:
+        load_weights(stage.network, load_teacher(init).state_dict(), str(init))
     data, scored = _lidar_data(stage, options, dataroot, recipe, Points(config.sweeps))
-    identity = options.identity("teacher", config=asdict(config), samples=len(data))
+    identity = options.identity(
+        "teacher",
+        config=asdict(config),
+        samples=len(data),
+        init=file_sha256(init) if init else None,
+    )
     if fit(
         stage, data, LidarSample.collate, out, identity, options.machine, scored,
         options.validate_every,

@@ -296,7 +296,8 @@ def test_boxes_hold_the_points_that_they_were_counted_with(synthetic_dataroot: P
             across = local[:, 1] * np.cos(yaw) - local[:, 0] * np.sin(yaw)
             size = torch.tensor([length, width, height]) / 2
             place = torch.stack([along, across, local[:, 2]], 1).abs()
-            inside.append(int((place <= size + 0.02).all(1).sum()))
+            # no room to spare below, where the ground is
+            inside.append(int((place <= size + torch.tensor([0.02, 0.02, 0.0])).all(1).sum()))
         # the model's frame is that of the cameras, some milliseconds from the scan
         found, total = np.array(inside), np.array(counted)
         assert np.abs(found - total).sum() < 0.15 * total.sum()

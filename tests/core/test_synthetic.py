@@ -18,6 +18,7 @@ from labeldistill_core.synthetic.dataset import scene_names, write_dataset
 from labeldistill_core.synthetic.lidar import scan
 from labeldistill_core.synthetic.objects import SHAPES, SIZES
 from labeldistill_core.synthetic.raycast import Stage
+from labeldistill_core.synthetic.recording import Sweeps
 from labeldistill_core.synthetic.rig import CAMERA_PHASES_S, camera_calibrations, ego_from_lidar
 from labeldistill_core.synthetic.world import World
 
@@ -160,18 +161,38 @@ def test_a_scene_does_not_depend_on_how_many_there_are(
             assert more[name] == data
 
 
+@pytest.mark.parametrize(("sweeps", "images"), [("all", 7), ("lidar", 2)])
 def test_sweeps_come_between_and_leave_key_frames_as_they_were(
-    synthetic_dataroot: Path, tmp_path: Path
+    sweeps: Sweeps, images: int, synthetic_dataroot: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "sweeps"
-    write_dataset(root, 1, 2, seed=3, image_size_px=SIZE, sweeps=True)
+    write_dataset(root, 1, 2, seed=3, image_size_px=SIZE, sweeps=sweeps)
     tables = NuScenesTables(root, "v1.0-mini")
     (scene,) = tables.scene_names
     front = [r for r in tables.camera_data(scene) if r.channel == "CAM_FRONT"]
-    assert [r.is_key_frame for r in front] == [True, *[False] * 5, True]
+    assert [r.is_key_frame for r in front] == [True, *[False] * (images - 2), True]
     gaps_ms = np.diff([r.stamp_ns for r in front]) / 1e6
-    np.testing.assert_allclose(gaps_ms, 1000 / 12, atol=0.01)
+    np.testing.assert_allclose(gaps_ms, 500 / (images - 1), atol=0.01)
     assert len(tables.sensor_data(scene, modality="lidar")) == 11
+
+
+def test_one_sees_through_a_bicycle_and_not_through_a_motorcycle() -> None:
+    """Rays from the side, on a grid over the box: how many hit what."""
+    shares = {}
+    for name in ("bicycle", "motorcycle"):
+        mesh = SHAPES[name](np.random.default_rng(0), 1.9, 0.6, 1.1)
+        x, z = np.meshgrid(np.linspace(-0.9, 0.9, 60), np.linspace(-0.5, 0.5, 40))
+        corners = mesh.vertices[mesh.triangles][:, :, [0, 2]]
+        hit = np.zeros(x.shape, bool)
+        for a, b, c in corners:
+            sides = [
+                (q[0] - p[0]) * (z - p[1]) - (q[1] - p[1]) * (x - p[0])
+                for p, q in ((a, b), (b, c), (c, a))
+            ]
+            flat = abs(np.cross(b - a, c - a)) < 1e-9
+            hit |= (not flat) & (np.all(np.array(sides) >= 0, 0) | np.all(np.array(sides) <= 0, 0))
+        shares[name] = hit.mean()
+    assert shares["bicycle"] < 0.35 < 0.45 < shares["motorcycle"], shares
 
 
 @pytest.mark.parametrize("scenes", [0, 851])
