@@ -105,7 +105,7 @@ def official(config: StudentConfig) -> StudentConfig:
 
 
 def demo_teacher() -> TeacherConfig:
-    """Small enough to train on two CPU cores; sees five scans, within a tenth of a second."""
+    """Small enough to train on two CPU cores; sees up to five scans, within a tenth of a second."""
     student = demo()
     return TeacherConfig(
         grid=student.grid,

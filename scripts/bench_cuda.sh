@@ -43,7 +43,8 @@ part() {
 labeldistill=(python -m labeldistill_core.cli)
 
 # a small world for accuracy and training
-part world 60 "${labeldistill[@]}" synth "$world" --scenes $scenes --key-frames 5
+part world 60 "${labeldistill[@]}" synth "$world" --scenes $scenes --key-frames 5 \
+	--sweeps lidar
 # correct: features, images and boxes as on the CPU, and a graph for every precision
 part tests 60 python -m pytest -q -m gpu tests/core/test_detector.py tests/core/test_device_images.py
 

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 labeldistill=.venv/bin/labeldistill
 
 # The scene was taken because all ten classes stand in it.
-$labeldistill synth "$work/scene" --scenes 1 --key-frames 20 --seed 274
+$labeldistill synth "$work/scene" --scenes 1 --key-frames 20 --seed 270
 $labeldistill bag from-nuscenes "$work/scene" rosbags/demo --version v1.0-mini --scene scene-0061 \
 	--no-clouds --force
 

@@ -55,6 +55,8 @@ def lidar_results(
     teacher = teacher.to(where).eval()
     points = None if label_encoder else Points(config.sweeps)
     data = LidarDataset(tables, scenes, CAMERAS, points=points)
+    if points:
+        points.warn_where_alone(tables, data.tokens)
     names = [name for task in config.head.tasks for name in task]
     results: Results = {}
     for index in tqdm(range(len(data)), unit="sample", disable=None):

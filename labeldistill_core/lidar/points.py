@@ -6,6 +6,7 @@ Shapes: P points; five numbers each: x, y, z (metres), intensity (0 to 255), age
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from labeldistill_core.data.bev_augmentation import BevAugmentation
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.config import SweepsConfig
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,17 @@ class Points:
 
     config: SweepsConfig
     """Which scans."""
+
+    def warn_where_alone(self, tables: NuScenesTables, tokens: Sequence[str]) -> None:
+        """Log a warning if no sample has any of the other scans that the teacher is to see."""
+        past, future = self.config.past, self.config.future
+        if past + future == 0 or any(tables.lidar_sweeps(t, past, future) for t in tokens):
+            return
+        _LOG.warning(
+            "%s has no LiDAR scans between its key frames: the teacher, which is to see %d scans "
+            "before a sample and %d after it, sees the sample's alone",
+            tables.dataroot, past, future,
+        )  # fmt: skip
 
     def __call__(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -271,15 +272,12 @@ def _frame(hubs: Hubs, radius: float, saddle: float, top: float, paint: Color) -
     head = (f * 0.48, 0.0, top - 0.06)
     lines = ((rear, crank), (rear, seat), (crank, seat), (crank, head), (seat, head), (head, front))
     angles = np.linspace(0, 2 * np.pi, 11)
+    corners = (radius - _RIM_M / 2) * np.column_stack([np.cos(angles), np.sin(angles)])
     rims = [
-        tube(
-            (x + middle * np.cos(a), 0.0, z + middle * np.sin(a)),
-            (x + middle * np.cos(b), 0.0, z + middle * np.sin(b)), _RIM_M, _TYRE,
-        )
+        tube((x + x1, 0.0, z + z1), (x + x2, 0.0, z + z2), _RIM_M, _TYRE)
         for x, _, z in hubs
-        for middle in (radius - _RIM_M / 2,)
-        for a, b in zip(angles, angles[1:], strict=False)
-    ]  # fmt: skip
+        for (x1, z1), (x2, z2) in pairwise(corners.tolist())
+    ]
     return [*rims, *(tube(start, end, _TUBE_M, paint) for start, end in lines)]
 
 

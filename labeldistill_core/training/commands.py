@@ -149,7 +149,7 @@ def train_teacher(
         stage, data, LidarSample.collate, out, identity, options.machine, scored,
         options.validate_every,
     ):  # fmt: skip
-        note = options.note(recipe, len(data))
+        note = options.note(recipe, len(data)) + (f", from {init}" if init else "")
         save_network(out / "teacher.safetensors", "teacher", stage.network, config, note)
         print(f"{out / 'teacher.safetensors'}: {note}")
 
@@ -210,6 +210,8 @@ def _lidar_data(
         LidarDataset(tables, names, cameras, recipe.augmentation, points)
         for names in options.scenes(tables)
     )
+    if points:
+        points.warn_where_alone(tables, trained.tokens)
     return trained, scored if len(scored) else None
 
 
@@ -275,6 +277,8 @@ def train_student(
         for names in options.scenes(tables)
     )
     assert data is not None
+    if points:
+        points.warn_where_alone(tables, data.tokens)
     identity = options.identity(
         "student",
         config=asdict(config),

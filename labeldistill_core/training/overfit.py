@@ -27,6 +27,8 @@ from labeldistill_core.training.student import StudentStage
 
 _EVERY = 50
 """Steps between two lines of the report."""
+_BATCH = 4
+"""Samples a step, at most."""
 
 
 def overfit(
@@ -79,7 +81,7 @@ def overfit(
             module.p = 0.0
     loader = DataLoader(
         torch.utils.data.Subset(data, indices),
-        min(len(indices), recipe.batch_size),
+        min(len(indices), _BATCH),
         shuffle=True,
         collate_fn=StudentSample.collate,
     )

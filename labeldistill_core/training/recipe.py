@@ -92,7 +92,8 @@ _PAPER = {
 }
 # A short run on a small world learns faster from what it will see: one rig, and the street ahead.
 # A mirrored street would have traffic on the left, which then no longer tells which end of a car is
-# its front. The teacher looks at each sample once, since no epoch differs from another.
+# its front. In distillation the teacher then runs once a sample, since all epochs are the same.
+# Boxes alone are soon learnt by heart, so the label encoder still sees them turned and scaled.
 _AS_THEY_ARE = AugmentationConfig(
     resize=(1.0, 1.0), image_rotation_deg=(0.0, 0.0), image_flip=False,
     bev_rotation_deg=(0.0, 0.0), bev_scale=(1.0, 1.0), bev_flip=False,

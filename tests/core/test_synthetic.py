@@ -163,10 +163,15 @@ def test_a_scene_does_not_depend_on_how_many_there_are(
 
 @pytest.mark.parametrize(("sweeps", "images"), [("all", 7), ("lidar", 2)])
 def test_sweeps_come_between_and_leave_key_frames_as_they_were(
-    sweeps: Sweeps, images: int, synthetic_dataroot: Path, tmp_path: Path
+    sweeps: Sweeps, images: int, tmp_path: Path
 ) -> None:
-    root = tmp_path / "sweeps"
+    plain, root = tmp_path / "none", tmp_path / "sweeps"
+    write_dataset(plain, 1, 2, seed=3, image_size_px=SIZE)
     write_dataset(root, 1, 2, seed=3, image_size_px=SIZE, sweeps=sweeps)
+    there = files_of(root)
+    for name, data in files_of(plain).items():
+        if name.startswith("samples/") or name.endswith("sample_annotation.json"):
+            assert there[name] == data
     tables = NuScenesTables(root, "v1.0-mini")
     (scene,) = tables.scene_names
     front = [r for r in tables.camera_data(scene) if r.channel == "CAM_FRONT"]
@@ -177,7 +182,7 @@ def test_sweeps_come_between_and_leave_key_frames_as_they_were(
 
 
 def test_one_sees_through_a_bicycle_and_not_through_a_motorcycle() -> None:
-    """Rays from the side, on a grid over the box: how many hit what."""
+    """How much of the box is covered, seen from the side."""
     shares = {}
     for name in ("bicycle", "motorcycle"):
         mesh = SHAPES[name](np.random.default_rng(0), 1.9, 0.6, 1.1)
@@ -192,7 +197,7 @@ def test_one_sees_through_a_bicycle_and_not_through_a_motorcycle() -> None:
             flat = abs(np.cross(b - a, c - a)) < 1e-9
             hit |= (not flat) & (np.all(np.array(sides) >= 0, 0) | np.all(np.array(sides) <= 0, 0))
         shares[name] = hit.mean()
-    assert shares["bicycle"] < 0.35 < 0.45 < shares["motorcycle"], shares
+    assert 0.17 < shares["bicycle"] < 0.3 < 0.45 < shares["motorcycle"], shares
 
 
 @pytest.mark.parametrize("scenes", [0, 851])

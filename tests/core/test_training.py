@@ -21,6 +21,7 @@ from labeldistill_core.config import ConvNeXtConfig, ImageEncoderConfig
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.runtime import Detector
 from labeldistill_core.training import recipe as recipe_module
@@ -229,6 +230,38 @@ def test_three_stages_one_after_the_other(
     wrong = ["--teacher", str(student)]
     assert main(["train", "label-encoder", root, str(tmp_path / "x"), *wrong, *common]) == 2
     assert "holds a student, and a teacher is needed" in capsys.readouterr().err
+
+
+def test_a_teacher_starts_from_another(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def neighbours() -> TeacherConfig:
+        return replace(small_teacher(), sweeps=SweepsConfig(2, 2))
+
+    monkeypatch.setitem(presets.PRESETS, "small", small)
+    monkeypatch.setitem(presets.TEACHERS, "small", neighbours)
+    common = [
+        "--version", "v1.0-mini", "--preset", "small", "--batch-size", "2", "--epochs", "1",
+        "--workers", "0", "--precision", "32-true",
+    ]  # fmt: skip
+    first, second = (tmp_path / name / "teacher.safetensors" for name in ("first", "second"))
+    start = ["train", "teacher", str(synthetic_dataroot)]
+    assert main([*start, str(first.parent), *common]) == 0
+    assert "no LiDAR scans between its key frames" in caplog.text
+    init = ["--init", str(first)]
+    # a rate of nothing leaves what it started from
+    still = [*start, str(second.parent), *common, "--learning-rate", "1e-30"]
+    assert main([*still, *init]) == 0
+    assert f"from {first}" in capsys.readouterr().out
+    weights, before = (dict(load_teacher(file).named_parameters()) for file in (second, first))
+    assert all(torch.equal(weights[name], before[name]) for name in before)
+    assert main([*still, "--init", str(second)]) == 2
+    assert "init was" in capsys.readouterr().err
+    (tmp_path / "damaged.safetensors").write_bytes(first.read_bytes()[:-100])
+    damaged = ["--init", str(tmp_path / "damaged.safetensors")]
+    assert main([*start, str(tmp_path / "x"), *common, *damaged]) == 2
+    assert "damaged.safetensors" in capsys.readouterr().err
 
 
 def test_ablation_compares_arms_and_goes_on(
