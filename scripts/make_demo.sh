@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Make the demo bag and train the demo model anew (about three hours on two cores).
+# Make the demo bag and train the demo model anew (about four hours on two cores).
 # usage: scripts/make_demo.sh WORK_FOLDER
 set -euo pipefail
 [ $# = 1 ] || { sed -n '3,4p' "$0" >&2; exit 2; }
@@ -14,12 +14,12 @@ $labeldistill bag from-nuscenes "$work/scene" rosbags/demo --version v1.0-mini -
 	--no-clouds --force
 
 # A repeated call goes on where the last one stopped.
-$labeldistill synth "$work/world" --scenes 480 --key-frames 5 --seed 1 --sweeps lidar
-$labeldistill train teacher "$work/world" "$work/teacher"
+$labeldistill synth "$work/world" --scenes 850 --key-frames 5 --seed 1 --sweeps lidar
+$labeldistill train teacher "$work/world" "$work/teacher" --devices 2
 $labeldistill train label-encoder "$work/world" "$work/labels" \
 	--teacher "$work/teacher/teacher.safetensors"
 $labeldistill train student "$work/world" "$work/first" --devices 2
-$labeldistill train student "$work/world" "$work/run" --epochs 3 --batch-size 2 --learning-rate 8e-4 \
+$labeldistill train student "$work/world" "$work/run" --devices 2 --epochs 3 --learning-rate 1.2e-3 \
 	--teacher "$work/teacher/teacher.safetensors" \
 	--label-encoder "$work/labels/label_encoder.safetensors" \
 	--init "$work/first/student.safetensors"
