@@ -149,7 +149,8 @@ def train_teacher(
         stage, data, LidarSample.collate, out, identity, options.machine, scored,
         options.validate_every,
     ):  # fmt: skip
-        note = options.note(recipe, len(data)) + (f", from {init}" if init else "")
+        note = options.note(recipe, len(data))
+        note += f", from the teacher {identity['init']}" if init else ""
         save_network(out / "teacher.safetensors", "teacher", stage.network, config, note)
         print(f"{out / 'teacher.safetensors'}: {note}")
 

@@ -15,7 +15,7 @@ from small_networks import small, small_teacher
 from torch import Tensor
 
 from labeldistill_core import presets
-from labeldistill_core.checkpoints import load_student
+from labeldistill_core.checkpoints import file_sha256, load_student
 from labeldistill_core.cli import main
 from labeldistill_core.config import ConvNeXtConfig, ImageEncoderConfig
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -253,7 +253,7 @@ def test_a_teacher_starts_from_another(
     # a rate of nothing leaves what it started from
     still = [*start, str(second.parent), *common, "--learning-rate", "1e-30"]
     assert main([*still, *init]) == 0
-    assert f"from {first}" in capsys.readouterr().out
+    assert f"from the teacher {file_sha256(first)}" in capsys.readouterr().out
     weights, before = (dict(load_teacher(file).named_parameters()) for file in (second, first))
     assert all(torch.equal(weights[name], before[name]) for name in before)
     assert main([*still, "--init", str(second)]) == 2
