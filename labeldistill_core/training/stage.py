@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ class Sample(Protocol):
     """From the model's frame, without augmentation."""
 
 
-class Stage(LightningModule):
+class Stage(LightningModule, ABC):
     """One network and how it is trained; a stage says what its losses and detections are."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, class_names: tuple[str, ...]) -> None:
@@ -50,13 +51,13 @@ class Stage(LightningModule):
         """Ground truth of the validation samples."""
         self._found: dict[str, list[ResultBox]] = {}
 
+    @abstractmethod
     def losses(self, sample: Any) -> dict[str, Tensor]:
         """Each loss by name, a scalar."""
-        raise NotImplementedError
 
+    @abstractmethod
     def detections(self, sample: Any) -> list[Boxes3D]:
         """Boxes that the network finds, in the model's frame, one a sample."""
-        raise NotImplementedError
 
     def parameter_rates(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         """Name, parameter, and the factor on the learning rate of everything that is trained."""
