@@ -110,6 +110,7 @@ def ablation(
             train_teacher(dataroot, teacher.parent, options=plain)
     if label_encoder is None:
         label_encoder = _encoder(dataroot, out / "label_encoder", teacher, plain)
+    about = _about(dataroot, init, options)
     results: dict[str, list[Scores]] = {name: [] for name in arms}
     # seed by seed, so that an early stop leaves a fair comparison
     for seed in range(seeds):
@@ -122,7 +123,7 @@ def ablation(
             given = arm.given(teacher, encoder, init)
             results[name].append(_run(dataroot, folder, arm, given, replace(options, seed=seed)))
             done = {name: scores for name, scores in results.items() if scores}
-            _report(out, json, done, init, options)
+            _report(out, json, done, about)
     print((out / "table.md").read_text())
 
 
@@ -158,6 +159,8 @@ def _run(
     settings = {
         "arm": asdict(arm),
         "preset": options.preset,
+        "processes": options.machine.processes,
+        "scenes": options.scene_names(NuScenesTables(dataroot, options.version))[0],
         "recipe": asdict(options.recipe("student")),
         **{name: path and file_sha256(path) for name, path in given.items()},
     }
@@ -196,14 +199,30 @@ def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
     return Scores(metrics.mean_ap, metrics.nds, metrics.tp_errors, groups)
 
 
+def _about(dataroot: Path, init: Path | None, options: Options) -> dict[str, str | None]:
+    """What all runs have in common."""
+    recipe, tables = options.recipe("student"), NuScenesTables(dataroot, options.version)
+    trained, scored = options.scene_names(tables)[0], split_scenes(tables, "val")
+    samples, frames = (sum(len(tables.samples(n)) for n in names) for names in (trained, scored))
+    processes = options.machine.processes
+    rate = recipe.scaled_rate(processes)
+    return {
+        "preset": options.preset,
+        "budget": f"{recipe.epochs} epochs of {samples} samples of {len(trained)} scenes, "
+        f"batch {recipe.batch_size} x {processes}, learning rate {rate:.2e}",
+        "scored": f"{frames} key frames of {len(scored)} scenes",
+        "init": read_checkpoint(init, "student").note if init else None,
+        "commit": commit(),
+        "machine": machine(),
+    }
+
+
 def _report(
     out: Path,
     file: Path | None,
     results: Mapping[str, Sequence[Scores]],
-    init: Path | None,
-    options: Options,
+    about: Mapping[str, str | None],
 ) -> None:
-    recipe = options.recipe("student")
     arms = {
         name: {
             "mAP": _spread([s.mean_ap for s in scores]),
@@ -214,14 +233,7 @@ def _report(
         }
         for name, scores in results.items()
     }
-    content = {
-        "arms": arms,
-        "preset": options.preset,
-        "budget": f"{recipe.epochs} epochs, batch {recipe.batch_size}",
-        "init": read_checkpoint(init, "student").note if init else None,
-        "commit": commit(),
-        "machine": machine(),
-    }
+    content = {"arms": arms, **about}
     out.mkdir(parents=True, exist_ok=True)
     for target in (out / "ablation.json", *([file] if file else [])):
         target.parent.mkdir(parents=True, exist_ok=True)

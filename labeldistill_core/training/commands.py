@@ -37,6 +37,7 @@ from labeldistill_core.distillation.config import (
 )
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import load_label_encoder
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.recall import RecallingTeacher
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
@@ -73,6 +74,8 @@ class Options:
     recipes."""
     split: Split = "train"
     """Scenes to train on."""
+    scenes: int = 0
+    """Only the first so many of them; all when 0."""
     validate: Literal["val", "none"] = "none"
     """Scenes to score with the official metrics while training."""
     validate_every: int = 1
@@ -92,6 +95,11 @@ class Options:
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
     """Where it runs."""
 
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.scenes < 0:
+            raise ConfigError("--scenes must be 0 or more")
+
     def recipe(self, stage: str) -> Recipe:
         """The preset's recipe, with what was given in its place."""
         names = ("epochs", "batch_size", "accumulate", "learning_rate", "class_balanced")
@@ -99,10 +107,10 @@ class Options:
         named = published_recipe if self.published else recipe_of
         return replace(named(stage, self.preset), seed=self.seed, **given)
 
-    def scenes(self, tables: NuScenesTables) -> tuple[list[str], list[str]]:
-        """Names of the scenes to train on, and of those to score."""
+    def scene_names(self, tables: NuScenesTables) -> tuple[list[str], list[str]]:
+        """Those of the scenes to train on, and of those to score."""
         scored = [] if self.validate == "none" else split_scenes(tables, self.validate)
-        return split_scenes(tables, self.split), scored
+        return split_scenes(tables, self.split)[: self.scenes or None], scored
 
     def note(self, recipe: Recipe, samples: int) -> str:
         """What a checkpoint says of its origin."""
@@ -209,7 +217,7 @@ def _lidar_data(
     cameras = preset_config(options.preset).cameras
     trained, scored = (
         LidarDataset(tables, names, cameras, recipe.augmentation, points)
-        for names in options.scenes(tables)
+        for names in options.scene_names(tables)
     )
     if points:
         points.warn_where_alone(tables, trained.tokens)
@@ -275,7 +283,7 @@ def train_student(
         StudentDataset(tables, names, config, recipe.augmentation, points, sample=sample)
         if names
         else None
-        for names in options.scenes(tables)
+        for names in options.scene_names(tables)
     )
     assert data is not None
     if points:

@@ -49,7 +49,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run takes place; changes its speed and, but for the precision, not its result."""
+    """Where a run takes place: its speed, its precision and, by its processes, its batch."""
 
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     """Of the network."""
@@ -59,6 +59,11 @@ class Machine:
     """Machines that train together."""
     workers: int = 1
     """Processes that load data, for each device."""
+
+    @property
+    def processes(self) -> int:
+        """Those that train together, each on batches of its own."""
+        return self.devices * self.nodes
 
 
 def fit(
@@ -94,7 +99,7 @@ def fit(
         CheckpointError: the folder holds a run with another configuration.
     """
     recipe = stage.recipe
-    processes = machine.devices * machine.nodes
+    processes = machine.processes
     if len(data) < recipe.batch_size * processes:
         raise ConfigError(
             f"{len(data)} samples are fewer than one batch of {recipe.batch_size} x {processes}"

@@ -169,8 +169,18 @@ def test_bad_calls(
     assert "no preset 'nothing': there are r50_256x704_4key" in capsys.readouterr().err
     assert main([*command, "--batch-size", "99"]) == 2
     assert "4 samples are fewer than one batch of 99" in capsys.readouterr().err
+    assert main([*command, "--scenes", "-1"]) == 2
+    assert "--scenes must be 0 or more" in capsys.readouterr().err
     assert main([*command[:3], str(tmp_path), "--version", "v1.0-x"]) == 2
     assert "v1.0-mini" in capsys.readouterr().err
+
+
+def test_the_first_so_many_scenes(synthetic_dataroot: Path) -> None:
+    tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
+    options = Options(split="all", validate="val")
+    both = ["scene-0061", "scene-0103"]
+    assert options.scene_names(tables) == (both, ["scene-0103"])
+    assert replace(options, scenes=1).scene_names(tables) == (both[:1], ["scene-0103"])
 
 
 def test_evaluate_scores_a_checkpoint(
@@ -282,6 +292,8 @@ def test_ablation_compares_arms_and_goes_on(
     assert main([*command, "--arms", "none", "lidar+label+partition"]) == 0
     content = json.loads(figures.read_text())
     assert set(content["arms"]) == {"none", "lidar+label+partition"}
+    assert content["budget"].startswith("1 epochs of 4 samples of 1 scenes, batch 2 x 1")
+    assert content["scored"] == "4 key frames of 1 scenes"
     for arm in content["arms"].values():
         assert len(arm["seeds"]) == 2
         assert 0 <= arm["mAP"]["mean"] <= 1
