@@ -14,8 +14,15 @@ from torch import Tensor, nn
 from labeldistill_core.network.resnet import BasicBlock
 
 
+_SCALE = 0.1
+
+
 class Adaptor(nn.Module):
-    """One small network a level; used in training only."""
+    """One small network a level; used in training only.
+
+    What it says begins near zero, and with it what it wants of the student: the feature losses then
+    begin near the teacher's own squares, and not with the noise of random weights.
+    """
 
     def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
         """Random weights, for levels of these channels."""
@@ -29,6 +36,9 @@ class Adaptor(nn.Module):
             )
             for i, o in zip(in_channels, out_channels, strict=True)
         )
+        for _, norm, _, block in self.levels:
+            nn.init.constant_(norm.weight, _SCALE)
+            nn.init.zeros_(block.bn2.weight)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, C_i, Y_i, X_i) of the student to maps of the teacher's channels."""

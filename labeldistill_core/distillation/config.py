@@ -51,9 +51,9 @@ class LabelEncoderConfig:
 class DistillationConfig:
     """Which teachers the student has, on which channels, with which weights."""
 
-    lidar_weight: float = 3.0
+    lidar_weight: float = 15.0
     """Of the loss between LiDAR features and the student's; 0 leaves it out."""
-    label_weight: float = 3.0
+    label_weight: float = 15.0
     """Of the loss between label features and the student's; 0 leaves it out."""
     response_weight: float = 1.0
     """Of the loss between the LiDAR detector's maps and the student's; 0 leaves it out."""

@@ -16,6 +16,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES, TASKS
 from labeldistill_core.config import BevGrid
 from labeldistill_core.distillation import losses as losses_module
+from labeldistill_core.distillation.adaptors import Adaptor
 from labeldistill_core.distillation.config import (
     DistillationConfig,
     LabelEncoderConfig,
@@ -279,6 +280,24 @@ def test_teachers_are_frozen_in_the_full_sense() -> None:
         assert all(torch.equal(t, state[n]) for n, t in network.state_dict().items())
     assert copy.deepcopy(made)._teacher is made._teacher
     assert isinstance(made._teacher, Frozen)
+
+
+def test_adaptors_begin_near_zero_and_learn() -> None:
+    torch.manual_seed(0)
+    adaptor = Adaptor([4, 8], [6, 10])
+    student = [torch.randn(2, 4, 8, 8), torch.randn(2, 8, 4, 4)]
+    features = [torch.randn(2, 6, 8, 8).relu(), torch.randn(2, 10, 4, 4).relu()]
+    masks = [torch.ones(2, 1, *x.shape[2:]) for x in features]
+    optimizer = torch.optim.Adam(adaptor.parameters(), lr=0.01)
+    found = []
+    for _ in range(100):
+        losses = feature_loss(adaptor(student), features, masks, scale="teacher")
+        found.append([loss.item() for loss in losses])
+        optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+    assert found[0] == pytest.approx([1.0, 1.0], abs=0.1)
+    assert max(found[-1]) < 0.6
 
 
 @pytest.mark.parametrize(
