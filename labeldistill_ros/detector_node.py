@@ -33,7 +33,7 @@ from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.runtime.warm_up import warm_up
 from labeldistill_ros.active import Active, Configured, activate, check_topics
 from labeldistill_ros.approximate import ApproximateSynchronizer
-from labeldistill_ros.assembly import Arrival
+from labeldistill_ros.assembly import Arrival, Problem
 from labeldistill_ros.cameras import ImageMessage
 from labeldistill_ros.messages import header, stamp_to_ns
 from labeldistill_ros.outputs import Outputs
@@ -229,9 +229,9 @@ class DetectorNode(LifecycleNode):
         encoding = message.encoding if isinstance(message, Image) else message.format
         active.health.image(camera, now_s, encoding, message.header.frame_id)
         if stamp_ns == 0:
-            self._log.warning(
-                f"{camera}/stamp", f"{camera}: its images have no stamp; set it in the driver"
-            )
+            text = f"{camera}: its images have no stamp; set it in the driver"
+            self._log.warning(f"{camera}/stamp", text)
+            active.health.problems([Problem(camera, "image", text)], now_s)
             return
         resets = active.synchronizer.counts["resets"]
         arrival = Arrival(message)

@@ -128,6 +128,7 @@ class Health:
         self._reports: deque[SetReport] = deque(maxlen=_WINDOW)
         self._transform: tuple[str, float] | None = None
         self._forgotten: tuple[str, float] | None = None
+        # the last boxes, or since when some are waited for
         self._boxes_s: float | None = None
         self.given_up = ""
         """Why the detector is given up, when it is."""
@@ -140,6 +141,8 @@ class Health:
             state = self._cameras[camera]
             state.arrivals_s.append(now_s)
             state.encoding, state.frame_id = encoding, frame_id
+            if self._boxes_s is None:
+                self._boxes_s = now_s
 
     def used(self, frames: FrameSet) -> None:
         """These images were good."""
@@ -176,6 +179,7 @@ class Health:
                 self.counts[f"{report.outcome}/{report.cause}"] += 1
             if report.outcome == "processed":
                 self._reports.append(report)
+            if report.outcome in ("processed", "idle"):
                 self._boxes_s = now_s
 
     def silent_cameras(self, now_s: float) -> list[str]:

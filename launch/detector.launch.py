@@ -56,9 +56,10 @@ ARGUMENTS = (
     ),
     DeclareLaunchArgument(
         "autostart",
-        default_value="true",
-        choices=["true", "false"],
-        description="Configure and activate; false where a lifecycle manager does.",
+        default_value="",
+        choices=["", "true", "false"],
+        description="Configure and activate; false where a lifecycle manager does. Empty: as the "
+        "parameter file says.",
     ),
     DeclareLaunchArgument(
         "log_level",
@@ -87,7 +88,8 @@ def detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         if given(name)
     }
     for name in ("use_sim_time", "autostart"):
-        parameters[name] = given(name) == "true"
+        if given(name):
+            parameters[name] = given(name) == "true"
     return [
         Node(
             package=PACKAGE,

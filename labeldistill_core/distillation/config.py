@@ -64,12 +64,16 @@ class DistillationConfig:
     ratio: tuple[int, int, int] = (2, 2, 2)
     """Shares of LiDAR, label and camera channels (paper, Table 5)."""
     response: Literal["soft", "official"] = "soft"
-    """Quality focal loss towards the teacher's score, or the published focal loss, which has no
-    positive term."""
+    """Quality focal loss towards the teacher's score, and box codes only where the teacher is
+    nearer to the truth; or the published focal loss, which has no positive term, and all codes."""
     scale: Literal["teacher", "cell"] = "teacher"
     """What the feature losses are divided by: the squares of the teacher's own features in the same
     cells, so that weights mean the same for every teacher and width; or, as published with weights
     of 0.3, the number of cells, so that a loss grows with the channels and size of the features."""
+    coarse_mask: Literal["max", "bilinear"] = "max"
+    """Where objects are in the coarser features: in cells that hold one in a finer cell, or, as
+    published, by interpolation, which on small heat maps weighs an object by where it happens to
+    stand."""
     teacher_norm: TeacherNorm = "running"
     """Statistics with which the teachers' norms work: those they were trained to, or, as published,
     those of the batch at hand, because the teachers are left in training mode."""
@@ -108,6 +112,7 @@ def official_distillation(config: DistillationConfig) -> DistillationConfig:
         scale="cell",
         partition="contiguous",
         response="official",
+        coarse_mask="bilinear",
         teacher_norm="batch",
         objects="process",
     )

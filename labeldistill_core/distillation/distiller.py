@@ -125,7 +125,7 @@ class Distiller(nn.Module):
             points: (P, 5) of each sample, in the model's frame; needed by the LiDAR detector.
         """
         device = output.taps[0].device
-        masks = ObjectMasks.of(targets)
+        masks = ObjectMasks.of(targets, self.config.coarse_mask)
         losses = {}
         if self._teacher is not None:
             assert points is not None

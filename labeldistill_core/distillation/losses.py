@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, distributed
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, max_pool2d
 
 from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.losses import TaskLoss, box_loss, focal_loss, object_count
@@ -31,9 +31,18 @@ class ObjectMasks:
     """(B, 1, Y, X) and (B, 1, Y/2, X/2): sum of all heat maps."""
 
     @classmethod
-    def of(cls, targets: Sequence[TaskTargets]) -> ObjectMasks:
-        """From the targets of the head."""
+    def of(
+        cls, targets: Sequence[TaskTargets], coarse: Literal["max", "bilinear"] = "max"
+    ) -> ObjectMasks:
+        """From the targets of the head.
+
+        Args:
+            targets: heat maps of each task.
+            coarse: how the second level is made, see `DistillationConfig.coarse_mask`.
+        """
         full = torch.cat([t.heatmap for t in targets], dim=1).sum(1, keepdim=True)
+        if coarse == "max":
+            return cls((full, max_pool2d(full, 2)))
         size = (full.shape[2] // 2, full.shape[3] // 2)
         return cls((full, interpolate(full, size, mode="bilinear", align_corners=True)))
 
@@ -84,7 +93,9 @@ def response_loss(
 ) -> list[TaskLoss]:
     """Difference between the maps of the student and of the LiDAR detector, for each task.
 
-    Heat maps are compared with the teacher's score near objects, box codes at objects' centres.
+    Heat maps are compared with the teacher's score near objects, box codes at objects' centres;
+    `soft` compares only those numbers of a code in which the teacher is nearer to the truth than
+    the student (Chen et al., NeurIPS 2017, "teacher bounded regression loss").
     """
     losses = []
     for ours, theirs, target in zip(student, teacher, targets, strict=True):
@@ -96,7 +107,13 @@ def response_loss(
             else _quality_focal_loss(ours.heatmap, score, count)
         )
         code = theirs.codes_at(target.cell)
-        code = code.masked_fill(target.code.isnan(), float("nan"))  # is not compared
+        left_out = target.code.isnan()
+        if kind == "soft":
+            error, own_error = (
+                (maps.codes_at(target.cell).detach() - target.code).abs() for maps in (theirs, ours)
+            )
+            left_out = left_out | (error >= own_error)
+        code = code.masked_fill(left_out, float("nan"))
         losses.append(TaskLoss(heatmap, box_loss(ours, replace(target, code=code), code_weights)))
     return losses
 

@@ -65,7 +65,7 @@ def _detection(golden: GoldenFolder, maps: tuple[TaskMaps, ...], targets: Any) -
 
 def _step(golden: GoldenFolder, step: Mapping[str, Any], targets: Any) -> Iterator[StageResult]:
     """Losses of a step; the student is the same as beside teachers in evaluation mode."""
-    masks, name = ObjectMasks.of(targets), "training/published/"
+    masks, name = ObjectMasks.of(targets, "bilinear"), "training/published/"
     lidar = build_teacher(golden).train()(recorded_points(golden))
     label = build_label_encoder(golden).train()(golden.boxes())
     student = recorded_maps(step, "teachers_eval/preds", len(targets))

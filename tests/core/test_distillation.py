@@ -27,6 +27,7 @@ from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
 from labeldistill_core.distillation.partition import Partition
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.network.center_head import BOX_MAPS, TaskMaps
 from labeldistill_core.network.student import Student
 from labeldistill_core.network.targets import build_targets
 from labeldistill_core.presets import label_encoder_preset
@@ -203,6 +204,21 @@ def test_masks_are_where_objects_are() -> None:
     assert masks.binary[0].sum() == 25
 
 
+def test_an_object_weighs_the_same_wherever_it_stands() -> None:
+    head = replace(SMALL.head, least_radius=1)
+
+    def weights(coarse: str) -> set[float]:
+        found = set()
+        for x in (-9.5, 0.5, 1.5, 7.5):
+            targets = build_targets([boxes((x, 4.5, 0.5, 0.5, 0.0))], GRID, head)
+            mask = ObjectMasks.of(targets, coarse).soft[1]  # type: ignore[arg-type]
+            found.add(round(float(mask.max()), 2))
+        return found
+
+    assert weights("max") == {1.0}
+    assert min(weights("bilinear")) < 0.7
+
+
 def test_response_loss_has_its_least_at_the_teacher() -> None:
     """The soft loss pulls a score at an object to the teacher's; the published one only down."""
     from labeldistill_core.lidar.teacher import Teacher
@@ -225,8 +241,32 @@ def test_response_loss_has_its_least_at_the_teacher() -> None:
 
     assert pull("soft", -2.0) < 0 < pull("soft", 4.0)
     assert pull("official", -2.0) >= 0
-    same = response_loss(maps, maps, targets, "soft")
-    assert all(float(task.box) == 0 for task in same)
+    for kind in ("soft", "official"):
+        same = response_loss(maps, maps, targets, kind)  # type: ignore[arg-type]
+        assert all(float(task.box) == 0 for task in same)
+
+
+def test_a_teacher_that_is_further_from_the_truth_than_the_student_is_not_followed() -> None:
+    targets = build_targets([boxes((0.5, 0.5, 4.0, 2.0, 0.0))], GRID, SMALL.head)
+    (truth,) = targets[0].code[targets[0].valid]
+    row, column = divmod(int(targets[0].cell[targets[0].valid]), 32)
+
+    def maps(code: Tensor) -> tuple[Tensor, TaskMaps]:
+        grid = torch.zeros(1, 10, 32, 32)
+        grid[0, :, row, column] = code
+        grid.requires_grad_()
+        parts = grid.split(list(BOX_MAPS.values()), dim=1)
+        return grid, TaskMaps(torch.zeros_like(targets[0].heatmap), *parts)
+
+    # the student is off by one; the teacher by two in the first five numbers, else by a half
+    grid, ours = maps(truth + 1)
+    _, theirs = maps(truth + torch.tensor([2.0] * 5 + [0.5] * 5))
+    pulled = {}
+    for kind in ("soft", "official"):
+        (loss,) = response_loss([ours], [theirs], targets[:1], kind)  # type: ignore[arg-type]
+        (gradient,) = torch.autograd.grad(loss.box, grid)
+        pulled[kind] = gradient[0, :, row, column].sign().tolist()
+    assert pulled == {"soft": [0.0] * 5 + [1.0] * 5, "official": [-1.0] * 5 + [1.0] * 5}
 
 
 def distiller(config: DistillationConfig) -> tuple[Distiller, Student]:

@@ -185,6 +185,7 @@ class Vehicle:
         *,
         without: Collection[str] = (),
         data: dict[str, bytes] | None = None,
+        unstamped: Collection[str] = (),
         infos: bool | Collection[str] = True,
         poses: bool = True,
         change_info: Callable[[CameraInfo], None] | None = None,
@@ -202,8 +203,9 @@ class Vehicle:
                     change_info(info)
                 self.infos[camera].publish(info)
             if camera not in without:
+                sent_ns = 0 if camera in unstamped else stamp_ns
                 message = CompressedImage(
-                    header=header(stamp_ns, f"{camera.lower()}_optical_frame"), format="jpeg"
+                    header=header(sent_ns, f"{camera.lower()}_optical_frame"), format="jpeg"
                 )
                 message.data = (data or {}).get(camera) or jpeg(seed_of(number, camera))
                 self.images[camera].publish(message)

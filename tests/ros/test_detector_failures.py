@@ -55,6 +55,22 @@ def test_corrupt_jpeg_is_left_out_and_told(
     vehicle.wait(lambda: vehicle.status and vehicle.status[-1]["missing"] == "", "recovery")
 
 
+def test_images_without_stamp_are_left_out_and_told(
+    vehicle: Vehicle, detector: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    detector(**{"sync.missing_camera_policy": "mask", "diagnostics.period": 0.1})
+    n = warm(vehicle)
+    clear(vehicle)
+    vehicle.drive(range(n, n + 4), unstamped=["CAM_BACK"], settle_s=0.2)
+    vehicle.wait(lambda: len(vehicle.detections) >= 2, "boxes without CAM_BACK")
+    assert {s["missing"] for s in vehicle.status} == {"CAM_BACK"}
+    camera = vehicle.diagnostics["camera CAM_BACK"]
+    assert camera.level == camera.ERROR
+    assert "CAM_BACK: its images have no stamp; set it in the driver" in camera.message
+    assert int(values_of(camera)["refused_image"]) >= 2
+    assert capfd.readouterr().err.count("no stamp") == 1  # throttled
+
+
 def test_corrupt_jpeg_under_skip_refuses_the_set(vehicle: Vehicle, detector: Start) -> None:
     detector()
     n = warm(vehicle)

@@ -116,6 +116,18 @@ def test_processing_levels(health: Health) -> None:
     assert statuses(health, 12.1)["processing"].message.endswith("given up: RuntimeError: x")
 
 
+def test_boxes_are_missed_from_the_first_image_on_and_not_where_nobody_listens(
+    health: Health,
+) -> None:
+    health.image("LEFT", 5.0)
+    assert statuses(health, 5.9)["processing"].level == DiagnosticStatus.OK
+    health.image("LEFT", 6.0)
+    never = statuses(health, 6.5)["processing"]
+    assert (never.level, never.message) == (DiagnosticStatus.ERROR, "no boxes for 1.5 s")
+    health.done(SetReport(0, "idle", (), (), "nobody listens"), 6.6)
+    assert statuses(health, 6.9)["processing"].level == DiagnosticStatus.OK
+
+
 def test_unusable_boxes_are_counted(health: Health) -> None:
     for _ in range(2):
         health.done(replace(report(), unusable=3), 1.0)

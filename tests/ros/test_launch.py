@@ -78,12 +78,14 @@ def test_arguments_go_before_the_parameter_file(share: Path) -> None:
         assert Path(file) == share / "config" / "detector.yaml"
         return dict(rest)
 
-    assert values() == {"use_sim_time": False, "autostart": True}
-    assert values(model="/a/b.safetensors", device="cpu", use_sim_time="true") == {
+    assert values() == {"use_sim_time": False}
+    assert values(
+        model="/a/b.safetensors", device="cpu", use_sim_time="true", autostart="false"
+    ) == {
         "model": "/a/b.safetensors",
         "device": "cpu",
         "use_sim_time": True,
-        "autostart": True,
+        "autostart": False,
     }
 
 
