@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from labeldistill_core.network.resnet import BasicBlock
 
-
 _SCALE = 0.1
 
 
