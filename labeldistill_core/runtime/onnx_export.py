@@ -137,7 +137,7 @@ def export_onnx(checkpoint: tyro.conf.Positional[Path], out: tyro.conf.Positiona
     try:
         import onnx
     except ImportError as error:
-        raise ConfigError("this needs onnx: pip install 'labeldistill_ros[onnx]'") from error
+        raise ConfigError("this needs onnx: pip install '.[onnx]'") from error
     source = load_student(checkpoint)
     config = source.student.config
     step = StreamingStep(source.student).eval()
