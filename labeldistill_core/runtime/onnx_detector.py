@@ -88,9 +88,7 @@ class OnnxDetector(Detector):
         try:
             import onnxruntime  # type: ignore[import-untyped]
         except ImportError as error:
-            raise ConfigError(
-                f"{path} needs onnxruntime: pip install '.[onnx]'"
-            ) from error
+            raise ConfigError(f"{path} needs onnxruntime: pip install '.[onnx]'") from error
         self.device = torch.device("cpu") if device == "auto" else resolve_device(device)
         if self.device.type != "cpu" or precision not in ("auto", "float32"):
             raise ConfigError(
