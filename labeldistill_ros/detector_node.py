@@ -312,6 +312,8 @@ class DetectorNode(LifecycleNode):
         now_s = time.monotonic()
         if now_s - active.started_s > _PATIENCE_S:
             self._complain(active, now_s)
+        if not active.pipeline.wanted():
+            active.health.unwanted(now_s)
         statuses = active.health.diagnostics(
             self.get_name(),
             {

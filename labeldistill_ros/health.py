@@ -33,6 +33,9 @@ _WINDOW = 240
 _RATE_S = 5.0
 """Time over which a camera's rate is taken; problems are reported for as long."""
 
+_RESTS_S = 1.0
+"""Without an image for so long, all cameras rest, and nobody waits for boxes."""
+
 _LOW_RATE = 0.8
 """Share of the other cameras' rate below which a camera is too slow."""
 
@@ -138,11 +141,16 @@ class Health:
     def image(self, camera: str, now_s: float, encoding: str = "", frame_id: str = "") -> None:
         """An image arrived."""
         with self._lock:
+            if not self._images_come(now_s):
+                self._boxes_s = now_s
             state = self._cameras[camera]
             state.arrivals_s.append(now_s)
             state.encoding, state.frame_id = encoding, frame_id
-            if self._boxes_s is None:
-                self._boxes_s = now_s
+
+    def unwanted(self, now_s: float) -> None:
+        """Nobody waits for boxes."""
+        with self._lock:
+            self._boxes_s = now_s
 
     def used(self, frames: FrameSet) -> None:
         """These images were good."""
@@ -179,7 +187,6 @@ class Health:
                 self.counts[f"{report.outcome}/{report.cause}"] += 1
             if report.outcome == "processed":
                 self._reports.append(report)
-            if report.outcome in ("processed", "idle"):
                 self._boxes_s = now_s
 
     def silent_cameras(self, now_s: float) -> list[str]:
@@ -191,6 +198,11 @@ class Health:
                 if not camera.arrivals_s
                 or now_s - camera.arrivals_s[-1] > self._limits.camera_timeout_s
             ]
+
+    def _images_come(self, now_s: float) -> bool:
+        return any(
+            c.arrivals_s and now_s - c.arrivals_s[-1] < _RESTS_S for c in self._cameras.values()
+        )
 
     def latencies_ms(self) -> dict[str, tuple[float, float]]:
         """Median and 95th percentile of each stage over the last sets."""
@@ -327,9 +339,7 @@ class Health:
                 level, text = _WARN, f"{text}, allowed {limits.max_processing_time_s * 1e3:.0f} ms"
         with self._lock:
             silent_s = now_s - self._boxes_s if self._boxes_s is not None else 0.0
-            comes = any(
-                c.arrivals_s and now_s - c.arrivals_s[-1] < 1 for c in self._cameras.values()
-            )
+            comes = self._images_come(now_s)
         if comes and silent_s > limits.max_delay_s:
             level, text = _ERROR, f"no boxes for {silent_s:.1f} s"
         if self.given_up:

@@ -17,28 +17,32 @@ _SCALE = 0.1
 
 
 class Adaptor(nn.Module):
-    """One small network a level; used in training only.
+    """One small network a level; used in training only."""
 
-    What it says begins near zero, and with it what it wants of the student: the feature losses then
-    begin near the teacher's own squares, and not with the noise of random weights.
-    """
+    def __init__(
+        self, in_channels: Sequence[int], out_channels: Sequence[int], *, quiet: bool = True
+    ) -> None:
+        """Random weights, for levels of these channels.
 
-    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
-        """Random weights, for levels of these channels."""
+        Args:
+            in_channels: of the student, a level.
+            out_channels: of the teacher, a level.
+            quiet: begin with outputs near zero, see `DistillationConfig.adaptors`.
+        """
         super().__init__()
         self.levels = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(i, o, 3, padding=1, padding_mode="replicate"),
-                nn.BatchNorm2d(o),
-                nn.ReLU(inplace=True),
-                BasicBlock(o, o),
-            )
-            for i, o in zip(in_channels, out_channels, strict=True)
+            _level(i, o, quiet) for i, o in zip(in_channels, out_channels, strict=True)
         )
-        for _, norm, _, block in self.levels:
-            nn.init.constant_(norm.weight, _SCALE)
-            nn.init.zeros_(block.bn2.weight)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, C_i, Y_i, X_i) of the student to maps of the teacher's channels."""
         return [level(x) for level, x in zip(self.levels, maps, strict=True)]
+
+
+def _level(in_channels: int, out_channels: int, quiet: bool) -> nn.Sequential:
+    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate")
+    norm, block = nn.BatchNorm2d(out_channels), BasicBlock(out_channels, out_channels)
+    if quiet:
+        nn.init.constant_(norm.weight, _SCALE)
+        nn.init.zeros_(block.bn2.weight)
+    return nn.Sequential(convolution, norm, nn.ReLU(inplace=True), block)

@@ -74,6 +74,10 @@ class DistillationConfig:
     """Where objects are in the coarser features: in cells that hold one in a finer cell, or, as
     published, by interpolation, which on small heat maps weighs an object by where it happens to
     stand."""
+    adaptors: Literal["quiet", "official"] = "quiet"
+    """How they begin: with outputs near zero, so that the feature losses begin at the teacher's own
+    squares and ask little of the student until the adaptors have learnt something; or, as
+    published, with those of random weights."""
     teacher_norm: TeacherNorm = "running"
     """Statistics with which the teachers' norms work: those they were trained to, or, as published,
     those of the batch at hand, because the teachers are left in training mode."""
@@ -113,6 +117,7 @@ def official_distillation(config: DistillationConfig) -> DistillationConfig:
         partition="contiguous",
         response="official",
         coarse_mask="bilinear",
+        adaptors="official",
         teacher_norm="batch",
         objects="process",
     )

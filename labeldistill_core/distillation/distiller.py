@@ -96,17 +96,22 @@ class Distiller(nn.Module):
             Partition.of(config, student.bev_encoder.base_channels, 1),
         )
         self.lidar_adaptor = self.label_adaptor = None
+        quiet = config.adaptors == "quiet"
         if teacher and config.lidar_weight:
             _require_same_cells("teacher", student, teacher.config.grid, teacher.config.head.tasks)
             self.lidar_adaptor = Adaptor(
-                [p.size("lidar") for p in self.partitions], teacher.config.second_channels
+                [p.size("lidar") for p in self.partitions],
+                teacher.config.second_channels,
+                quiet=quiet,
             )
         if label_encoder and config.label_weight:
             _require_same_cells(
                 "label encoder", student, label_encoder.config.grid, label_encoder.config.tasks
             )
             self.label_adaptor = Adaptor(
-                [p.size("label") for p in self.partitions], label_encoder.config.channels
+                [p.size("label") for p in self.partitions],
+                label_encoder.config.channels,
+                quiet=quiet,
             )
 
     def forward(

@@ -163,7 +163,7 @@ def _adaptors(golden: GoldenFolder, adaptors: nn.ModuleDict) -> Iterator[StageRe
 def _losses(golden: GoldenFolder) -> Iterator[StageResult]:
     step, config = golden.arrays("train_step"), golden.config
     targets = build_targets(golden.boxes(), config.grid, config.head)
-    masks = ObjectMasks.of(targets, "bilinear")
+    masks = ObjectMasks.of(targets, _CONFIG.coarse_mask)
     for kind, levels in (("soft", masks.soft), ("binary", masks.binary)):
         for level, mask in enumerate(levels):
             recorded = step[f"feat_mask/{kind}_level{level}"]
@@ -210,7 +210,7 @@ def _odd_boxes(
         tasks = response_loss(student, teacher, targets, "official", golden.code_weights)
         total = torch.stack([task.heatmap + task.box for task in tasks]).sum()
         yield scalar(name + "response", total, arrays[f"{case}/loss/response"])
-        masks = ObjectMasks.of(targets, "bilinear")
+        masks = ObjectMasks.of(targets, _CONFIG.coarse_mask)
         for levels, array in (
             (masks.soft, "lidar_feat_unweighted"),
             (masks.binary, "feat_binary_unweighted_same_tensors"),
@@ -278,7 +278,7 @@ def _step(
                 weight.mul_(1 + _ROUNDING * torch.randn(weight.shape, generator=generator))
     output, frame = student(golden.batch())
     targets = build_targets(golden.boxes(), config.grid, config.head)
-    masks = ObjectMasks.of(targets, "bilinear")
+    masks = ObjectMasks.of(targets, _CONFIG.coarse_mask)
     total = torch.stack(
         [t.heatmap + t.box for t in detection_loss(output.maps, targets, golden.code_weights)]
     ).sum()

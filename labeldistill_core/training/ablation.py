@@ -103,7 +103,7 @@ def ablation(
     """
     if unknown := [name for name in arms if name not in ARMS]:
         raise ConfigError(f"no arm {', '.join(unknown)}: there are {', '.join(ARMS)}")
-    plain = replace(options, epochs=None, learning_rate=None, batch_size=None)
+    plain = replace(options, epochs=None, learning_rate=None, batch_size=None, scenes=0)
     if teacher is None:
         teacher = out / "teacher" / "teacher.safetensors"
         if not teacher.exists():

@@ -63,7 +63,7 @@ def test_images_without_stamp_are_left_out_and_told(
     clear(vehicle)
     vehicle.drive(range(n, n + 4), unstamped=["CAM_BACK"], settle_s=0.2)
     vehicle.wait(lambda: len(vehicle.detections) >= 2, "boxes without CAM_BACK")
-    assert {s["missing"] for s in vehicle.status} == {"CAM_BACK"}
+    assert all("CAM_BACK" in s["missing"] for s in vehicle.status)
     camera = vehicle.diagnostics["camera CAM_BACK"]
     assert camera.level == camera.ERROR
     assert "CAM_BACK: its images have no stamp; set it in the driver" in camera.message

@@ -109,23 +109,28 @@ def test_processing_levels(health: Health) -> None:
     slow = statuses(health, 10.1)["processing"]
     assert slow.level == DiagnosticStatus.WARN
     assert slow.message == "150 ms for 95 of 100 sets, allowed 100 ms"
-    health.image("LEFT", 12.0)
+    for now_s in (10.0, 10.9, 11.8):
+        health.image("LEFT", now_s)
     late = statuses(health, 12.1)["processing"]
     assert (late.level, late.message) == (DiagnosticStatus.ERROR, "no boxes for 2.1 s")
     health.given_up = "RuntimeError: x"
     assert statuses(health, 12.1)["processing"].message.endswith("given up: RuntimeError: x")
 
 
-def test_boxes_are_missed_from_the_first_image_on_and_not_where_nobody_listens(
-    health: Health,
-) -> None:
-    health.image("LEFT", 5.0)
-    assert statuses(health, 5.9)["processing"].level == DiagnosticStatus.OK
-    health.image("LEFT", 6.0)
-    never = statuses(health, 6.5)["processing"]
-    assert (never.level, never.message) == (DiagnosticStatus.ERROR, "no boxes for 1.5 s")
-    health.done(SetReport(0, "idle", (), (), "nobody listens"), 6.6)
-    assert statuses(health, 6.9)["processing"].level == DiagnosticStatus.OK
+def test_boxes_are_missed_while_images_come_and_somebody_waits(health: Health) -> None:
+    def level(now_s: float) -> int:
+        return statuses(health, now_s)["processing"].level
+
+    for now_s in (5.0, 5.9, 6.4):
+        health.image("LEFT", now_s)
+    assert statuses(health, 6.5)["processing"].message == "no boxes for 1.5 s"
+    health.unwanted(6.6)
+    assert level(6.9) == DiagnosticStatus.OK
+    # after a rest of the cameras the time begins anew
+    health.image("LEFT", 60.0)
+    assert level(60.1) == DiagnosticStatus.OK
+    health.image("RIGHT", 60.9)
+    assert level(61.2) == DiagnosticStatus.ERROR
 
 
 def test_unusable_boxes_are_counted(health: Health) -> None:
