@@ -287,8 +287,9 @@ def _plot(file: Path, arms: Mapping[str, Any]) -> None:
     for index, name in enumerate(arms):
         for axes, key in ((left, "mAP"), (right, "NDS")):
             values = [seed[key] for seed in arms[name]["seeds"]]
-            axes.bar(index, np.mean(values), color="#c8d4e3")
-            axes.plot([index] * len(values), values, "o", color="#1f4e79")
-            axes.set_title(key)
+            axes.hlines(np.mean(values), index - 0.3, index + 0.3, color="#1f4e79")
+            axes.plot([index] * len(values), values, "o", color="#1f4e79", alpha=0.6)
+            axes.set_title(f"{key}: each seed, and the mean")
+            axes.grid(axis="y", alpha=0.3)
             axes.set_xticks(range(len(arms)), list(arms), rotation=20, ha="right")
     figure.savefig(file, dpi=120)
