@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Every figure of a GPU in one call of under eight minutes.
-# usage: scripts/bench_cuda.sh OUT [DEVICE]
+# usage: scripts/bench_cuda.sh OUT [DEVICE [SECONDS]]
 # OUT gets a log of each part, bench_cuda*.json, bench_training_cuda.json and the targets. A part that
 # fails or takes too long does not keep the others from running; the script then ends with 1.
-# DEVICE is cuda:0; with cpu, all parts run once and small, to see that they run.
+# DEVICE is cuda:0; with cpu, all parts run once and small, to see that they run. SECONDS bound the whole.
 set -uo pipefail
 [ $# -ge 1 ] || { sed -n '3,7p' "$0" >&2; exit 2; }
 mkdir -p "$1" && out=$(cd "$1" && pwd)
@@ -15,9 +15,9 @@ path=.venv/bin
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
 if [ "$device" = cpu ]; then
-	small=1 repeats=1 preset=demo large=demo half=bfloat16 scenes=1 limit=7200
+	small=1 repeats=1 preset=demo large=demo half=bfloat16 scenes=1 limit=${3:-7200}
 else
-	small= repeats=100 preset=r50_256x704_4key large=r101_512x1408_2key half=float16 scenes=8 limit=475
+	small= repeats=100 preset=r50_256x704_4key large=r101_512x1408_2key half=float16 scenes=8 limit=${3:-475}
 fi
 world="$out/world"
 start=$SECONDS
