@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
-from torchvision.ops import deform_conv2d
 
 from labeldistill_core.config import DepthNetConfig
 from labeldistill_core.network.deform import deform_conv3x3
@@ -120,14 +119,8 @@ class DeformConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(I, C, H, W) to the same shape."""
         with torch.autocast(x.device.type, enabled=False):
-            weight = self.weight
             offset = self.offset(x.to(self.offset.weight.dtype))
-            if x.device.type == "cpu":
-                out: Tensor = deform_conv3x3(x, offset, weight.to(x.dtype))
-            else:
-                # the operator does not follow autocast
-                out = deform_conv2d(x.float(), offset.float(), weight.float(), padding=1)
-        return out
+            return deform_conv3x3(x, offset, self.weight.to(x.dtype))
 
 
 class DepthNet(nn.Module):
