@@ -45,23 +45,23 @@ labeldistill=(python -m labeldistill_core.cli)
 # a small world for accuracy and training
 part world 60 "${labeldistill[@]}" synth "$world" --scenes $scenes --key-frames 5 \
 	--sweeps lidar
-# correct: features, images and boxes as on the CPU, and a graph for every precision
-part tests 60 python -m pytest -q -m gpu tests/core/test_detector.py tests/core/test_device_images.py
+# correct: features, images and boxes as on the CPU, a graph for every precision, spconv as torch
+part tests 60 python -m pytest -q -m gpu tests/core
 
 # latency by stage, history, cameras and pixels; pooling; busy share; memory; graph
 part r50 190 "${labeldistill[@]}" bench --device "$device" --presets $preset \
 	--precisions float32 $half --repeats $repeats ${small:+--no-scaling} --json "$out/bench_cuda.json"
-part r101 60 "${labeldistill[@]}" bench --device "$device" --presets $large \
-	--precisions $half --repeats $repeats --no-scaling --json "$out/bench_cuda_r101.json"
-# scores of every fast way against the plain network
-part accuracy 60 "${labeldistill[@]}" bench-accuracy config/models/demo.safetensors "$world" \
-	--version v1.0-mini --split all --scenes $scenes --device "$device" \
-	--json "$out/bench_cuda_accuracy.json"
 # training steps with and without AMP, spconv against the torch backend
 part training 60 "${labeldistill[@]}" bench-training "$world" --version v1.0-mini \
 	--device "$device" ${small:+--batch-size 1 --repeats 1} --json "$out/bench_training_cuda.json"
 part lift 30 "${labeldistill[@]}" bench-lift --device "$device" --preset $preset \
 	--repeats $((repeats > 9 ? 10 : 1)) --json "$out/bench_cuda_lift.json"
+# scores of every fast way against the plain network
+part accuracy 60 "${labeldistill[@]}" bench-accuracy config/models/demo.safetensors "$world" \
+	--version v1.0-mini --split all --scenes $scenes --device "$device" \
+	--json "$out/bench_cuda_accuracy.json"
+part r101 100 "${labeldistill[@]}" bench --device "$device" --presets $large \
+	--precisions $half --repeats $repeats --no-scaling --json "$out/bench_cuda_r101.json"
 part compile 100 "${labeldistill[@]}" bench --device "$device" --presets $preset \
 	--precisions $half --compile --repeats $repeats --no-scaling --json "$out/bench_cuda_compile.json"
 

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -236,10 +236,8 @@ def _run(detector: Detector, way: Way, repeats: int, few: int) -> dict[str, Any]
     if detector.in_one_piece or not on_gpu:  # else the host runs ahead of the stages
         found["history"] = measure_history(detector, min(few, 5))
     if on_gpu:
-        found |= {
-            "graph": detector.graph,
-            "busy_ms": measure_busy(detector, few, way.device_decode),
-        }
+        busy = measure_busy(detector, few, way.device_decode)
+        found |= {"graph": detector.graph, **asdict(busy)}
     return found
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from labeldistill_core.bench.hardware import busy_ms
+from labeldistill_core.bench.hardware import GpuTime, gpu_time
 from labeldistill_core.bench.scene import JpegSource, frame_set
 from labeldistill_core.bench.work import Work
 from labeldistill_core.runtime import detector as detector_module
@@ -121,13 +121,13 @@ def measure_work(detector: Detector) -> dict[str, dict[str, float]]:
     return work.stages
 
 
-def measure_busy(detector: Detector, repeats: int, device_decode: bool = False) -> float:
-    """Milliseconds that a GPU works for a step, from JPEG bytes to boxes; as `measure_steps`."""
+def measure_busy(detector: Detector, repeats: int, device_decode: bool = False) -> GpuTime:
+    """What a GPU does for a step, from JPEG bytes to boxes; as `measure_steps`."""
     detector.reset("next measurement")
     with JpegSource(detector.config, detector.device if device_decode else None) as source:
         for _ in range(detector.config.frames + 1):
             detector.detect(source.take())
-        return busy_ms(lambda: detector.detect(source.take()), repeats)
+        return gpu_time(lambda: detector.detect(source.take()), repeats)
 
 
 def measure_history(detector: Detector, repeats: int) -> list[dict[str, float]]:

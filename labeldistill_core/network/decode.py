@@ -161,13 +161,12 @@ def circle_nms(
     squared = x + y
     pairs = zip(squared.unbind(1), radius_m2, strict=True)
     near = torch.stack([task <= radius for task, radius in pairs], dim=1).tril(-1).float()
-    keep, settled = valid, valid.new_zeros(1)
+    before = keep = valid
     for _ in range(valid.shape[-1] + 1 if rounds is None else rounds):
         before, keep = keep, valid & ((near @ keep[..., None].float())[..., 0] == 0)
-        settled = (before == keep).all()[None]
-        if rounds is None and settled:
+        if rounds is None and torch.equal(before, keep):
             break
-    return keep & (keep.cumsum(-1) <= limit), settled
+    return keep & (keep.cumsum(-1) <= limit), (before == keep).all()[None]
 
 
 def _best_cells(heatmap: Tensor, config: DecodeConfig) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deformable convolution out of sums over rows and a matrix product.
 
-torchvision's operator has no kernel for several threads on the CPU, starts its CUDA kernels on the
-default stream whichever is the current one, so that no CUDA graph records them, and has no counterpart
-among the operators of older ONNX runtimes. A bilinear sample is a weighted sum of four pixels, which is
-what `embedding_bag` computes.
+torchvision's operator has no kernel for several threads on the CPU, has no counterpart among the
+operators of older ONNX runtimes, and starts its CUDA kernels on the default stream instead of the
+current one, so that no CUDA graph records them. A bilinear sample is a weighted sum of four
+pixels, which is what `embedding_bag` computes.
 
 Shapes: I images, C channels in, O channels out, H W rows and columns.
 Source: Dai et al., ICCV 2017, equations 2 to 4.

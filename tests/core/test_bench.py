@@ -3,12 +3,14 @@ import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 
 from labeldistill_core.bench import commands, inference, pooling
 from labeldistill_core.bench.commands import bench_lift
+from labeldistill_core.bench.hardware import gpu_time
 from labeldistill_core.bench.latency import measure_steps
 from labeldistill_core.bench.page import BEGIN, END, bench_compare, bench_page
 from labeldistill_core.bench.report import TOLERANCE, Comparison, Report
@@ -183,3 +185,16 @@ def test_work_is_what_layers_compute_and_move():
     assert work.stages["other"]["gflop"] == pytest.approx(2 * 8 * 256 * 27 / 1e9)
     assert work.stages["other"]["gigabytes"] == pytest.approx((x.nbytes + weights + y.nbytes) / 1e9)
     assert work.stages["relu"] == {"gflop": 0.0, "gigabytes": pytest.approx(2 * y.nbytes / 1e9)}
+
+
+def test_the_longest_kernels(monkeypatch):
+    events = [SimpleNamespace(key=f"k{us}", self_device_time_total=us) for us in (500, 3000, 1500)]
+    profile = MagicMock()
+    profile.__enter__.return_value.key_averages.return_value = events
+    monkeypatch.setattr(torch.profiler, "profile", lambda **_: profile)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    step = MagicMock()
+    found = gpu_time(step, repeats=5, longest=2)
+    assert step.call_count == 5
+    assert found.busy_ms == pytest.approx(1.0)
+    assert list(found.kernels_ms.items()) == [("k3000", 0.6), ("k1500", 0.3)]

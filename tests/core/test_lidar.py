@@ -156,6 +156,7 @@ def test_one_rulebook_serves_all_convolutions_of_a_resolution() -> None:
     assert torch.equal(again.sources, book.sources)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(spconv is None or not torch.cuda.is_available(), reason="needs CUDA and spconv")
 @pytest.mark.parametrize("submanifold", [True, False])
 def test_both_backends_agree(submanifold: bool) -> None:
