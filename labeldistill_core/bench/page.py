@@ -181,17 +181,29 @@ def _accuracy(content: Mapping[str, Any]) -> Iterator[str]:
 
 def _training(content: Mapping[str, Any]) -> Iterator[str]:
     yield (
-        f"### Training, {content['preset']}\n\n{content['machine']}; batch {content['batch_size']}."
+        f"### Training, {content['preset']}\n\n{content['machine']}, commit {content['commit']}; batch {content['batch_size']}."
         f" The student's step takes {content['materialized_over_fused']:.2f} times as long with "
         "the materialized lift."
     )
     yield _rows(
-        ("stage", "samples/s", "forward, backward, optimizer", "peak MiB"),
+        (
+            "stage",
+            "samples/s",
+            "forward, backward, optimizer",
+            "of the forward",
+            "loading processes needed",
+            "peak MiB",
+        ),
         [
             (
                 name,
                 f"{row['samples_s']:.2f}",
                 ", ".join(f"{share:.0%}" for share in row["share"].values()),
+                ", ".join(
+                    f"{name.replace('_', ' ')} {share:.0%}"
+                    for name, share in row["forward_share"].items()
+                ),
+                f"{row['loading_processes_needed']:.2f}",
                 f"{row['peak_mib']:.0f}",
             )
             for name, row in content["stages"].items()

@@ -20,6 +20,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from labeldistill_core.bench.latency import StageClock
 from labeldistill_core.bench.published import materialized_pool
 from labeldistill_core.bench.sparse import measure_sparse
 from labeldistill_core.bench.timing import peak_mib, time_ms
@@ -181,6 +182,7 @@ class _Bench:
                 for _ in range(self.repeats + 1)
             ][1:]
             peak = peak_mib(lambda: [part() for part in parts.values()], self.device)
+            within = self._within(stage, forward)
         finally:
             if lift:
                 lift.stop()
@@ -190,10 +192,30 @@ class _Bench:
             "step_ms": step_ms,
             "samples_s": self.size / step_ms * 1e3,
             "share": {name: value / step_ms for name, value in found.items()},
+            "forward_share": {name: value / sum(within.values()) for name, value in within.items()},
             "load_ms": load_ms,
             "loading_processes_needed": load_ms / step_ms,
             "peak_mib": peak,
         }
+
+    def _within(self, stage: Stage, forward: Callable[[], None]) -> dict[str, float]:
+        """Milliseconds of the networks in a forward, and of all else: lift, targets, losses."""
+        modules = dict(stage.network.named_children())
+        distiller = getattr(stage, "distiller", None)
+        if distiller is not None:
+            modules |= distiller.teachers(self.device)
+        clock = StageClock(self.device)
+        hooks = []
+        for name, module in modules.items():
+            hooks.append(module.register_forward_pre_hook(lambda *_, n=name: clock.start(n)))
+            hooks.append(module.register_forward_hook(lambda *_, n=name: clock.stop(n)))
+        try:
+            whole_ms = time_ms(forward, self.device)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        spent = clock.take()
+        return {**spent, "else": whole_ms - sum(spent.values())}
 
     def _sample(self, stage: Stage) -> Any:
         keys = [(index, _SEED) for index in range(self.size)]

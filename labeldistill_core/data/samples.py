@@ -45,7 +45,7 @@ PointSource = Callable[[NuScenesTables, str, Transform, BevAugmentation], Tensor
 class AugmentationConfig:
     """Ranges that are drawn from, uniformly."""
 
-    resize: tuple[float, float] = (0.88, 1.25)
+    resize: tuple[float, float] = (0.386 / 0.44, 0.55 / 0.44)
     """Of the images, as a factor on the evaluation's resize."""
     image_rotation_deg: tuple[float, float] = (-5.4, 5.4)
     """About the image's centre."""

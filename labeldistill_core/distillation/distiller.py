@@ -97,8 +97,9 @@ class Distiller(nn.Module):
         )
         self.lidar_adaptor = self.label_adaptor = None
         quiet = config.adaptors == "quiet"
-        if teacher and config.lidar_weight:
+        if teacher and config.needs_teacher:
             _require_same_cells("teacher", student, teacher.config.grid, teacher.config.head.tasks)
+        if teacher and config.lidar_weight:
             self.lidar_adaptor = Adaptor(
                 [p.size("lidar") for p in self.partitions],
                 teacher.config.second_channels,
@@ -113,6 +114,11 @@ class Distiller(nn.Module):
                 label_encoder.config.channels,
                 quiet=quiet,
             )
+
+    def teachers(self, device: torch.device) -> dict[str, nn.Module]:
+        """The networks that teach, on a device, by name."""
+        frozen = {"teacher": self._teacher, "label encoder": self._label_encoder}
+        return {name: network.on(device) for name, network in frozen.items() if network}
 
     def forward(
         self,

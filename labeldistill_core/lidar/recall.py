@@ -38,13 +38,13 @@ class RecallingTeacher(nn.Module):
         keys = [_key(cloud) for cloud in points]
         device = points[0].device
         rows: list[_Kept | None] = [self._kept.get(key) for key in keys]
-        if None in rows:
-            # the whole batch, since the last bits may depend on its size
-            output = self.teacher(points)
-            groups = (output.taps, *(tuple(vars(task).values()) for task in output.maps))
-            for index, key in enumerate(keys):
-                if rows[index] is None:
-                    rows[index] = self._keep(key, groups, index)
+        for index, key in enumerate(keys):
+            if rows[index] is None:
+                # alone: the last bits may depend on the rest of a batch, and a run that is taken
+                # up meets its samples in other batches
+                output = self.teacher(points[index : index + 1])
+                groups = (output.taps, *(tuple(vars(task).values()) for task in output.maps))
+                rows[index] = self._keep(key, groups)
         taps, *maps = (
             # float before stacking: autocast on the CPU knows no float16
             tuple(
@@ -55,10 +55,10 @@ class RecallingTeacher(nn.Module):
         )
         return TeacherOutput(tuple(TaskMaps(*task) for task in maps), (taps[0], taps[1]))
 
-    def _keep(self, key: bytes, groups: Sequence[Sequence[Tensor]], index: int) -> _Kept:
+    def _keep(self, key: bytes, groups: Sequence[Sequence[Tensor]]) -> _Kept:
         """One sample's output, kept if there is room."""
         output = tuple(
-            tuple(tensor[index].to("cpu", torch.float16, copy=True) for tensor in group)
+            tuple(tensor[0].to("cpu", torch.float16, copy=True) for tensor in group)
             for group in groups
         )
         size = sum(tensor.nbytes for group in output for tensor in group)

@@ -96,15 +96,14 @@ def depth_loss(depth: Tensor, bins: Tensor, remainders: Tensor | None = None) ->
     Returns:
         Sum over bins, mean over labelled cells, times `DEPTH_WEIGHT`.
     """
-    labelled = bins >= 0
-    predicted = depth.permute(0, 2, 3, 1)[labelled].float()  # (F, D)
-    index = bins[labelled][:, None]
-    target = torch.zeros_like(predicted).scatter_(1, index, 1.0)
+    labelled = (bins >= 0)[:, None]  # weights instead of an index, whose size a GPU's host awaits
+    index = bins.clamp(min=0)[:, None]
+    target = torch.zeros_like(depth, dtype=torch.float32).scatter_(1, index, 1.0)
     if remainders is not None:
-        share = remainders[labelled][:, None].to(target)
+        share = remainders[:, None].to(target)
         target = target.scatter(1, index, 1 - share)
         # there is none behind the last
         target.scatter_add_(1, (index + 1).clamp(max=target.shape[1] - 1), share)
     with torch.autocast(depth.device.type, enabled=False):  # which forbids this loss
-        loss = binary_cross_entropy(predicted, target, reduction="sum")
-    return DEPTH_WEIGHT * loss / max(1, len(predicted))
+        each = binary_cross_entropy(depth.float(), target, reduction="none")
+    return DEPTH_WEIGHT * (each * labelled).sum() / labelled.sum().clamp(min=1)

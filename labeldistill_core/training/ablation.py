@@ -137,8 +137,10 @@ class Scores:
     """nuScenes detection score."""
     errors: Mapping[str, float]
     """Mean over classes by the devkit's name."""
-    groups: Mapping[str, float] = field(default_factory=dict)
-    """Recall by distance and by LiDAR returns."""
+    recall: Mapping[str, float] = field(default_factory=dict)
+    """By distance and by LiDAR returns."""
+    mean_ap_by_distance: Mapping[str, float] = field(default_factory=dict)
+    """mAP; LiDAR returns are known of true boxes alone, of which there is only the recall."""
 
 
 def _encoder(
@@ -191,12 +193,13 @@ def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
     found = student_results(Detector.load(checkpoint, device="auto"), tables, samples)
     truths = [tables.ground_truth(token) for token in found]
     metrics, parts = evaluate(truths, found), break_down(truths, found)
-    groups = {
+    recall = {
         f"{criterion} {group.name}": group.recall
         for criterion in ("distance", "LiDAR returns")
         for group in parts.criteria[criterion]
     }
-    return Scores(metrics.mean_ap, metrics.nds, metrics.tp_errors, groups)
+    banded = {group.name: group.mean_ap for group in parts.distance}
+    return Scores(metrics.mean_ap, metrics.nds, metrics.tp_errors, recall, banded)
 
 
 def _about(dataroot: Path, init: Path | None, options: Options) -> dict[str, str | None]:
@@ -228,7 +231,13 @@ def _report(
             "mAP": _spread([s.mean_ap for s in scores]),
             "NDS": _spread([s.nds for s in scores]),
             **{key: _spread([s.errors[key] for s in scores]) for key in scores[0].errors},
-            "recall": {key: _spread([s.groups[key] for s in scores]) for key in scores[0].groups},
+            **{
+                name: {
+                    group: _spread([getattr(s, name)[group] for s in scores])
+                    for group in getattr(scores[0], name)
+                }
+                for name in ("mean_ap_by_distance", "recall")
+            },
             "seeds": [{"mAP": s.mean_ap, "NDS": s.nds} for s in scores],
         }
         for name, scores in results.items()
@@ -266,16 +275,19 @@ def _table(arms: Mapping[str, Any]) -> str:
             f"| {name} | " + " | ".join(_shown(arm[key]) for key in ("mAP", "NDS", *errors)) + " |"
             for name, arm in arms.items()
         ),
-        "",
-        f"| recall | {' | '.join(arms)} |",
-        f"|---|{'---|' * len(arms)}",
-        *(
-            f"| {group} | "
-            + " | ".join(_shown(arm["recall"][group]) for arm in arms.values())
-            + " |"
-            for group in first["recall"]
-        ),
     ]
+    for title, key in (("mAP by distance", "mean_ap_by_distance"), ("recall", "recall")):
+        lines += [
+            "",
+            f"| {title} | {' | '.join(arms)} |",
+            f"|---|{'---|' * len(arms)}",
+            *(
+                f"| {group} | "
+                + " | ".join(_shown(arm[key][group]) for arm in arms.values())
+                + " |"
+                for group in first[key]
+            ),
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -118,9 +119,18 @@ class Options:
             f"preset {self.preset}, {recipe.epochs} epochs on {samples} samples, seed {recipe.seed}"
         )
 
-    def identity(self, stage: str, **parts: Any) -> Mapping[str, Any]:
+    def identity(
+        self, stage: str, data: LidarDataset | StudentDataset, **parts: Any
+    ) -> Mapping[str, Any]:
         """What a run must have in common with the one that it takes up."""
-        return {"stage": stage, "preset": self.preset, "published": self.published, **parts}
+        return {
+            "stage": stage,
+            "preset": self.preset,
+            "published": self.published,
+            "samples": len(data.tokens),
+            "samples_sha256": hashlib.sha256(" ".join(data.tokens).encode()).hexdigest(),
+            **parts,
+        }
 
 
 def train_teacher(
@@ -149,8 +159,8 @@ def train_teacher(
     data, scored = _lidar_data(stage, options, dataroot, recipe, Points(config.sweeps))
     identity = options.identity(
         "teacher",
+        data,
         config=asdict(config),
-        samples=len(data),
         init=file_sha256(init) if init else None,
     )
     if fit(
@@ -190,9 +200,9 @@ def train_label_encoder(
     data, scored = _lidar_data(stage, options, dataroot, recipe)
     identity = options.identity(
         "label encoder",
+        data,
         config=asdict(config),
         aim=aim,
-        samples=len(data),
         teacher=file_sha256(teacher),
     )
     if fit(
@@ -290,6 +300,7 @@ def train_student(
         points.warn_where_alone(tables, data.tokens)
     identity = options.identity(
         "student",
+        data,
         config=asdict(config),
         distillation=asdict(distillation) if distiller else None,
         sample=asdict(sample),
@@ -302,7 +313,6 @@ def train_student(
                 ("pretrained", pretrained),
             )
         },
-        samples=len(data),
     )
     if fit(
         stage, data, StudentSample.collate, out, identity, options.machine, scored,

@@ -70,7 +70,7 @@ class LabelEncoderStage(Stage):
 
     def losses(self, sample: LidarSample) -> dict[str, Tensor]:
         """Heat map and box loss."""
-        return head_losses(self._maps(sample), sample.boxes, self.config)
+        return head_losses(self._maps(sample), sample.boxes, self.config, self.recipe)
 
     def detections(self, sample: LidarSample) -> list[Boxes3D]:
         """What is left of each sample's boxes behind encoder and head."""

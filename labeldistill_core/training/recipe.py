@@ -8,6 +8,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from labeldistill_core.data.samples import AugmentationConfig
 from labeldistill_core.errors import ConfigError
 
@@ -38,6 +41,8 @@ class Recipe:
     """Of schedule `steps`, as shares of the run."""
     warmup_share: float = 0.02
     """Of all steps, with a rate that rises linearly."""
+    velocity_weight: float = 1.0
+    """Of the velocities in the box loss."""
     gradient_clip: float = 5.0
     """Largest norm of the gradient."""
     ema_decay: float = 0.999
@@ -54,6 +59,14 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulate", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"recipe.{name} is {getattr(self, name)}: it must be positive")
+
+    def code_weights(self, device: torch.device) -> Tensor | None:
+        """Weights (10,) of the box code's numbers in the box loss; None when all are one."""
+        if self.velocity_weight == 1.0:
+            return None
+        weights = torch.ones(10, device=device)
+        weights[8:] = self.velocity_weight
+        return weights
 
     def scaled_rate(self, processes: int) -> float:
         """Learning rate for a number of processes."""
@@ -127,9 +140,15 @@ def published_recipe(stage: str, preset: str) -> Recipe:
     """The recipe as the published code has it: no warm-up, and weight decay that spares nothing.
 
     Its student of four past frames trains six epochs more than the paper says, all of them at the
-    lowest rate; its teacher's rate falls in steps.
+    lowest rate; its teacher's rate falls in steps. Velocities count half for the teacher and the
+    label encoder, and fully for the student.
     """
-    recipe = replace(recipe_of(stage, preset), decay_everything=True, warmup_share=0.0)
+    recipe = replace(
+        recipe_of(stage, preset),
+        decay_everything=True,
+        warmup_share=0.0,
+        velocity_weight=1.0 if stage == "student" else 0.5,
+    )
     if preset in _RECIPES:
         return recipe
     if stage == "teacher":

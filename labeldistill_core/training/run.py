@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     Callback,
@@ -21,6 +24,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -57,13 +61,22 @@ class Machine:
     """GPUs of a node, or processes on a CPU."""
     nodes: int = 1
     """Machines that train together."""
-    workers: int = 1
-    """Processes that load data, for each device."""
+    workers: int | None = None
+    """Processes that load data, for each device; one on a CPU, and as many as there are cores but
+    at most eight for a GPU when not given."""
 
     @property
     def processes(self) -> int:
         """Those that train together, each on batches of its own."""
         return self.devices * self.nodes
+
+    @property
+    def loaders(self) -> int:
+        """Processes that load data, for each device."""
+        if self.workers is not None:
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) // self.devices
+        return min(8, max(1, cores)) if torch.cuda.is_available() else 1
 
 
 def fit(
@@ -100,9 +113,14 @@ def fit(
     """
     recipe = stage.recipe
     processes = machine.processes
-    if len(data) < recipe.batch_size * processes:
+    indices: Sequence[int] = range(len(data))
+    if recipe.class_balanced:
+        indices = class_balanced([data.classes(i) for i in indices], recipe.seed)
+    if len(indices) < recipe.batch_size * processes:
+        drawn = "class-balanced draws" if recipe.class_balanced else "samples"
         raise ConfigError(
-            f"{len(data)} samples are fewer than one batch of {recipe.batch_size} x {processes}"
+            f"{len(indices)} {drawn} are fewer than one batch of {recipe.batch_size} x {processes}"
+            + ("" if indices else ": no sample has a box of a known class")
         )
     if validation is not None and len(validation) < processes:
         raise ConfigError(f"{len(validation)} samples to score for {processes} processes: too few")
@@ -113,8 +131,8 @@ def fit(
     loading: dict[str, Any] = {
         "batch_size": recipe.batch_size,
         "collate_fn": collate,
-        "num_workers": machine.workers,
-        "persistent_workers": machine.workers > 0,
+        "num_workers": machine.loaders,
+        "persistent_workers": machine.loaders > 0,
     }
     callbacks: list[Callback] = [
         MovingAverage(decay=recipe.ema_decay),
@@ -140,10 +158,8 @@ def fit(
         log_every_n_steps=10,
         logger=[TensorBoardLogger(out, "", "log"), JsonLines(out / "log" / "scalars.jsonl")],
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
     )
-    indices: Sequence[int] = range(len(data))
-    if recipe.class_balanced:
-        indices = class_balanced([data.classes(i) for i in indices], recipe.seed)
     order = EpochOrder(
         indices, recipe.batch_size, recipe.seed, trainer.global_rank, trainer.world_size
     )
@@ -255,6 +271,30 @@ class Keep(Callback):
         if trainer.global_step != self._saved:
             trainer.save_checkpoint(self._file)
             self._saved = trainer.global_step
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place first, so that it appears whole or not at all.
+
+    Lightning writes to the system's folder for temporary files and moves from there, which across
+    file systems is a copy onto the last good checkpoint.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write it."""
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content.getbuffer())
+            os.replace(partial, path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 class Pace(Callback):

@@ -55,7 +55,7 @@ class StudentStage(Stage):
             task.to(device)
             for task in build_targets(sample.boxes, self.config.grid, self.config.head)
         ]
-        tasks = detection_loss(output.maps, targets)
+        tasks = detection_loss(output.maps, targets, self.recipe.code_weights(device))
         seen = (
             sample.depth.flatten(0, 1),
             self.config.image_encoder.stride,

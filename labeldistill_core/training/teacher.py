@@ -32,7 +32,7 @@ class TeacherStage(Stage):
     def losses(self, sample: LidarSample) -> dict[str, Tensor]:
         """Heat map and box loss."""
         output = self.network(sample.points)
-        return head_losses(output.maps, sample.boxes, self.config)
+        return head_losses(output.maps, sample.boxes, self.config, self.recipe)
 
     def detections(self, sample: LidarSample) -> list[Boxes3D]:
         """Boxes of each sample."""
@@ -41,12 +41,12 @@ class TeacherStage(Stage):
 
 
 def head_losses(
-    maps: tuple[TaskMaps, ...], boxes: tuple[Boxes3D, ...], config: TeacherConfig
+    maps: tuple[TaskMaps, ...], boxes: tuple[Boxes3D, ...], config: TeacherConfig, recipe: Recipe
 ) -> dict[str, Tensor]:
     """Detection loss of the teacher's head, in its two parts."""
     device = maps[0].heatmap.device
     targets = [task.to(device) for task in build_targets(boxes, config.grid, config.head)]
-    tasks = detection_loss(maps, targets)
+    tasks = detection_loss(maps, targets, recipe.code_weights(device))
     return {
         "heatmap": torch.stack([task.heatmap for task in tasks]).sum(),
         "box": torch.stack([task.box for task in tasks]).sum(),

@@ -30,6 +30,11 @@ def test_every_stage_is_measured(
         assert sum(row["share"].values()) == pytest.approx(1.0)
         assert row["samples_s"] == pytest.approx(2000 / row["step_ms"])
         assert row["peak_mib"] > 0
+        assert sum(row["forward_share"].values()) == pytest.approx(1.0)
+    distilled = figures["stages"]["student, distilled"]["forward_share"]
+    assert {"image_encoder", "depth_net", "bev_encoder", "head", "teacher", "label encoder"} < set(
+        distilled
+    )
     lifts = [figures["stages"][f"student, {n}"] for n in ("no teachers", "materialized lift")]
     assert lifts[1]["peak_mib"] > lifts[0]["peak_mib"]
     sparse = figures["sparse"]["torch"]

@@ -27,6 +27,7 @@ from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
 from labeldistill_core.distillation.partition import Partition
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.center_head import BOX_MAPS, TaskMaps
 from labeldistill_core.network.student import Student
 from labeldistill_core.network.targets import build_targets
@@ -425,5 +426,8 @@ def test_a_missing_teacher_is_named() -> None:
     assert encoder is not None
     with pytest.raises(ConfigError, match="label encoder has other cells"):
         Distiller(DistillationConfig(0.0, 0.3, 0.0), other, None, encoder.on(torch.device("cpu")))
+    # also where it is asked for responses alone
+    with pytest.raises(ConfigError, match="teacher has other cells"):
+        Distiller(DistillationConfig(0.0, 0.0, 1.0), other, Teacher(SMALL), None)
     with pytest.raises(ConfigError, match="must not be negative"):
         DistillationConfig(lidar_weight=-1)

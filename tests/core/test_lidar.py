@@ -341,6 +341,10 @@ def test_a_recalling_teacher_computes_each_cloud_once() -> None:
         for one, two in zip(found.maps, expected.maps, strict=True):
             torch.testing.assert_close(one.heatmap, two.heatmap, atol=1e-2, rtol=1e-3)
             torch.testing.assert_close(one.velocity, two.velocity, atol=1e-2, rtol=1e-3)
+        # what is kept does not depend on the clouds beside it
+        alone = RecallingTeacher(teacher)(clouds[:1])
+        assert torch.equal(alone.taps[0][0], found.taps[0][1])
+        calls.clear()
         # without memory it is the teacher itself
         forgetful = RecallingTeacher(teacher, memory_bytes=0)
         forgetful(clouds[:1])

@@ -298,6 +298,14 @@ def test_ablation_compares_arms_and_goes_on(
         assert len(arm["seeds"]) == 2
         assert 0 <= arm["mAP"]["mean"] <= 1
         assert arm["NDS"]["std"] >= 0
+        assert list(arm["mean_ap_by_distance"]) == [
+            "0-10 m",
+            "10-20 m",
+            "20-30 m",
+            "30-40 m",
+            "40-50 m",
+        ]
+        assert {"distance 0-10 m", "LiDAR returns 1-4"} < set(arm["recall"])
     assert (tmp_path / "out" / "ablation.png").stat().st_size > 5000
     kept = (tmp_path / "out" / "none" / "seed0" / "student.safetensors").stat().st_mtime_ns
     assert main([*command, "--arms", "none", "lidar"]) == 0
@@ -359,6 +367,22 @@ def test_weights_alone_decay() -> None:
     assert some["network.head.shared.1.weight"] == 0.0
     everything, _ = decays(replace(recipe, decay_everything=True))
     assert set(everything.values()) == {0.1}
+
+
+def test_a_run_is_known_by_its_samples() -> None:
+    one, two = (SimpleNamespace(tokens=tokens) for tokens in (["a", "b"], ["a", "c"]))
+    first, other = (Options().identity("teacher", data) for data in (one, two))  # type: ignore[arg-type]
+    assert {key for key in first if first[key] != other[key]} == {"samples_sha256"}
+
+
+@pytest.mark.parametrize("stage", ["teacher", "label-encoder"])
+def test_velocities_count_half_for_published_teachers(stage: str) -> None:
+    published, own = (Options(published=p).recipe(stage) for p in (True, False))
+    assert own.code_weights(torch.device("cpu")) is None
+    weights = published.code_weights(torch.device("cpu"))
+    assert weights is not None
+    assert weights.tolist() == [1.0] * 8 + [0.5] * 2
+    assert Options(published=True).recipe("student").velocity_weight == 1.0
 
 
 def test_published_recipes_are_those_of_the_code():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import resource
@@ -38,6 +39,7 @@ from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.targets import build_targets
 from labeldistill_core.runtime import Detector
 from labeldistill_core.training.recipe import Recipe
+from labeldistill_core.training.run import WholeCheckpoints
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
 
@@ -115,6 +117,26 @@ def test_targets_have_no_velocity_where_none_is_known(dataroot: Path) -> None:
     config = small()
     targets = build_targets(data[1].boxes, config.grid, config.head)
     assert all(torch.isfinite(task.heatmap).all() for task in targets)
+    codes = torch.cat([task.code[task.valid] for task in targets])
+    assert torch.isnan(codes[:, 8:]).any()
+    assert torch.isfinite(codes[:, :8]).all()
+
+
+def test_draws_by_class_without_boxes_are_refused(
+    dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    change(dataroot, VERSION, "sample_annotation", lambda rows: rows.clear())
+    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
+    monkeypatch.setitem(presets.PRESETS, "small", small)
+    command = [
+        "train", "teacher", str(dataroot), str(tmp_path / "run"), "--version", VERSION, "--preset",
+        "small", "--split", "all", "--workers", "0", "--class-balanced", "True",
+    ]  # fmt: skip
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "0 class-balanced draws are fewer than one batch" in error
+    assert "no sample has a box of a known class" in error
 
 
 def test_unknown_categories_are_named(dataroot: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -176,6 +198,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         assert main(command) == 2
     assert "repeat the call" in capsys.readouterr().err
     assert last.read_bytes() == before
+    assert list(last.parent.glob("*.partial")) == []
     assert not (out / "teacher.safetensors").exists()
     assert main(command) == 0
     file = out / "teacher.safetensors"
@@ -186,6 +209,25 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert f"cannot write {file}" in capsys.readouterr().err
     assert file.read_bytes() == before
     assert [path.name for path in out.glob("*.partial")] == []
+
+
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written beside the last one, on the same disk, and never onto it."""
+    file = tmp_path / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"step": 1}, file)
+    write = Path.write_bytes
+
+    def half(path: Path, content: memoryview) -> int:
+        write(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space left"):
+        WholeCheckpoints().save_checkpoint({"step": 2}, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert torch.load(file, weights_only=True) == {"step": 1}
 
 
 def interrupt_after_first_epoch(stage: TeacherStage) -> None:
