@@ -22,6 +22,6 @@ $labeldistill train student "$work/world" "$work/first" --devices 2
 $labeldistill train student "$work/world" "$work/run" --devices 2 --epochs 3 --learning-rate 1.2e-3 \
 	--teacher "$work/teacher/teacher.safetensors" \
 	--label-encoder "$work/labels/label_encoder.safetensors" \
-	--init "$work/first/student.safetensors"
+	--init "$work/first/student.safetensors" --distillation.ratio 1 3 2
 $labeldistill evaluate "$work/run/student.safetensors" "$work/world" --split val
 cp "$work/run/student.safetensors" config/models/demo.safetensors

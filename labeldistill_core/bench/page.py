@@ -181,8 +181,8 @@ def _accuracy(content: Mapping[str, Any]) -> Iterator[str]:
 
 def _training(content: Mapping[str, Any]) -> Iterator[str]:
     yield (
-        f"### Training, {content['preset']}\n\n{content['machine']}, commit {content['commit']}; batch {content['batch_size']}."
-        f" The student's step takes {content['materialized_over_fused']:.2f} times as long with "
+        f"### Training, {content['preset']}\n\n{content['machine']}, commit {content['commit']}; "
+        f"batch {content['batch_size']}. The student's step takes {content['materialized_over_fused']:.2f} times as long with "
         "the materialized lift."
     )
     yield _rows(
