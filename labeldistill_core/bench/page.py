@@ -182,8 +182,8 @@ def _accuracy(content: Mapping[str, Any]) -> Iterator[str]:
 def _training(content: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"### Training, {content['preset']}\n\n{content['machine']}, commit {content['commit']}; "
-        f"batch {content['batch_size']}. The student's step takes {content['materialized_over_fused']:.2f} times as long with "
-        "the materialized lift."
+        f"batch {content['batch_size']}. The student's step takes "
+        f"{content['materialized_over_fused']:.2f} times as long with the materialized lift."
     )
     yield _rows(
         (
