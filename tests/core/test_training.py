@@ -236,6 +236,18 @@ def test_three_stages_one_after_the_other(
     assert load_teacher(teacher).config.sweeps.future_needs_past is published
     best = list((student.parent / "checkpoints").glob("best*.ckpt"))
     assert len(best) == 1
+    # all three are scored as they were while training
+    for file, more in ((teacher, []), (encoder, ["--teacher", str(teacher)]), (student, [])):
+        out = tmp_path / f"scores of {file.stem}"
+        score = ["evaluate", str(file), root, "--version", "v1.0-mini", "--out", str(out)]
+        assert main([*score, *more, "--device", "cpu"]) == 0
+        lines = (file.parent / "log" / "scalars.jsonl").read_text().splitlines()
+        logged_ap = [json.loads(line)["val/mAP"] for line in lines if "val/mAP" in line]
+        found = json.loads((out / "metrics.json").read_text())
+        assert found["samples"] == 4
+        assert found["mAP"] == pytest.approx(logged_ap[-1], abs=0.02)
+    assert main(["evaluate", str(encoder), root, "--version", "v1.0-mini"]) == 2
+    assert "is a label encoder: give its teacher (--teacher)" in capsys.readouterr().err
     # what one stage wrote is not taken for another
     wrong = ["--teacher", str(student)]
     assert main(["train", "label-encoder", root, str(tmp_path / "x"), *wrong, *common]) == 2
