@@ -62,8 +62,8 @@ class Machine:
     nodes: int = 1
     """Machines that train together."""
     workers: int | None = None
-    """Processes that load data, for each device; one on a CPU, and as many as there are cores but
-    at most eight for a GPU when not given."""
+    """Processes that load data, for each device; when not given, one on a CPU, and for a GPU as
+    many as it has cores, but at most eight."""
 
     @property
     def processes(self) -> int:
@@ -75,7 +75,7 @@ class Machine:
         """Processes that load data, for each device."""
         if self.workers is not None:
             return self.workers
-        cores = len(os.sched_getaffinity(0)) // self.devices
+        cores = (os.cpu_count() or 1) // self.devices
         return min(8, max(1, cores)) if torch.cuda.is_available() else 1
 
 

@@ -203,3 +203,11 @@ def test_the_average_of_a_short_run_has_forgotten_its_beginning(steps: int, reac
         average.on_train_batch_end(trainer, module, None, None, 0)
     assert average._average_model is not None
     assert steps - reach < average._average_model.module.weight.item() < steps - 5
+
+
+def test_a_gpu_is_fed_by_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    for cuda, devices, loaders in ((False, 1, 1), (True, 1, 8), (True, 4, 3), (True, 16, 1)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        assert Machine(devices=devices).loaders == loaders
+        assert Machine(devices=devices, workers=0).loaders == 0

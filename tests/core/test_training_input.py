@@ -280,21 +280,27 @@ sys.exit(cli.main(sys.argv[1:]))
 def test_two_processes_train_one_network(synthetic_dataroot: Path, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(DDP.format(tests=str(Path(__file__).parents[1])))
-    out = tmp_path / "run"
-    done = subprocess.run(
-        [
-            sys.executable, str(script), "train", "teacher", str(synthetic_dataroot), str(out),
-            "--version", "v1.0-mini", "--preset", "small", "--split", "all", "--validate", "val",
-            "--batch-size", "2", "--epochs", "2", "--workers", "0", "--precision", "32-true",
-            "--devices", "2",
-        ],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 processes" in done.stderr  # the rule for the learning rate
-    checkpoint = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
-    # eight samples in steps of two processes with two samples each
-    assert checkpoint["global_step"] == 4
-    lines = (out / "log" / "scalars.jsonl").read_text().splitlines()
-    assert sum("val/mAP" in json.loads(line) for line in lines) == 2
-    assert (out / "teacher.safetensors").exists()
+    common = [
+        "--version", "v1.0-mini", "--preset", "small", "--split", "all", "--validate", "val",
+        "--batch-size", "2", "--epochs", "2", "--workers", "0", "--precision", "32-true",
+        "--devices", "2",
+    ]  # fmt: skip
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    for stage, out, more in (
+        ("teacher", teacher, []),
+        # a teacher that remembers lies in each process
+        ("student", student, ["--teacher", str(teacher / "teacher.safetensors")]),
+    ):
+        done = subprocess.run(
+            [sys.executable, str(script), "train", stage, str(synthetic_dataroot), str(out)]
+            + common + more,
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "2 processes" in done.stderr  # the rule for the learning rate
+        checkpoint = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+        # eight samples in steps of two processes with two samples each
+        assert checkpoint["global_step"] == 4
+        lines = (out / "log" / "scalars.jsonl").read_text().splitlines()
+        assert sum("val/mAP" in json.loads(line) for line in lines) == 2
+        assert (out / f"{stage}.safetensors").exists()
