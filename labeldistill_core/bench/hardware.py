@@ -50,7 +50,10 @@ def gpu_time(step: Callable[[], object], repeats: int, longest: int = 20) -> Gpu
         for _ in range(repeats):
             step()
         torch.cuda.synchronize()
-    spent = {e.key: e.self_device_time_total / 1e3 / repeats for e in profile.key_averages()}
+    spent: dict[str, float] = {}
+    for event in profile.key_averages():  # a name may come more than once
+        spent.setdefault(event.key, 0.0)
+        spent[event.key] += event.self_device_time_total / 1e3 / repeats
     by_time = sorted(spent.items(), key=lambda item: -item[1])
     return GpuTime(sum(spent.values()), dict(by_time[:longest]))
 

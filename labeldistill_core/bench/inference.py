@@ -19,7 +19,7 @@ import torch
 
 from labeldistill_core.bench.hardware import copy_gb_s, measure_apart, peak_gflops
 from labeldistill_core.bench.latency import (
-    measure_busy,
+    measure_gpu,
     measure_history,
     measure_steps,
     measure_work,
@@ -236,8 +236,8 @@ def _run(detector: Detector, way: Way, repeats: int, few: int) -> dict[str, Any]
     if detector.in_one_piece or not on_gpu:  # else the host runs ahead of the stages
         found["history"] = measure_history(detector, min(few, 5))
     if on_gpu:
-        busy = measure_busy(detector, few, way.device_decode)
-        found |= {"graph": detector.graph, **asdict(busy)}
+        gpu = measure_gpu(detector, few, way.device_decode)
+        found |= {"graph": detector.graph, **asdict(gpu)}
     return found
 
 

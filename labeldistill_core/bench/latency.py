@@ -121,7 +121,7 @@ def measure_work(detector: Detector) -> dict[str, dict[str, float]]:
     return work.stages
 
 
-def measure_busy(detector: Detector, repeats: int, device_decode: bool = False) -> GpuTime:
+def measure_gpu(detector: Detector, repeats: int, device_decode: bool = False) -> GpuTime:
     """What a GPU does for a step, from JPEG bytes to boxes; as `measure_steps`."""
     detector.reset("next measurement")
     with JpegSource(detector.config, detector.device if device_decode else None) as source:

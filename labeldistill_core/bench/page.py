@@ -200,8 +200,8 @@ def _training(content: Mapping[str, Any]) -> Iterator[str]:
                 f"{row['samples_s']:.2f}",
                 ", ".join(f"{share:.0%}" for share in row["share"].values()),
                 ", ".join(
-                    f"{name.replace('_', ' ')} {share:.0%}"
-                    for name, share in row["forward_share"].items()
+                    f"{part.replace('_', ' ')} {share:.0%}"
+                    for part, share in row["forward_share"].items()
                 ),
                 f"{row['loading_processes_needed']:.2f}",
                 f"{row['peak_mib']:.0f}",

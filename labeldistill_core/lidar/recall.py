@@ -37,14 +37,16 @@ class RecallingTeacher(nn.Module):
         """See `Teacher`."""
         keys = [_key(cloud) for cloud in points]
         device = points[0].device
-        rows: list[_Kept | None] = [self._kept.get(key) for key in keys]
-        for index, key in enumerate(keys):
-            if rows[index] is None:
+        rows: list[_Kept] = []
+        for cloud, key in zip(points, keys, strict=True):
+            row = self._kept.get(key)
+            if row is None:
                 # alone: the last bits may depend on the rest of a batch, and a run that is taken
                 # up meets its samples in other batches
-                output = self.teacher(points[index : index + 1])
+                output = self.teacher([cloud])
                 groups = (output.taps, *(tuple(vars(task).values()) for task in output.maps))
-                rows[index] = self._keep(key, groups)
+                row = self._keep(key, groups)
+            rows.append(row)
         taps, *maps = (
             # float before stacking: autocast on the CPU knows no float16
             tuple(

@@ -232,11 +232,11 @@ def _report(
             "NDS": _spread([s.nds for s in scores]),
             **{key: _spread([s.errors[key] for s in scores]) for key in scores[0].errors},
             **{
-                name: {
-                    group: _spread([getattr(s, name)[group] for s in scores])
-                    for group in getattr(scores[0], name)
+                part: {
+                    group: _spread([getattr(s, part)[group] for s in scores])
+                    for group in getattr(scores[0], part)
                 }
-                for name in ("mean_ap_by_distance", "recall")
+                for part in ("mean_ap_by_distance", "recall")
             },
             "seeds": [{"mAP": s.mean_ap, "NDS": s.nds} for s in scores],
         }

@@ -59,6 +59,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulate", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"recipe.{name} is {getattr(self, name)}: it must be positive")
+        if self.velocity_weight < 0:
+            raise ConfigError(f"recipe.velocity_weight is {self.velocity_weight}: it is negative")
 
     def code_weights(self, device: torch.device) -> Tensor | None:
         """Weights (10,) of the box code's numbers in the box loss; None when all are one."""

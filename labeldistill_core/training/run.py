@@ -75,8 +75,9 @@ class Machine:
         """Processes that load data, for each device."""
         if self.workers is not None:
             return self.workers
-        cores = (os.cpu_count() or 1) // self.devices
-        return min(8, max(1, cores)) if torch.cuda.is_available() else 1
+        if not torch.cuda.is_available():
+            return 1
+        return min(8, max(1, len(os.sched_getaffinity(0)) // self.devices))
 
 
 def fit(
@@ -120,7 +121,7 @@ def fit(
         drawn = "class-balanced draws" if recipe.class_balanced else "samples"
         raise ConfigError(
             f"{len(indices)} {drawn} are fewer than one batch of {recipe.batch_size} x {processes}"
-            + ("" if indices else ": no sample has a box of a known class")
+            + (": no sample has a box of a known class" if len(data) and not indices else "")
         )
     if validation is not None and len(validation) < processes:
         raise ConfigError(f"{len(validation)} samples to score for {processes} processes: too few")
@@ -292,7 +293,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content.getbuffer())
             os.replace(partial, path)
-        except OSError:
+        except BaseException:
             partial.unlink(missing_ok=True)
             raise
 

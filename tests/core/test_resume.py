@@ -206,7 +206,7 @@ def test_the_average_of_a_short_run_has_forgotten_its_beginning(steps: int, reac
 
 
 def test_a_gpu_is_fed_by_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(12)))
     for cuda, devices, loaders in ((False, 1, 1), (True, 1, 8), (True, 4, 3), (True, 16, 1)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
         assert Machine(devices=devices).loaders == loaders

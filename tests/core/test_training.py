@@ -242,10 +242,10 @@ def test_three_stages_one_after_the_other(
         score = ["evaluate", str(file), root, "--version", "v1.0-mini", "--out", str(out)]
         assert main([*score, *more, "--device", "cpu"]) == 0
         lines = (file.parent / "log" / "scalars.jsonl").read_text().splitlines()
-        logged_ap = [json.loads(line)["val/mAP"] for line in lines if "val/mAP" in line]
+        logged_nds = [json.loads(line)["val/NDS"] for line in lines if "val/NDS" in line]
         found = json.loads((out / "metrics.json").read_text())
         assert found["samples"] == 4
-        assert found["mAP"] == pytest.approx(logged_ap[-1], abs=0.02)
+        assert found["NDS"] == pytest.approx(logged_nds[-1], abs=0.02)
     assert main(["evaluate", str(encoder), root, "--version", "v1.0-mini"]) == 2
     assert "is a label encoder: give its teacher (--teacher)" in capsys.readouterr().err
     # what one stage wrote is not taken for another
