@@ -201,7 +201,7 @@ def _training(content: Mapping[str, Any]) -> Iterator[str]:
                 ", ".join(f"{share:.0%}" for share in row["share"].values()),
                 ", ".join(
                     f"{part.replace('_', ' ')} {share:.0%}"
-                    for part, share in row["forward_share"].items()
+                    for part, share in row.get("forward_share", {}).items()  # older files: none
                 ),
                 f"{row['loading_processes_needed']:.2f}",
                 f"{row['peak_mib']:.0f}",

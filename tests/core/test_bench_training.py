@@ -10,6 +10,7 @@ import pytest
 from small_networks import small, small_teacher
 
 from labeldistill_core import presets
+from labeldistill_core.bench.page import BEGIN, END, bench_page
 from labeldistill_core.cli import main
 
 
@@ -41,3 +42,14 @@ def test_every_stage_is_measured(
     assert sparse["largest_difference"] < 1e-4
     assert 0 < sparse["active_share"] < 0.5
     assert "materialized lift over fused pooling" in capsys.readouterr().out
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}\n{END}\n")
+    bench_page(page, (file,))
+    assert page.read_text().count("| student, ") == 4
+    assert "image encoder" in page.read_text()
+    # a file of before the shares within a forward
+    for row in figures["stages"].values():
+        del row["forward_share"]
+    file.write_text(json.dumps(figures))
+    bench_page(page, (file,))
+    assert page.read_text().count("| student, ") == 4
