@@ -20,7 +20,7 @@ from labeldistill_core.cli import main
 from labeldistill_core.config import ConvNeXtConfig, ImageEncoderConfig
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
-from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.errors import CheckpointError
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.runtime import Detector
@@ -60,23 +60,6 @@ def test_a_loss_that_is_not_finite_is_named(synthetic_dataroot: Path) -> None:
         training.network.head.tasks[0].heatmap[-1].bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="heatmap nan"):
         training.training_step(StudentSample.collate([dataset[0], dataset[1]]), 0)
-
-
-def test_the_rate_rises_then_falls() -> None:
-    recipe = Recipe(
-        learning_rate=1e-3, batch_size=8, reference_batch=16, warmup_share=0.1, schedule="cosine"
-    )
-    assert recipe.scaled_rate(2) == pytest.approx(1e-3)
-    assert recipe.scaled_rate(8) == pytest.approx(2e-3)
-    factors = [recipe.rate_factor(step, 100) for step in range(101)]
-    assert factors[0] == pytest.approx(0.1)
-    assert max(factors) == factors[10] == 1.0
-    assert factors[10:] == sorted(factors[10:], reverse=True)
-    assert factors[-1] == pytest.approx(0.0)
-    steps = replace(recipe, schedule="steps", milestones=(0.5, 0.75))
-    assert [steps.rate_factor(step, 100) for step in (49, 50, 75)] == [1.0, 0.1, 0.01]
-    with pytest.raises(ConfigError, match="batch_size is 0"):
-        replace(recipe, batch_size=0)
 
 
 def test_what_is_trained_is_loaded(
@@ -385,28 +368,3 @@ def test_a_run_is_known_by_its_samples() -> None:
     one, two = (SimpleNamespace(tokens=tokens) for tokens in (["a", "b"], ["a", "c"]))
     first, other = (Options().identity("teacher", data) for data in (one, two))  # type: ignore[arg-type]
     assert {key for key in first if first[key] != other[key]} == {"samples_sha256"}
-
-
-@pytest.mark.parametrize("stage", ["teacher", "label-encoder"])
-def test_velocities_count_half_for_published_teachers(stage: str) -> None:
-    published, own = (Options(published=p).recipe(stage) for p in (True, False))
-    assert own.code_weights(torch.device("cpu")) is None
-    weights = published.code_weights(torch.device("cpu"))
-    assert weights is not None
-    assert weights.tolist() == [1.0] * 8 + [0.5] * 2
-    assert Options(published=True).recipe("student").velocity_weight == 1.0
-
-
-def test_published_recipes_are_those_of_the_code():
-    student = Options(preset="r50_256x704_4key", published=True).recipe("student")
-    assert (student.epochs, student.warmup_share, student.decay_everything) == (30, 0.0, True)
-    steps = 3000  # a hundred an epoch
-    rates = [student.rate_factor(epoch * 100, steps) for epoch in (0, 18, 19, 22, 23, 29)]
-    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-    assert Options(preset="r50_256x704_2key", published=True).recipe("student").epochs == 24
-    teacher = Options(preset="r50_256x704_4key", published=True).recipe("teacher")
-    rates = [teacher.rate_factor(epoch * 100, 2000) for epoch in (0, 15, 16, 19)]
-    assert rates == pytest.approx([1, 1, 0.1, 0.01])
-    # a given number of epochs comes first, and small presets keep their own
-    assert Options(preset="demo", published=True, epochs=3).recipe("student").epochs == 3
-    assert Options(preset="demo", published=True).recipe("student").schedule == "cosine"
