@@ -6,19 +6,25 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import tyro
 
 from labeldistill_core.checkpoints import file_sha256, read_checkpoint
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
-from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.errors import CheckpointError, ConfigError, LabelDistillError
 from labeldistill_core.evaluation.breakdown import break_down
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.predictions import student_results
@@ -30,6 +36,7 @@ from labeldistill_core.training.commands import (
     train_student,
     train_teacher,
 )
+from labeldistill_core.training.label_encoder import Aim
 
 _LOG = logging.getLogger(__name__)
 _SHARED = DistillationConfig(partition="none")
@@ -44,12 +51,24 @@ class Arm:
     autoencoder: bool = False
     """Take the label encoder that was trained with a head of its own (paper, Table 6)."""
 
-    def given(self, teacher: Path, encoder: Path, init: Path | None) -> dict[str, Path | None]:
-        """The checkpoints that its students are trained with, by argument of `train_student`."""
-        config = self.distillation
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a label encoder teaches."""
+        return self.distillation is not None and self.distillation.label_weight > 0
+
+    def given(
+        self, teacher: Path | None, encoders: Mapping[bool, Path | None], init: Path | None
+    ) -> dict[str, Path | None]:
+        """The checkpoints that its students are trained with, by argument of `train_student`.
+
+        Args:
+            teacher: the LiDAR detector.
+            encoders: the label encoder; under True, the one with a head of its own.
+            init: student to start from.
+        """
         return {
-            "teacher": teacher if config else None,
-            "label_encoder": encoder if config and config.label_weight else None,
+            "teacher": teacher if self.distillation else None,
+            "label_encoder": encoders[self.autoencoder] if self.needs_labels else None,
             "init": init,
         }
 
@@ -74,6 +93,7 @@ def ablation(
     out: tyro.conf.Positional[Path],
     arms: tuple[str, ...] = MAIN,
     seeds: int = 3,
+    jobs: int = 1,
     teacher: Path | None = None,
     label_encoder: Path | None = None,
     init: Path | None = None,
@@ -91,39 +111,60 @@ def ablation(
         arms: none, lidar, lidar+label, lidar+label+partition, autoencoder, ratio-1:3:2,
             ratio-3:1:2.
         seeds: runs of each arm.
-        teacher: checkpoint of a LiDAR detector; trained first when not given.
-        label_encoder: checkpoint of a label encoder; trained second when not given.
+        jobs: runs at a time, which share the cores and the GPUs; each writes what it has to say to
+            `output.txt` in its folder.
+        teacher: checkpoint of a LiDAR detector; trained first when not given and needed.
+        label_encoder: checkpoint of a label encoder; trained second when not given and needed.
         init: student checkpoint, of the same configuration, that all runs start from.
         json: file for the figures, as under `benchmarks/results`.
         options: of the students' runs.
 
     Raises:
-        ConfigError: there is no such arm.
+        ConfigError: there is no such arm, no run at a time, or a run on several devices.
         CheckpointError: the folder holds a run of other settings.
     """
     if unknown := [name for name in arms if name not in ARMS]:
         raise ConfigError(f"no arm {', '.join(unknown)}: there are {', '.join(ARMS)}")
+    if jobs < 1:
+        raise ConfigError(f"--jobs is {jobs}: there must be one run at a time at least")
+    if options.machine.processes > 1:
+        raise ConfigError(
+            "each run of an ablation takes one device: use several with --jobs instead of "
+            "--devices or --nodes"
+        )
     plain = replace(options, epochs=None, learning_rate=None, batch_size=None, scenes=0)
-    if teacher is None:
+    taught = [ARMS[name] for name in arms if ARMS[name].distillation]
+    if taught and teacher is None:
         teacher = out / "teacher" / "teacher.safetensors"
         if not teacher.exists():
             train_teacher(dataroot, teacher.parent, options=plain)
-    if label_encoder is None:
-        label_encoder = _encoder(dataroot, out / "label_encoder", teacher, plain)
+    encoders: dict[bool, Path | None] = {False: label_encoder, True: None}
+    for autoencoder in sorted({arm.autoencoder for arm in taught if arm.needs_labels}):
+        if encoders[autoencoder] is None:
+            assert teacher is not None
+            encoders[autoencoder] = _encoder(dataroot, out, teacher, plain, autoencoder)
     about = _about(dataroot, init, options)
     results: dict[str, list[Scores]] = {name: [] for name in arms}
     # seed by seed, so that an early stop leaves a fair comparison
-    for seed in range(seeds):
-        for name in arms:
-            arm, folder = ARMS[name], out / name.replace(":", "-") / f"seed{seed}"
-            encoder = label_encoder
-            if arm.autoencoder:
-                encoder = _encoder(dataroot, out / "autoencoder_stage", teacher, plain, True)
-            _LOG.info("arm %s, seed %d", name, seed)
-            given = arm.given(teacher, encoder, init)
-            results[name].append(_run(dataroot, folder, arm, given, replace(options, seed=seed)))
-            done = {name: scores for name, scores in results.items() if scores}
-            _report(out, json, done, about)
+    order = [(seed, name) for seed in range(seeds) for name in arms]
+    runs = [
+        Run(
+            dataroot,
+            out / name.replace(":", "-") / f"seed{seed}",
+            ARMS[name],
+            ARMS[name].given(teacher, encoders, init),
+            replace(options, seed=seed),
+        )
+        for seed, name in order
+    ]
+    with _workers(jobs) as work:
+        for done, ((seed, name), scores) in enumerate(zip(order, work(runs), strict=True), 1):
+            _LOG.info(
+                "arm %s, seed %d: mAP %.3f, NDS %.3f; %d of %d runs",
+                name, seed, scores.mean_ap, scores.nds, done, len(runs),
+            )  # fmt: skip
+            results[name].append(scores)
+            _report(out, json, {arm: found for arm, found in results.items() if found}, about)
     print((out / "table.md").read_text())
 
 
@@ -143,48 +184,109 @@ class Scores:
     """mAP; LiDAR returns are known of true boxes alone, of which there is only the recall."""
 
 
-def _encoder(
-    dataroot: Path, folder: Path, teacher: Path, options: Options, autoencoder: bool = False
-) -> Path:
-    file = folder / "label_encoder.safetensors"
+def _encoder(dataroot: Path, out: Path, teacher: Path, options: Options, autoencoder: bool) -> Path:
+    """A label encoder of this teacher, trained if there is none yet."""
+    aim: Aim = "autoencoder" if autoencoder else "inverse-head"
+    file = out / ("autoencoder_stage" if autoencoder else "label_encoder")
+    file /= "label_encoder.safetensors"
     if not file.exists():
-        aim: Any = "autoencoder" if autoencoder else "inverse-head"
-        train_label_encoder(dataroot, folder, teacher, aim, options)
+        train_label_encoder(dataroot, file.parent, teacher, aim, options)
     return file
 
 
-def _run(
-    dataroot: Path, folder: Path, arm: Arm, given: Mapping[str, Path | None], options: Options
-) -> Scores:
-    """Train and score one student, or read what an earlier call found."""
-    file = folder / "scores.json"
-    settings = {
-        "arm": asdict(arm),
-        "preset": options.preset,
-        "processes": options.machine.processes,
-        "scenes": options.scene_names(NuScenesTables(dataroot, options.version))[0],
-        "recipe": asdict(options.recipe("student")),
-        **{name: path and file_sha256(path) for name, path in given.items()},
-    }
-    if not file.exists():
-        train_student(
-            dataroot,
-            folder,
-            given["teacher"],
-            given["label_encoder"],
-            init=given["init"],
-            distillation=arm.distillation or DistillationConfig(),
-            options=options,
-        )
-        scores = _score(folder / "student.safetensors", dataroot, options.version)
-        file.write_text(json.dumps({"settings": settings, "scores": asdict(scores)}, indent=1))
-    found = json.loads(file.read_text())
-    if found["settings"] != json.loads(json.dumps(settings)):
-        raise CheckpointError(
-            f"{folder} holds a run of other settings: give another folder, or repeat the call as "
-            "it was"
-        )
-    return Scores(**found["scores"])
+@dataclass(frozen=True)
+class Run:
+    """One student to be trained and scored."""
+
+    dataroot: Path
+    """nuScenes data root."""
+    folder: Path
+    """Of the run."""
+    arm: Arm
+    """How."""
+    given: Mapping[str, Path | None]
+    """Checkpoints to train with, see `Arm.given`."""
+    options: Options
+    """With the seed."""
+
+    def scores(self) -> Scores:
+        """Train and score, or read what an earlier call found.
+
+        Raises:
+            CheckpointError: the folder holds a run of other settings.
+        """
+        options, given, file = self.options, self.given, self.folder / "scores.json"
+        settings = {
+            "arm": asdict(self.arm),
+            "preset": options.preset,
+            "scenes": options.scene_names(NuScenesTables(self.dataroot, options.version))[0],
+            "recipe": asdict(options.recipe("student")),
+            **{name: path and file_sha256(path) for name, path in given.items()},
+        }
+        if not file.exists():
+            train_student(
+                self.dataroot,
+                self.folder,
+                given["teacher"],
+                given["label_encoder"],
+                init=given["init"],
+                distillation=self.arm.distillation or DistillationConfig(),
+                options=options,
+            )
+            scores = _score(self.folder / "student.safetensors", self.dataroot, options.version)
+            file.write_text(json.dumps({"settings": settings, "scores": asdict(scores)}, indent=1))
+        found = json.loads(file.read_text())
+        if found["settings"] != json.loads(json.dumps(settings)):
+            raise CheckpointError(
+                f"{self.folder} holds a run of other settings: give another folder, or repeat the "
+                "call as it was"
+            )
+        return Scores(**found["scores"])
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[Callable[[Sequence[Run]], Iterator[Scores]]]:
+    """What scores all runs, in their order: here, or in processes of their own."""
+    if jobs == 1:
+        yield lambda runs: map(Run.scores, runs)
+        return
+    # Spawned, since neither CUDA nor threads survive a fork.
+    context = get_context("spawn")
+    places = context.Queue()
+    for place in range(jobs):
+        places.put(place)
+    pool = ProcessPoolExecutor(jobs, context, _share_machine, (jobs, places))
+    try:
+        yield lambda runs: pool.map(_scores_in_worker, runs)
+    except BrokenProcessPool as error:
+        raise ConfigError(
+            "a run was killed, perhaps for want of memory: repeat the call with fewer --jobs, and "
+            "it goes on"
+        ) from error
+    except LabelDistillError as error:
+        _LOG.error("%s; the runs that have begun are brought to their end", error)
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _share_machine(jobs: int, places: Any) -> None:
+    """Take a share of the cores, and one GPU, for the worker that this is."""
+    logging.basicConfig(level=logging.INFO)
+    place, gpus = places.get(), torch.cuda.device_count()
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
+    if gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place % gpus]
+
+
+def _scores_in_worker(run: Run) -> Scores:
+    """Scores of a run whose progress is written to its folder: those of several would mix."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / "output.txt").open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    return run.scores()
 
 
 def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
@@ -207,12 +309,11 @@ def _about(dataroot: Path, init: Path | None, options: Options) -> dict[str, str
     recipe, tables = options.recipe("student"), NuScenesTables(dataroot, options.version)
     trained, scored = options.scene_names(tables)[0], split_scenes(tables, "val")
     samples, frames = (sum(len(tables.samples(n)) for n in names) for names in (trained, scored))
-    processes = options.machine.processes
-    rate = recipe.scaled_rate(processes)
+    rate = recipe.scaled_rate(processes=1)
     return {
         "preset": options.preset,
         "budget": f"{recipe.epochs} epochs of {samples} samples of {len(trained)} scenes, "
-        f"batch {recipe.batch_size} x {processes}, learning rate {rate:.2e}",
+        f"batch {recipe.batch_size}, learning rate {rate:.2e}",
         "scored": f"{frames} key frames of {len(scored)} scenes",
         "init": read_checkpoint(init, "student").note if init else None,
         "commit": commit(),

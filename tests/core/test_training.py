@@ -24,7 +24,6 @@ from labeldistill_core.errors import CheckpointError
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.runtime import Detector
-from labeldistill_core.training import recipe as recipe_module
 from labeldistill_core.training.commands import Options
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine, fit
@@ -267,56 +266,6 @@ def test_a_teacher_starts_from_another(
     damaged = ["--init", str(tmp_path / "damaged.safetensors")]
     assert main([*start, str(tmp_path / "x"), *common, *damaged]) == 2
     assert "damaged.safetensors" in capsys.readouterr().err
-
-
-def test_ablation_compares_arms_and_goes_on(
-    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small)
-    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
-    figures = tmp_path / "figures.json"
-    command = [
-        "ablation", str(synthetic_dataroot), str(tmp_path / "out"), "--version", "v1.0-mini",
-        "--preset", "small", "--seeds", "2", "--epochs", "1", "--batch-size", "2",
-        "--workers", "0", "--precision", "32-true", "--json", str(figures),
-    ]  # fmt: skip
-    monkeypatch.setattr(recipe_module, "_PAPER", {
-        stage: Recipe(epochs=1, batch_size=2) for stage in recipe_module.STAGES
-    })  # fmt: skip
-    assert main([*command, "--arms", "none", "lidar+label+partition"]) == 0
-    content = json.loads(figures.read_text())
-    assert set(content["arms"]) == {"none", "lidar+label+partition"}
-    assert content["budget"].startswith("1 epochs of 4 samples of 1 scenes, batch 2 x 1")
-    assert content["scored"] == "4 key frames of 1 scenes"
-    for arm in content["arms"].values():
-        assert len(arm["seeds"]) == 2
-        assert 0 <= arm["mAP"]["mean"] <= 1
-        assert arm["NDS"]["std"] >= 0
-        assert list(arm["mean_ap_by_distance"]) == [
-            "0-10 m",
-            "10-20 m",
-            "20-30 m",
-            "30-40 m",
-            "40-50 m",
-        ]
-        assert {"distance 0-10 m", "LiDAR returns 1-4"} < set(arm["recall"])
-    assert (tmp_path / "out" / "ablation.png").stat().st_size > 5000
-    kept = (tmp_path / "out" / "none" / "seed0" / "student.safetensors").stat().st_mtime_ns
-    assert main([*command, "--arms", "none", "lidar"]) == 0
-    assert set(json.loads(figures.read_text())["arms"]) == {"none", "lidar"}
-    again = (tmp_path / "out" / "none" / "seed0" / "student.safetensors").stat().st_mtime_ns
-    assert kept == again
-    assert "| lidar |" in capsys.readouterr().out
-    assert main([*command, "--arms", "all"]) == 2
-    assert "no arm all: there are none, lidar" in capsys.readouterr().err
-    # what was found with other settings is not taken for an answer
-    init = ["--arms", "none", "--init", str(tmp_path / "out" / "none/seed0/student.safetensors")]
-    assert main([*command, *init]) == 2
-    assert "none/seed0 holds a run of other settings" in capsys.readouterr().err
-    command[2] = str(tmp_path / "again")
-    assert main([*command, *init, "--seeds", "1"]) == 0
-    assert "2 steps on 4 samples" in json.loads(figures.read_text())["init"]
 
 
 def test_overfit_says_whether_it_reached_its_target(

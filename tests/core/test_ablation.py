@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ablation: arms are compared, runs go on, several run at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+import torch
+from small_networks import small, small_teacher
+
+from labeldistill_core import presets
+from labeldistill_core.cli import main
+from labeldistill_core.training import ablation as ablation_module
+from labeldistill_core.training import recipe as recipe_module
+from labeldistill_core.training.recipe import Recipe
+
+
+def test_ablation_compares_arms_and_goes_on(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setitem(presets.PRESETS, "small", small)
+    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
+    figures = tmp_path / "figures.json"
+    command = [
+        "ablation", str(synthetic_dataroot), str(tmp_path / "out"), "--version", "v1.0-mini",
+        "--preset", "small", "--seeds", "2", "--epochs", "1", "--batch-size", "2",
+        "--workers", "0", "--precision", "32-true", "--json", str(figures),
+    ]  # fmt: skip
+    monkeypatch.setattr(recipe_module, "_PAPER", {
+        stage: Recipe(epochs=1, batch_size=2) for stage in recipe_module.STAGES
+    })  # fmt: skip
+    assert main([*command, "--arms", "none", "lidar+label+partition"]) == 0
+    content = json.loads(figures.read_text())
+    assert set(content["arms"]) == {"none", "lidar+label+partition"}
+    assert content["budget"].startswith("1 epochs of 4 samples of 1 scenes, batch 2,")
+    assert content["scored"] == "4 key frames of 1 scenes"
+    for arm in content["arms"].values():
+        assert len(arm["seeds"]) == 2
+        assert 0 <= arm["mAP"]["mean"] <= 1
+        assert arm["NDS"]["std"] >= 0
+        assert list(arm["mean_ap_by_distance"]) == [
+            "0-10 m",
+            "10-20 m",
+            "20-30 m",
+            "30-40 m",
+            "40-50 m",
+        ]
+        assert {"distance 0-10 m", "LiDAR returns 1-4"} < set(arm["recall"])
+    assert (tmp_path / "out" / "ablation.png").stat().st_size > 5000
+    kept = (tmp_path / "out" / "none" / "seed0" / "student.safetensors").stat().st_mtime_ns
+    assert main([*command, "--arms", "none", "lidar"]) == 0
+    assert set(json.loads(figures.read_text())["arms"]) == {"none", "lidar"}
+    again = (tmp_path / "out" / "none" / "seed0" / "student.safetensors").stat().st_mtime_ns
+    assert kept == again
+    assert "| lidar |" in capsys.readouterr().out
+    assert main([*command, "--arms", "all"]) == 2
+    assert "no arm all: there are none, lidar" in capsys.readouterr().err
+    # what was found with other settings is not taken for an answer
+    init = ["--arms", "none", "--init", str(tmp_path / "out" / "none/seed0/student.safetensors")]
+    assert main([*command, *init]) == 2
+    assert "none/seed0 holds a run of other settings" in capsys.readouterr().err
+    command[2] = str(tmp_path / "again")
+    assert main([*command, *init, "--seeds", "1"]) == 0
+    assert "2 steps on 4 samples" in json.loads(figures.read_text())["init"]
+
+
+def test_ablation_runs_several_students_at_once(
+    synthetic_dataroot: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    command = [
+        "ablation", str(synthetic_dataroot), str(tmp_path), "--version", "v1.0-mini", "--arms",
+        "none", "--epochs", "1", "--jobs", "2", "--workers", "0",
+    ]  # fmt: skip
+    caplog.set_level("INFO")
+    assert main([*command, "--seeds", "2"]) == 0
+    assert "arm none, seed 1: mAP 0." in caplog.text
+    assert "2 of 2 runs" in caplog.text
+    assert len(json.loads((tmp_path / "ablation.json").read_text())["arms"]["none"]["seeds"]) == 2
+    for seed in (0, 1):
+        assert "Epoch 0" in (tmp_path / "none" / f"seed{seed}" / "output.txt").read_text()
+    assert not (tmp_path / "teacher").exists()
+    # what goes wrong in a process of its own is told here
+    assert main([*command, "--learning-rate", "1e-5"]) == 2
+    assert "none/seed0 holds a run of other settings" in capsys.readouterr().err
+    assert main([*command, "--jobs", "0"]) == 2
+    assert "--jobs is 0" in capsys.readouterr().err
+    assert main([*command, "--devices", "2"]) == 2
+    assert "use several with --jobs instead of --devices" in capsys.readouterr().err
+
+
+def test_jobs_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    places = SimpleQueue[int]()
+    for place in range(3):
+        places.put(place)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12))
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    taken = []
+    for _ in range(3):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+        ablation_module._share_machine(3, places)
+        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert threads == [4, 4, 4]
+    assert taken == ["4", "6", "4"]
