@@ -21,7 +21,7 @@ class RecallingTeacher(nn.Module):
     Outputs are kept on the CPU in half precision, as far as the memory that was granted goes.
     """
 
-    def __init__(self, teacher: Teacher, memory_bytes: int = 4 << 30) -> None:
+    def __init__(self, teacher: Teacher, memory_bytes: int) -> None:
         """Take over a teacher in evaluation mode.
 
         Args:

@@ -219,6 +219,7 @@ class Run:
         settings = {
             "arm": asdict(self.arm),
             "preset": options.preset,
+            "precision": options.machine.precision,
             "scenes": options.scene_names(NuScenesTables(self.dataroot, options.version))[0],
             "recipe": asdict(options.recipe("student")),
             **{name: path and file_sha256(path) for name, path in given.items()},

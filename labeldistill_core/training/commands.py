@@ -273,7 +273,9 @@ def train_student(
             distillation = replace(distillation, lidar_weight=0.0, response_weight=0.0)
         if label_encoder is None:
             distillation = replace(distillation, label_weight=0.0)
-        lidar = _student_teacher(teacher, recipe, distillation) if teacher else None
+        lidar = None
+        if teacher:
+            lidar = _student_teacher(teacher, recipe, distillation, options.machine)
         labels = load_label_encoder(label_encoder) if label_encoder else None
         distiller = Distiller(distillation, config, lidar, labels)
         points = Points(lidar.config.sweeps) if lidar else None
@@ -322,15 +324,15 @@ def train_student(
 
 
 def _student_teacher(
-    file: Path, recipe: Recipe, distillation: DistillationConfig
+    file: Path, recipe: Recipe, distillation: DistillationConfig, machine: Machine
 ) -> Teacher | RecallingTeacher:
     """The teacher; one that remembers where each sample looks the same in every epoch."""
     if recipe.augmentation.keeps_world and distillation.teacher_norm == "running":
-        return _recalling_teacher(file, file_sha256(file))
+        return _recalling_teacher(file, file_sha256(file), int(machine.recall_gib * 2**30))
     return load_teacher(file)
 
 
 @lru_cache(maxsize=1)
-def _recalling_teacher(file: Path, _: str) -> RecallingTeacher:
+def _recalling_teacher(file: Path, _: str, memory_bytes: int) -> RecallingTeacher:
     """Several runs in one process share it."""
-    return RecallingTeacher(load_teacher(file))
+    return RecallingTeacher(load_teacher(file), memory_bytes)

@@ -322,7 +322,7 @@ def test_a_missing_scan_names_the_sample(synthetic_dataroot: Path, tmp_path: Pat
 
 def test_a_recalling_teacher_computes_each_cloud_once() -> None:
     teacher = Teacher(small_teacher()).eval()
-    recalling = RecallingTeacher(teacher)
+    recalling = RecallingTeacher(teacher, memory_bytes=1 << 20)
     generator = torch.Generator().manual_seed(0)
     span = torch.tensor([40.0, 40.0, 1.0, 255.0, 0.0])
     clouds = [(torch.rand(300, 5, generator=generator) - 0.5) * span for _ in range(3)]
