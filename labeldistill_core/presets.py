@@ -80,20 +80,6 @@ def demo() -> StudentConfig:
     )
 
 
-def ablation() -> StudentConfig:
-    """A third of the demo's work and no past, for many runs on two CPU cores."""
-    config = demo()
-    return replace(
-        config,
-        image=ImageConfig(height=96, width=256),
-        image_encoder=replace(
-            config.image_encoder, backbone=ResNetConfig(depth=18, base_channels=16)
-        ),
-        bev_encoder=replace(config.bev_encoder, base_channels=30),
-        history_s=(),
-    )
-
-
 def official(config: StudentConfig) -> StudentConfig:
     """The same network as the published code runs it, for which its weights were trained."""
     return replace(
@@ -163,7 +149,7 @@ PRESETS: dict[str, Callable[[], StudentConfig]] = {
     "r101_512x1408_2key": r101_512x1408_2key,
     "convnext_b": convnext_b,
     "demo": demo,
-    "ablation": ablation,
+    "ablation": demo,
 }
 """Preset name to its function."""
 
