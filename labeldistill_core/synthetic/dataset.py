@@ -19,13 +19,13 @@ from tqdm import tqdm
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.classes import CATEGORY_TO_CLASS
 from labeldistill_core.errors import ConfigError, DataError
+from labeldistill_core.files import write_whole
 from labeldistill_core.synthetic.recording import (
     Rows,
     SceneSettings,
     Sweeps,
     record_scene,
     token,
-    write_whole,
 )
 from labeldistill_core.synthetic.rig import LIDAR
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from labeldistill_core.cameras import CameraCalibration, CameraPose
+from labeldistill_core.files import write_whole
 from labeldistill_core.frames import Array
 from labeldistill_core.synthetic.actors import Actor
 from labeldistill_core.synthetic.camera import take_picture
@@ -70,14 +71,6 @@ class SceneSettings:
 def token(*parts: object) -> str:
     """Identifier of 32 hexadecimal digits, the same for the same parts."""
     return hashlib.md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there wholly or not at all, whenever the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_bytes(data)
-    draft.replace(path)
 
 
 def record_scene(settings: SceneSettings, root: Path) -> Rows:

@@ -6,28 +6,24 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import tyro
 
 from labeldistill_core.checkpoints import file_sha256, read_checkpoint
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
-from labeldistill_core.errors import CheckpointError, ConfigError, LabelDistillError
+from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.evaluation.breakdown import break_down
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.predictions import student_results
+from labeldistill_core.files import write_whole
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.training.commands import (
@@ -37,9 +33,11 @@ from labeldistill_core.training.commands import (
     train_teacher,
 )
 from labeldistill_core.training.label_encoder import Aim
+from labeldistill_core.training.processes import in_processes
 
 _LOG = logging.getLogger(__name__)
 _SHARED = DistillationConfig(partition="none")
+_SCORES = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -120,13 +118,14 @@ def ablation(
         options: of the students' runs.
 
     Raises:
-        ConfigError: there is no such arm, no run at a time, or a run on several devices.
+        ConfigError: there is no such arm, no run, or a run on several devices.
         CheckpointError: the folder holds a run of other settings.
     """
+    arms = tuple(dict.fromkeys(arms))
     if unknown := [name for name in arms if name not in ARMS]:
         raise ConfigError(f"no arm {', '.join(unknown)}: there are {', '.join(ARMS)}")
-    if jobs < 1:
-        raise ConfigError(f"--jobs is {jobs}: there must be one run at a time at least")
+    if not arms or seeds < 1 or jobs < 1:
+        raise ConfigError("--arms, --seeds and --jobs: there must be one of each at least")
     if options.machine.processes > 1:
         raise ConfigError(
             "each run of an ablation takes one device: use several with --jobs instead of "
@@ -143,7 +142,11 @@ def ablation(
         if encoders[autoencoder] is None:
             assert teacher is not None
             encoders[autoencoder] = _encoder(dataroot, out, teacher, plain, autoencoder)
-    about = _about(dataroot, init, options)
+    loaders = max(1, options.machine.loaders // jobs)
+    options = replace(options, machine=replace(options.machine, workers=loaders))
+    tables = NuScenesTables(dataroot, options.version)
+    trained, scored = options.scene_names(tables)[0], split_scenes(tables, "val")
+    about = _about(tables, trained, scored, init, options) | {"jobs": str(jobs)}
     results: dict[str, list[Scores]] = {name: [] for name in arms}
     # seed by seed, so that an early stop leaves a fair comparison
     order = [(seed, name) for seed in range(seeds) for name in arms]
@@ -153,18 +156,21 @@ def ablation(
             out / name.replace(":", "-") / f"seed{seed}",
             ARMS[name],
             ARMS[name].given(teacher, encoders, init),
+            tuple(trained),
             replace(options, seed=seed),
         )
         for seed, name in order
     ]
-    with _workers(jobs) as work:
-        for done, ((seed, name), scores) in enumerate(zip(order, work(runs), strict=True), 1):
+    for run in runs:
+        run.kept()  # before one of other settings is trained
+    with closing(_all_scores(runs, jobs)) as found:
+        for done, ((seed, name), scores) in enumerate(zip(order, found, strict=True), 1):
             _LOG.info(
                 "arm %s, seed %d: mAP %.3f, NDS %.3f; %d of %d runs",
                 name, seed, scores.mean_ap, scores.nds, done, len(runs),
             )  # fmt: skip
             results[name].append(scores)
-            _report(out, json, {arm: found for arm, found in results.items() if found}, about)
+            _report(out, json, {arm: scores for arm, scores in results.items() if scores}, about)
     print((out / "table.md").read_text())
 
 
@@ -206,88 +212,67 @@ class Run:
     """How."""
     given: Mapping[str, Path | None]
     """Checkpoints to train with, see `Arm.given`."""
+    scenes: tuple[str, ...]
+    """To train on."""
     options: Options
     """With the seed."""
 
-    def scores(self) -> Scores:
-        """Train and score, or read what an earlier call found.
-
-        Raises:
-            CheckpointError: the folder holds a run of other settings.
-        """
-        options, given, file = self.options, self.given, self.folder / "scores.json"
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its scores belong to, as JSON."""
         settings = {
             "arm": asdict(self.arm),
-            "preset": options.preset,
-            "precision": options.machine.precision,
-            "scenes": options.scene_names(NuScenesTables(self.dataroot, options.version))[0],
-            "recipe": asdict(options.recipe("student")),
-            **{name: path and file_sha256(path) for name, path in given.items()},
+            "preset": self.options.preset,
+            "precision": self.options.machine.precision,
+            "scenes": self.scenes,
+            "recipe": asdict(self.options.recipe("student")),
+            **{name: path and file_sha256(path) for name, path in self.given.items()},
         }
+        return dict(json.loads(json.dumps(settings)))
+
+    def kept(self) -> Scores | None:
+        """What an earlier call found.
+
+        Raises:
+            CheckpointError: with other settings.
+        """
+        file = self.folder / _SCORES
         if not file.exists():
-            train_student(
-                self.dataroot,
-                self.folder,
-                given["teacher"],
-                given["label_encoder"],
-                init=given["init"],
-                distillation=self.arm.distillation or DistillationConfig(),
-                options=options,
-            )
-            scores = _score(self.folder / "student.safetensors", self.dataroot, options.version)
-            file.write_text(json.dumps({"settings": settings, "scores": asdict(scores)}, indent=1))
+            return None
         found = json.loads(file.read_text())
-        if found["settings"] != json.loads(json.dumps(settings)):
+        if found["settings"] != self.settings:
             raise CheckpointError(
                 f"{self.folder} holds a run of other settings: give another folder, or repeat the "
                 "call as it was"
             )
         return Scores(**found["scores"])
 
+    def scores(self) -> Scores:
+        """Train and score, or take what an earlier call found."""
+        if kept := self.kept():
+            return kept
+        train_student(
+            self.dataroot,
+            self.folder,
+            self.given["teacher"],
+            self.given["label_encoder"],
+            init=self.given["init"],
+            distillation=self.arm.distillation or DistillationConfig(),
+            options=self.options,
+        )
+        scores = _score(self.folder / "student.safetensors", self.dataroot, self.options.version)
+        content = {"settings": self.settings, "scores": asdict(scores)}
+        write_whole(self.folder / _SCORES, json.dumps(content, indent=1).encode())
+        return scores
 
-@contextmanager
-def _workers(jobs: int) -> Iterator[Callable[[Sequence[Run]], Iterator[Scores]]]:
-    """What scores all runs, in their order: here, or in processes of their own."""
+
+def _all_scores(runs: Sequence[Run], jobs: int) -> Generator[Scores]:
     if jobs == 1:
-        yield lambda runs: map(Run.scores, runs)
-        return
-    # Spawned, since neither CUDA nor threads survive a fork.
-    context = get_context("spawn")
-    places = context.Queue()
-    for place in range(jobs):
-        places.put(place)
-    pool = ProcessPoolExecutor(jobs, context, _share_machine, (jobs, places))
-    try:
-        yield lambda runs: pool.map(_scores_in_worker, runs)
-    except BrokenProcessPool as error:
-        raise ConfigError(
-            "a run was killed, perhaps for want of memory: repeat the call with fewer --jobs, and "
-            "it goes on"
-        ) from error
-    except LabelDistillError as error:
-        _LOG.error("%s; the runs that have begun are brought to their end", error)
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _share_machine(jobs: int, places: Any) -> None:
-    """Take a share of the cores, and one GPU, for the worker that this is."""
-    logging.basicConfig(level=logging.INFO)
-    place, gpus = places.get(), torch.cuda.device_count()
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
-    if gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place % gpus]
-
-
-def _scores_in_worker(run: Run) -> Scores:
-    """Scores of a run whose progress is written to its folder: those of several would mix."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / "output.txt").open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    return run.scores()
+        yield from map(Run.scores, runs)
+    else:
+        # in files, since the progress of several runs would mix
+        outputs = [run.folder / "output.txt" for run in runs]
+        yield from in_processes(Run.scores, runs, outputs, jobs)
 
 
 def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
@@ -305,16 +290,20 @@ def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
     return Scores(metrics.mean_ap, metrics.nds, metrics.tp_errors, recall, banded)
 
 
-def _about(dataroot: Path, init: Path | None, options: Options) -> dict[str, str | None]:
+def _about(
+    tables: NuScenesTables,
+    trained: Sequence[str],
+    scored: Sequence[str],
+    init: Path | None,
+    options: Options,
+) -> dict[str, str | None]:
     """What all runs have in common."""
-    recipe, tables = options.recipe("student"), NuScenesTables(dataroot, options.version)
-    trained, scored = options.scene_names(tables)[0], split_scenes(tables, "val")
+    recipe = options.recipe("student")
     samples, frames = (sum(len(tables.samples(n)) for n in names) for names in (trained, scored))
-    rate = recipe.scaled_rate(processes=1)
     return {
         "preset": options.preset,
         "budget": f"{recipe.epochs} epochs of {samples} samples of {len(trained)} scenes, "
-        f"batch {recipe.batch_size}, learning rate {rate:.2e}",
+        f"batch {recipe.batch_size}, learning rate {recipe.scaled_rate(processes=1):.2e}",
         "scored": f"{frames} key frames of {len(scored)} scenes",
         "init": read_checkpoint(init, "student").note if init else None,
         "commit": commit(),

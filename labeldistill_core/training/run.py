@@ -30,6 +30,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.files import write_whole
 from labeldistill_core.training.export import IDENTITY, read_run
 from labeldistill_core.training.order import EpochOrder, class_balanced
 from labeldistill_core.training.stage import Stage
@@ -288,17 +289,9 @@ class WholeCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write it."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content.getbuffer())
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        write_whole(Path(path), content.getbuffer())
 
 
 class Pace(Callback):

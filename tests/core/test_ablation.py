@@ -4,17 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
-import torch
 from small_networks import small, small_teacher
 
 from labeldistill_core import presets
 from labeldistill_core.cli import main
-from labeldistill_core.training import ablation as ablation_module
 from labeldistill_core.training import recipe as recipe_module
 from labeldistill_core.training.recipe import Recipe
 
@@ -85,27 +81,12 @@ def test_ablation_runs_several_students_at_once(
     for seed in (0, 1):
         assert "Epoch 0" in (tmp_path / "none" / f"seed{seed}" / "output.txt").read_text()
     assert not (tmp_path / "teacher").exists()
-    # what goes wrong in a process of its own is told here
-    assert main([*command, "--learning-rate", "1e-5"]) == 2
+    # before the third run is trained in another way
+    assert main([*command, "--seeds", "3", "--learning-rate", "1e-5"]) == 2
     assert "none/seed0 holds a run of other settings" in capsys.readouterr().err
-    assert main([*command, "--jobs", "0"]) == 2
-    assert "--jobs is 0" in capsys.readouterr().err
+    assert not (tmp_path / "none" / "seed2").exists()
+    for nothing in (["--jobs", "0"], ["--seeds", "0"], ["--arms"]):
+        assert main([*command, *nothing]) == 2
+        assert "there must be one of each" in capsys.readouterr().err
     assert main([*command, "--devices", "2"]) == 2
     assert "use several with --jobs instead of --devices" in capsys.readouterr().err
-
-
-def test_jobs_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[int] = []
-    places = SimpleQueue[int]()
-    for place in range(3):
-        places.put(place)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12))
-    monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    taken = []
-    for _ in range(3):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-        ablation_module._share_machine(3, places)
-        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    assert threads == [4, 4, 4]
-    assert taken == ["4", "6", "4"]

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long work in several processes, each of which keeps what it has in memory from one to the next.
+
+`concurrent.futures` hands out work ahead of time and lets all that it has handed out come to its
+end, which is too late for trainings when one of them fails or the user stops them.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+
+import torch
+
+from labeldistill_core.errors import LabelDistillError
+
+_Work = TypeVar("_Work")
+_Result = TypeVar("_Result")
+_LOG = logging.getLogger(__name__)
+
+
+def in_processes(
+    function: Callable[[_Work], _Result],
+    work: Sequence[_Work],
+    outputs: Sequence[Path],
+    processes: int,
+) -> Iterator[_Result]:
+    """Results in the order of the work, which the processes share, and the cores and GPUs as well.
+
+    The first that fails ends all of them at once, as does whoever stops this process.
+
+    Args:
+        function: of a module, as for pickle.
+        work: what it is called with.
+        outputs: files to which each call's standard output and error are added.
+        processes: how many calls run at a time.
+
+    Raises:
+        LabelDistillError: a process was killed.
+        Exception: whatever the function raises.
+    """
+    # spawned, since neither CUDA nor threads survive a fork
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // processes)
+    busy: dict[Connection, int] = {}
+    workers: list[SpawnProcess] = []
+    results: dict[int, _Result] = {}
+    todo = iter(range(len(work)))
+    try:
+        for place in range(min(processes, len(work))):
+            ours, theirs = context.Pipe()
+            workers.append(context.Process(target=_serve, args=(function, theirs, place, threads)))
+            workers[-1].start()
+            theirs.close()  # so that a process that ends is noticed
+            _give(ours, todo, work, outputs, busy)
+        for index in range(len(work)):
+            while index not in results:
+                for connection in wait(list(busy)):
+                    assert isinstance(connection, Connection)
+                    done = busy.pop(connection)
+                    results[done] = _answer(connection, outputs[done])
+                    _give(connection, todo, work, outputs, busy)
+            yield results.pop(index)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join()
+
+
+def _give(
+    connection: Connection,
+    todo: Iterator[int],
+    work: Sequence[Any],
+    outputs: Sequence[Path],
+    busy: dict[Connection, int],
+) -> None:
+    index = next(todo, None)
+    if index is not None:
+        connection.send((work[index], outputs[index]))
+        busy[connection] = index
+
+
+def _answer(connection: Connection, output: Path) -> Any:
+    try:
+        failed, answer = connection.recv()
+    except EOFError as error:
+        raise LabelDistillError(
+            f"the process that writes {output} was ended, perhaps for want of memory: repeat the "
+            "call with fewer at a time, and it goes on"
+        ) from error
+    if failed:
+        raise answer
+    return answer
+
+
+def _serve(
+    function: Callable[[Any], Any], connection: Connection, place: int, threads: int
+) -> None:
+    """What a process does: one call after the other."""
+    Thread(target=_end_with_parent, daemon=True).start()
+    logging.basicConfig(level=logging.INFO)
+    _share_machine(place, threads)
+    while True:
+        work, output = connection.recv()
+        with _output_to(output):
+            try:
+                answer = False, function(work)
+            except Exception as error:
+                _LOG.exception("failed")
+                answer = True, error
+        connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _share_machine(place: int, threads: int) -> None:
+    """Take so many cores, and one GPU."""
+    torch.set_num_threads(threads)
+    if gpus := torch.cuda.device_count():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place % gpus]
+
+
+@contextmanager
+def _output_to(file: Path) -> Iterator[None]:
+    """Also what libraries and this process's own processes print."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as stream:
+        for fd in (1, 2):
+            os.dup2(stream.fileno(), fd)
+        yield
+        sys.stdout.flush()
+        sys.stderr.flush()
