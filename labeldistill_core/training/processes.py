@@ -85,21 +85,29 @@ def _give(
 ) -> None:
     index = next(todo, None)
     if index is not None:
-        connection.send((work[index], outputs[index]))
+        with _alive(outputs[index]):
+            connection.send((work[index], outputs[index]))
         busy[connection] = index
 
 
 def _answer(connection: Connection, output: Path) -> Any:
-    try:
+    with _alive(output):
         failed, answer = connection.recv()
-    except EOFError as error:
+    if failed:
+        raise answer
+    return answer
+
+
+@contextmanager
+def _alive(output: Path) -> Iterator[None]:
+    """Tell what it means when the other side of a connection is gone."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
         raise LabelDistillError(
             f"the process that writes {output} was ended, perhaps for want of memory: repeat the "
             "call with fewer at a time, and it goes on"
         ) from error
-    if failed:
-        raise answer
-    return answer
 
 
 def _serve(

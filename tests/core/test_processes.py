@@ -4,50 +4,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import process_work
 import pytest
 import torch
 
 from labeldistill_core.errors import ConfigError, LabelDistillError
 from labeldistill_core.training import processes
 from labeldistill_core.training.processes import in_processes
-
-_FOREVER_S = 300.0
-
-
-def _square(number: int) -> tuple[int, int]:
-    print("number", number, flush=True)
-    subprocess.run(["echo", "echoed", str(number)], check=True)
-    time.sleep(0.2 if number == 0 else 0.0)
-    return os.getpid(), number**2
-
-
-def _fail_beside(sleeper: Path) -> None:
-    """The first call sleeps and says who it is, the second fails once it does."""
-    mine = sleeper.with_name("mine")
-    try:
-        mine.touch(exist_ok=False)
-    except FileExistsError:
-        while not sleeper.exists():
-            time.sleep(0.02)
-        raise ConfigError("no such thing") from None
-    _sleep(sleeper)
-
-
-def _sleep(pid_file: Path) -> None:
-    draft = pid_file.with_suffix(".draft")
-    draft.write_text(str(os.getpid()))
-    draft.rename(pid_file)
-    time.sleep(_FOREVER_S)
-
-
-def _end_itself(_: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _is_gone(pid: int, within_s: float = 10.0) -> bool:
@@ -64,7 +32,7 @@ def _is_gone(pid: int, within_s: float = 10.0) -> bool:
 
 def test_results_come_in_order_and_processes_are_kept(tmp_path: Path) -> None:
     outputs = [tmp_path / str(i) / "output.txt" for i in range(5)]
-    found = list(in_processes(_square, range(5), outputs, 2))
+    found = list(in_processes(process_work.square, range(5), outputs, 2))
     assert [square for _, square in found] == [0, 1, 4, 9, 16]
     assert len({pid for pid, _ in found}) == 2
     for i, output in enumerate(outputs):
@@ -74,7 +42,7 @@ def test_results_come_in_order_and_processes_are_kept(tmp_path: Path) -> None:
 def test_the_first_that_fails_ends_all(tmp_path: Path) -> None:
     sleeper, outputs = tmp_path / "sleeper", [tmp_path / f"{i}.txt" for i in range(6)]
     with pytest.raises(ConfigError, match="no such thing"):
-        list(in_processes(_fail_beside, [sleeper] * 6, outputs, 2))
+        list(in_processes(process_work.fail_beside, [sleeper] * 6, outputs, 2))
     assert _is_gone(int(sleeper.read_text()))
     assert sum("ConfigError: no such thing" in o.read_text() for o in outputs[:2]) == 1
     assert not any(output.exists() for output in outputs[2:])
@@ -82,19 +50,19 @@ def test_the_first_that_fails_ends_all(tmp_path: Path) -> None:
 
 def test_a_killed_process_is_told(tmp_path: Path) -> None:
     with pytest.raises(LabelDistillError, match=r"writes .*0\.txt was ended, perhaps for want of"):
-        list(in_processes(_end_itself, [0], [tmp_path / "0.txt"], 2))
+        list(in_processes(process_work.end_itself, [0], [tmp_path / "0.txt"], 2))
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from test_processes import _sleep\n"
+        "from process_work import sleep\n"
         "from labeldistill_core.training.processes import in_processes\n"
         "if __name__ == '__main__':\n"
-        f"    list(in_processes(_sleep, [Path('{tmp_path}/pid')], [Path('{tmp_path}/o')], 1))\n"
+        f"    list(in_processes(sleep, [Path('{tmp_path}/pid')], [Path('{tmp_path}/o')], 1))\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(Path(process_work.__file__).parent), *sys.path])
     with subprocess.Popen(
         [sys.executable, script], env=os.environ | {"PYTHONPATH": path}
     ) as parent:

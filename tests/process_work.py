@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What processes of the tests do, where they can import it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from labeldistill_core.errors import ConfigError
+
+_FOREVER_S = 300.0
+
+
+def square(number: int) -> tuple[int, int]:
+    print("number", number, flush=True)
+    subprocess.run(["echo", "echoed", str(number)], check=True)
+    time.sleep(0.2 if number == 0 else 0.0)
+    return os.getpid(), number**2
+
+
+def fail_beside(sleeper: Path) -> None:
+    """The first call sleeps and says who it is, the second fails once it does."""
+    mine = sleeper.with_name("mine")
+    try:
+        mine.touch(exist_ok=False)
+    except FileExistsError:
+        while not sleeper.exists():
+            time.sleep(0.02)
+        raise ConfigError("no such thing") from None
+    sleep(sleeper)
+
+
+def sleep(pid_file: Path) -> None:
+    draft = pid_file.with_suffix(".draft")
+    draft.write_text(str(os.getpid()))
+    draft.rename(pid_file)
+    time.sleep(_FOREVER_S)
+
+
+def end_itself(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
