@@ -37,16 +37,18 @@ class RecallingTeacher(nn.Module):
         """See `Teacher`."""
         keys = [_key(cloud) for cloud in points]
         device = points[0].device
-        rows: list[_Kept] = []
-        for cloud, key in zip(points, keys, strict=True):
-            row = self._kept.get(key)
-            if row is None:
-                # alone: the last bits may depend on the rest of a batch, and a run that is taken
-                # up meets its samples in other batches
-                output = self.teacher([cloud])
-                groups = (output.taps, *(tuple(vars(task).values()) for task in output.maps))
-                row = self._keep(key, groups)
-            rows.append(row)
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        missing = {key: cloud for key, cloud in zip(keys, points, strict=True) if key not in found}
+        # Alone on a CPU: the last bits may depend on the rest of a batch, and a run that is taken
+        # up meets its samples in other batches. A GPU sums in an order of its own anyway.
+        together = len(missing) if device.type == "cuda" else 1
+        while missing:
+            batch = [missing.popitem() for _ in range(min(together, len(missing)))]
+            output = self.teacher([cloud for _, cloud in batch])
+            groups = (output.taps, *(tuple(vars(task).values()) for task in output.maps))
+            for index, (key, _) in enumerate(batch):
+                found[key] = self._keep(key, groups, index)
+        rows = [found[key] for key in keys]
         taps, *maps = (
             # float before stacking: autocast on the CPU knows no float16
             tuple(
@@ -57,10 +59,10 @@ class RecallingTeacher(nn.Module):
         )
         return TeacherOutput(tuple(TaskMaps(*task) for task in maps), (taps[0], taps[1]))
 
-    def _keep(self, key: bytes, groups: Sequence[Sequence[Tensor]]) -> _Kept:
+    def _keep(self, key: bytes, groups: Sequence[Sequence[Tensor]], index: int) -> _Kept:
         """One sample's output, kept if there is room."""
         output = tuple(
-            tuple(tensor[0].to("cpu", torch.float16, copy=True) for tensor in group)
+            tuple(tensor[index].to("cpu", torch.float16, copy=True) for tensor in group)
             for group in groups
         )
         size = sum(tensor.nbytes for group in output for tensor in group)

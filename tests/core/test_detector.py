@@ -232,11 +232,7 @@ def test_a_device_that_does_not_exist(student):
         Detector(student, device="toaster")
 
 
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
 @pytest.mark.gpu
-@on_a_gpu
 @pytest.mark.parametrize("fixed_shapes", [False, True])
 def test_cuda_equals_the_cpu(student, frame_set, fixed_shapes):
     on_cpu = Detector(student)
@@ -257,7 +253,6 @@ def test_cuda_equals_the_cpu(student, frame_set, fixed_shapes):
 
 
 @pytest.mark.gpu
-@on_a_gpu
 def test_a_step_is_recorded(student, frame_set):
     for precision in ("float32", "float16", "bfloat16"):
         detector = Detector(student, device="cuda:0", precision=precision)

@@ -16,7 +16,6 @@ from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device_images import DeviceImages, decode_on, resized
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def picture(width: int, height: int, seed: int = 0, grain: int = 4) -> np.ndarray:
@@ -88,7 +87,6 @@ def test_decoding_on_a_device():
 
 
 @pytest.mark.gpu
-@on_a_gpu
 def test_a_gpu_resizes_as_the_cpu(tiny_config, frame_set):
     with ThreadPoolExecutor(2) as pool:
         one, two = (DeviceImages(tiny_config, device) for device in (CPU, GPU))
@@ -100,7 +98,6 @@ def test_a_gpu_resizes_as_the_cpu(tiny_config, frame_set):
 
 
 @pytest.mark.gpu
-@on_a_gpu
 @pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 def test_a_gpu_decodes_nearly_as_the_cpu():
     """With fewer colours than pixels, nvJPEG repeats a colour where libjpeg-turbo interpolates."""
