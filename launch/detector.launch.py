@@ -37,6 +37,16 @@ ARGUMENTS = (
         description="float32, float16, bfloat16, auto. Empty: that of the parameter file.",
     ),
     DeclareLaunchArgument(
+        "score_threshold",
+        default_value="",
+        description="Lowest score of a published box. Empty: that of the parameter file.",
+    ),
+    DeclareLaunchArgument(
+        "max_boxes",
+        default_value="",
+        description="Boxes of a set at most. Empty: as the parameter file says.",
+    ),
+    DeclareLaunchArgument(
         "transport",
         default_value="",
         choices=["", "compressed", "raw"],
@@ -50,9 +60,10 @@ ARGUMENTS = (
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
     DeclareLaunchArgument(
         "use_sim_time",
-        default_value="false",
-        choices=["true", "false"],
-        description="Take the time from /clock, as in a replay.",
+        default_value="",
+        choices=["", "true", "false"],
+        description="Take the time from /clock, as in a replay. Empty: as the parameter file says, "
+        "and false for RViz.",
     ),
     DeclareLaunchArgument(
         "autostart",
@@ -87,9 +98,11 @@ def detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         for name in ("model", "device", "precision", "transport", "camera_prefix")
         if given(name)
     }
-    for name in ("use_sim_time", "autostart"):
-        if given(name):
-            parameters[name] = given(name) == "true"
+    parameters |= {
+        name: given(name) == "true" for name in ("use_sim_time", "autostart") if given(name)
+    }
+    numbers = {"score_threshold": float, "max_boxes": int}
+    parameters |= {name: kind(given(name)) for name, kind in numbers.items() if given(name)}
     return [
         Node(
             package=PACKAGE,
@@ -104,13 +117,22 @@ def detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     ]
 
 
+def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """RViz, with the clock that the node was told to take."""
+    from_clock = LaunchConfiguration("use_sim_time").perform(context) == "true"
+    return [
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            arguments=["-d", str(CONFIG / "detector.rviz")],
+            parameters=[{"use_sim_time": from_clock}],
+            condition=IfCondition(LaunchConfiguration("rviz")),
+        )
+    ]
+
+
 def generate_launch_description() -> LaunchDescription:
     """The launch description."""
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        arguments=["-d", str(CONFIG / "detector.rviz")],
-        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
-        condition=IfCondition(LaunchConfiguration("rviz")),
+    return LaunchDescription(
+        [*ARGUMENTS, OpaqueFunction(function=detector), OpaqueFunction(function=rviz)]
     )
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=detector), rviz])

@@ -2,8 +2,9 @@
 """A bag and the detector: `ros2 launch labeldistill_ros replay.launch.py bag:=PATH`.
 
 Ends when the bag does. With `output:=FOLDER` a recorder and a scorer take part, and the exit code
-is the scorer's verdict: 1 when a threshold is missed or nothing could be scored. All arguments of
-detector.launch.py work here too.
+is the scorer's verdict: 1 when a threshold is missed or nothing could be scored; the detector then
+publishes weak boxes, too, unless it is told otherwise. All arguments of detector.launch.py work
+here too.
 """
 
 import signal
@@ -18,6 +19,7 @@ from launch.actions import (
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
+    SetLaunchConfiguration,
     Shutdown,
     TimerAction,
 )
@@ -31,6 +33,8 @@ from launch_ros.substitutions import FindPackagePrefix
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 PACKAGE = "labeldistill_ros"
+WEAK_BOXES = {"score_threshold": "0.1", "max_boxes": "500"}
+"""Average precision needs the weak boxes as well; 500 are what nuScenes takes of a sample."""
 _LAST_BOXES_S = 2.0
 """After the end of the bag the detector may still be at work."""
 
@@ -74,6 +78,15 @@ ARGUMENTS = (
         description="Take the time from the bag.",
     ),
 )
+
+
+def weak_boxes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """For metrics, what the detector publishes unless the user said something else."""
+    told = context.launch_configurations
+    if not told["output"]:
+        return []
+    missing = {name: value for name, value in WEAK_BOXES.items() if not told.get(name)}
+    return [SetLaunchConfiguration(name, value) for name, value in missing.items()]
 
 
 def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -143,4 +156,11 @@ def generate_launch_description() -> LaunchDescription:
     detector = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(share / "launch" / "detector.launch.py"))
     )
-    return LaunchDescription([*ARGUMENTS, detector, OpaqueFunction(function=processes)])
+    return LaunchDescription(
+        [
+            *ARGUMENTS,
+            OpaqueFunction(function=weak_boxes),
+            detector,
+            OpaqueFunction(function=processes),
+        ]
+    )

@@ -47,6 +47,8 @@ def test_arguments_are_declared_and_described(share: Path, name: str) -> None:
         "model",
         "device",
         "precision",
+        "score_threshold",
+        "max_boxes",
         "transport",
         "log_level",
         "autostart",
@@ -78,15 +80,48 @@ def test_arguments_go_before_the_parameter_file(share: Path) -> None:
         assert Path(file) == share / "config" / "detector.yaml"
         return dict(rest)
 
-    assert values() == {"use_sim_time": False}
+    assert values() == {}
     assert values(
-        model="/a/b.safetensors", device="cpu", use_sim_time="true", autostart="false"
+        model="/a/b.safetensors",
+        device="cpu",
+        score_threshold="0.1",
+        max_boxes="500",
+        use_sim_time="true",
+        autostart="false",
     ) == {
         "model": "/a/b.safetensors",
         "device": "cpu",
+        "score_threshold": 0.1,
+        "max_boxes": 500,
         "use_sim_time": True,
         "autostart": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("", "")),
+        ({"output": "/a/out"}, ("0.1", "500")),
+        ({"output": "/a/out", "score_threshold": "0.3"}, ("0.3", "500")),
+    ],
+)
+def test_a_scored_replay_publishes_weak_boxes(
+    share: Path, given: dict[str, str], expected: tuple[str, str]
+) -> None:
+    module = load(share / "launch" / "replay.launch.py")
+    detector = load(share / "launch" / "detector.launch.py")
+    context = launch.LaunchContext()
+    context.launch_configurations.update(given)
+    for action in (
+        *module.ARGUMENTS[1:],
+        launch.actions.OpaqueFunction(function=module.weak_boxes),
+    ):
+        for entity in action.visit(context) or ():
+            entity.visit(context)
+    for argument in detector.ARGUMENTS:  # as the included file declares them
+        argument.visit(context)
+    assert tuple(context.launch_configurations[name] for name in module.WEAK_BOXES) == expected
 
 
 def test_rviz_shows_what_the_node_publishes(share: Path) -> None:
