@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.report import page_frame, summary, tables
 from labeldistill_ros.bags.score import Score, score_bag
+from labeldistill_ros.domain import own_domain
 from labeldistill_ros.resources import DEMO_MODEL, shared_file
 
 DEMO_BAG = "rosbags/demo/metadata.yaml"
@@ -62,7 +62,7 @@ def demo(
     load_student(model)  # a message here is easier to find than in the node's log
     out.mkdir(parents=True, exist_ok=True)
     recorded = out / "detections"
-    with _ros_domain(), _node(model, device):
+    with own_domain(), _node(model, device):
         print(f"replaying {bag} through the node ...")
         _replay_and_record(bag, recorded, rate)
     score = score_bag(bag, recorded)
@@ -70,23 +70,6 @@ def demo(
     print(score.table())
     page = _write_page(out, bag, score, min_score)
     print(f"\nopen {page}")
-
-
-@contextmanager
-def _ros_domain() -> Iterator[None]:
-    """A domain of our own on this machine, with the Fast DDS profile, unless the user set one."""
-    chosen = {
-        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(shared_file("config/fastdds.xml")),
-    }
-    added = {key: value for key, value in chosen.items() if key not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for key in added:
-            del os.environ[key]
 
 
 @contextmanager

@@ -19,12 +19,12 @@ from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
-from labeldistill_ros.bags.boxes import read_detections, read_table
 from labeldistill_ros.bags.frames import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import BagSample
 from labeldistill_ros.bags.types import stamp_of
 from labeldistill_ros.transforms import TransformBuffer, TransformError
+from labeldistill_ros.wire import boxes_from_detections, boxes_from_table
 
 DETECTIONS_TOPIC = "/detector/detections"
 TABLE_TOPIC = "/detector/detections_table"
@@ -168,7 +168,7 @@ def _published(reader: BagReader, topic: str) -> dict[int, Boxes3D]:
     try:
         if table_topic in reader.topics:
             for _, message in reader.messages([table_topic]):
-                tables[stamp_of(message)] = read_table(message)
+                tables[stamp_of(message)] = boxes_from_table(message)
         out: dict[int, Boxes3D] = {}
         for _, message in reader.messages([topic]):
             stamp_ns, newest_ns = stamp_of(message), max(out, default=-1)
@@ -177,7 +177,7 @@ def _published(reader: BagReader, topic: str) -> dict[int, Boxes3D]:
                     f"{reader.path}: the stamps of {topic} are not sorted: {stamp_ns} ns comes "
                     f"after {newest_ns} ns; record one round of the bag and one detector"
                 )
-            boxes, table = read_detections(message, CLASSES), tables.get(stamp_ns)
+            boxes, table = boxes_from_detections(message, CLASSES), tables.get(stamp_ns)
             if table is not None and len(table) == len(boxes):
                 boxes = _with_velocities(boxes, table)
             out[stamp_ns] = boxes

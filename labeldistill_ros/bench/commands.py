@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,24 +23,8 @@ from labeldistill_ros.bench.failures import as_json, run_scene
 from labeldistill_ros.bench.load import LoadOptions, run_load
 from labeldistill_ros.bench.processes import run_refusals, run_signals
 from labeldistill_ros.bench.robustness import write_page, write_plot
+from labeldistill_ros.domain import own_domain
 from labeldistill_ros.resources import DEMO_MODEL, shared_file
-
-
-@contextmanager
-def own_domain() -> Iterator[None]:
-    """A ROS domain on this machine, with the Fast DDS profile, unless the user set one."""
-    chosen = {
-        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(shared_file("config/fastdds.xml")),
-    }
-    added = {key: value for key, value in chosen.items() if key not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for key in added:
-            del os.environ[key]
 
 
 def bench_node(

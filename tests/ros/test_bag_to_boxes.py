@@ -24,7 +24,6 @@ from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_ros.bags.boxes import read_detections
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.detect import DetectOptions, detect_bag
 from labeldistill_ros.bags.reader import BagReader
@@ -33,6 +32,7 @@ from labeldistill_ros.bags.recording import DETECTIONS_TOPIC
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.bags.types import stamp_of
+from labeldistill_ros.wire import boxes_from_detections
 
 MAX_BOXES = 200
 """The node publishes no more."""
@@ -131,7 +131,7 @@ def check_against_bag_detect(bag: Path, recorded: Path, out: Path, offline: Dete
         for (_, theirs), (_, mine) in pairs:
             assert stamp_of(mine) == stamp_of(theirs)
             assert mine.header.frame_id == theirs.header.frame_id == "base_link"
-            ours, his = (read_detections(array, CLASSES) for array in (mine, theirs))
+            ours, his = (boxes_from_detections(array, CLASSES) for array in (mine, theirs))
             assert torch.equal(ours.labels, his.labels)
             torch.testing.assert_close(ours.values[:, :7], his.values[:, :7], rtol=0, atol=1e-4)
             torch.testing.assert_close(ours.scores, his.scores, rtol=0, atol=1e-5)

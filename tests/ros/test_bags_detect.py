@@ -16,13 +16,13 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_ros.bags.boxes import read_detections
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.detect import DetectOptions, best_boxes, detect_bag
 from labeldistill_ros.bags.faults import Faults
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.parameters import Parameters
+from labeldistill_ros.wire import boxes_from_detections
 
 EVERYTHING = DetectOptions(score_threshold=0.0, output_frame="map")
 
@@ -53,7 +53,7 @@ def test_boxes_are_those_of_the_data_root(
     for token, array in zip(tables.samples(SCENES[0]), arrays, strict=True):
         found = direct.detect(tables.frame_set(token, direct.config.cameras))
         wanted = best_boxes(found.in_frame(identity), EVERYTHING)
-        mine = read_detections(array, CLASSES)
+        mine = boxes_from_detections(array, CLASSES)
         np.testing.assert_allclose(mine.values[:, :6], wanted.values[:, :6], atol=1e-3)
         assert torch.equal(mine.labels, wanted.labels)
         total += len(mine)

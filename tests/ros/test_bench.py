@@ -11,11 +11,11 @@ import pytest
 from nuscenes_fixture import VERSION
 
 from labeldistill_core.cli import main
-from labeldistill_ros.bench.commands import own_domain
 from labeldistill_ros.bench.failure_table import SCENES
 from labeldistill_ros.bench.failures import Scene, as_json, run_scene
 from labeldistill_ros.bench.load import LoadOptions, run_load
 from labeldistill_ros.bench.running import Run
+from labeldistill_ros.domain import own_domain
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name.replace(" ", "_"))

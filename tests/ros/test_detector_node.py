@@ -25,11 +25,10 @@ from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.messages import (
-    boxes_from_detections,
-    boxes_from_table,
     stamp_from_ns,
     stamp_to_ns,
 )
+from labeldistill_ros.wire import boxes_from_detections, boxes_from_table
 
 Start = Callable[..., RunningNode]
 

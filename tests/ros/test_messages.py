@@ -19,8 +19,6 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.messages import (
     DetectionsMessage,
-    boxes_from_detections,
-    boxes_from_table,
     calibration_from_info,
     detections_message,
     label_info,
@@ -30,6 +28,7 @@ from labeldistill_ros.messages import (
     stamp_to_ns,
     table_message,
 )
+from labeldistill_ros.wire import boxes_from_detections, boxes_from_table
 
 STAMP_NS = 1_600_000_001_234_567_891
 

@@ -18,8 +18,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64
 from vision_msgs.msg import LabelInfo
 
-from labeldistill_ros.messages import boxes_from_detections, header, stamp_to_ns
+from labeldistill_ros.messages import header, stamp_to_ns
 from labeldistill_ros.outputs import STAGES
+from labeldistill_ros.wire import boxes_from_detections
 
 Start = Callable[..., RunningNode]
 
