@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +12,21 @@ import torch
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from small_networks import small
 
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.checkpoints import save_student
-from labeldistill_core.config import (
-    BevEncoderConfig,
-    BevGrid,
-    DecodeConfig,
-    DepthBins,
-    DepthNetConfig,
-    HeadConfig,
-    ImageConfig,
-    ImageEncoderConfig,
-    ResNetConfig,
-    StudentConfig,
-)
+from labeldistill_core.config import DecodeConfig, StudentConfig
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detections
 from labeldistill_ros.detector_node import DetectorNode
 
 
 def tiny_config() -> StudentConfig:
-    return StudentConfig(
-        image=ImageConfig(height=64, width=160),
-        image_encoder=ImageEncoderConfig(
-            ResNetConfig(depth=18, base_channels=8), neck_channels=(8, 8, 8, 8)
-        ),
-        depth_bins=DepthBins(step_m=4.0),
-        depth_net=DepthNetConfig(mid_channels=16, context_channels=8, deform_groups=0),
-        bev_encoder=BevEncoderConfig(base_channels=8, neck_channels=(8, 8, 8, 8)),
-        grid=BevGrid(cell_m=3.2),
-        head=HeadConfig(shared_channels=8, branch_channels=8, heatmap_bias=None),
+    config = small()
+    return replace(
+        config,
+        head=replace(config.head, heatmap_bias=None),
         history_s=(0.2,),
         decode=DecodeConfig(score_threshold=0.05),
     )
