@@ -108,10 +108,12 @@ def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
     output = Path(given("output"))
     run = str(output / "run")
-    record = ExecuteProcess(
-        cmd=[*tool, "bag", "record", run, "--use-sim-time", "--force"], output="both"
-    )
-    command = [*tool, "bag", "score", bag, run, "--json", str(output / "metrics.json")]
+    namespace = context.launch_configurations.get("namespace", "").strip("/")
+    node = f"/{namespace}/detector" if namespace else "/detector"
+    command = [*tool, "bag", "record", run, "--detector", node, "--use-sim-time", "--force"]
+    record = ExecuteProcess(cmd=command, output="both")
+    command = [*tool, "bag", "score", bag, run, "--topic", f"{node}/detections"]
+    command += ["--json", str(output / "metrics.json")]
     command += ["--junit", str(output / "junit.xml"), "--report", str(output / "report.html")]
     for name in ("min_nds", "min_coverage"):
         if given(name):

@@ -22,21 +22,29 @@ from labeldistill_ros.bags.types import typestore
 from labeldistill_ros.bags.writer import BagWriter, Storage, reliable
 
 _LOG = logging.getLogger(__name__)
-
-TOPICS: dict[str, str] = {
-    "/detector/detections": "vision_msgs/msg/Detection3DArray",
-    "/detector/detections_table": "sensor_msgs/msg/PointCloud2",
-    "/detector/status": "diagnostic_msgs/msg/DiagnosticArray",
-    SAMPLE_TOPIC: "std_msgs/msg/String",
-    TRUTH_TOPIC: "vision_msgs/msg/Detection3DArray",
-    "/tf": "tf2_msgs/msg/TFMessage",
-    "/tf_static": "tf2_msgs/msg/TFMessage",
-}
-"""What scoring needs: the detector's boxes, what became of each set, samples, truth and poses."""
-
 _DISCOVERY_S = 0.2
 _FLUSH_S = 1.0
 _DEPTH = 200
+
+
+def scoring_topics(detector: str = "/detector") -> dict[str, str]:
+    """What scoring needs: the detector's boxes, what became of each set, samples, truth and poses.
+
+    Args:
+        detector: full name of the node.
+
+    Returns:
+        Name to type.
+    """
+    return {
+        f"{detector}/detections": "vision_msgs/msg/Detection3DArray",
+        f"{detector}/detections_table": "sensor_msgs/msg/PointCloud2",
+        f"{detector}/status": "diagnostic_msgs/msg/DiagnosticArray",
+        SAMPLE_TOPIC: "std_msgs/msg/String",
+        TRUTH_TOPIC: "vision_msgs/msg/Detection3DArray",
+        "/tf": "tf2_msgs/msg/TFMessage",
+        "/tf_static": "tf2_msgs/msg/TFMessage",
+    }
 
 
 class Recorder:
@@ -52,8 +60,9 @@ class Recorder:
         self,
         node: Node,
         path: Path,
-        topics: Sequence[str] = tuple(TOPICS),
+        topics: Sequence[str] = (),
         *,
+        detector: str = "/detector",
         storage: Storage = "mcap",
         force: bool = False,
     ) -> None:
@@ -62,14 +71,16 @@ class Recorder:
         Args:
             node: spun by the caller.
             path: folder of the bag.
-            topics: names.
+            topics: names; those of `scoring_topics` when empty.
+            detector: full name of the node whose boxes are scored.
             storage: mcap or sqlite3.
             force: replace a bag that is there.
 
         Raises:
             BagError: the bag is there already.
         """
-        self._node, self._topics = node, tuple(topics)
+        types = scoring_topics(detector)
+        self._node, self._topics = node, tuple(topics or types)
         self._bag = BagWriter(path, storage=storage, force=force, keep=True)
         recover_abandoned(Path(path), storage)
         self._bag.__enter__()
@@ -78,8 +89,8 @@ class Recorder:
         self._known: set[str] = set()
         self._open = True
         for topic in self._topics:
-            if topic in TOPICS:
-                self._subscribe(topic, TOPICS[topic])
+            if topic in types:
+                self._subscribe(topic, types[topic])
         # steady, since simulated time may stand still until the player starts
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers = [node.create_timer(_FLUSH_S, self._bag.flush, clock=steady)]

@@ -81,7 +81,7 @@ def read_recording(
 
     Args:
         bag: has them; `<topic>_table` has the velocities, and the boxes then come from it too
-            when both have the same stamp and length.
+            when both have the same stamp and length; `status` beside it tells what became of sets.
         samples: key frames.
         transforms: to move boxes to "map"; those of the bag itself when None.
         topic: of the detections.
@@ -95,7 +95,7 @@ def read_recording(
         reader.require(topic)
         published = _published(reader, topic)
         velocities = f"{topic}_table" in reader.topics
-        statuses = _statuses(reader)
+        statuses = _statuses(reader, f"{topic.rpartition('/')[0]}/status")
         transforms = transforms or read_transforms(reader)
     pairs = match([sample.stamps_ns for sample in samples], list(published), tolerance_s)
     if published and not any(pairs):
@@ -204,12 +204,12 @@ def _in_map(boxes: Boxes3D, transforms: TransformBuffer, stamp_ns: int, bag: Pat
         ) from error
 
 
-def _statuses(reader: BagReader) -> list[Mapping[str, str]]:
-    if STATUS_TOPIC not in reader.topics:
+def _statuses(reader: BagReader, topic: str) -> list[Mapping[str, str]]:
+    if topic not in reader.topics:
         return []
     return [
         {pair.key: pair.value for pair in status.values}
-        for _, message in reader.messages([STATUS_TOPIC])
+        for _, message in reader.messages([topic])
         for status in message.status
     ]
 

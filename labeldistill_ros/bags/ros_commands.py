@@ -81,6 +81,7 @@ def replay(
 def record(
     out: Annotated[Path, tyro.conf.Positional],
     topics: tuple[str, ...] = (),
+    detector: str = "/detector",
     storage: Storage = "mcap",
     force: bool = False,
     use_sim_time: bool = False,
@@ -90,6 +91,7 @@ def record(
     Args:
         out: folder of the bag.
         topics: what to record.
+        detector: full name of the node whose topics are recorded by default.
         storage: file format.
         force: replace a bag that is there.
         use_sim_time: log at the time of /clock.
@@ -99,7 +101,7 @@ def record(
     from rclpy.parameter import Parameter
     from rclpy.signals import SignalHandlerOptions
 
-    from labeldistill_ros.bags.recorder import TOPICS, Recorder
+    from labeldistill_ros.bags.recorder import Recorder
 
     # rclpy's own handlers raise wherever Python stands, also where that is swallowed
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -108,10 +110,11 @@ def record(
         node = rclpy.create_node("recorder", parameter_overrides=[sim_time])
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        names = topics or tuple(TOPICS)
         with (
             _interrupt() as stopped,
-            Recorder(node, out, names, storage=storage, force=force) as recorder,
+            Recorder(
+                node, out, topics, detector=detector, storage=storage, force=force
+            ) as recorder,
         ):
             while not stopped.is_set():
                 executor.spin_once(timeout_sec=0.1)

@@ -27,7 +27,6 @@ from labeldistill_ros.bags.frames import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recording import (
     DETECTIONS_TOPIC,
-    TABLE_TOPIC,
     TOLERANCE_S,
     Coverage,
     read_recording,
@@ -154,7 +153,7 @@ class Score:
             f"sets published {coverage.sets}, largest gap {coverage.largest_gap_ms:.1f} ms",
         ]
         if not self.velocities:
-            lines.append(f"no velocities: {TABLE_TOPIC} was not recorded, zero was taken")
+            lines.append("no velocities: ~/detections_table was not recorded, zero was taken")
         if self.outcomes:
             lines.append("sets " + ", ".join(f"{k} {v}" for k, v in self.outcomes.items()))
         width = max(map(len, self.latencies_ms), default=0)

@@ -251,6 +251,10 @@ def test_the_recorder_keeps_what_is_there(bag: Path, ros_context: Context, tmp_p
         pass
     with BagReader(tmp_path / "other") as reader:
         assert reader.counts() == {"/tf": 0}
+    with Recorder(node, tmp_path / "left", detector="/left/detector"):
+        pass
+    with BagReader(tmp_path / "left") as reader:
+        assert {"/left/detector/detections", "/left/detector/status"} < set(reader.counts())
     node.destroy_node()
 
 

@@ -100,8 +100,9 @@ def test_an_unknown_class(bag: Path, shared_dataroot: Path, tmp_path: Path) -> N
         score_bag(bag, tmp_path / "d")
 
 
+@pytest.mark.parametrize("node", ["/detector", "/left/detector"])
 def test_latencies_and_outcomes_come_from_the_status(
-    bag: Path, shared_dataroot: Path, tmp_path: Path
+    bag: Path, shared_dataroot: Path, tmp_path: Path, node: str
 ) -> None:
     truths = truths_of(shared_dataroot)
     kind = "diagnostic_msgs/msg/DiagnosticArray"
@@ -123,13 +124,13 @@ def test_latencies_and_outcomes_come_from_the_status(
     with BagWriter(tmp_path / "d") as writer:
         for i, truth in enumerate(truths):
             array = detections_message(truth.boxes, truth.stamp_ns)
-            writer.write("/detector/detections", ARRAY, array, truth.stamp_ns)
+            writer.write(f"{node}/detections", ARRAY, array, truth.stamp_ns)
             values = {"outcome": "processed", "total_ms": 10.0 * (i + 1), "age_ms": 1e9}
             text = status(truth.stamp_ns, **values, sets_seen=i + 2, sets_dropped=1)
-            writer.write("/detector/status", kind, text, truth.stamp_ns)
+            writer.write(f"{node}/status", kind, text, truth.stamp_ns)
         dropped = status(9, outcome="dropped", total_ms=9999.0, sets_seen=1)
-        writer.write("/detector/status", kind, dropped, truths[-1].stamp_ns)
-    found = score_bag(bag, tmp_path / "d")
+        writer.write(f"{node}/status", kind, dropped, truths[-1].stamp_ns)
+    found = score_bag(bag, tmp_path / "d", topic=f"{node}/detections")
     assert found.latency_ms == {"total": (20.0, pytest.approx(29.0))}
     assert found.outcomes == {"seen": 4, "dropped": 1}
     assert "seen 4, dropped 1" in found.table()

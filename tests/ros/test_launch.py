@@ -132,9 +132,18 @@ def test_rviz_shows_what_the_node_publishes(share: Path) -> None:
     assert "/cam_front_left/image_raw/compressed" in topics
 
 
-@pytest.mark.parametrize(("scored", "expected"), [(0, 0), (1, 1)])
+@pytest.mark.parametrize(
+    ("scored", "expected", "namespace", "node"),
+    [(0, 0, "", "/detector"), (1, 1, "/left/car", "/left/car/detector")],
+)
 def test_a_scored_replay_exits_with_the_verdict(
-    share: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scored: int, expected: int
+    share: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scored: int,
+    expected: int,
+    namespace: str,
+    node: str,
 ) -> None:
     """Player, then the recorder's end, then the scorer; the tool here only notes its calls."""
     from launch.actions import OpaqueFunction, SetLaunchConfiguration
@@ -151,6 +160,7 @@ def test_a_scored_replay_exits_with_the_verdict(
     monkeypatch.setattr(module, "FindPackagePrefix", lambda _: str(tmp_path))
     monkeypatch.setattr(module, "_LAST_BOXES_S", 0.5)
     given = {"bag": "/a/bag", "output": str(tmp_path / "out"), "min_nds": "0.3"}
+    given["namespace"] = namespace
     service = launch.LaunchService(argv=[])
     service.include_launch_description(
         launch.LaunchDescription(
@@ -164,9 +174,9 @@ def test_a_scored_replay_exits_with_the_verdict(
     assert service.run() == expected
     told = calls.read_text().splitlines()
     assert sorted(told[:2]) == [
-        f"bag record {tmp_path}/out/run --use-sim-time --force",
+        f"bag record {tmp_path}/out/run --detector {node} --use-sim-time --force",
         "bag replay /a/bag --rate 1.0 --wait-for 60.0",
     ]
-    assert told[2].startswith(f"bag score /a/bag {tmp_path}/out/run --json")
+    assert told[2].startswith(f"bag score /a/bag {tmp_path}/out/run --topic {node}/detections --")
     assert told[2].endswith("--min-nds 0.3")
     assert len(told) == 3
