@@ -13,11 +13,15 @@ from labeldistill_ros.resources import shared_file
 @contextmanager
 def own_domain() -> Iterator[None]:
     """A ROS domain on this machine, with the Fast DDS profile, unless the user set one."""
+    profile = str(shared_file("config/fastdds.xml"))
     chosen = {
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(shared_file("config/fastdds.xml")),
+        "FASTDDS_DEFAULT_PROFILES_FILE": profile,
+        "FASTRTPS_DEFAULT_PROFILES_FILE": profile,  # of Fast DDS 2: Humble and Jazzy
     }
+    if os.environ.get("ROS_DISTRO") == "humble":  # does not know the range; later ones warn of this
+        chosen["ROS_LOCALHOST_ONLY"] = "1"
     added = {key: value for key, value in chosen.items() if key not in os.environ}
     os.environ.update(added)
     try:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetLaunchConfiguration
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
@@ -87,22 +88,36 @@ ARGUMENTS = (
 )
 
 
+def name(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node's name with its namespace, for whoever includes this file, too."""
+    pushed = context.launch_configurations.get("ros_namespace")  # by PushRosNamespace
+    namespace = LaunchConfiguration("namespace").perform(context) or None
+    whole = make_namespace_absolute(prefix_namespace(pushed, namespace)) or ""
+    return [SetLaunchConfiguration("detector_name", f"{whole.rstrip('/')}/detector")]
+
+
 def detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The node; arguments that were given go before the parameter file."""
 
-    def given(name: str) -> str:
-        return LaunchConfiguration(name).perform(context)
+    def given(argument: str) -> str:
+        return LaunchConfiguration(argument).perform(context)
 
     parameters: dict[str, Any] = {
-        name: given(name)
-        for name in ("model", "device", "precision", "transport", "camera_prefix")
-        if given(name)
+        argument: given(argument)
+        for argument in ("model", "device", "precision", "transport", "camera_prefix")
+        if given(argument)
     }
     parameters |= {
-        name: given(name) == "true" for name in ("use_sim_time", "autostart") if given(name)
+        argument: given(argument) == "true"
+        for argument in ("use_sim_time", "autostart")
+        if given(argument)
     }
-    numbers = {"score_threshold": float, "max_boxes": int}
-    parameters |= {name: kind(given(name)) for name, kind in numbers.items() if given(name)}
+    parameters |= {
+        argument: _number(argument, given(argument), kind)
+        for argument, kind in (("score_threshold", float), ("max_boxes", int))
+        if given(argument)
+    }
+    logger = given("detector_name").strip("/").replace("/", ".")
     return [
         Node(
             package=PACKAGE,
@@ -110,22 +125,32 @@ def detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             name="detector",
             namespace=given("namespace"),
             parameters=[given("params_file"), parameters],
-            arguments=["--ros-args", "--log-level", f"detector:={given('log_level')}"],
+            arguments=["--ros-args", "--log-level", f"{logger}:={given('log_level')}"],
             output="both",
             emulate_tty=True,
         )
     ]
 
 
+def _number(argument: str, text: str, kind: type[int] | type[float]) -> int | float:
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{argument}:={text}: give {wanted}") from None
+
+
 def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """RViz, with the clock that the node was told to take."""
+    """RViz, with the clock that the node was told to take, and the node's boxes."""
     from_clock = LaunchConfiguration("use_sim_time").perform(context) == "true"
+    markers = [LaunchConfiguration("detector_name"), "/markers"]
     return [
         Node(
             package="rviz2",
             executable="rviz2",
             arguments=["-d", str(CONFIG / "detector.rviz")],
             parameters=[{"use_sim_time": from_clock}],
+            remappings=[("/detector/markers", markers)],
             condition=IfCondition(LaunchConfiguration("rviz")),
         )
     ]
@@ -133,6 +158,5 @@ def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 def generate_launch_description() -> LaunchDescription:
     """The launch description."""
-    return LaunchDescription(
-        [*ARGUMENTS, OpaqueFunction(function=detector), OpaqueFunction(function=rviz)]
-    )
+    functions = (name, detector, rviz)
+    return LaunchDescription([*ARGUMENTS, *(OpaqueFunction(function=f) for f in functions)])

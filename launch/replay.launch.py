@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bag and the detector: `ros2 launch labeldistill_ros replay.launch.py bag:=PATH`.
 
-Ends when the bag does. With `output:=FOLDER` a recorder and a scorer take part, and the exit code
-is the scorer's verdict: 1 when a threshold is missed or nothing could be scored; the detector then
-publishes weak boxes, too, unless it is told otherwise. All arguments of detector.launch.py work
-here too.
+Ends when the bag does; with 1 when the player fails. With `output:=FOLDER` a recorder and a scorer
+take part, and the exit code is the scorer's verdict: 1 when a threshold is missed or nothing could
+be scored; the detector then publishes weak boxes, too, unless it is told otherwise. All arguments
+of detector.launch.py work here too.
 """
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -72,6 +71,18 @@ ARGUMENTS = (
         description="Likewise the share of key frames that have boxes.",
     ),
     DeclareLaunchArgument(
+        "score_threshold",
+        default_value="",
+        description="Lowest score of a published box. Empty: 0.1 with output, whatever the "
+        "parameter file says, and else as it says.",
+    ),
+    DeclareLaunchArgument(
+        "max_boxes",
+        default_value="",
+        description="Boxes of a set at most. Empty: 500 with output, and else as the parameter "
+        "file says.",
+    ),
+    DeclareLaunchArgument(
         "use_sim_time",
         default_value="true",
         choices=["true", "false"],
@@ -85,7 +96,7 @@ def weak_boxes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     told = context.launch_configurations
     if not told["output"]:
         return []
-    missing = {name: value for name, value in WEAK_BOXES.items() if not told.get(name)}
+    missing = {name: value for name, value in WEAK_BOXES.items() if not told[name]}
     return [SetLaunchConfiguration(name, value) for name, value in missing.items()]
 
 
@@ -108,8 +119,7 @@ def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
     output = Path(given("output"))
     run = str(output / "run")
-    namespace = context.launch_configurations.get("namespace", "").strip("/")
-    node = f"/{namespace}/detector" if namespace else "/detector"
+    node = given("detector_name")
     command = [*tool, "bag", "record", run, "--detector", node, "--use-sim-time", "--force"]
     record = ExecuteProcess(cmd=command, output="both")
     command = [*tool, "bag", "score", bag, run, "--topic", f"{node}/detections"]
@@ -125,31 +135,21 @@ def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return [
         _after(play, [TimerAction(period=_LAST_BOXES_S, actions=[stop])]),
         _after(record, [score]),
-        _after(score, verdict),
+        _after(score, [Shutdown(reason="the verdict is good")]),
         record,
         play,
     ]
 
 
-def verdict(event: ProcessExited, _: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """End of the launch; an error, which makes its exit code 1, unless the scorer is content.
+def _after(process: ExecuteProcess, then: list[LaunchDescriptionEntity]) -> RegisterEventHandler:
+    """What comes next; an error, which makes the launch's exit code 1, when the process failed."""
 
-    Raises:
-        RuntimeError: the scorer's exit code is not 0.
-    """
-    if event.returncode:
-        raise RuntimeError(
-            f"the verdict is bad: `{event.process_name}` ended with {event.returncode}; see above"
-        )
-    return [Shutdown(reason="the verdict is good")]
+    def go_on(event: ProcessExited, _: LaunchContext) -> list[LaunchDescriptionEntity]:
+        if event.returncode:
+            raise RuntimeError(f"`{event.process_name}` ended with {event.returncode}; see above")
+        return then
 
-
-def _after(
-    process: ExecuteProcess,
-    then: list[LaunchDescriptionEntity]
-    | Callable[[ProcessExited, LaunchContext], list[LaunchDescriptionEntity]],
-) -> RegisterEventHandler:
-    return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=then))
+    return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=go_on))
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -46,25 +46,20 @@ class RecallingTeacher(nn.Module):
             batch = [missing.popitem() for _ in range(min(together, len(missing)))]
             output = self.teacher([cloud for _, cloud in batch])
             groups = (output.taps, *(tuple(vars(task).values()) for task in output.maps))
+            groups = tuple(tuple(t.to("cpu", torch.float16) for t in group) for group in groups)
             for index, (key, _) in enumerate(batch):
                 found[key] = self._keep(key, groups, index)
         rows = [found[key] for key in keys]
-        taps, *maps = (
-            # float before stacking: autocast on the CPU knows no float16
-            tuple(
-                torch.stack([part.to(device).float() for part in parts])
-                for parts in zip(*group, strict=True)
+        with torch.autocast("cpu", enabled=False):  # which knows no float16
+            taps, *maps = (
+                tuple(torch.stack(parts).to(device).float() for parts in zip(*group, strict=True))
+                for group in zip(*rows, strict=True)
             )
-            for group in zip(*rows, strict=True)
-        )
         return TeacherOutput(tuple(TaskMaps(*task) for task in maps), (taps[0], taps[1]))
 
     def _keep(self, key: bytes, groups: Sequence[Sequence[Tensor]], index: int) -> _Kept:
         """One sample's output, kept if there is room."""
-        output = tuple(
-            tuple(tensor[index].to("cpu", torch.float16, copy=True) for tensor in group)
-            for group in groups
-        )
+        output = tuple(tuple(tensor[index].clone() for tensor in group) for group in groups)
         size = sum(tensor.nbytes for group in output for tensor in group)
         if size <= self._free_bytes:
             self._kept[key] = output

@@ -253,7 +253,8 @@ def score(
     if out and len(compared) > 1:
         raise ConfigError(f"--out takes the boxes of one run, and {len(compared)} are given")
     scores = [
-        scoring.score_run(reference, run, topic=topic, tolerance_s=tolerance) for run in compared
+        scoring.score_run(reference, run, topic="/" + topic.strip("/"), tolerance_s=tolerance)
+        for run in compared
     ]
     checks = [
         one

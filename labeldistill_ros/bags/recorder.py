@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
-from labeldistill_core.errors import BagError
+from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_ros.bags.recover import recover_abandoned
 from labeldistill_ros.bags.replay import message_class
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
@@ -36,6 +38,7 @@ def scoring_topics(detector: str = "/detector") -> dict[str, str]:
     Returns:
         Name to type.
     """
+    detector = _full_name(detector)
     return {
         f"{detector}/detections": "vision_msgs/msg/Detection3DArray",
         f"{detector}/detections_table": "sensor_msgs/msg/PointCloud2",
@@ -45,6 +48,20 @@ def scoring_topics(detector: str = "/detector") -> dict[str, str]:
         "/tf": "tf2_msgs/msg/TFMessage",
         "/tf_static": "tf2_msgs/msg/TFMessage",
     }
+
+
+def _full_name(name: str) -> str:
+    """With a slash before it and none behind, as ROS wants it.
+
+    Raises:
+        ConfigError: ROS refuses it.
+    """
+    name = "/" + name.strip("/")
+    try:
+        validate_full_topic_name(name)
+    except InvalidTopicNameException as error:
+        raise ConfigError(f"{name!r} is no full name of a topic or node: {error}") from error
+    return name
 
 
 class Recorder:
@@ -72,15 +89,16 @@ class Recorder:
             node: spun by the caller.
             path: folder of the bag.
             topics: names; those of `scoring_topics` when empty.
-            detector: full name of the node whose boxes are scored.
+            detector: name of the node whose boxes are scored, with its namespace.
             storage: mcap or sqlite3.
             force: replace a bag that is there.
 
         Raises:
             BagError: the bag is there already.
+            ConfigError: a name that no topic can have.
         """
         types = scoring_topics(detector)
-        self._node, self._topics = node, tuple(topics or types)
+        self._node, self._topics = node, tuple(map(_full_name, topics or types))
         self._bag = BagWriter(path, storage=storage, force=force, keep=True)
         recover_abandoned(Path(path), storage)
         self._bag.__enter__()

@@ -81,24 +81,28 @@ def read_recording(
 
     Args:
         bag: has them; `<topic>_table` has the velocities, and the boxes then come from it too
-            when both have the same stamp and length; `status` beside it tells what became of sets.
+            when both have the same stamp and length. What became of sets tells `status` beside the
+            topic, else that of `/detector`.
         samples: key frames.
         transforms: to move boxes to "map"; those of the bag itself when None.
         topic: of the detections.
         tolerance_s: largest difference of stamps.
 
     Raises:
-        BagError: the bag is unreadable, lacks a topic or a transform, its stamps go back, or no
-            message is near a sample.
+        BagError: the bag is unreadable, lacks a topic or a transform, has no message or none that
+            is near a sample, or its stamps go back.
     """
     with BagReader(bag) as reader:
         reader.require(topic)
         published = _published(reader, topic)
         velocities = f"{topic}_table" in reader.topics
-        statuses = _statuses(reader, f"{topic.rpartition('/')[0]}/status")
+        beside = f"{topic.rpartition('/')[0]}/status"
+        statuses = _statuses(reader, beside if beside in reader.topics else STATUS_TOPIC)
         transforms = transforms or read_transforms(reader)
+    if not published:
+        raise BagError(f"{bag}: there is no message on {topic}: was the detector active?")
     pairs = match([sample.stamps_ns for sample in samples], list(published), tolerance_s)
-    if published and not any(pairs):
+    if not any(pairs):
         raise BagError(_nothing_near(bag, topic, samples, list(published), tolerance_s))
     results: dict[str, list[ResultBox]] = {}
     missed, gaps = [], [0.0]

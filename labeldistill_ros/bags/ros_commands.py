@@ -91,7 +91,7 @@ def record(
     Args:
         out: folder of the bag.
         topics: what to record.
-        detector: full name of the node whose topics are recorded by default.
+        detector: name, with its namespace, of the node whose topics are recorded by default.
         storage: file format.
         force: replace a bag that is there.
         use_sim_time: log at the time of /clock.

@@ -35,13 +35,6 @@ from labeldistill_core.network.student import Student
 # these networks are tiny: a second thread waits for its core more than it computes
 torch.set_num_threads(1)
 
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs a GPU where there is none."""
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-
-
 SOURCE_WH = (160, 90)
 YAWS_DEG = (55.0, 0.0, -55.0, 110.0, 180.0, -110.0)
 """Headings of the cameras, in the order of `CAMERAS`."""

@@ -31,7 +31,7 @@ from visualization_msgs.msg import MarkerArray
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.errors import BagError
+from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
@@ -251,10 +251,16 @@ def test_the_recorder_keeps_what_is_there(bag: Path, ros_context: Context, tmp_p
         pass
     with BagReader(tmp_path / "other") as reader:
         assert reader.counts() == {"/tf": 0}
-    with Recorder(node, tmp_path / "left", detector="/left/detector"):
+    with Recorder(node, tmp_path / "left", detector="left/detector/"):
         pass
     with BagReader(tmp_path / "left") as reader:
         assert {"/left/detector/detections", "/left/detector/status"} < set(reader.counts())
+    for wrong in ("~", "left car"):
+        with pytest.raises(ConfigError, match=f"'/{wrong}' is no full name"):
+            Recorder(node, tmp_path / "wrong", detector=wrong)
+    assert not list(tmp_path.glob(".wrong*"))
+    with pytest.raises(BagError, match="no message on /left/detector/detections: was the det"):
+        score_bag(bag, tmp_path / "left", topic="/left/detector/detections")
     node.destroy_node()
 
 

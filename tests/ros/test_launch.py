@@ -61,67 +61,105 @@ def test_arguments_are_declared_and_described(share: Path, name: str) -> None:
     assert all(len(argument.description) > 15 for argument in found.values())
 
 
-def parameters(share: Path, **given: str) -> list[Any]:
-    """What the node is given: the file's name, then the values."""
-    module = load(share / "launch" / "detector.launch.py")
-    context = launch.LaunchContext()
-    for argument in module.ARGUMENTS:
-        argument.execute(context)
-    context.launch_configurations.update(given)
-    (node,) = module.detector(context)
-    return list(node._Node__parameters)
+def visited(share: Path, name: str, **given: str) -> tuple[Any, list[Any]]:
+    """The context and the processes that a launch with these arguments would start."""
+    from launch.actions import ExecuteProcess, IncludeLaunchDescription
+
+    description = load(share / "launch" / f"{name}.launch.py").generate_launch_description()
+    source = launch.LaunchDescriptionSource(description)
+    context, found = launch.LaunchContext(), []
+
+    def visit(entity: Any) -> None:
+        if isinstance(entity, ExecuteProcess):
+            found.append(entity)
+            return
+        for inner in entity.visit(context) or ():
+            visit(inner)
+
+    visit(IncludeLaunchDescription(source, launch_arguments=given.items()))
+    return context, found
+
+
+def parameters(share: Path, name: str, **given: str) -> tuple[str, dict[str, Any]]:
+    """The parameter file that the node is given, and the values that go before it."""
+    from launch_ros.utilities import evaluate_parameters
+
+    context, processes = visited(share, name, **given)
+    (node,) = (p for p in processes if getattr(p, "node_executable", "") == "detector_node")
+    file, values = evaluate_parameters(context, node._Node__parameters)
+    return str(file), dict(values)
 
 
 def test_arguments_go_before_the_parameter_file(share: Path) -> None:
-    from launch_ros.utilities import evaluate_parameters
-
-    def values(**given: str) -> dict[str, Any]:
-        file, rest = evaluate_parameters(launch.LaunchContext(), parameters(share, **given))
-        assert Path(file) == share / "config" / "detector.yaml"
-        return dict(rest)
-
-    assert values() == {}
-    assert values(
+    default = str(share / "config" / "detector.yaml")
+    assert parameters(share, "detector") == (default, {})
+    assert parameters(
+        share,
+        "detector",
         model="/a/b.safetensors",
         device="cpu",
         score_threshold="0.1",
         max_boxes="500",
         use_sim_time="true",
         autostart="false",
-    ) == {
-        "model": "/a/b.safetensors",
-        "device": "cpu",
-        "score_threshold": 0.1,
-        "max_boxes": 500,
-        "use_sim_time": True,
-        "autostart": False,
-    }
+    ) == (
+        default,
+        {
+            "model": "/a/b.safetensors",
+            "device": "cpu",
+            "score_threshold": 0.1,
+            "max_boxes": 500,
+            "use_sim_time": True,
+            "autostart": False,
+        },
+    )
+    with pytest.raises(ValueError, match="max_boxes:=5e2: give a whole number"):
+        parameters(share, "detector", max_boxes="5e2")
+
+
+@pytest.fixture
+def prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the package is installed, as far as the launch files ask."""
+    monkeypatch.setattr("launch_ros.substitutions.find_package.get_package_prefix", lambda _: "/x")
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, ("", "")),
-        ({"output": "/a/out"}, ("0.1", "500")),
-        ({"output": "/a/out", "score_threshold": "0.3"}, ("0.3", "500")),
+        ({}, {}),
+        ({"output": "/a/out"}, {"score_threshold": 0.1, "max_boxes": 500}),
+        (
+            {"output": "/a/out", "score_threshold": "0.3"},
+            {"score_threshold": 0.3, "max_boxes": 500},
+        ),
     ],
 )
 def test_a_scored_replay_publishes_weak_boxes(
-    share: Path, given: dict[str, str], expected: tuple[str, str]
+    share: Path, prefix: None, given: dict[str, str], expected: dict[str, float]
 ) -> None:
-    module = load(share / "launch" / "replay.launch.py")
-    detector = load(share / "launch" / "detector.launch.py")
-    context = launch.LaunchContext()
-    context.launch_configurations.update(given)
-    for action in (
-        *module.ARGUMENTS[1:],
-        launch.actions.OpaqueFunction(function=module.weak_boxes),
-    ):
-        for entity in action.visit(context) or ():
-            entity.visit(context)
-    for argument in detector.ARGUMENTS:  # as the included file declares them
-        argument.visit(context)
-    assert tuple(context.launch_configurations[name] for name in module.WEAK_BOXES) == expected
+    _, values = parameters(share, "replay", bag="/a/bag", **given)
+    assert values == {"use_sim_time": True, **expected}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "node", "logger"),
+    [("", "/detector", "detector"), ("left/car", "/left/car/detector", "left.car.detector")],
+)
+def test_all_follow_the_namespace(
+    share: Path, prefix: None, namespace: str, node: str, logger: str
+) -> None:
+    from launch.utilities import perform_substitutions
+
+    given = {"bag": "/a/bag", "output": "/a/out", "namespace": namespace, "log_level": "debug"}
+    context, processes = visited(share, "replay", **given, rviz="true")
+    nodes = {p.node_executable: p for p in processes if hasattr(p, "node_executable")}
+    assert f"{logger}:=debug" in nodes["detector_node"]._Node__arguments
+    commands = [[part[0].describe() for part in process.cmd] for process in processes]
+    (record,) = (words for words in commands if "'record'" in words)
+    assert record[record.index("'--detector'") + 1] == f"'{node}'"
+    rviz = nodes["rviz2"]
+    ((_, markers),) = rviz._Node__remappings
+    assert perform_substitutions(context, list(markers)) == f"{node}/markers"
 
 
 def test_rviz_shows_what_the_node_publishes(share: Path) -> None:
@@ -132,18 +170,14 @@ def test_rviz_shows_what_the_node_publishes(share: Path) -> None:
     assert "/cam_front_left/image_raw/compressed" in topics
 
 
-@pytest.mark.parametrize(
-    ("scored", "expected", "namespace", "node"),
-    [(0, 0, "", "/detector"), (1, 1, "/left/car", "/left/car/detector")],
-)
+@pytest.mark.parametrize(("played", "scored", "expected"), [(0, 0, 0), (0, 1, 1), (2, 0, 1)])
 def test_a_scored_replay_exits_with_the_verdict(
     share: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    played: int,
     scored: int,
     expected: int,
-    namespace: str,
-    node: str,
 ) -> None:
     """Player, then the recorder's end, then the scorer; the tool here only notes its calls."""
     from launch.actions import OpaqueFunction, SetLaunchConfiguration
@@ -152,7 +186,7 @@ def test_a_scored_replay_exits_with_the_verdict(
     tool.parent.mkdir(parents=True)
     tool.write_text(
         f"#!/bin/sh\necho \"$@\" >> '{calls}'\n"
-        f"case $2 in score) exit {scored};;\n"
+        f"case $2 in score) exit {scored};; replay) exit {played};;\n"
         "record) trap 'exit 0' INT; while true; do sleep 0.1; done;;\nesac\n"
     )
     tool.chmod(0o755)
@@ -160,7 +194,7 @@ def test_a_scored_replay_exits_with_the_verdict(
     monkeypatch.setattr(module, "FindPackagePrefix", lambda _: str(tmp_path))
     monkeypatch.setattr(module, "_LAST_BOXES_S", 0.5)
     given = {"bag": "/a/bag", "output": str(tmp_path / "out"), "min_nds": "0.3"}
-    given["namespace"] = namespace
+    given["detector_name"] = "/car/detector"
     service = launch.LaunchService(argv=[])
     service.include_launch_description(
         launch.LaunchDescription(
@@ -174,9 +208,13 @@ def test_a_scored_replay_exits_with_the_verdict(
     assert service.run() == expected
     told = calls.read_text().splitlines()
     assert sorted(told[:2]) == [
-        f"bag record {tmp_path}/out/run --detector {node} --use-sim-time --force",
+        f"bag record {tmp_path}/out/run --detector /car/detector --use-sim-time --force",
         "bag replay /a/bag --rate 1.0 --wait-for 60.0",
     ]
-    assert told[2].startswith(f"bag score /a/bag {tmp_path}/out/run --topic {node}/detections --")
+    if played:
+        assert len(told) == 2
+        return
+    score = f"bag score /a/bag {tmp_path}/out/run --topic /car/detector/detections --json"
+    assert told[2].startswith(score)
     assert told[2].endswith("--min-nds 0.3")
     assert len(told) == 3
