@@ -152,6 +152,9 @@ class Pipeline:
         reason, self._reset_reason = self._reset_reason, ""
         if reason:
             self._forget(reason)
+        if self.broken:  # until the node takes the detector down
+            self.end(job.report("idle", "the detector is given up"))
+            return
         if not self.enabled:
             self.end(job.report("idle", "disabled"))
             return

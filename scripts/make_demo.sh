@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Make the demo bag and train the demo model anew (about four hours on two cores).
+# Make the demo bag and train the demo model anew (under three hours on two cores).
 # usage: scripts/make_demo.sh WORK_FOLDER
 set -euo pipefail
 [ $# = 1 ] || { sed -n '3,4p' "$0" >&2; exit 2; }
@@ -18,10 +18,8 @@ $labeldistill synth "$work/world" --scenes 850 --key-frames 5 --seed 1 --sweeps 
 $labeldistill train teacher "$work/world" "$work/teacher" --devices 2
 $labeldistill train label-encoder "$work/world" "$work/labels" \
 	--teacher "$work/teacher/teacher.safetensors"
-$labeldistill train student "$work/world" "$work/first" --devices 2
-$labeldistill train student "$work/world" "$work/run" --devices 2 --epochs 3 --learning-rate 1.2e-3 \
+$labeldistill train student "$work/world" "$work/run" --devices 2 --recall-gib 6 \
 	--teacher "$work/teacher/teacher.safetensors" \
-	--label-encoder "$work/labels/label_encoder.safetensors" \
-	--init "$work/first/student.safetensors" --distillation.ratio 1 3 2
+	--label-encoder "$work/labels/label_encoder.safetensors" --distillation.ratio 1 3 2
 $labeldistill evaluate "$work/run/student.safetensors" "$work/world" --split val
 cp "$work/run/student.safetensors" config/models/demo.safetensors

@@ -266,8 +266,8 @@ def test_detector_that_keeps_failing_is_given_up(
 
     node.node._configured.detector.detect = fail  # type: ignore[method-assign]
     clear(vehicle)
-    vehicle.drive(range(n, n + 5), settle_s=0.5)
-    vehicle.wait(lambda: node.node._configured is None, "the node is unconfigured")
+    # sets may be dropped on a busy machine, so as many as it takes
+    n = vehicle.drive_until(lambda: node.node._configured is None, n, settle_s=0.3)
     assert vehicle.outcomes().count("failed") == 3
     given_up = "the detector is given up: RuntimeError: CUDA out of memory"
     assert given_up in capfd.readouterr().err
@@ -277,7 +277,7 @@ def test_detector_that_keeps_failing_is_given_up(
     assert node.node.start()
     clear(vehicle)
     vehicle.connect()
-    vehicle.drive(range(n + 5, n + 10))
+    vehicle.drive(range(n, n + 5))
     vehicle.wait(lambda: vehicle.detections, "boxes after a restart")
 
 
