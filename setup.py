@@ -40,7 +40,7 @@ setup(
     maintainer_email="labeldistill@users.noreply.github.com",
     packages=find_packages(include=["labeldistill_core*", "labeldistill_ros*"]),
     package_data={
-        "labeldistill_core": ["py.typed", "evaluation/page.html"],
+        "labeldistill_core": ["py.typed", "visualization/page.html"],
         "labeldistill_ros": ["py.typed"],
     },
     data_files=[
@@ -74,7 +74,7 @@ setup(
     entry_points={
         "console_scripts": [
             "labeldistill = labeldistill_core.cli:main",
-            "detector_node = labeldistill_ros.detector_node:main",
+            "detector_node = labeldistill_ros.node.detector_node:main",
         ],
     },
     zip_safe=False,

@@ -87,7 +87,7 @@ def _overfit() -> Callable[..., Any]:
 
 
 def _ablation() -> Callable[..., Any]:
-    from labeldistill_core.training.ablation import ablation
+    from labeldistill_core.experiments.ablation import ablation
 
     return ablation
 
@@ -141,7 +141,7 @@ def _bag_score() -> Callable[..., Any]:
 
 
 def _view() -> Callable[..., Any]:
-    from labeldistill_core.evaluation.view import view
+    from labeldistill_core.visualization.view import view
 
     return view
 

@@ -18,16 +18,16 @@ from rclpy.parameter import Parameter
 
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.errors import BagError
-from labeldistill_core.evaluation.page import write_page
 from labeldistill_core.evaluation.results import write_results
+from labeldistill_core.visualization.page import write_page
 from labeldistill_ros.bags.frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.report import page_frame, summary, tables
 from labeldistill_ros.bags.score import Score, score_bag
-from labeldistill_ros.domain import own_domain
-from labeldistill_ros.resources import DEMO_MODEL, shared_file
+from labeldistill_ros.installed_files import DEMO_MODEL, shared_file
+from labeldistill_ros.isolated_domain import own_domain
 
 DEMO_BAG = "rosbags/demo/metadata.yaml"
 _START_S = 120.0
@@ -78,7 +78,7 @@ def _node(model: Path, device: str) -> Iterator[None]:
     arguments = {"use_sim_time": "true", "model": str(model), "device": device}
     # all boxes that the network decodes, since average precision needs the weak ones as well
     arguments |= {"score_threshold": "0.0", "max_boxes": "500"}
-    command = [sys.executable, "-m", "labeldistill_ros.detector_node", "--ros-args"]
+    command = [sys.executable, "-m", "labeldistill_ros.node.detector_node", "--ros-args"]
     command += [part for key, value in arguments.items() for part in ("-p", f"{key}:={value}")]
     process = subprocess.Popen(command)
     try:

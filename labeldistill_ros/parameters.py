@@ -24,7 +24,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from labeldistill_core.errors import ConfigError
-from labeldistill_ros.synchronizer import SyncOptions
+from labeldistill_ros.sync.synchronizer import SyncOptions
 
 P = TypeVar("P")
 

@@ -21,8 +21,8 @@ from labeldistill_core.network.student import StudentOutput
 from labeldistill_core.network.targets import TaskTargets
 
 if TYPE_CHECKING:
-    from labeldistill_core.lidar.recall import RecallingTeacher
     from labeldistill_core.lidar.teacher import Teacher
+    from labeldistill_core.lidar.teacher_cache import RecallingTeacher
 
 _Network = TypeVar("_Network", bound=nn.Module)
 

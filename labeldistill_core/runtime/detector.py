@@ -28,12 +28,12 @@ from labeldistill_core.network.decode import Candidates, remaining_boxes, suppre
 from labeldistill_core.network.depth_net import camera_vector
 from labeldistill_core.network.lift import PoolingTable, pool, ray_matrices
 from labeldistill_core.network.student import CameraBatch, Student
+from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import Precision, resolve_device, resolve_precision
 from labeldistill_core.runtime.device_images import DeviceImages
 from labeldistill_core.runtime.fixed_step import FixedStep
 from labeldistill_core.runtime.fuse import fuse
 from labeldistill_core.runtime.history import History, PastFrame
-from labeldistill_core.runtime.memory import keep_freed_memory
 
 _LOG = logging.getLogger(__name__)
 

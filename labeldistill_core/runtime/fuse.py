@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from labeldistill_core.network.center_head import bias_of
 from labeldistill_core.network.student import Student
-from labeldistill_core.runtime.peaks import PeakHead, conv_with
+from labeldistill_core.runtime.sparse_head import PeakHead, conv_with
 
 
 def fuse(student: Student, dtype: torch.dtype, peaks: bool = True) -> Student:

@@ -40,8 +40,8 @@ from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import load_label_encoder
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.lidar.points import Points
-from labeldistill_core.lidar.recall import RecallingTeacher
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
+from labeldistill_core.lidar.teacher_cache import RecallingTeacher
 from labeldistill_core.presets import (
     label_encoder_preset,
     official,

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.files import write_whole
 from labeldistill_core.training.export import IDENTITY, read_run
-from labeldistill_core.training.order import EpochOrder, class_balanced
+from labeldistill_core.training.sampling import EpochOrder, class_balanced
 from labeldistill_core.training.stage import Stage
 
 _LOG = logging.getLogger(__name__)

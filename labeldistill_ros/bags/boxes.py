@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Boxes and calibrations of bag messages, without ROS.
 
-The same wire format as `labeldistill_ros.messages`, on the message classes of `bags.types`; a test
+The same wire format as `messages.conversions`, on the message classes of `bags.types`; a test
 compares them.
 """
 
@@ -16,7 +16,7 @@ from labeldistill_core.cameras import CameraCalibration
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.types import header, message
-from labeldistill_ros.wire import table_rows
+from labeldistill_ros.messages.boxes import table_rows
 
 _FLOAT32, _UINT32 = 7, 6  # datatypes of sensor_msgs/PointField
 

@@ -138,7 +138,7 @@ def detect(
 
     from labeldistill_core.runtime.detector import Detector
     from labeldistill_ros.bags.detect import DetectOptions, detect_bag
-    from labeldistill_ros.resources import DEMO_MODEL, shared_file
+    from labeldistill_ros.installed_files import DEMO_MODEL, shared_file
 
     options = DetectOptions(
         score_threshold, max_boxes, output_frame, missing_camera_policy, min_cameras, max_age

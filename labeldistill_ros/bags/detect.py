@@ -28,9 +28,9 @@ from labeldistill_ros.bags.sensors import image_topic, info_topic
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC, detections_message
 from labeldistill_ros.bags.types import header, message, stamp_of
 from labeldistill_ros.bags.writer import BagWriter, Storage
-from labeldistill_ros.continuity import Continuity
-from labeldistill_ros.synchronizer import CameraSet, Synchronizer, SyncOptions
-from labeldistill_ros.transforms import TransformBuffer, TransformError
+from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
+from labeldistill_ros.sync.discontinuity import Continuity
+from labeldistill_ros.sync.synchronizer import CameraSet, Synchronizer, SyncOptions
 
 KEPT = (SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static")
 """Topics that go into the new bag too, so that it can be scored alone."""

@@ -14,7 +14,7 @@ from labeldistill_ros.bags.boxes import read_calibration
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import BagSample, read_samples
 from labeldistill_ros.bags.types import stamp_of
-from labeldistill_ros.transforms import TransformBuffer, TransformError
+from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
 
 BASE_FRAME = "base_link"
 _FOREVER_S = 1e9

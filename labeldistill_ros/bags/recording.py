@@ -23,8 +23,8 @@ from labeldistill_ros.bags.frames import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import BagSample
 from labeldistill_ros.bags.types import stamp_of
-from labeldistill_ros.transforms import TransformBuffer, TransformError
-from labeldistill_ros.wire import boxes_from_detections, boxes_from_table
+from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
+from labeldistill_ros.messages.boxes import boxes_from_detections, boxes_from_table
 
 DETECTIONS_TOPIC = "/detector/detections"
 TABLE_TOPIC = "/detector/detections_table"

@@ -14,10 +14,11 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
-from labeldistill_core.evaluation import charts
 from labeldistill_core.evaluation.breakdown import SampleMatches, sample_matches
 from labeldistill_core.evaluation.devkit import evaluation_boxes
-from labeldistill_core.evaluation.page import (
+from labeldistill_core.evaluation.results import boxes_of_results
+from labeldistill_core.visualization import charts
+from labeldistill_core.visualization.page import (
     PageChart,
     PageFrame,
     PageTable,
@@ -25,8 +26,7 @@ from labeldistill_core.evaluation.page import (
     metric_tables,
     write_report,
 )
-from labeldistill_core.evaluation.pictures import birds_eye_view, camera_mosaic
-from labeldistill_core.evaluation.results import boxes_of_results
+from labeldistill_core.visualization.pictures import birds_eye_view, camera_mosaic
 from labeldistill_ros.bags.frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import Reference, Score

@@ -32,7 +32,7 @@ from labeldistill_ros.bags.recording import (
     read_recording,
 )
 from labeldistill_ros.bags.truth import BagSample, read_samples
-from labeldistill_ros.transforms import TransformBuffer
+from labeldistill_ros.inputs.transforms import TransformBuffer
 
 _LOG = logging.getLogger(__name__)
 

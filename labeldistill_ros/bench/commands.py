@@ -23,8 +23,8 @@ from labeldistill_ros.bench.failures import as_json, run_scene
 from labeldistill_ros.bench.load import LoadOptions, run_load
 from labeldistill_ros.bench.processes import run_refusals, run_signals
 from labeldistill_ros.bench.robustness import write_page, write_plot
-from labeldistill_ros.domain import own_domain
-from labeldistill_ros.resources import DEMO_MODEL, shared_file
+from labeldistill_ros.installed_files import DEMO_MODEL, shared_file
+from labeldistill_ros.isolated_domain import own_domain
 
 
 def bench_node(

@@ -20,7 +20,7 @@ from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_ros.synchronizer import Synchronizer, SyncOptions
+from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 
 _TRANSPORT_S = 0.005
 

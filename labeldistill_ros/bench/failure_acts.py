@@ -13,9 +13,9 @@ import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo
 
-from labeldistill_ros.bench.running import Run
-from labeldistill_ros.bench.vehicle import counter
-from labeldistill_ros.health import values_of
+from labeldistill_ros.node.health import values_of
+from labeldistill_ros.testing.running import Run
+from labeldistill_ros.testing.vehicle import counter
 
 Act = Callable[[Run], object]
 """Does something to it, or says whether it did something."""

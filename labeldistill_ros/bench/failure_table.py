@@ -31,8 +31,8 @@ from labeldistill_ros.bench.failure_acts import (
     with_history,
 )
 from labeldistill_ros.bench.failures import SKIP, Event, Scene, fault
-from labeldistill_ros.bench.vehicle import Faults, counter
-from labeldistill_ros.health import values_of
+from labeldistill_ros.node.health import values_of
+from labeldistill_ros.testing.vehicle import Faults, counter
 
 _BACK, _FRONT = "CAM_BACK", "CAM_FRONT"
 _MASK = {**SKIP, "sync.missing_camera_policy": "mask"}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from labeldistill_ros.bench.failure_acts import Act, full, set_faults
-from labeldistill_ros.bench.running import Run
-from labeldistill_ros.bench.vehicle import Faults
+from labeldistill_ros.testing.running import Run
+from labeldistill_ros.testing.vehicle import Faults
 
 DETECT_S, RECOVER_S = 8.0, 12.0
 _START_S = 30.0

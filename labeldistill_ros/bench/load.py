@@ -19,9 +19,9 @@ from rclpy.context import Context
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.bench.overhead import Alone, overhead, work_timed
-from labeldistill_ros.bench.running import Run
-from labeldistill_ros.bench.vehicle import Faults, Vehicle
-from labeldistill_ros.outputs import STAGES
+from labeldistill_ros.outputs.publishers import STAGES
+from labeldistill_ros.testing.running import Run
+from labeldistill_ros.testing.vehicle import Faults, Vehicle
 
 _PARTS = 5
 """The time is cut into so many parts, to see whether figures grow."""

@@ -21,8 +21,8 @@ from labeldistill_core.cameras import CameraCalibration, CameraView, FrameSet
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_ros.newest import NewestWorker
-from labeldistill_ros.pipeline import Job
+from labeldistill_ros.node.pipeline import Job
+from labeldistill_ros.node.worker import NewestWorker
 
 _SETS = 60
 """How many sets go through the detector alone."""

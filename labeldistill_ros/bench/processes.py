@@ -13,9 +13,9 @@ import rclpy
 from rclpy.context import Context
 
 from labeldistill_ros.bench.failures import Row
-from labeldistill_ros.bench.vehicle import Vehicle
+from labeldistill_ros.testing.vehicle import Vehicle
 
-_NODE = [sys.executable, "-m", "labeldistill_ros.detector_node", "--ros-args"]
+_NODE = [sys.executable, "-m", "labeldistill_ros.node.detector_node", "--ros-args"]
 _START_S = 60.0
 _END_S = 1.0
 

@@ -27,7 +27,7 @@ def map_from_ego(yaw_deg, translation=(0.0, 0.0, 0.0)):
     )
 
 
-def test_transform_turns_heading_and_velocity():
+def test_transform_turns_heading_and_velocity() -> None:
     moved = box(1.0, 0.0, 0.5, yaw=0.1, velocity=(3.0, 0.0)).transformed(
         map_from_ego(90, (100, 200, 1))
     )
@@ -40,7 +40,7 @@ def test_transform_turns_heading_and_velocity():
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(-180, 180), st.floats(-3.1, 3.1), st.floats(-1e3, 1e3))
-def test_transform_round_trip(turn, yaw, x):
+def test_transform_round_trip(turn, yaw, x) -> None:
     there = map_from_ego(turn, (x, -x, 2.0))
     start = box(x, 3.0, -1.0, yaw=yaw, velocity=(1.0, -2.0))
     back = start.transformed(there).transformed(there.inverse)
@@ -50,13 +50,13 @@ def test_transform_round_trip(turn, yaw, x):
     assert difference.abs().max() < 1e-6
 
 
-def test_corners_move_with_the_box():
+def test_corners_move_with_the_box() -> None:
     start, there = box(5.0, 1.0, 0.3, yaw=0.4), map_from_ego(37, (10, 20, 3))
     ours = start.transformed(there).corners()
     np.testing.assert_allclose(ours[0].numpy(), there.apply(start.corners()[0].numpy()), atol=1e-5)
 
 
-def test_corners_are_in_order():
+def test_corners_are_in_order() -> None:
     corners = box(10.0, 0.0, 0.0, yaw=math.pi / 2).corners()[0]
     # the heading is +y, left of it is -x
     expected = torch.tensor([[9.0, 2.0, 0.75], [11, 2, 0.75], [11, 2, -0.75], [9, 2, -0.75]])
@@ -64,31 +64,31 @@ def test_corners_are_in_order():
     torch.testing.assert_close(corners[4:], expected - torch.tensor([0.0, 4.0, 0.0]))
 
 
-def test_unknown_velocity_stays_unknown():
+def test_unknown_velocity_stays_unknown() -> None:
     moved = box(velocity=(math.nan, math.nan)).transformed(map_from_ego(30))
     assert moved.velocities.isnan().all()
     assert not moved.values[:, :7].isnan().any()
 
 
-def test_refuses_a_transform_from_another_frame():
+def test_refuses_a_transform_from_another_frame() -> None:
     with pytest.raises(ValueError, match=r"boxes are in 'map', .* 'ego'"):
         box(frame="map").transformed(map_from_ego(0))
 
 
-def test_refuses_columns_that_do_not_fit():
+def test_refuses_columns_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"\(N, 9\)"):
         Boxes3D("ego", torch.zeros(2, 7), torch.zeros(2), torch.zeros(2))
     with pytest.raises(ValueError, match="2 boxes need 2 labels"):
         Boxes3D("ego", torch.zeros(2, 9), torch.zeros(1), torch.zeros(2))
 
 
-def test_no_boxes():
+def test_no_boxes() -> None:
     none = Boxes3D.empty("ego").transformed(map_from_ego(10))
     assert len(none) == 0
     assert none.corners().shape == (0, 8, 3)
 
 
-def test_selection_keeps_rows_together():
+def test_selection_keeps_rows_together() -> None:
     boxes = Boxes3D("ego", torch.arange(27.0).view(3, 9), torch.arange(3), torch.rand(3))
     some = boxes[torch.tensor([2, 0])]
     assert some.labels.tolist() == [2, 0]

@@ -1,27 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from labeldistill_core import checkpoints
+from labeldistill_core.cameras import FrameSet
 from labeldistill_core.checkpoints import load_student, load_weights, save_student
+from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.errors import CheckpointError
+from labeldistill_core.network.student import Student
 
 
 @pytest.fixture
-def path(tmp_path, student):
+def path(tmp_path: Path, student: Student):
     path = tmp_path / "models" / "tiny.safetensors"
     save_student(path, student, note="random")
     return path
 
 
 @torch.no_grad()
-def test_round_trip_gives_the_same_output(path, student, tiny_config, frame_set):
+def test_round_trip_gives_the_same_output(
+    path, student: Student, tiny_config: StudentConfig, frame_set: Callable[..., FrameSet]
+) -> None:
     checkpoint = load_student(path)
     assert checkpoint.student.config == tiny_config
     assert checkpoint.note == "random"
@@ -33,7 +40,7 @@ def test_round_trip_gives_the_same_output(path, student, tiny_config, frame_set)
         assert torch.equal(one.box_code, two.box_code)
 
 
-def test_half_precision_storage(tmp_path, path, student):
+def test_half_precision_storage(tmp_path: Path, path, student: Student) -> None:
     half = tmp_path / "half.safetensors"
     save_student(half, student, dtype=torch.float16)
     assert half.stat().st_size < 0.7 * path.stat().st_size
@@ -43,10 +50,12 @@ def test_half_precision_storage(tmp_path, path, student):
         torch.testing.assert_close(loaded[name], tensor, atol=1e-3, rtol=1e-3)
 
 
-def test_a_file_that_could_not_be_written_leaves_the_old_one(path, student, monkeypatch):
+def test_a_file_that_could_not_be_written_leaves_the_old_one(
+    path, student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = path.read_bytes()
 
-    def disk_full(tensors, target, metadata):
+    def disk_full(tensors, target, metadata) -> None:
         target.write_bytes(b"half of it")
         raise OSError("disk full")
 
@@ -56,7 +65,7 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one(path, student, monk
     assert path.read_bytes() == before
 
 
-def test_no_file(tmp_path):
+def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*absent.safetensors: give"):
         load_student(tmp_path / "absent.safetensors")
     with pytest.raises(CheckpointError, match="no checkpoint at"):
@@ -64,33 +73,35 @@ def test_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0.9, 0.1, 0.0])
-def test_a_truncated_file(path, kept):
+def test_a_truncated_file(path, kept) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(CheckpointError, match=r"tiny.safetensors is truncated or no safetensors"):
         load_student(path)
 
 
-def test_something_else_than_safetensors(path):
+def test_something_else_than_safetensors(path) -> None:
     torch.save({"weight": torch.zeros(3)}, path)
     with pytest.raises(CheckpointError, match="convert-checkpoint"):
         load_student(path)
 
 
-def test_safetensors_of_another_origin(path):
+def test_safetensors_of_another_origin(path) -> None:
     save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(CheckpointError, match="holds no network configuration"):
         load_student(path)
 
 
-def test_a_configuration_that_is_wrong(path, student):
+def test_a_configuration_that_is_wrong(path, student: Student) -> None:
     text = student.config.to_json().replace('"height": 64', '"height": 65')
     save_file(student.state_dict(), path, {"labeldistill.config": text})
     with pytest.raises(CheckpointError, match=r"tiny.safetensors: .* image.height is 65"):
         load_student(path)
 
 
-def test_weights_of_another_configuration(path, student, tiny_config):
+def test_weights_of_another_configuration(
+    path, student: Student, tiny_config: StudentConfig
+) -> None:
     other = replace(tiny_config, history_s=(0.5,))
     save_file(student.state_dict(), path, {"labeldistill.config": other.to_json()})
     with pytest.raises(CheckpointError) as refused:
@@ -100,7 +111,9 @@ def test_weights_of_another_configuration(path, student, tiny_config):
     assert "bev_encoder.trunk.conv1.weight is (8, 18, 7, 7), the network has (8, 12" in message
 
 
-def test_all_that_does_not_fit_is_listed_and_nothing_is_loaded(student, new_student, tiny_config):
+def test_all_that_does_not_fit_is_listed_and_nothing_is_loaded(
+    student: Student, new_student: Callable[..., Student], tiny_config: StudentConfig
+) -> None:
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     tensors = new_student(tiny_config, seed=1).state_dict()
     del tensors["head.shared.0.weight"], tensors["depth_net.depth_out.bias"]
@@ -120,18 +133,18 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_loaded(student, new_stud
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_long_lists_are_cut(student):
+def test_long_lists_are_cut(student: Student) -> None:
     with pytest.raises(CheckpointError, match=r"\d+ missing: [^;]* \.\.\.$"):
         load_weights(student, {}, "nothing")
 
 
-def test_the_record_of_the_training_comes_back(tmp_path, student):
+def test_the_record_of_the_training_comes_back(tmp_path: Path, student: Student) -> None:
     path = tmp_path / "s.safetensors"
     save_student(path, student, record={"preset": "tiny", "recipe": {"epochs": 3}})
     assert load_student(path).record == {"preset": "tiny", "recipe": {"epochs": 3}}
 
 
-def test_changed_weights_are_noticed(path):
+def test_changed_weights_are_noticed(path) -> None:
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)

@@ -19,14 +19,14 @@ def command_names(group, *names):
 
 
 @pytest.mark.parametrize("names", list(command_names(COMMANDS)), ids=" ".join)
-def test_every_command_explains_itself(names, capsys):
+def test_every_command_explains_itself(names, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*names, "--help"])
     assert stopped.value.code == 0
     assert f"labeldistill {' '.join(names)}" in capsys.readouterr().out
 
 
-def test_help_lists_the_commands(capsys):
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
     for name, member in COMMANDS.members.items():
@@ -34,24 +34,24 @@ def test_help_lists_the_commands(capsys):
         assert member.help in printed
 
 
-def test_no_command_is_a_wrong_call(capsys):
+def test_no_command_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "commands:" in capsys.readouterr().out
 
 
-def test_an_unknown_command_is_named(capsys):
+def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["detonate"]) == 2
     assert "no command 'detonate'" in capsys.readouterr().err
 
 
-def test_an_unknown_option_is_a_wrong_call():
+def test_an_unknown_option_is_a_wrong_call() -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["parity", "folder", "--jsno", "x"])
     assert stopped.value.code == 2
 
 
 @pytest.fixture
-def commands(monkeypatch):
+def commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of our own, in a group."""
 
     def refuse() -> None:
@@ -66,19 +66,19 @@ def commands(monkeypatch):
 
 
 @pytest.mark.usefixtures("commands")
-def test_our_errors_are_one_line_without_a_trace(capsys):
+def test_our_errors_are_one_line_without_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["refuse"]) == 2
     assert capsys.readouterr().err == "error: the folder is empty: fill it\n"
 
 
 @pytest.mark.usefixtures("commands")
-def test_groups_and_exit_codes(capsys):
+def test_groups_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["numbers", "count", "--number", "7"]) == 7
     assert main(["numbers", "conut"]) == 2
     assert "no command 'conut'" in capsys.readouterr().err
 
 
-def test_help_does_not_wait_for_torch():
+def test_help_does_not_wait_for_torch() -> None:
     code = (
         "import sys; from labeldistill_core.cli import main; main(['--help']); "
         "sys.exit('torch' in sys.modules)"
@@ -86,8 +86,10 @@ def test_help_does_not_wait_for_torch():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_a_missing_library_is_named_with_its_extra(monkeypatch, capsys):
-    def load():
+def test_a_missing_library_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load() -> None:
         raise ModuleNotFoundError("No module named 'embreex.x'", name="embreex.x")
 
     monkeypatch.setitem(cli.COMMANDS.members, "odd", cli.Command("odd", load))
@@ -95,7 +97,7 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch, capsys):
     assert "embreex.x, which is not installed: pip install" in capsys.readouterr().err
 
 
-def test_a_reader_that_stops_early_is_no_error():
+def test_a_reader_that_stops_early_is_no_error() -> None:
     code = "import sys; from labeldistill_core.cli import main; sys.exit(main(['--help']))"
     reading, writing = os.pipe()
     os.close(reading)

@@ -11,12 +11,12 @@ from labeldistill_core.presets import PRESETS, official
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("variant", [lambda c: c, official], ids=["plain", "official"])
-def test_json_round_trip(name, variant):
+def test_json_round_trip(name, variant) -> None:
     config = variant(PRESETS[name]())
     assert StudentConfig.from_json(config.to_json()) == config
 
 
-def test_values_that_differ_make_configurations_that_differ(tiny_config):
+def test_values_that_differ_make_configurations_that_differ(tiny_config: StudentConfig) -> None:
     other = replace(tiny_config, grid=replace(tiny_config.grid, index_rounding="truncate"))
     assert StudentConfig.from_json(other.to_json()) != tiny_config
 
@@ -44,7 +44,7 @@ def test_values_that_differ_make_configurations_that_differ(tiny_config):
         (("history_s",), [0.0, 0.5], "history_s .* must be positive and ascending"),
     ],
 )
-def test_wrong_values_are_named(tiny_config, path, value, message):
+def test_wrong_values_are_named(tiny_config: StudentConfig, path, value, message) -> None:
     mapping = json.loads(tiny_config.to_json())
     inner = mapping
     for key in path[:-1]:
@@ -54,26 +54,26 @@ def test_wrong_values_are_named(tiny_config, path, value, message):
         StudentConfig.from_mapping(mapping)
 
 
-def test_a_missing_key_is_named(tiny_config):
+def test_a_missing_key_is_named(tiny_config: StudentConfig) -> None:
     mapping = json.loads(tiny_config.to_json())
     del mapping["image"]["width"]
     with pytest.raises(ConfigError, match=r"required field missing @ config.image.width"):
         StudentConfig.from_mapping(mapping)
 
 
-def test_a_class_in_two_tasks_is_refused(tiny_config):
+def test_a_class_in_two_tasks_is_refused(tiny_config: StudentConfig) -> None:
     head = replace(tiny_config.head, tasks=(("car",),) * 6)
     with pytest.raises(ConfigError, match="names a class twice"):
         replace(tiny_config, head=head)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '"x"', "null"])
-def test_text_that_holds_no_configuration(text):
+def test_text_that_holds_no_configuration(text) -> None:
     with pytest.raises(ConfigError, match="the configuration"):
         StudentConfig.from_json(text)
 
 
-def test_derived_sizes(tiny_config):
+def test_derived_sizes(tiny_config: StudentConfig) -> None:
     assert DepthBins(2.0, 58.0, 0.5).count == 112
     assert (BevGrid().columns, BevGrid().rows) == (128, 128)
     assert tiny_config.frames == 3

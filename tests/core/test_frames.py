@@ -24,27 +24,27 @@ def about_z(degrees: float) -> list[float]:
 
 @quick
 @given(quaternion)
-def test_quaternion_round_trip(q):
+def test_quaternion_round_trip(q) -> None:
     back = quaternion_from_matrix(matrix_from_quaternion(q))
     assert back[0] >= 0
     assert abs(back @ q) == pytest.approx(1.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_half_turns_are_well_conditioned(axis):
+def test_half_turns_are_well_conditioned(axis) -> None:
     q = np.zeros(4)
     q[1 + axis] = 1.0
     assert abs(quaternion_from_matrix(matrix_from_quaternion(q)) @ q) == pytest.approx(1.0)
 
 
-def test_quarter_turn_is_counter_clockwise():
+def test_quarter_turn_is_counter_clockwise() -> None:
     turned = Transform.from_quaternion("b", "a", about_z(90), [10, 20, 30]).apply([[1, 0, 0]])
     np.testing.assert_allclose(turned, [[10, 21, 30]], atol=1e-12)
 
 
 @quick
 @given(quaternion, shift, quaternion, shift, shift)
-def test_composition_is_applying_one_after_the_other(q1, t1, q2, t2, point):
+def test_composition_is_applying_one_after_the_other(q1, t1, q2, t2, point) -> None:
     b_from_a = Transform.from_quaternion("b", "a", q1, t1)
     c_from_b = Transform.from_quaternion("c", "b", q2, t2)
     c_from_a = c_from_b @ b_from_a
@@ -57,14 +57,14 @@ def test_composition_is_applying_one_after_the_other(q1, t1, q2, t2, point):
 
 @quick
 @given(quaternion, shift)
-def test_inverse_undoes(q, t):
+def test_inverse_undoes(q, t) -> None:
     b_from_a = Transform.from_quaternion("b", "a", q, t)
     again = b_from_a.inverse @ b_from_a
     assert (again.target, again.source) == ("a", "a")
     np.testing.assert_allclose(again.matrix, np.eye(4), atol=1e-8)
 
 
-def test_composition_names_the_frames_that_do_not_meet():
+def test_composition_names_the_frames_that_do_not_meet() -> None:
     b_from_a = Transform.identity("b", "a")
     with pytest.raises(ValueError, match="b_from_a with d_from_c"):
         b_from_a @ Transform.identity("d", "c")
@@ -72,14 +72,14 @@ def test_composition_names_the_frames_that_do_not_meet():
 
 @quick
 @given(quaternion, shift, quaternion, shift)
-def test_interpolation_ends_at_its_ends(q1, t1, q2, t2):
+def test_interpolation_ends_at_its_ends(q1, t1, q2, t2) -> None:
     one = Transform.from_quaternion("map", "ego", q1, t1)
     two = Transform.from_quaternion("map", "ego", q2, t2)
     for fraction, end in ((0.0, one), (1.0, two)):
         np.testing.assert_allclose(one.interpolate(two, fraction).matrix, end.matrix, atol=1e-7)
 
 
-def test_interpolation_takes_the_shorter_arc():
+def test_interpolation_takes_the_shorter_arc() -> None:
     # 170 and -170 degrees are 20 degrees apart, through 180
     one = Transform.from_quaternion("map", "ego", about_z(170), [0, 0, 0])
     two = Transform.from_quaternion("map", "ego", about_z(-170), [4, 0, 0])
@@ -89,7 +89,7 @@ def test_interpolation_takes_the_shorter_arc():
     )
 
 
-def test_mean_does_not_depend_on_signs():
+def test_mean_does_not_depend_on_signs() -> None:
     poses = [
         Transform.from_quaternion("map", "ego", sign * np.array(about_z(angle)), [angle, 0, 0])
         for sign, angle in ((1, 170.0), (-1, 180.0), (1, 190.0))
@@ -98,7 +98,7 @@ def test_mean_does_not_depend_on_signs():
     np.testing.assert_allclose(Transform.mean(poses).matrix, expected.matrix, atol=1e-9)
 
 
-def test_mean_and_interpolation_refuse_different_frames():
+def test_mean_and_interpolation_refuse_different_frames() -> None:
     one, two = Transform.identity("map", "ego"), Transform.identity("map", "camera")
     with pytest.raises(ValueError, match="map_from_ego and map_from_camera"):
         one.interpolate(two, 0.5)
@@ -115,12 +115,12 @@ def test_mean_and_interpolation_refuse_different_frames():
         (np.eye(4), np.zeros(3), r"b_from_a.*\(3, 3\)"),
     ],
 )
-def test_refuses_what_is_not_rigid(rotation, translation, message):
+def test_refuses_what_is_not_rigid(rotation, translation, message) -> None:
     with pytest.raises(ValueError, match=message):
         Transform("b", "a", rotation, translation)
 
 
 @pytest.mark.parametrize("q", [[0, 0, 0, 0], [2, 0, 0, 0], [np.nan, 0, 0, 1], [1, 0, 0]])
-def test_refuses_quaternions_of_other_length(q):
+def test_refuses_quaternions_of_other_length(q) -> None:
     with pytest.raises(ValueError, match="not a unit quaternion"):
         matrix_from_quaternion(q)

@@ -21,20 +21,20 @@ def parameters(name: str) -> int:
         ("convnext_b", 191_033_524),
     ],
 )
-def test_size_of_the_published_networks(name, count):
+def test_size_of_the_published_networks(name, count) -> None:
     assert parameters(name) == count
 
 
-def test_the_demo_is_small():
+def test_the_demo_is_small() -> None:
     assert parameters("demo") < 6e6
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_labels_are_the_class_list(name):
+def test_labels_are_the_class_list(name) -> None:
     assert PRESETS[name]().class_names == CLASSES
 
 
-def test_official_variants_quirks():
+def test_official_variants_quirks() -> None:
     config = official(PRESETS["r50_256x704_4key"]())
     assert config.image.channel_order == "bgr"
     assert config.grid.index_rounding == "truncate"

@@ -19,7 +19,7 @@ from labeldistill_core.checkpoints import save_student
 from labeldistill_core.config import DecodeConfig, StudentConfig
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detections
-from labeldistill_ros.detector_node import DetectorNode
+from labeldistill_ros.node.detector_node import DetectorNode
 
 
 def tiny_config() -> StudentConfig:

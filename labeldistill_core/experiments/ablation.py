@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which part of distillation helps how much: arms of one budget, several seeds each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from labeldistill_core.checkpoints import file_sha256, read_checkpoint
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.distillation.config import DistillationConfig
+from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.evaluation.breakdown import break_down
+from labeldistill_core.evaluation.metrics import evaluate
+from labeldistill_core.evaluation.predictions import student_results
+from labeldistill_core.experiments.processes import in_processes
+from labeldistill_core.files import write_whole
+from labeldistill_core.provenance import commit, machine
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.training.commands import (
+    Options,
+    train_label_encoder,
+    train_student,
+    train_teacher,
+)
+from labeldistill_core.training.label_encoder import Aim
+
+_LOG = logging.getLogger(__name__)
+_SHARED = DistillationConfig(partition="none")
+_SCORES = "scores.json"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training the student."""
+
+    distillation: DistillationConfig | None
+    """None trains without teachers."""
+    autoencoder: bool = False
+    """Take the label encoder that was trained with a head of its own (paper, Table 6)."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a label encoder teaches."""
+        return self.distillation is not None and self.distillation.label_weight > 0
+
+    def given(
+        self, teacher: Path | None, encoders: Mapping[bool, Path | None], init: Path | None
+    ) -> dict[str, Path | None]:
+        """The checkpoints that its students are trained with, by argument of `train_student`.
+
+        Args:
+            teacher: the LiDAR detector.
+            encoders: the label encoder; under True, the one with a head of its own.
+            init: student to start from.
+        """
+        return {
+            "teacher": teacher if self.distillation else None,
+            "label_encoder": encoders[self.autoencoder] if self.needs_labels else None,
+            "init": init,
+        }
+
+
+ARMS: dict[str, Arm] = {
+    "none": Arm(None),
+    "lidar": Arm(replace(_SHARED, label_weight=0.0)),
+    "lidar+label": Arm(_SHARED),
+    "lidar+label+partition": Arm(DistillationConfig()),
+    "autoencoder": Arm(DistillationConfig(), autoencoder=True),
+    "ratio-1:3:2": Arm(DistillationConfig(ratio=(1, 3, 2))),
+    "ratio-3:1:2": Arm(DistillationConfig(ratio=(3, 1, 2))),
+}
+"""Arms (a) to (d) of the paper's Table 4, and those of its Tables 5 and 6; ratios are
+LiDAR:label:camera."""
+MAIN = ("none", "lidar", "lidar+label", "lidar+label+partition")
+"""What is trained when nothing else is asked for."""
+
+
+def ablation(
+    dataroot: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    arms: tuple[str, ...] = MAIN,
+    seeds: int = 3,
+    jobs: int = 1,
+    teacher: Path | None = None,
+    label_encoder: Path | None = None,
+    init: Path | None = None,
+    json: Path | None = None,
+    options: Annotated[Options, tyro.conf.arg(name="")] = Options(preset="ablation"),  # noqa: B008
+) -> None:
+    """Train students with and without each teacher, and compare them on the validation scenes.
+
+    Every run has the same data, network, steps and augmentation; only what the seed draws and what
+    the arm says differ. A call that was cut off goes on where it stopped.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        out: folder for all runs, `table.md` and `ablation.png`.
+        arms: none, lidar, lidar+label, lidar+label+partition, autoencoder, ratio-1:3:2,
+            ratio-3:1:2.
+        seeds: runs of each arm.
+        jobs: runs at a time, which share the cores and the GPUs; each writes what it has to say to
+            `output.txt` in its folder.
+        teacher: checkpoint of a LiDAR detector; trained first when not given and needed.
+        label_encoder: checkpoint of a label encoder; trained second when not given and needed.
+        init: student checkpoint, of the same configuration, that all runs start from.
+        json: file for the figures, as under `benchmarks/results`.
+        options: of the students' runs.
+
+    Raises:
+        ConfigError: there is no such arm, no run, or a run on several devices.
+        CheckpointError: the folder holds a run of other settings.
+    """
+    arms = tuple(dict.fromkeys(arms))
+    if unknown := [name for name in arms if name not in ARMS]:
+        raise ConfigError(f"no arm {', '.join(unknown)}: there are {', '.join(ARMS)}")
+    if not arms or seeds < 1 or jobs < 1:
+        raise ConfigError("--arms, --seeds and --jobs: there must be one of each at least")
+    if options.machine.processes > 1:
+        raise ConfigError(
+            "each run of an ablation takes one device: use several with --jobs instead of "
+            "--devices or --nodes"
+        )
+    plain = replace(options, epochs=None, learning_rate=None, batch_size=None, scenes=0)
+    taught = [ARMS[name] for name in arms if ARMS[name].distillation]
+    if taught and teacher is None:
+        teacher = out / "teacher" / "teacher.safetensors"
+        if not teacher.exists():
+            train_teacher(dataroot, teacher.parent, options=plain)
+    encoders: dict[bool, Path | None] = {False: label_encoder, True: None}
+    for autoencoder in sorted({arm.autoencoder for arm in taught if arm.needs_labels}):
+        if encoders[autoencoder] is None:
+            assert teacher is not None
+            encoders[autoencoder] = _encoder(dataroot, out, teacher, plain, autoencoder)
+    loaders = max(1, options.machine.loaders // jobs)
+    options = replace(options, machine=replace(options.machine, workers=loaders))
+    tables = NuScenesTables(dataroot, options.version)
+    trained, scored = options.scene_names(tables)[0], split_scenes(tables, "val")
+    about = _about(tables, trained, scored, init, options) | {"jobs": str(jobs)}
+    results: dict[str, list[Scores]] = {name: [] for name in arms}
+    # seed by seed, so that an early stop leaves a fair comparison
+    order = [(seed, name) for seed in range(seeds) for name in arms]
+    runs = [
+        Run(
+            dataroot,
+            out / name.replace(":", "-") / f"seed{seed}",
+            ARMS[name],
+            ARMS[name].given(teacher, encoders, init),
+            tuple(trained),
+            replace(options, seed=seed),
+        )
+        for seed, name in order
+    ]
+    for run in runs:
+        run.kept()  # before one of other settings is trained
+    with closing(_all_scores(runs, jobs)) as found:
+        for done, ((seed, name), scores) in enumerate(zip(order, found, strict=True), 1):
+            _LOG.info(
+                "arm %s, seed %d: mAP %.3f, NDS %.3f; %d of %d runs",
+                name, seed, scores.mean_ap, scores.nds, done, len(runs),
+            )  # fmt: skip
+            results[name].append(scores)
+            _report(out, json, {arm: scores for arm, scores in results.items() if scores}, about)
+    print((out / "table.md").read_text())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One run."""
+
+    mean_ap: float
+    """mAP."""
+    nds: float
+    """nuScenes detection score."""
+    errors: Mapping[str, float]
+    """Mean over classes by the devkit's name."""
+    recall: Mapping[str, float] = field(default_factory=dict)
+    """By distance and by LiDAR returns."""
+    mean_ap_by_distance: Mapping[str, float] = field(default_factory=dict)
+    """mAP; LiDAR returns are known of true boxes alone, of which there is only the recall."""
+
+
+def _encoder(dataroot: Path, out: Path, teacher: Path, options: Options, autoencoder: bool) -> Path:
+    """A label encoder of this teacher, trained if there is none yet."""
+    aim: Aim = "autoencoder" if autoencoder else "inverse-head"
+    file = out / ("autoencoder_stage" if autoencoder else "label_encoder")
+    file /= "label_encoder.safetensors"
+    if not file.exists():
+        train_label_encoder(dataroot, file.parent, teacher, aim, options)
+    return file
+
+
+@dataclass(frozen=True)
+class Run:
+    """One student to be trained and scored."""
+
+    dataroot: Path
+    """nuScenes data root."""
+    folder: Path
+    """Of the run."""
+    arm: Arm
+    """How."""
+    given: Mapping[str, Path | None]
+    """Checkpoints to train with, see `Arm.given`."""
+    scenes: tuple[str, ...]
+    """To train on."""
+    options: Options
+    """With the seed."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its scores belong to, as JSON."""
+        settings = {
+            "arm": asdict(self.arm),
+            "preset": self.options.preset,
+            "precision": self.options.machine.precision,
+            "scenes": self.scenes,
+            "recipe": asdict(self.options.recipe("student")),
+            **{name: path and file_sha256(path) for name, path in self.given.items()},
+        }
+        return dict(json.loads(json.dumps(settings)))
+
+    def kept(self) -> Scores | None:
+        """What an earlier call found.
+
+        Raises:
+            CheckpointError: with other settings.
+        """
+        file = self.folder / _SCORES
+        if not file.exists():
+            return None
+        found = json.loads(file.read_text())
+        if found["settings"] != self.settings:
+            raise CheckpointError(
+                f"{self.folder} holds a run of other settings: give another folder, or repeat the "
+                "call as it was"
+            )
+        return Scores(**found["scores"])
+
+    def scores(self) -> Scores:
+        """Train and score, or take what an earlier call found."""
+        if kept := self.kept():
+            return kept
+        train_student(
+            self.dataroot,
+            self.folder,
+            self.given["teacher"],
+            self.given["label_encoder"],
+            init=self.given["init"],
+            distillation=self.arm.distillation or DistillationConfig(),
+            options=self.options,
+        )
+        scores = _score(self.folder / "student.safetensors", self.dataroot, self.options.version)
+        content = {"settings": self.settings, "scores": asdict(scores)}
+        write_whole(self.folder / _SCORES, json.dumps(content, indent=1).encode())
+        return scores
+
+
+def _all_scores(runs: Sequence[Run], jobs: int) -> Generator[Scores]:
+    if jobs == 1:
+        yield from map(Run.scores, runs)
+    else:
+        # in files, since the progress of several runs would mix
+        outputs = [run.folder / "output.txt" for run in runs]
+        yield from in_processes(Run.scores, runs, outputs, jobs)
+
+
+def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
+    tables = NuScenesTables(dataroot, version)
+    samples = {name: tables.samples(name) for name in split_scenes(tables, "val")}
+    found = student_results(Detector.load(checkpoint, device="auto"), tables, samples)
+    truths = [tables.ground_truth(token) for token in found]
+    metrics, parts = evaluate(truths, found), break_down(truths, found)
+    recall = {
+        f"{criterion} {group.name}": group.recall
+        for criterion in ("distance", "LiDAR returns")
+        for group in parts.criteria[criterion]
+    }
+    banded = {group.name: group.mean_ap for group in parts.distance}
+    return Scores(metrics.mean_ap, metrics.nds, metrics.tp_errors, recall, banded)
+
+
+def _about(
+    tables: NuScenesTables,
+    trained: Sequence[str],
+    scored: Sequence[str],
+    init: Path | None,
+    options: Options,
+) -> dict[str, str | None]:
+    """What all runs have in common."""
+    recipe = options.recipe("student")
+    samples, frames = (sum(len(tables.samples(n)) for n in names) for names in (trained, scored))
+    return {
+        "preset": options.preset,
+        "budget": f"{recipe.epochs} epochs of {samples} samples of {len(trained)} scenes, "
+        f"batch {recipe.batch_size}, learning rate {recipe.scaled_rate(processes=1):.2e}",
+        "scored": f"{frames} key frames of {len(scored)} scenes",
+        "init": read_checkpoint(init, "student").note if init else None,
+        "commit": commit(),
+        "machine": machine(),
+    }
+
+
+def _report(
+    out: Path,
+    file: Path | None,
+    results: Mapping[str, Sequence[Scores]],
+    about: Mapping[str, str | None],
+) -> None:
+    arms = {
+        name: {
+            "mAP": _spread([s.mean_ap for s in scores]),
+            "NDS": _spread([s.nds for s in scores]),
+            **{key: _spread([s.errors[key] for s in scores]) for key in scores[0].errors},
+            **{
+                part: {
+                    group: _spread([getattr(s, part)[group] for s in scores])
+                    for group in getattr(scores[0], part)
+                }
+                for part in ("mean_ap_by_distance", "recall")
+            },
+            "seeds": [{"mAP": s.mean_ap, "NDS": s.nds} for s in scores],
+        }
+        for name, scores in results.items()
+    }
+    content = {"arms": arms, **about}
+    out.mkdir(parents=True, exist_ok=True)
+    for target in (out / "ablation.json", *([file] if file else [])):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(content, indent=1))
+    (out / "table.md").write_text(_table(arms))
+    _plot(out / "ablation.png", arms)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and standard deviation; None where there is nothing to tell."""
+    known = np.array([value for value in values if not math.isnan(value)])
+    return {
+        "mean": float(known.mean()) if len(known) else None,
+        "std": float(known.std(ddof=1)) if len(known) > 1 else None,
+    }
+
+
+def _shown(spread: Mapping[str, float | None]) -> str:
+    mean, std = ("-" if spread[key] is None else f"{spread[key]:.3f}" for key in ("mean", "std"))
+    return f"{mean} ± {std}"
+
+
+def _table(arms: Mapping[str, Any]) -> str:
+    first = next(iter(arms.values()))
+    errors = [key for key in first if key.endswith("_err")]
+    lines = [
+        f"| arm | mAP | NDS | {' | '.join(errors)} |",
+        f"|---|{'---|' * (2 + len(errors))}",
+        *(
+            f"| {name} | " + " | ".join(_shown(arm[key]) for key in ("mAP", "NDS", *errors)) + " |"
+            for name, arm in arms.items()
+        ),
+    ]
+    for title, key in (("mAP by distance", "mean_ap_by_distance"), ("recall", "recall")):
+        lines += [
+            "",
+            f"| {title} | {' | '.join(arms)} |",
+            f"|---|{'---|' * len(arms)}",
+            *(
+                f"| {group} | "
+                + " | ".join(_shown(arm[key][group]) for arm in arms.values())
+                + " |"
+                for group in first[key]
+            ),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _plot(file: Path, arms: Mapping[str, Any]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, name in enumerate(arms):
+        for axes, key in ((left, "mAP"), (right, "NDS")):
+            values = [seed[key] for seed in arms[name]["seeds"]]
+            axes.hlines(np.mean(values), index - 0.3, index + 0.3, color="#1f4e79")
+            axes.plot([index] * len(values), values, "o", color="#1f4e79", alpha=0.6)
+            axes.set_title(f"{key}: each seed, and the mean")
+            axes.grid(axis="y", alpha=0.3)
+            axes.set_xticks(range(len(arms)), list(arms), rotation=20, ha="right")
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Poses of a node, to be asked from any thread: /tf and /tf_static, or an odometry topic."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from geometry_msgs.msg import Quaternion, Vector3
+from nav_msgs.msg import Odometry
+from rclpy.lifecycle import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from tf2_msgs.msg import TFMessage
+
+from labeldistill_core.frames import Transform
+from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
+from labeldistill_ros.messages.conversions import stamp_to_ns
+
+_DEPTH = 100
+
+
+class _WaitingBuffer:
+    """A transform buffer between the thread that fills it and one that waits for its content."""
+
+    def __init__(self) -> None:
+        self._buffer = TransformBuffer()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def close(self) -> None:
+        """Whoever waits gets the error at once."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def lookup(self, target: str, source: str, stamp_ns: int, until_s: float) -> Transform:
+        with self._changed:
+            while True:
+                try:
+                    return self._buffer.lookup(target, source, stamp_ns)
+                except TransformError as error:
+                    left_s = until_s - time.monotonic()
+                    if not error.may_come or self._closed or left_s <= 0:
+                        raise
+                    self._changed.wait(left_s)
+
+    def add(
+        self,
+        parent: str,
+        child: str,
+        stamp_ns: int,
+        pose: tuple[Quaternion, Vector3],
+        *,
+        static: bool = False,
+    ) -> None:
+        q, t = pose
+        wxyz, xyz = (q.w, q.x, q.y, q.z), (t.x, t.y, t.z)
+        with self._changed:
+            self._buffer.add(parent, child, stamp_ns, wxyz, xyz, static=static)
+            self._changed.notify_all()
+
+
+class TransformListener:
+    """Subscribes to the transforms and waits for those that are about to come."""
+
+    def __init__(self, node: Node) -> None:
+        """Subscribe."""
+        self._node = node
+        self._buffer = _WaitingBuffer()
+        reliable = ReliabilityPolicy.RELIABLE
+        latched = DurabilityPolicy.TRANSIENT_LOCAL
+        moving = QoSProfile(depth=_DEPTH, reliability=reliable)
+        static = QoSProfile(depth=_DEPTH, reliability=reliable, durability=latched)
+        self._subscriptions = [
+            node.create_subscription(TFMessage, "/tf", self._on_moving, moving),
+            node.create_subscription(TFMessage, "/tf_static", self._on_static, static),
+        ]
+
+    def close(self) -> None:
+        """Unsubscribe; whoever waits gets the error at once."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._buffer.close()
+
+    def lookup(self, target: str, source: str, stamp_ns: int, until_s: float) -> Transform:
+        """`target_from_source` at a stamp; waits for a pose that is newer than what came so far.
+
+        Not to be called from the thread that spins the node.
+
+        Args:
+            target: frame that results.
+            source: frame that goes in.
+            stamp_ns: time of the pose.
+            until_s: end of waiting, steady clock.
+
+        Raises:
+            TransformError: naming the frames and what is missing.
+        """
+        return self._buffer.lookup(target, source, stamp_ns, until_s)
+
+    def _on_moving(self, message: TFMessage) -> None:
+        self._add(message, static=False)
+
+    def _on_static(self, message: TFMessage) -> None:
+        self._add(message, static=True)
+
+    def _add(self, message: TFMessage, *, static: bool) -> None:
+        for entry in message.transforms:
+            pose = (entry.transform.rotation, entry.transform.translation)
+            stamp_ns = stamp_to_ns(entry.header.stamp)
+            self._buffer.add(
+                entry.header.frame_id, entry.child_frame_id, stamp_ns, pose, static=static
+            )
+
+
+class OdometryListener:
+    """Where the vehicle is from `nav_msgs/Odometry`; all else from the transforms.
+
+    The frame in the messages' headers stands for the fixed frame. Where their child frame is not
+    the vehicle frame, the transforms have to connect the two.
+    """
+
+    def __init__(
+        self, node: Node, transforms: TransformListener, topic: str, fixed_frame: str, base: str
+    ) -> None:
+        """Subscribe to `topic`; lookups between `fixed_frame` and `base` go to it."""
+        self._node, self._transforms = node, transforms
+        self._fixed_frame, self._base, self._topic = fixed_frame, base, topic
+        self._buffer = _WaitingBuffer()
+        self._body = base
+        self._subscription = node.create_subscription(Odometry, topic, self._on_odometry, _DEPTH)
+
+    def close(self) -> None:
+        """Unsubscribe, from the transforms as well."""
+        self._node.destroy_subscription(self._subscription)
+        self._buffer.close()
+        self._transforms.close()
+
+    def lookup(self, target: str, source: str, stamp_ns: int, until_s: float) -> Transform:
+        """See `TransformListener.lookup`."""
+        asked = (target, source)
+        if asked == (self._base, self._fixed_frame):
+            return self.lookup(source, target, stamp_ns, until_s).inverse
+        if asked != (self._fixed_frame, self._base):
+            return self._transforms.lookup(target, source, stamp_ns, until_s)
+        try:
+            pose = self._buffer.lookup(self._fixed_frame, self._body, stamp_ns, until_s)
+        except TransformError as error:
+            raise TransformError(f"{self._topic}: {error}", may_come=error.may_come) from error
+        if self._body == self._base:
+            return pose
+        return pose @ self._transforms.lookup(self._body, self._base, stamp_ns, until_s)
+
+    def _on_odometry(self, message: Odometry) -> None:
+        self._body = message.child_frame_id or self._base
+        pose = message.pose.pose
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        self._buffer.add(self._fixed_frame, self._body, stamp_ns, (pose.orientation, pose.position))

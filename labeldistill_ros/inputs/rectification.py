@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distorted images to those of the pinhole camera K: a pixel map, made once per calibration."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo
+
+from labeldistill_core.data.images import TakePixels
+from labeldistill_core.data.pixel_pool import new_pixels
+from labeldistill_core.errors import DataError
+from labeldistill_ros.inputs.decoding import Pixels
+
+_BROWN = ("plumb_bob", "rational_polynomial")
+_FISHEYE = ("equidistant", "fisheye")
+
+_Key = tuple[object, ...]
+
+
+class Rectifier:
+    """Takes the distortion out of images; safe to use from several threads.
+
+    The result has the intrinsics K of the `camera_info` and no distortion, in the camera's own
+    optical frame (R and P are not used). What the camera did not see is black.
+    """
+
+    def __init__(self, take: TakePixels = new_pixels) -> None:
+        """Start without maps; `take` says where the pixels go."""
+        self._take = take
+        self._lock = threading.Lock()
+        self._maps: dict[str, tuple[_Key, tuple[Any, Any]]] = {}
+
+    def apply(self, camera: str, pixels: Pixels, info: CameraInfo) -> Pixels:
+        """The image without distortion; itself where D is zero.
+
+        Raises:
+            DataError: the distortion model is unknown, or OpenCV is not installed.
+        """
+        if not np.any(np.asarray(info.d)):
+            return pixels
+        try:
+            import cv2
+        except ImportError as error:
+            raise DataError(
+                f"{camera}: its images are distorted, which needs OpenCV: install python3-opencv, "
+                "or publish rectified images and set images_rectified to true"
+            ) from error
+        height, width = pixels.shape[:2]
+        k, d = np.asarray(info.k, np.float64), np.asarray(info.d, np.float64)
+        key = (width, height, info.distortion_model, k.tobytes(), d.tobytes())
+        with self._lock:
+            known = self._maps.get(camera)
+            if known is None or known[0] != key:
+                known = (key, _maps(camera, info.distortion_model, k.reshape(3, 3), d, key[:2]))
+                self._maps[camera] = known
+        straight = self._take(pixels.shape)
+        return np.asarray(cv2.remap(pixels, *known[1], cv2.INTER_LINEAR, dst=straight))
+
+
+def _maps(camera: str, model: str, k: Any, d: Any, size_wh: Any) -> tuple[Any, Any]:
+    import cv2
+
+    try:
+        if model in _BROWN:
+            return cv2.initUndistortRectifyMap(k, d, None, k, size_wh, cv2.CV_16SC2)  # type: ignore[call-overload,no-any-return]
+        if model in _FISHEYE:
+            return cv2.fisheye.initUndistortRectifyMap(k, d, np.eye(3), k, size_wh, cv2.CV_16SC2)
+    except cv2.error as error:
+        raise DataError(f"{camera}: {len(d)} coefficients do not fit {model}: {error}") from error
+    raise DataError(
+        f"{camera}: the distortion model {model!r} is none of {', '.join(_BROWN + _FISHEYE)}: set "
+        "distortion_model in camera_info, or publish rectified images and set images_rectified"
+    )

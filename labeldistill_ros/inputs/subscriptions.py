@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Subscriptions to the cameras of a vehicle: images, and the newest `camera_info` of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.lifecycle import Node
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from labeldistill_ros.messages.conversions import rectification_differs
+from labeldistill_ros.parameters import CameraParameters, Parameters
+
+ImageMessage: TypeAlias = "Image | CompressedImage"
+
+
+def _qos() -> QoSProfile:
+    """A new profile for each subscription, since overrides are written into it."""
+    return QoSProfile(
+        depth=5,
+        reliability=qos_profile_sensor_data.reliability,
+        durability=qos_profile_sensor_data.durability,
+        history=qos_profile_sensor_data.history,
+    )
+
+
+@dataclass(frozen=True)
+class CameraTopics:
+    """Where a camera publishes."""
+
+    image: str
+    """Image topic, with the transport's ending."""
+    info: str
+    """Topic of its `camera_info`."""
+    kind: type[Any]
+    """Type of the image messages."""
+
+    @classmethod
+    def of(cls, camera: str, common: Parameters, own: CameraParameters) -> CameraTopics:
+        """Topics from the parameters."""
+        base = f"{common.camera_prefix.rstrip('/')}/{camera.lower()}"
+        compressed = (own.transport or common.transport) == "compressed"
+        ending = "/compressed" if compressed else ""
+        return cls(
+            own.image_topic or f"{base}/image_raw{ending}",
+            own.info_topic or f"{base}/camera_info",
+            CompressedImage if compressed else Image,
+        )
+
+
+class CameraSubscriptions:
+    """Subscribes to all cameras; ends with `close`."""
+
+    def __init__(
+        self,
+        node: Node,
+        topics: Mapping[str, CameraTopics],
+        rectified: bool,
+        on_image: Callable[[str, ImageMessage], None],
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: the node.
+            topics: by camera.
+            rectified: the images are rectified.
+            on_image: called with the camera's name and each image, in the thread that spins.
+        """
+        self._node, self._topics, self._rectified = node, topics, rectified
+        self.infos: dict[str, CameraInfo] = {}
+        """Newest `camera_info` by camera."""
+        self._ambiguous: set[str] = set()
+        self._incompatible: set[tuple[str, str]] = set()
+        self._subscriptions: list[Subscription[Any]] = []
+        try:
+            for camera, topic in topics.items():
+                self._subscribe(topic.kind, topic.image, self._caller(on_image, camera))
+                self._subscribe(CameraInfo, topic.info, self._caller(self._on_info, camera))
+        except Exception:
+            self.close()
+            raise
+
+    def _subscribe(self, kind: type[Any], topic: str, callback: Callable[[Any], None]) -> None:
+        # no handler of another type, which `why_silent` tells: each one costs time at every wait
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=self._caller(self._on_incompatible, topic),
+            use_default_callbacks=False,
+        )
+        self._subscriptions.append(
+            self._node.create_subscription(
+                kind,
+                topic,
+                callback,
+                _qos(),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                event_callbacks=events,
+            )
+        )
+
+    @staticmethod
+    def _caller(callback: Callable[[str, object], None], camera: str) -> Callable[[object], None]:
+        def call(message: object) -> None:
+            callback(camera, message)
+
+        return call
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _on_info(self, camera: str, info: CameraInfo) -> None:
+        self.infos[camera] = info
+        if self._rectified or camera in self._ambiguous or not rectification_differs(info):
+            return
+        self._ambiguous.add(camera)
+        self._node.get_logger().warning(
+            f"{camera}: P and K of {self._topics[camera].info} differ. K is used, which is right "
+            "for raw images; if the image topic is a rectified one, set images_rectified to true"
+        )
+
+    def _on_incompatible(self, topic: str, event: object) -> None:
+        """A publisher offers less than the subscription asks for, so nothing comes from it."""
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()  # type: ignore[attr-defined]
+        for info in self._node.get_publishers_info_by_topic(topic):
+            name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            if (topic, name) in self._incompatible:
+                continue
+            self._incompatible.add((topic, name))
+            offered = getattr(info.qos_profile, policy, None)
+            self._node.get_logger().warning(
+                f"{name} publishes {topic} with {policy} {_words(offered)}, which is less than "
+                "this node asks for: nothing can come from it; set "
+                f"qos_overrides.{topic}.subscription.{policy}, or change the publisher"
+            )
+
+    def why_silent(self, camera: str) -> str:
+        """What is known about a camera from which no image comes."""
+        topic, wanted = self._topics[camera].image, self._topics[camera].kind.__name__
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        if not publishers:
+            return (
+                f"{camera}: nobody publishes {topic} (sensor_msgs/msg/{wanted}, best effort); "
+                "check the topic, camera_prefix, transport and ROS_DOMAIN_ID"
+            )
+        told = []
+        for info in publishers:
+            name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            reliability = _words(info.qos_profile.reliability)
+            told.append(f"{name} publishes {info.topic_type}, {reliability}")
+        return (
+            f"{camera}: no image comes on {topic} (sensor_msgs/msg/{wanted}, best effort); "
+            f"{len(publishers)} publisher{'s' * (len(publishers) > 1)}: {'; '.join(told)}"
+        )
+
+    def without_info(self) -> list[str]:
+        """Cameras whose `camera_info` has not come."""
+        return [camera for camera in self._topics if camera not in self.infos]
+
+    def why_without_info(self, camera: str) -> str:
+        """What is known about a camera whose `camera_info` does not come."""
+        topic = self._topics[camera].info
+        count = self._node.count_publishers(topic)
+        return (
+            f"{camera}: images come, but no camera_info on {topic} (publishers: {count}); its "
+            f"images cannot be used; see the parameter cameras.{camera}.info_topic"
+        )
+
+
+def _words(policy: object) -> str:
+    """A QoS value for people."""
+    return str(getattr(policy, "name", policy)).lower().replace("_", " ")

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of every image and every set, and what that says of the node's health."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from labeldistill_core.cameras import FrameSet
+from labeldistill_ros.messages.conversions import header
+from labeldistill_ros.sets.assembly import Problem
+
+Outcome = Literal["processed", "dropped", "incomplete", "refused", "idle", "failed"]
+"""Boxes were published; a newer set came before it was its turn; cameras were missing; images,
+calibrations or transforms were unusable; nobody listens; the detector raised an error."""
+
+OUTCOMES: tuple[Outcome, ...] = (
+    "processed",
+    "dropped",
+    "incomplete",
+    "refused",
+    "idle",
+    "failed",
+)
+_WINDOW = 240
+"""Sets over which latencies are taken: 20 s at 12 Hz."""
+_RATE_S = 5.0
+"""Time over which a camera's rate is taken; problems are reported for as long."""
+
+_RESTS_S = 1.0
+"""Without an image for so long, all cameras rest, and nobody waits for boxes."""
+
+_LOW_RATE = 0.8
+"""Share of the other cameras' rate below which a camera is too slow."""
+
+_MOVED_S = 0.005
+"""A camera's phase that moves further is reported."""
+
+_OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """The end of one set."""
+
+    stamp_ns: int
+    """Its stamp."""
+    outcome: Outcome
+    """What became of it."""
+    cameras: tuple[str, ...]
+    """Cameras that were used, or had come."""
+    missing: tuple[str, ...]
+    """Cameras that were not."""
+    cause: str = ""
+    """Why it was not processed, in a word."""
+    spread_s: float = 0.0
+    """Between its first and last exposure."""
+    age_s: float = 0.0
+    """From its stamp until now, by the node's clock."""
+    history_valid: int = 0
+    """How many past frames the network had."""
+    pose: str = ""
+    """`unknown` where the set was processed without the vehicle's pose."""
+    boxes: int = 0
+    """How many were published."""
+    unusable: int = 0
+    """How many were left out because they are not finite or have no size."""
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    """Wall-clock time of each stage; `total` from its last image's arrival to its boxes."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From when on something is wrong."""
+
+    camera_timeout_s: float
+    """Silence of a camera."""
+    max_processing_time_s: float
+    """95th percentile of `total`."""
+    max_delay_s: float
+    """Time without boxes."""
+
+
+class _Camera:
+    def __init__(self) -> None:
+        self.encoding = self.frame_id = self.size = ""
+        self.offset_s: float | None = None
+        self.moved, self.moved_s = "", -1e9
+        self.arrivals_s: deque[float] = deque(maxlen=256)
+        self.problems: Counter[str] = Counter()
+        self.last_problem = ""
+        self.last_problem_s = -1e9
+
+    def rate_hz(self, now_s: float) -> float:
+        recent = [t for t in self.arrivals_s if now_s - t <= _RATE_S]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+
+    def follow(self, offset_s: float | None, now_s: float) -> None:
+        """Note when the phase moves."""
+        if offset_s is not None and self.offset_s is not None:
+            moved_s = offset_s - self.offset_s
+            if abs(moved_s) > _MOVED_S:
+                self.moved, self.moved_s = f"its phase moved by {moved_s * 1e3:.0f} ms", now_s
+            else:
+                offset_s = self.offset_s
+        self.offset_s = offset_s
+
+
+class Health:
+    """Counters of a running node; safe to use from any thread. Times are of the steady clock."""
+
+    def __init__(
+        self, topics: Mapping[str, str], limits: Limits, model: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        """Start at zero.
+
+        Args:
+            topics: image topic by camera.
+            limits: when to complain.
+            model: gives what to tell of the model: name, hash, device, precision, history.
+        """
+        self._lock = threading.Lock()
+        self._topics, self._limits, self._model = topics, limits, model
+        self._cameras = {name: _Camera() for name in topics}
+        self._reports: deque[SetReport] = deque(maxlen=_WINDOW)
+        self._transform: tuple[str, float] | None = None
+        self._forgotten: tuple[str, float] | None = None
+        # the last boxes, or since when some are waited for
+        self._boxes_s: float | None = None
+        self.given_up = ""
+        """Why the detector is given up, when it is."""
+        self.counts: Counter[str] = Counter()
+        """Sets by outcome, `seen` for all, and `refused/<cause>`."""
+
+    def image(self, camera: str, now_s: float, encoding: str = "", frame_id: str = "") -> None:
+        """An image arrived."""
+        with self._lock:
+            if not self._images_come(now_s):
+                self._boxes_s = now_s
+            state = self._cameras[camera]
+            state.arrivals_s.append(now_s)
+            state.encoding, state.frame_id = encoding, frame_id
+
+    def unwanted(self, now_s: float) -> None:
+        """Nobody waits for boxes."""
+        with self._lock:
+            self._boxes_s = now_s
+
+    def used(self, frames: FrameSet) -> None:
+        """These images were good."""
+        with self._lock:
+            for view in frames.views:
+                height, width = view.image.shape[:2]
+                self._cameras[view.calibration.name].size = f"{width} x {height}"
+
+    def problems(self, problems: Iterable[Problem], now_s: float) -> None:
+        """Images that could not be used."""
+        with self._lock:
+            for problem in problems:
+                camera = self._cameras[problem.camera]
+                camera.problems[problem.cause] += 1
+                camera.last_problem, camera.last_problem_s = problem.text, now_s
+
+    def transform_failed(self, text: str, now_s: float) -> None:
+        """The vehicle's pose was missing."""
+        with self._lock:
+            self._transform = (text, now_s)
+
+    def forgotten(self, reason: str, now_s: float) -> None:
+        """The history was dropped."""
+        with self._lock:
+            self._forgotten = (reason, now_s)
+
+    def done(self, report: SetReport, now_s: float) -> None:
+        """A set came to its end."""
+        with self._lock:
+            self.counts["seen"] += 1
+            self.counts[report.outcome] += 1
+            self.counts["boxes_unusable"] += report.unusable
+            if report.cause:
+                self.counts[f"{report.outcome}/{report.cause}"] += 1
+            if report.outcome == "processed":
+                self._reports.append(report)
+                self._boxes_s = now_s
+
+    def silent_cameras(self, now_s: float) -> list[str]:
+        """Cameras without an image for longer than the limit."""
+        with self._lock:
+            return [
+                name
+                for name, camera in self._cameras.items()
+                if not camera.arrivals_s
+                or now_s - camera.arrivals_s[-1] > self._limits.camera_timeout_s
+            ]
+
+    def _images_come(self, now_s: float) -> bool:
+        return any(
+            c.arrivals_s and now_s - c.arrivals_s[-1] < _RESTS_S for c in self._cameras.values()
+        )
+
+    def latencies_ms(self) -> dict[str, tuple[float, float]]:
+        """Median and 95th percentile of each stage over the last sets."""
+        with self._lock:
+            reports = list(self._reports)
+        found: dict[str, list[float]] = {}
+        for report in reports:
+            for stage, value in report.timings_ms.items():
+                found.setdefault(stage, []).append(value)
+        return {
+            stage: (float(np.percentile(values, 50)), float(np.percentile(values, 95)))
+            for stage, values in found.items()
+        }
+
+    def set_status(self, report: SetReport, name: str) -> DiagnosticArray:
+        """The message of one set on `~/status`; its stamp is the set's."""
+        degraded = bool(report.missing or report.pose)
+        level = _OK if report.outcome in ("processed", "idle") and not degraded else _WARN
+        values: dict[str, Any] = {
+            "outcome": report.outcome,
+            "cause": report.cause,
+            "cameras": " ".join(report.cameras),
+            "missing": " ".join(report.missing),
+            "degraded": degraded,
+            "pose": report.pose or "known",
+            "spread_ms": report.spread_s * 1e3,
+            "age_ms": report.age_s * 1e3,
+            "history_valid": report.history_valid,
+            "boxes": report.boxes,
+            "boxes_unusable": report.unusable,
+            **{f"{stage}_ms": value for stage, value in report.timings_ms.items()},
+            **self._totals(),
+        }
+        if report.outcome == "failed":
+            level = _ERROR
+        text = report.outcome + (f": {report.cause}" if report.cause else "")
+        return DiagnosticArray(
+            header=header(report.stamp_ns, ""),
+            status=[_status(f"{name}: set", level, text, values)],
+        )
+
+    def _totals(self) -> dict[str, int]:
+        with self._lock:
+            return {f"sets_{key}": self.counts[key] for key in ("seen", *OUTCOMES)}
+
+    def diagnostics(
+        self, name: str, sync: Mapping[str, Any], offsets_s: Mapping[str, float], now_s: float
+    ) -> list[DiagnosticStatus]:
+        """Statuses for /diagnostics.
+
+        Args:
+            name: of the node.
+            sync: counters of the synchronizer.
+            offsets_s: phases of the cameras.
+            now_s: steady clock.
+        """
+        statuses = [
+            self._camera_status(name, camera, offsets_s.get(camera), now_s)
+            for camera in self._cameras
+        ]
+        model = self._model()
+        statuses += [
+            self._sync_status(name, sync),
+            self._processing_status(name, now_s),
+            self._transform_status(name, now_s),
+            self._history_status(name, now_s, model["history"]),
+            _status(f"{name}: model", _OK, str(model["name"]), model),
+        ]
+        for status in statuses:
+            status.hardware_id = f"{name} on {model.get('gpu', model['device'])}"
+        return statuses
+
+    def _camera_status(
+        self, name: str, camera: str, offset_s: float | None, now_s: float
+    ) -> DiagnosticStatus:
+        with self._lock:
+            state = self._cameras[camera]
+            state.follow(offset_s, now_s)
+            moved = state.moved if now_s - state.moved_s < _RATE_S else ""
+            age_s = now_s - state.arrivals_s[-1] if state.arrivals_s else None
+            usual_hz = float(np.median([c.rate_hz(now_s) for c in self._cameras.values()]))
+            rate_hz, problems = state.rate_hz(now_s), dict(state.problems)
+            last = state.last_problem if now_s - state.last_problem_s < _RATE_S else ""
+        topic = self._topics[camera]
+        if age_s is None:
+            level, text = _ERROR, f"no image has come on {topic}"
+        elif age_s > self._limits.camera_timeout_s:
+            level, text = _ERROR, f"no image for {age_s:.1f} s on {topic}"
+        elif last:
+            level, text = _ERROR, last
+        elif rate_hz and usual_hz and rate_hz < _LOW_RATE * usual_hz:
+            level, text = _WARN, f"{rate_hz:.1f} Hz, most cameras send {usual_hz:.1f} Hz"
+        elif moved:
+            level, text = _WARN, moved
+        else:
+            level, text = _OK, f"{rate_hz:.1f} Hz"
+        values: dict[str, Any] = {
+            "topic": topic,
+            "rate_hz": rate_hz,
+            "encoding": state.encoding,
+            "frame": state.frame_id,
+            "size": state.size,
+        }
+        if age_s is not None:
+            values["age_ms"] = age_s * 1e3
+        if offset_s is not None:
+            values["offset_ms"] = offset_s * 1e3
+        values.update({f"refused_{cause}": count for cause, count in problems.items()})
+        return _status(f"{name}: camera {camera}", level, text, values)
+
+    def _sync_status(self, name: str, sync: Mapping[str, Any]) -> DiagnosticStatus:
+        with self._lock:
+            last = self._reports[-1] if self._reports else None
+            spreads = [r.spread_s * 1e3 for r in self._reports]
+        values = {**sync, **self._totals()}
+        if spreads:
+            values["spread_p95_ms"] = float(np.percentile(spreads, 95))
+        if last and last.missing:
+            text = f"without {', '.join(last.missing)}"
+            return _status(f"{name}: sync", _WARN, text, values)
+        return _status(f"{name}: sync", _OK, "complete sets" if last else "no set yet", values)
+
+    def _processing_status(self, name: str, now_s: float) -> DiagnosticStatus:
+        latencies = self.latencies_ms()
+        values: dict[str, Any] = {}
+        for stage, (median, high) in latencies.items():
+            values[f"{stage}_p50_ms"], values[f"{stage}_p95_ms"] = median, high
+        values["boxes_unusable"] = self.counts["boxes_unusable"]
+        limits, level, text = self._limits, _OK, "no set yet"
+        if "total" in latencies:
+            high = latencies["total"][1]
+            text = f"{high:.0f} ms for 95 of 100 sets"
+            if high > limits.max_processing_time_s * 1e3:
+                level, text = _WARN, f"{text}, allowed {limits.max_processing_time_s * 1e3:.0f} ms"
+        with self._lock:
+            silent_s = now_s - self._boxes_s if self._boxes_s is not None else 0.0
+            comes = self._images_come(now_s)
+        if comes and silent_s > limits.max_delay_s:
+            level, text = _ERROR, f"no boxes for {silent_s:.1f} s"
+        if self.given_up:
+            level, text = _ERROR, f"the detector is given up: {self.given_up}"
+        return _status(f"{name}: processing", level, text, values)
+
+    def _transform_status(self, name: str, now_s: float) -> DiagnosticStatus:
+        with self._lock:
+            failure = self._transform
+        if failure is None:
+            return _status(f"{name}: transforms", _OK, "complete", {})
+        text, when_s = failure
+        level = _ERROR if now_s - when_s < _RATE_S else _OK
+        values = {"last_failure": text, "last_failure_age_s": now_s - when_s}
+        return _status(
+            f"{name}: transforms", level, text if level == _ERROR else "complete", values
+        )
+
+    def _history_status(self, name: str, now_s: float, wanted: int) -> DiagnosticStatus:
+        with self._lock:
+            valid = self._reports[-1].history_valid if self._reports else 0
+            forgotten = self._forgotten
+        values: dict[str, Any] = {"valid": valid, "wanted": wanted}
+        if forgotten:
+            values["last_reset"], when_s = forgotten
+            values["last_reset_age_s"] = now_s - when_s
+        return _status(f"{name}: history", _OK, f"{valid} of {wanted} past frames", values)
+
+
+def _status(name: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    def text(value: Any) -> str:
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    pairs: Sequence[KeyValue] = [KeyValue(key=k, value=text(v)) for k, v in values.items()]
+    return DiagnosticStatus(
+        name=name, level=level, message=message, hardware_id=name.split(":")[0], values=pairs
+    )
+
+
+def values_of(status: DiagnosticStatus) -> dict[str, str]:
+    """Key to value of a status."""
+    return {pair.key: pair.value for pair in status.values}

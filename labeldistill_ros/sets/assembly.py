@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages of one instant, with calibration and transforms, to a `FrameSet`.
+
+ROS frame names end here: the core knows the vehicle as `ego`, the fixed frame as `map` and a
+camera's optical frame by the camera's name.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView, FrameSet
+from labeldistill_core.data.images import TakePixels
+from labeldistill_core.data.pixel_pool import PixelPool
+from labeldistill_core.errors import DataError, LabelDistillError
+from labeldistill_core.frames import Transform
+from labeldistill_ros.inputs.decoding import Pixels, to_rgb
+from labeldistill_ros.inputs.rectification import Rectifier
+from labeldistill_ros.inputs.transforms import TransformError
+from labeldistill_ros.messages.conversions import calibration_from_info
+from labeldistill_ros.parameters import CameraParameters, Parameters
+from labeldistill_ros.sync.synchronizer import CameraSet, SyncOptions
+
+Cause = Literal["image", "camera_info", "transform"]
+
+Lookup = Callable[[str, str, int, float], Transform]
+"""`TransformListener.lookup`."""
+
+
+class Arrival:
+    """An image on its way; decoded once, in a pool, when that is asked for."""
+
+    def __init__(self, message: Image | CompressedImage) -> None:
+        """Wrap a message."""
+        self.message = message
+        """As it came."""
+        self._decoded: Future[Pixels] | None = None
+        self._asked = threading.Lock()  # by who receives and by who detects
+
+    def decode(self, pool: Executor, take: TakePixels) -> Future[Pixels]:
+        """Start to decode, unless that was done before."""
+        with self._asked:
+            if self._decoded is None:
+                self._decoded = pool.submit(to_rgb, self.message, take)
+            return self._decoded
+
+    def cancel(self) -> None:
+        """Do not decode when that has not begun."""
+        if self._decoded is not None:
+            self._decoded.cancel()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a camera's image could not be used."""
+
+    camera: str
+    """Name of the camera."""
+    cause: Cause
+    """What is wrong, for counting."""
+    text: str
+    """What is wrong, for people."""
+
+
+class SetError(LabelDistillError):
+    """A set cannot be used."""
+
+    def __init__(self, cause: Cause, message: str, problems: tuple[Problem, ...] = ()) -> None:
+        """`problems` are those of single cameras."""
+        super().__init__(message)
+        self.cause = cause
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class AssemblyOptions:
+    """How sets are put together."""
+
+    fixed_frame: str
+    """ROS name of the fixed frame."""
+    base_frame: str
+    """ROS name of the vehicle frame."""
+    output_frame: str
+    """ROS name of the frame of the boxes."""
+    tf_timeout_s: float
+    """How long to wait for transforms, for all cameras together."""
+    min_cameras: int
+    """Fewest usable images; all cameras of the model where incomplete sets are dropped."""
+    rectified: bool
+    """The images are rectified."""
+    pose: Literal["required", "optional", "none"]
+    """What to do without the vehicle's pose: refuse, go on without history, never ask."""
+    frame_ids: Mapping[str, str]
+    """Optical frames by camera where the user named them."""
+
+    @classmethod
+    def of(
+        cls, common: Parameters, cameras: Mapping[str, CameraParameters], sync: SyncOptions
+    ) -> AssemblyOptions:
+        """Options from the parameters."""
+        return cls(
+            common.fixed_frame,
+            common.base_frame,
+            common.output_frame,
+            common.tf_timeout,
+            sync.min_cameras if sync.policy == "mask" else len(sync.cameras),
+            common.images_rectified,
+            "none" if common.ego_motion_source == "none" else common.missing_pose_policy,
+            {camera: own.frame_id for camera, own in cameras.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A set that is ready for the detector."""
+
+    frames: FrameSet
+    """The images and where they were taken."""
+    output_from_fixed: Transform
+    """Where the boxes go: from `map` to the output frame at the set's stamp."""
+    problems: tuple[Problem, ...]
+    """Cameras that had to be left out."""
+    no_pose: str
+    """Why the vehicle's poses are unknown; then all are the identity. Empty when they are known."""
+    timings_ms: dict[str, float]
+    """Wall-clock time of `decode_images` and `transforms`."""
+
+
+class Assembler:
+    """Decodes images in a pool and looks up the rest."""
+
+    def __init__(self, options: AssemblyOptions, lookup: Lookup, threads: int) -> None:
+        """Start the pool."""
+        self._options = options
+        self._lookup = lookup
+        self._pixels = PixelPool()
+        self._rectifier = Rectifier(self._pixels.take)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def close(self) -> None:
+        """End the pool."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def decode_ahead(self, *arrivals: Arrival) -> None:
+        """Decode images before it is their turn."""
+        for arrival in arrivals:
+            arrival.decode(self._pool, self._pixels.take)
+
+    def assemble(self, images: CameraSet[Arrival], infos: Mapping[str, CameraInfo]) -> Assembled:
+        """The set, without the cameras whose image cannot be used.
+
+        Args:
+            images: what the synchronizer found.
+            infos: newest `camera_info` by camera.
+
+        Raises:
+            SetError: too few images are left, or the vehicle's pose is missing and required.
+        """
+        start_s = time.perf_counter()
+        until_s = time.monotonic() + self._options.tf_timeout_s
+        names = list(images.frames)
+        take = self._pixels.take
+        decoded = {n: frame.item.decode(self._pool, take) for n, frame in images.frames.items()}
+        try:
+            output_from_fixed, poses, no_pose = self._poses(images, until_s)
+        except TransformError as error:
+            for frame in images.frames.values():
+                frame.item.cancel()
+            raise SetError("transform", str(error)) from error
+        transforms_s = time.perf_counter()
+
+        views: list[CameraView] = []
+        problems: list[Problem] = []
+        for name in names:
+            cause: Cause = "image"
+            try:
+                pixels = decoded[name].result()
+                cause = "transform"
+                ego_from_camera = self._ego_from_camera(name, images, until_s)
+                cause = "camera_info"
+                views.append(self._view(name, images, infos, pixels, ego_from_camera, poses[name]))
+            except (LabelDistillError, ValueError) as error:
+                text = str(error)
+                text = text if text.startswith(name) else f"{name}: {text}"
+                problems.append(Problem(name, cause, text))
+        decoded_s = time.perf_counter()
+
+        if len(views) < self._options.min_cameras:
+            first = problems[0] if problems else Problem("", "image", "no image is left")
+            text = "; ".join(problem.text for problem in problems) or first.text
+            raise SetError(first.cause, text, tuple(problems))
+        timings = {
+            "transforms": (transforms_s - start_s) * 1e3,
+            "decode_images": (decoded_s - transforms_s) * 1e3,
+        }
+        frames = FrameSet(images.stamp_ns, tuple(views))
+        return Assembled(frames, output_from_fixed, tuple(problems), no_pose, timings)
+
+    def _poses(
+        self, images: CameraSet[Arrival], until_s: float
+    ) -> tuple[Transform, dict[str, Transform], str]:
+        """`output_from_fixed`, `fixed_from_ego` by camera, and why these are only the identity."""
+        policy, reason = self._options.pose, ""
+        if policy != "none":
+            try:
+                output_from_fixed = self._output_from_fixed(images.stamp_ns, until_s)
+                poses = {
+                    name: self._fixed_from_ego(frame.stamp_ns, until_s)
+                    for name, frame in images.frames.items()
+                }
+                return output_from_fixed, poses, ""
+            except TransformError as error:
+                if policy == "required":
+                    raise
+                reason = str(error)
+        still = Transform.identity(FIXED_FRAME, EGO_FRAME)
+        output, base = self._options.output_frame, self._options.base_frame
+        output_from_ego = (
+            Transform.identity(output, EGO_FRAME)
+            if output == base
+            else self._lookup(output, base, images.stamp_ns, until_s)
+        )
+        output_from_fixed = replace(output_from_ego, source=FIXED_FRAME)
+        return output_from_fixed, dict.fromkeys(images.frames, still), reason or "not asked for"
+
+    def _view(
+        self,
+        name: str,
+        images: CameraSet[Arrival],
+        infos: Mapping[str, CameraInfo],
+        pixels: Pixels,
+        ego_from_camera: Transform,
+        fixed_from_ego: Transform,
+    ) -> CameraView:
+        if name not in infos:
+            raise DataError(f"{name}: no camera_info has come, so its calibration is unknown")
+        calibration = calibration_from_info(
+            name,
+            infos[name],
+            ego_from_camera,
+            rectified=self._options.rectified,
+            undistorted=True,
+        )
+        height, width = pixels.shape[:2]
+        if (width, height) != (calibration.width_px, calibration.height_px):
+            raise DataError(
+                f"{name}: the image is {width} x {height} pixels, its camera_info says "
+                f"{calibration.width_px} x {calibration.height_px}: publish a camera_info for "
+                "this size"
+            )
+        if not self._options.rectified:
+            pixels = self._rectifier.apply(name, pixels, infos[name])
+        return CameraView(calibration, images.frames[name].stamp_ns, pixels, fixed_from_ego)
+
+    def _ego_from_camera(self, name: str, images: CameraSet[Arrival], until_s: float) -> Transform:
+        frame = images.frames[name]
+        frame_id = self._options.frame_ids.get(name) or frame.item.message.header.frame_id
+        if not frame_id:
+            raise DataError(
+                f"{name}: its images name no frame: set header.frame_id in the driver, or the "
+                f"parameter cameras.{name}.frame_id"
+            )
+        mounted = self._lookup(self._options.base_frame, frame_id, frame.stamp_ns, until_s)
+        return replace(mounted, target=EGO_FRAME, source=name)
+
+    def _fixed_from_ego(self, stamp_ns: int, until_s: float) -> Transform:
+        options = self._options
+        pose = self._lookup(options.fixed_frame, options.base_frame, stamp_ns, until_s)
+        return replace(pose, target=FIXED_FRAME, source=EGO_FRAME)
+
+    def _output_from_fixed(self, stamp_ns: int, until_s: float) -> Transform:
+        options = self._options
+        if options.output_frame == options.fixed_frame:
+            return Transform(options.output_frame, FIXED_FRAME, np.eye(3), np.zeros(3))
+        pose = self._lookup(options.output_frame, options.fixed_frame, stamp_ns, until_s)
+        return replace(pose, source=FIXED_FRAME)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`message_filters`' ApproximateTimeSynchronizer in the place of ours, for comparison.
+
+It has no answer to a dead camera or to time that goes back, and pairs different cycles where the
+slop is too large; see docs/node.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from std_msgs.msg import Header
+
+from labeldistill_core.errors import ConfigError
+from labeldistill_ros.messages.conversions import stamp_from_ns
+from labeldistill_ros.sync.synchronizer import CameraSet, Frame, SyncOptions
+
+T = TypeVar("T")
+
+_QUEUE = 10
+
+
+@dataclass
+class _Carrier(Generic[T]):
+    """A frame in the form that `message_filters` reads stamps from."""
+
+    camera: str
+    header: Header
+    frame: Frame[T]
+
+
+class ApproximateSynchronizer(Generic[T]):
+    """The interface of `Synchronizer` over the library's; complete sets only."""
+
+    def __init__(self, options: SyncOptions, slop_s: float) -> None:
+        """Start empty."""
+        self.require()
+        self._options, self._slop_s = options, slop_s
+        self.counts: Counter[str] = Counter()
+        """received, complete, resets."""
+        self.anchor = options.anchor
+        """Camera whose stamp the sets carry."""
+        self.offsets_s: dict[str, float] = {}
+        """Nothing is learned."""
+        self.relearned = 0
+        """Likewise."""
+        self._found: list[CameraSet[T]] = []
+        self._build()
+
+    @staticmethod
+    def require() -> None:
+        """Say what is missing.
+
+        Raises:
+            ConfigError: `message_filters` is not installed.
+        """
+        try:
+            import message_filters  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                "sync.policy is approximate_time, which needs message_filters: install "
+                "ros-<distribution>-message-filters, or use the policy anchor"
+            ) from error
+
+    def _build(self) -> None:
+        import message_filters
+
+        self._filters: dict[str, Any] = {
+            camera: message_filters.SimpleFilter() for camera in self._options.cameras
+        }
+        self._library = message_filters.ApproximateTimeSynchronizer(
+            list(self._filters.values()), _QUEUE, self._slop_s
+        )
+        self._library.registerCallback(self._on_set)
+        self._newest_ns = 0
+
+    def _on_set(self, *carriers: _Carrier[T]) -> None:
+        frames = {c.camera: c.frame for c in carriers}
+        arrivals = [frame.arrival_s for frame in frames.values()]
+        self.counts["complete"] += 1
+        self._found.append(
+            CameraSet(
+                anchor=self.anchor,
+                stamp_ns=frames[self.anchor].stamp_ns,
+                frames=frames,
+                missing=(),
+                usable=True,
+                waited_s=max(arrivals) - min(arrivals),
+            )
+        )
+
+    def add(self, camera: str, stamp_ns: int, item: T, now_s: float) -> list[CameraSet[T]]:
+        """Take a frame; see `Synchronizer.add`."""
+        self.counts["received"] += 1
+        if stamp_ns < self._newest_ns - 500_000_000:
+            self.reset()  # the library would wait for the time before the jump
+        self._newest_ns = max(self._newest_ns, stamp_ns)
+        header = Header(stamp=stamp_from_ns(stamp_ns))
+        carrier = _Carrier(camera, header, Frame(stamp_ns, now_s, item))
+        self._filters[camera].signalMessage(carrier)
+        return self.poll(now_s)
+
+    def poll(self, now_s: float) -> list[CameraSet[T]]:
+        """Sets that were found since the last call."""
+        found, self._found = self._found, []
+        return found
+
+    def next_deadline_s(self) -> float | None:
+        """Nothing is ever due: a set without a camera waits for ever."""
+        return None
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        self.counts["resets"] += 1
+        self._build()
+
+    def relearn_offsets(self) -> None:
+        """There are none."""

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A detector node and a vehicle in one process, over DDS, on a ROS domain of their own."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+
+from labeldistill_core.cameras import FrameSet
+from labeldistill_core.runtime.detector import Detections, Detector
+from labeldistill_ros.bench.overhead import SeenSets
+from labeldistill_ros.installed_files import load_detector
+from labeldistill_ros.node.detector_node import DetectorNode
+from labeldistill_ros.parameters import Parameters
+from labeldistill_ros.testing.vehicle import PHASES_S, Faults, Vehicle
+
+_MIXED_NS = 60_000_000
+
+
+class Run:
+    """Node and vehicle, from `with` to its end."""
+
+    def __init__(
+        self,
+        model: Path | None,
+        parameters: dict[str, Any],
+        faults: Faults | None = None,
+        **vehicle: Any,
+    ) -> None:
+        """Remember what to start.
+
+        Args:
+            model: checkpoint; the demo's when None.
+            parameters: of the node.
+            faults: of the vehicle from the start on.
+            **vehicle: of `Vehicle`.
+        """
+        self._values: dict[str, Any] = {"device": "cpu", "score_threshold": 0.05, **parameters}
+        if model:
+            self._values["model"] = str(model)
+        self._vehicle_options = {"faults": faults or Faults(), **vehicle}
+        self._stop = threading.Event()
+        self.mixed = 0
+        """Sets with images of more than one cycle."""
+        self.processed = 0
+        """Sets that went through the detector."""
+        self.detector_ms: list[float] = []
+        """Time in the detector of each set."""
+        self.last: FrameSet | None = None
+        """What went into the detector last."""
+        self.seen = SeenSets()
+        """Of the newest sets, all but the images."""
+
+    def __enter__(self) -> Run:
+        """Start."""
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self.vehicle = Vehicle(self._context, **self._vehicle_options)
+        values = [Parameter(name, value=value) for name, value in self._values.items()]
+        self.node = DetectorNode(
+            context=self._context,
+            load=self._load,
+            on_result=self._on_result,
+            parameter_overrides=values,
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.node.start()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop both."""
+        self._stop.set()
+        self._thread.join(5)
+        self.vehicle.close()
+        self.node.close()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+        # a node that is collected only after the next one has begun would take its /rosout away
+        gc.collect()
+
+    def _load(self, parameters: Parameters) -> Detector:
+        self.detector = load_detector(parameters)
+        return self.detector
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def _on_result(self, frames: FrameSet, found: Detections) -> None:
+        self.processed += 1
+        self.last = frames
+        self.seen.add(frames)
+        self.detector_ms.append(sum(found.timings_ms.values()))
+        phase_s = self.vehicle.faults.phase_s
+        cycles = [
+            v.stamp_ns
+            - round((PHASES_S[v.calibration.name] + phase_s.get(v.calibration.name, 0.0)) * 1e9)
+            for v in frames.views
+        ]
+        self.mixed += max(cycles) - min(cycles) > _MIXED_NS

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from labeldistill_core.data.images import ImageTransform, decode_jpeg
+from labeldistill_core.errors import DataError
+
+
+def encoded(image: np.ndarray, form: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, form, quality=95)
+    return buffer.getvalue()
+
+
+def blob(u: float, v: float, width: int = 320, height: int = 180) -> np.ndarray:
+    """A bright spot around pixel (u, v) on black."""
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    spot = 255 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / (2 * 4.0**2))
+    return np.repeat(spot[..., None], 3, axis=2).astype(np.uint8)
+
+
+def centre_of_light(image: np.ndarray) -> np.ndarray:
+    weight = image[..., 0].astype(float)
+    rows, columns = np.indices(weight.shape)
+    return np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_decodes_to_red_green_blue(form) -> None:
+    image = np.zeros((24, 40, 3), np.uint8)
+    image[:] = (200, 90, 10)
+    decoded = decode_jpeg(encoded(image, form))
+    assert decoded.shape == (24, 40, 3)
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - image).max() <= 2
+
+
+def test_grey_images_get_three_channels() -> None:
+    assert decode_jpeg(encoded(np.full((8, 8), 77, np.uint8), "PNG")).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_truncated_and_corrupt_images_are_refused(form) -> None:
+    data = encoded(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8), form)
+    with pytest.raises(DataError, match=f"corrupt image of {len(data) // 2} bytes"):
+        decode_jpeg(data[: len(data) // 2])
+    with pytest.raises(DataError, match="corrupt image"):
+        decode_jpeg(bytes(64) + data[64:])
+    with pytest.raises(DataError, match="corrupt image of 0 bytes"):
+        decode_jpeg(b"")
+
+
+def test_evaluation_of_nuscenes_images() -> None:
+    transform = ImageTransform.for_evaluation((1600, 900), (704, 256))
+    assert transform.resize == 0.44
+    assert transform.resized_wh == (704, 396)
+    assert transform.crop == (0, 140, 704, 396)
+    # the published matrix: u' = 0.44 u, v' = 0.44 v - 140
+    u, v = (transform.matrix @ [1000.0, 600.0, 0.0, 1.0])[:2]
+    assert (u, v) == pytest.approx((440.0, 124.0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(50, 2000), st.integers(50, 2000), st.integers(1, 22), st.integers(1, 44))
+def test_evaluation_fills_the_target(width, height, rows, columns) -> None:
+    target = (32 * columns, 32 * rows)
+    transform = ImageTransform.for_evaluation((width, height), target)
+    left, top, right, bottom = transform.crop
+    assert (right - left, bottom - top) == target
+    assert left >= 0
+    assert top >= 0
+    assert right <= transform.resized_wh[0]
+    assert bottom == transform.resized_wh[1]
+
+
+@pytest.mark.parametrize(
+    ("resize", "crop", "flip", "rotate_deg"),
+    [
+        (0.5, (0, 0, 160, 90), False, 0.0),
+        (0.5, (10, 20, 138, 84), False, 0.0),
+        (0.5, (10, 20, 138, 84), True, 0.0),
+        (0.5, (10, 20, 138, 84), False, 8.0),
+        (0.6, (-8, 30, 152, 100), True, -5.4),
+    ],
+)
+@pytest.mark.parametrize("point", [(110.0, 100.0), (180.0, 120.0)])
+def test_matrix_agrees_with_pixels(resize, crop, flip, rotate_deg, point) -> None:
+    resized = (round(320 * resize), round(180 * resize))
+    transform = ImageTransform(resize, resized, crop, flip, rotate_deg)
+    found = centre_of_light(transform.apply(blob(*point)))
+    expected = (transform.matrix @ [*point, 0.0, 1.0])[:2]
+    # pixel centres and pixel corners differ by up to one pixel when an image is flipped and turned
+    np.testing.assert_allclose(found, expected, atol=1.3)
+
+
+def test_what_lies_outside_is_black() -> None:
+    transform = ImageTransform(1.0, (20, 10), (0, -5, 20, 10))
+    out = transform.apply(np.full((10, 20, 3), 255, np.uint8))
+    assert out.shape == (15, 20, 3)
+    assert out[:5].max() == 0
+    assert out[5:].min() == 255
+
+
+def test_flip_is_exact() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (10, 20, 3), np.uint8)
+    plain, flipped = (ImageTransform(1.0, (20, 10), (0, 0, 20, 10), f) for f in (False, True))
+    np.testing.assert_array_equal(plain.apply(image), image)
+    np.testing.assert_array_equal(flipped.apply(image), image[:, ::-1])
+
+
+def test_opencv_and_pillow_decode_alike() -> None:
+    rng = np.random.default_rng(0)
+    image = np.asarray(
+        Image.fromarray(rng.integers(0, 255, (12, 20, 3), np.uint8)).resize((320, 180))
+    )
+    data = encoded(image, "JPEG")
+    with Image.open(io.BytesIO(data)) as picture:
+        by_pillow = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(decode_jpeg(data), by_pillow)

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training makes of data and disks that are not as they should be."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nuscenes_fixture import VERSION
+from small_networks import small, small_teacher
+
+from labeldistill_core import presets
+from labeldistill_core.cameras import CAMERAS
+from labeldistill_core.checkpoints import load_student
+from labeldistill_core.cli import main
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.samples import (
+    LidarDataset,
+    LidarSample,
+    StudentDataset,
+    StudentSample,
+)
+from labeldistill_core.distillation.config import DistillationConfig, LabelEncoderConfig
+from labeldistill_core.distillation.distiller import Distiller
+from labeldistill_core.distillation.label_encoder import LabelEncoder
+from labeldistill_core.lidar.config import SweepsConfig
+from labeldistill_core.lidar.points import Points
+from labeldistill_core.lidar.teacher import Teacher
+from labeldistill_core.network.targets import build_targets
+from labeldistill_core.runtime import Detector
+from labeldistill_core.training.recipe import Recipe
+from labeldistill_core.training.run import WholeCheckpoints
+from labeldistill_core.training.student import StudentStage
+from labeldistill_core.training.teacher import TeacherStage
+
+
+def change(root: Path, version: str, table: str, edit) -> None:
+    path = root / version / f"{table}.json"
+    rows = json.loads(path.read_text())
+    edit(rows)
+    path.write_text(json.dumps(rows))
+
+
+def distilled_losses(sample: StudentSample) -> dict[str, float]:
+    config, teacher = small(), small_teacher()
+    encoder = LabelEncoderConfig(
+        teacher.grid, teacher.head.tasks, teacher.second_channels, hidden_channels=8
+    )
+    torch.manual_seed(0)
+    distiller = Distiller(
+        DistillationConfig(), config, Teacher(teacher).eval(), LabelEncoder(encoder).eval()
+    )
+    stage = StudentStage(config, Recipe(), distiller)
+    losses = stage.losses(sample)
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = [p.grad for p in stage.network.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def student_data(root: Path) -> StudentDataset:
+    tables = NuScenesTables(root, VERSION)
+    return StudentDataset(tables, tables.scene_names, small(), None, Points(SweepsConfig(0, 0)))
+
+
+def test_odd_boxes_give_finite_losses(dataroot: Path) -> None:
+    """One is seen once and has no velocity, one is outside the grid, one has no returns."""
+    data = student_data(dataroot)
+    sample = StudentSample.collate([data[0], data[1]])
+    velocity = sample.boxes[1].values[:, 7:9]
+    assert torch.isnan(velocity).any()
+    assert float(sample.boxes[0].values[:, :2].abs().max()) > 51.2
+    losses = distilled_losses(sample)
+    assert {"lidar", "label", "response"} < set(losses)
+    assert all(np.isfinite(value) for value in losses.values())
+
+
+def test_samples_without_boxes_train(dataroot: Path) -> None:
+    change(dataroot, VERSION, "sample_annotation", lambda rows: rows.clear())
+    data = student_data(dataroot)
+    sample = StudentSample.collate([data[0], data[1]])
+    assert [len(boxes) for boxes in sample.boxes] == [0, 0]
+    losses = distilled_losses(sample)
+    assert losses["box"] == 0.0
+    assert losses["heatmap"] > 0.0
+    assert all(np.isfinite(value) for value in losses.values())
+
+
+def test_an_empty_cloud_trains(dataroot: Path) -> None:
+    data = student_data(dataroot)
+    tables = NuScenesTables(dataroot, VERSION)
+    for token in data.tokens:
+        tables.lidar_path(token).write_bytes(b"")
+    sample = StudentSample.collate([data[0], data[1]])
+    assert [len(points) for points in sample.points] == [0, 0]
+    losses = distilled_losses(sample)
+    assert losses["depth"] == 0.0
+    assert all(np.isfinite(value) for value in losses.values())
+    lidar = LidarDataset(tables, tables.scene_names, CAMERAS, None, Points(SweepsConfig(0, 0)))
+    stage = TeacherStage(small_teacher(), Recipe())
+    found = stage.losses(LidarSample.collate([lidar[0], lidar[1]]))
+    assert all(torch.isfinite(value) for value in found.values())
+
+
+def test_targets_have_no_velocity_where_none_is_known(dataroot: Path) -> None:
+    data = student_data(dataroot)
+    config = small()
+    targets = build_targets(data[1].boxes, config.grid, config.head)
+    assert all(torch.isfinite(task.heatmap).all() for task in targets)
+    codes = torch.cat([task.code[task.valid] for task in targets])
+    assert torch.isnan(codes[:, 8:]).any()
+    assert torch.isfinite(codes[:, :8]).all()
+
+
+def test_draws_by_class_without_boxes_are_refused(
+    dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    change(dataroot, VERSION, "sample_annotation", lambda rows: rows.clear())
+    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
+    monkeypatch.setitem(presets.PRESETS, "small", small)
+    command = [
+        "train", "teacher", str(dataroot), str(tmp_path / "run"), "--version", VERSION, "--preset",
+        "small", "--split", "all", "--workers", "0", "--class-balanced", "True",
+    ]  # fmt: skip
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "0 class-balanced draws are fewer than one batch" in error
+    assert "no sample has a box of a known class" in error
+
+
+def test_unknown_categories_are_named(dataroot: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        NuScenesTables(dataroot, VERSION)
+        assert not caplog.records
+        before = len(
+            NuScenesTables(dataroot, VERSION).ground_truth(student_data(dataroot).tokens[0]).boxes
+        )
+
+        def rename(rows: list[dict[str, str]]) -> None:
+            for row in rows:
+                if row["name"] == "vehicle.car":
+                    row["name"] = "vehicle.hovercraft"
+
+        change(dataroot, VERSION, "category", rename)
+        tables = NuScenesTables(dataroot, VERSION)
+    assert "vehicle.hovercraft is no nuScenes category" in caplog.text
+    assert 0 < len(tables.ground_truth(tables.samples(tables.scene_names[0])[0]).boxes) < before
+
+
+def test_a_split_that_the_version_lacks(
+    dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "teacher", str(dataroot), str(tmp_path / "out"), "--version", VERSION]
+    assert main(command) == 2
+    assert f"version '{VERSION}' has no split 'train'" in capsys.readouterr().err
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
+    monkeypatch.setitem(presets.PRESETS, "small", small)
+    out = tmp_path / "run"
+    command = [
+        "train", "teacher", str(synthetic_dataroot), str(out), "--version", "v1.0-mini",
+        "--preset", "small", "--split", "all", "--batch-size", "4", "--workers", "0",
+        "--precision", "32-true", "--epochs", "4",
+    ]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(TeacherStage, "on_train_epoch_start", interrupt_after_first_epoch)
+        with pytest.raises(SystemExit):
+            main(command)
+    last = out / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    with files_no_larger_than(100_000):
+        assert main(command) == 2
+    assert "repeat the call" in capsys.readouterr().err
+    assert last.read_bytes() == before
+    assert list(last.parent.glob("*.partial")) == []
+    assert not (out / "teacher.safetensors").exists()
+    assert main(command) == 0
+    file = out / "teacher.safetensors"
+    before = file.read_bytes()
+    # a run that has ended, and whose network does not fit on the disk any more
+    with files_no_larger_than(100_000):
+        assert main(command) == 2
+    assert f"cannot write {file}" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert [path.name for path in out.glob("*.partial")] == []
+
+
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written beside the last one, on the same disk, and never onto it."""
+    file = tmp_path / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"step": 1}, file)
+    write = Path.write_bytes
+
+    def half(path: Path, content: memoryview) -> int:
+        write(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space left"):
+        WholeCheckpoints().save_checkpoint({"step": 2}, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert torch.load(file, weights_only=True) == {"step": 1}
+
+
+def interrupt_after_first_epoch(stage: TeacherStage) -> None:
+    if stage.current_epoch == 1:
+        raise KeyboardInterrupt
+
+
+def test_export_writes_what_the_node_loads(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
+    monkeypatch.setitem(presets.PRESETS, "small", small)
+    common = [
+        "--version", "v1.0-mini", "--preset", "small", "--split", "all", "--batch-size", "4",
+        "--workers", "0", "--precision", "32-true", "--epochs", "1",
+    ]  # fmt: skip
+    root, run = str(synthetic_dataroot), tmp_path / "student"
+    teacher = tmp_path / "teacher" / "teacher.safetensors"
+    assert main(["train", "teacher", root, str(teacher.parent), *common]) == 0
+    assert main(["train", "student", root, str(run), "--teacher", str(teacher), *common]) == 0
+    capsys.readouterr()
+    exported = tmp_path / "vehicle.safetensors"
+    assert main(["export", str(run), str(exported)]) == 0
+    assert "2 steps" in capsys.readouterr().out
+    assert Detector.load(exported).config == small()
+    one, two = load_student(exported), load_student(run / "student.safetensors")
+    weights = two.student.state_dict()
+    assert all(torch.equal(w, weights[n]) for n, w in one.student.state_dict().items())
+    assert one.record == two.record
+    assert one.record["recipe"]["batch_size"] == 4
+    assert exported.stat().st_size < 0.5 * (run / "checkpoints" / "last.ckpt").stat().st_size
+    assert str(tmp_path).encode() not in exported.read_bytes()
+    assert main(["export", str(run), str(exported), "--which", "best"]) == 2
+    assert "--validate val" in capsys.readouterr().err
+    assert main(["export", str(teacher.parent), str(exported)]) == 2
+    assert "is a checkpoint of a teacher, not a student" in capsys.readouterr().err
+
+
+DDP = """
+import sys
+sys.path.insert(0, {tests!r})
+from small_networks import small, small_teacher
+from labeldistill_core import cli, presets
+presets.PRESETS["small"], presets.TEACHERS["small"] = small, small_teacher
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_two_processes_train_one_network(synthetic_dataroot: Path, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(DDP.format(tests=str(Path(__file__).parents[2])))
+    common = [
+        "--version", "v1.0-mini", "--preset", "small", "--split", "all", "--validate", "val",
+        "--batch-size", "2", "--epochs", "2", "--workers", "0", "--precision", "32-true",
+        "--devices", "2",
+    ]  # fmt: skip
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    for stage, out, more in (
+        ("teacher", teacher, []),
+        # a teacher that remembers lies in each process
+        ("student", student, ["--teacher", str(teacher / "teacher.safetensors")]),
+    ):
+        done = subprocess.run(
+            [sys.executable, str(script), "train", stage, str(synthetic_dataroot), str(out)]
+            + common + more,
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "2 processes" in done.stderr  # the rule for the learning rate
+        checkpoint = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+        # eight samples in steps of two processes with two samples each
+        assert checkpoint["global_step"] == 4
+        lines = (out / "log" / "scalars.jsonl").read_text().splitlines()
+        assert sum("val/mAP" in json.loads(line) for line in lines) == 2
+        assert (out / f"{stage}.safetensors").exists()

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long work in several processes: results, failures, and what stops them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import process_work
+import pytest
+import torch
+
+from labeldistill_core.errors import ConfigError, LabelDistillError
+from labeldistill_core.experiments import processes
+from labeldistill_core.experiments.processes import in_processes
+
+
+def _is_gone(pid: int, within_s: float = 10.0) -> bool:
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        try:
+            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_results_come_in_order_and_processes_are_kept(tmp_path: Path) -> None:
+    outputs = [tmp_path / str(i) / "output.txt" for i in range(5)]
+    found = list(in_processes(process_work.square, range(5), outputs, 2))
+    assert [square for _, square in found] == [0, 1, 4, 9, 16]
+    assert len({pid for pid, _ in found}) == 2
+    for i, output in enumerate(outputs):
+        assert output.read_text() == f"number {i}\nechoed {i}\n"
+
+
+def test_the_first_that_fails_ends_all(tmp_path: Path) -> None:
+    sleeper, outputs = tmp_path / "sleeper", [tmp_path / f"{i}.txt" for i in range(6)]
+    with pytest.raises(ConfigError, match="no such thing"):
+        list(in_processes(process_work.fail_beside, [sleeper] * 6, outputs, 2))
+    assert _is_gone(int(sleeper.read_text()))
+    assert sum("ConfigError: no such thing" in o.read_text() for o in outputs[:2]) == 1
+    assert not any(output.exists() for output in outputs[2:])
+
+
+def test_a_killed_process_is_told(tmp_path: Path) -> None:
+    with pytest.raises(LabelDistillError, match=r"writes .*0\.txt was ended, perhaps for want of"):
+        list(in_processes(process_work.end_itself, [0], [tmp_path / "0.txt"], 2))
+
+
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from process_work import sleep\n"
+        "from labeldistill_core.experiments.processes import in_processes\n"
+        "if __name__ == '__main__':\n"
+        f"    list(in_processes(sleep, [Path('{tmp_path}/pid')], [Path('{tmp_path}/o')], 1))\n"
+    )
+    path = os.pathsep.join([str(Path(process_work.__file__).parent), *sys.path])
+    with subprocess.Popen(
+        [sys.executable, script], env=os.environ | {"PYTHONPATH": path}
+    ) as parent:
+        try:
+            until = time.monotonic() + 60.0
+            while not (tmp_path / "pid").exists() and time.monotonic() < until:
+                time.sleep(0.05)
+        finally:
+            parent.kill()
+    assert _is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    taken = []
+    for place in range(3):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+        processes._share_machine(place, 4)
+        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert threads == [4, 4, 4]
+    assert taken == ["4", "6", "4"]

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from labeldistill_core.cameras import CAMERAS, CameraCalibration, FrameSet
+from labeldistill_core.checkpoints import save_student
+from labeldistill_core.config import StudentConfig
+from labeldistill_core.data.batch import camera_batch, mean_ego_pose
+from labeldistill_core.errors import ConfigError, DataError
+from labeldistill_core.network.decode import decode
+from labeldistill_core.network.student import Student
+from labeldistill_core.runtime import Detector
+
+MAPS = ("heatmap", "box_code")
+
+
+class Recorder:
+    """Keeps what the head said last."""
+
+    def __init__(self, detector) -> None:
+        detector.network.head.register_forward_hook(self)
+
+    def __call__(self, module, inputs, output) -> None:
+        self.maps = output
+
+
+@torch.no_grad()
+def reference(student, frames):
+    """Maps and boxes of the network that sees all frames at once."""
+    maps = student(camera_batch(frames, student.config))[0].maps
+    return maps, decode(maps, student.config.grid, student.config.decode)[0]
+
+
+def assert_same(maps, expected, tolerance=1e-4) -> None:
+    for ours, theirs in zip(maps, expected, strict=True):
+        for name in MAPS:
+            one, two = getattr(ours, name), getattr(theirs, name)
+            assert (one - two).abs().max() <= tolerance * max(1.0, two.abs().max().item())
+
+
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_streaming_equals_all_frames_at_once(
+    student: Student, frame_set: Callable[..., FrameSet], fixed_shapes
+) -> None:
+    detector = Detector(student, fixed_shapes=fixed_shapes)
+    recorder = Recorder(detector)
+    sets = {t: frame_set(t) for t in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)}
+    # past frames that are not there yet, or fell out at the gap before 3.0, are the current one
+    for t, past, valid in (
+        (0.0, (0.0, 0.0), 0),
+        (0.5, (0.0, 0.5), 1),
+        (1.0, (0.5, 0.0), 2),
+        (1.5, (1.0, 0.5), 2),
+        (2.0, (1.5, 1.0), 2),
+        (3.0, (3.0, 2.0), 1),
+    ):
+        found = detector.detect(sets[t])
+        streamed = recorder.maps
+        maps, boxes = reference(student, [sets[t], sets[past[0]], sets[past[1]]])
+        assert found.history_valid == valid
+        assert_same(streamed, maps)
+        assert len(found.boxes) == len(boxes) > 10
+        torch.testing.assert_close(found.boxes.values, boxes.values, atol=1e-3, rtol=1e-3)
+        assert torch.equal(found.boxes.labels, boxes.labels)
+
+
+def test_a_step_without_history(
+    new_student: Callable[..., Student],
+    tiny_config: StudentConfig,
+    frame_set: Callable[..., FrameSet],
+) -> None:
+    student = new_student(replace(tiny_config, history_s=()))
+    fixed, plain = (Detector(student, fixed_shapes=fixed) for fixed in (True, False))
+    ours, theirs = (detector.detect(frame_set(0.0)).boxes for detector in (fixed, plain))
+    torch.testing.assert_close(ours.values, theirs.values)
+
+
+def test_a_step_that_cannot_be_recorded_runs_all_the_same(
+    student: Student,
+    frame_set: Callable[..., FrameSet],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    detector = Detector(student, fixed_shapes=True)
+    assert detector.graph == "not on a GPU"
+    monkeypatch.setattr(detector._step, "graph_state", "")
+    monkeypatch.setattr(detector._step, "_recorded", refuse)
+    found = [detector.detect(frame_set(t)) for t in (0.0, 0.5)]
+    assert caplog.text.count("steps run without a CUDA graph: operation not permitted") == 1
+    assert detector.graph == "operation not permitted when stream is capturing"
+    plain = Detector(student)
+    for t, ours in zip((0.0, 0.5), found, strict=True):
+        torch.testing.assert_close(ours.boxes.values, plain.detect(frame_set(t)).boxes.values)
+
+
+def test_history_matters(student: Student, frame_set: Callable[..., FrameSet]) -> None:
+    with_past = Detector(student)
+    recorder = Recorder(with_past)
+    for t in (0.0, 0.5):
+        with_past.detect(frame_set(t))
+    with_past.detect(frame_set(1.0))
+    streamed = recorder.maps
+    alone, _ = reference(student, [frame_set(1.0)] * 3)
+    with pytest.raises(AssertionError):
+        assert_same(streamed, alone, tolerance=1e-2)
+
+
+def test_history_tolerance(student: Student, frame_set: Callable[..., FrameSet]) -> None:
+    strict, loose = (Detector(student, history_tolerance_s=s) for s in (0.02, 0.06))
+    for detector in (strict, loose):
+        detector.detect(frame_set(0.0))
+    late = frame_set(0.55)
+    assert strict.detect(late).history_valid == 0
+    assert loose.detect(late).history_valid == 1
+
+
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_a_missing_camera_is_masked_in_its_frame_and_in_those_after(
+    student: Student, frame_set: Callable[..., FrameSet], fixed_shapes
+) -> None:
+    detector = Detector(student, fixed_shapes=fixed_shapes)
+    recorder = Recorder(detector)
+    complete, partial = frame_set(0.0), frame_set(0.5, missing=["CAM_FRONT"])
+    now = frame_set(1.0)
+    detector.detect(complete)
+    found = detector.detect(partial)
+    assert found.history_valid == 1
+    streamed = recorder.maps
+    assert_same(streamed, reference(student, [partial, complete, partial])[0])
+    detector.detect(now)
+    streamed = recorder.maps
+    assert_same(streamed, reference(student, [now, partial, complete])[0])
+
+
+def test_what_a_missing_camera_would_have_shown_does_not_matter(
+    student: Student, frame_set: Callable[..., FrameSet]
+) -> None:
+    detector = Detector(student)
+    recorder = Recorder(detector)
+    detector.detect(frame_set(0.0, missing=CAMERAS[:5]))
+    one = recorder.maps
+    detector.reset("next")
+    only_back = [v for v in frame_set(0.0).views if v.calibration.name == CAMERAS[5]]
+    detector.detect(FrameSet(0, tuple(only_back)))
+    assert_same(one, recorder.maps, tolerance=0.0)
+
+
+def test_time_that_goes_back_drops_the_history(
+    student: Student, frame_set: Callable[..., FrameSet], caplog: pytest.LogCaptureFixture
+) -> None:
+    detector = Detector(student)
+    for t in (10.0, 10.5):
+        detector.detect(frame_set(t))
+    with caplog.at_level(logging.INFO):
+        assert detector.detect(frame_set(9.75)).history_valid == 0
+    assert "history of 2 frames dropped: time went back by 0.750 s" in caplog.text
+    assert detector.detect(frame_set(10.25)).history_valid == 1
+    assert detector.detect(frame_set(10.25)).history_valid == 0
+
+
+def test_another_calibration_drops_the_history(
+    student: Student,
+    frame_set: Callable[..., FrameSet],
+    calibration: Callable[..., CameraCalibration],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    detector = Detector(student)
+    detector.detect(frame_set(0.0))
+    same_values = frame_set(0.5, calibrations=[calibration(i) for i in range(6)])
+    assert detector.detect(same_values).history_valid == 1
+    zoomed = [calibration(i, 130.0 if i == 2 else None) for i in range(6)]
+    with caplog.at_level(logging.INFO):
+        found = detector.detect(frame_set(1.0, calibrations=zoomed))
+    assert found.history_valid == 0
+    assert "the calibration of CAM_FRONT_RIGHT changed" in caplog.text
+
+
+def test_a_calibration_is_remembered_while_its_camera_is_missing(
+    student: Student,
+    frame_set: Callable[..., FrameSet],
+    calibration: Callable[..., CameraCalibration],
+) -> None:
+    detector = Detector(student)
+    detector.detect(frame_set(0.0))
+    detector.detect(frame_set(0.5, missing=["CAM_FRONT"]))
+    zoomed = [calibration(i, 130.0 if i == 1 else None) for i in range(6)]
+    assert detector.detect(frame_set(1.0, calibrations=zoomed)).history_valid == 0
+
+
+def test_a_set_without_cameras_leaves_the_detector_as_it_was(
+    student: Student, frame_set: Callable[..., FrameSet]
+) -> None:
+    detector = Detector(student)
+    detector.detect(frame_set(0.0))
+    with pytest.raises(DataError, match="no image of"):
+        detector.detect(FrameSet(500_000_000, ()))
+    assert detector.detect(frame_set(0.5)).history_valid == 1
+
+
+def test_boxes_in_the_fixed_frame(student: Student, frame_set: Callable[..., FrameSet]) -> None:
+    frames = frame_set(1.0)
+    found = Detector(student).detect(frames)
+    ego = mean_ego_pose(frames)
+    assert found.stamp_ns == 1_000_000_000
+    assert found.boxes.frame == "ego"
+    in_map = found.in_frame(replace(ego @ ego.inverse, target="map", source="map"))
+    assert in_map.frame == "map"
+    np.testing.assert_allclose(
+        in_map.centers.numpy(), ego.apply(found.boxes.centers.numpy()), atol=1e-6
+    )
+    at_stamp = found.in_frame(ego.inverse)
+    torch.testing.assert_close(at_stamp.centers, found.boxes.centers.double(), atol=1e-6, rtol=0)
+    assert {"preprocess", "image_network", "lift", "bev_network", "decode"} == set(found.timings_ms)
+
+
+def test_bfloat16_is_close_to_float32(student: Student, frame_set: Callable[..., FrameSet]) -> None:
+    maps = {}
+    for precision in ("float32", "bfloat16"):
+        detector = Detector(student, precision=precision)
+        recorder = Recorder(detector)
+        for t in (0.0, 0.5):
+            detector.detect(frame_set(t))
+        maps[precision] = recorder.maps
+    for exact, rough in zip(maps["float32"], maps["bfloat16"], strict=True):
+        for name in MAPS:
+            one, two = getattr(exact, name), getattr(rough, name)
+            assert two.dtype == torch.float32
+            assert not torch.equal(one, two)
+            assert (one - two).square().mean().sqrt() < 0.1 * one.std()
+
+
+def test_the_fastest_precision_is_one_of_the_device(
+    student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flags, expected in (
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_f": True}, "float32"),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags)
+        assert Detector(student, precision="auto").precision == expected
+    with pytest.raises(ConfigError, match="no precision 'int4': use auto, float32"):
+        Detector(student, precision="int4")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_where_there_is_none(student: Student) -> None:
+    with pytest.raises(ConfigError, match="'cuda:0' was asked for, but there is no CUDA"):
+        Detector(student, device="cuda:0")
+    assert Detector(student, device="auto").device.type == "cpu"
+
+
+def test_a_device_that_does_not_exist(student: Student) -> None:
+    with pytest.raises(ConfigError, match="no device 'toaster'"):
+        Detector(student, device="toaster")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_cuda_equals_the_cpu(
+    student: Student, frame_set: Callable[..., FrameSet], fixed_shapes
+) -> None:
+    on_cpu = Detector(student)
+    on_gpu = Detector(student, device="cuda:0", fixed_shapes=fixed_shapes, device_resize=False)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    for t in (0.0, 0.5, 1.0, 1.5):
+        frames = frame_set(t, missing=["CAM_FRONT"] if t == 1.0 else ())
+        expected, found = (detector.detect(frames).boxes for detector in (on_cpu, on_gpu))
+        assert found.values.device.type == "cpu"
+        assert on_gpu.newest.features.depth.is_cuda
+        for name in ("depth", "context"):
+            one, two = (getattr(d.newest.features, name).cpu() for d in (on_gpu, on_cpu))
+            torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
+        # of nearly equal scores, another may be the better one
+        assert abs(len(found) - len(expected)) <= 2
+        nearest = torch.cdist(expected.values, found.values).min(dim=1).values
+        assert (nearest < 0.05).float().mean() > 0.95
+
+
+@pytest.mark.gpu
+def test_a_step_is_recorded(student: Student, frame_set: Callable[..., FrameSet]) -> None:
+    for precision in ("float32", "float16", "bfloat16"):
+        detector = Detector(student, device="cuda:0", precision=precision)
+        for t in (0.0, 0.5, 1.0):
+            detector.detect(frame_set(t))
+        assert detector.graph == "recorded"
+
+
+def test_loading_from_a_file(
+    tmp_path: Path, student: Student, frame_set: Callable[..., FrameSet]
+) -> None:
+    path = tmp_path / "tiny.safetensors"
+    save_student(path, student)
+    detector = Detector.load(path)
+    assert len(detector.checkpoint_sha256) == 64
+    assert detector.class_names == student.config.class_names
+    frames = frame_set(0.0)
+    loaded, original = detector.detect(frames).boxes, Detector(student).detect(frames).boxes
+    assert torch.equal(loaded.values, original.values)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detection over a bag without ROS: as the node would with time enough."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nuscenes_fixture import SCENES, VERSION
+
+from labeldistill_core.cameras import FIXED_FRAME
+from labeldistill_core.classes import CLASSES
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import BagError
+from labeldistill_core.frames import Transform
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
+from labeldistill_ros.bags.detect import DetectOptions, best_boxes, detect_bag
+from labeldistill_ros.bags.faults import Faults
+from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.score import score_bag
+from labeldistill_ros.messages.boxes import boxes_from_detections
+from labeldistill_ros.parameters import Parameters
+
+EVERYTHING = DetectOptions(score_threshold=0.0, output_frame="map")
+
+
+@pytest.fixture
+def tables(shared_dataroot: Path) -> NuScenesTables:
+    return NuScenesTables(shared_dataroot, VERSION)
+
+
+@pytest.fixture
+def bag(tables: NuScenesTables, tmp_path: Path) -> Path:
+    convert_scene(tables, SCENES[0], tmp_path / "bag", ConversionOptions(sweeps=False))
+    return tmp_path / "bag"
+
+
+def test_boxes_are_those_of_the_data_root(
+    bag: Path, tables: NuScenesTables, tiny_model: Path, tmp_path: Path
+) -> None:
+    done = detect_bag(bag, tmp_path / "out", Detector.load(tiny_model), EVERYTHING)
+    assert (done.sets, done.processed, done.problems) == (3, 3, {})
+    direct = Detector.load(tiny_model)
+    identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
+    with BagReader(tmp_path / "out") as reader:
+        arrays = [m for _, m in reader.messages(["/detector/detections"])]
+        logged = [r.stamp_ns for r in reader.raw()]
+    assert logged == sorted(logged)
+    total = 0
+    for token, array in zip(tables.samples(SCENES[0]), arrays, strict=True):
+        found = direct.detect(tables.frame_set(token, direct.config.cameras))
+        wanted = best_boxes(found.in_frame(identity), EVERYTHING)
+        mine = boxes_from_detections(array, CLASSES)
+        np.testing.assert_allclose(mine.values[:, :6], wanted.values[:, :6], atol=1e-3)
+        assert torch.equal(mine.labels, wanted.labels)
+        total += len(mine)
+    assert total == done.boxes > 0
+    score = score_bag(tmp_path / "out")  # truth and poses have come along
+    assert score.coverage.matched == 3
+    assert score.velocities
+    assert score.outcomes == {"seen": 3, "processed": 3}
+    assert score.latency_ms["total"][0] > 0
+
+
+def test_defaults_are_the_nodes() -> None:
+    """Only thresholds differ: scoring needs the weak boxes as well."""
+    node, mine = Parameters(), DetectOptions()
+    assert mine.output_frame == node.output_frame
+    assert mine.policy == node.sync.missing_camera_policy
+    assert mine.min_cameras == node.sync.min_cameras
+    assert mine.max_age_s == node.sync.max_age
+    assert mine.reset_gap_s == node.history.reset_gap
+    assert mine.max_speed_m_s == node.history.max_speed
+
+
+def test_a_camera_that_falls_silent(
+    tables: NuScenesTables, tiny_model: Path, tmp_path: Path
+) -> None:
+    faults = Faults(kill_camera=("CAM_BACK@0.3",))
+    convert_scene(tables, SCENES[0], tmp_path / "bag", ConversionOptions(faults=faults))
+    detector = Detector.load(tiny_model)
+    skipped = detect_bag(tmp_path / "bag", tmp_path / "skip", detector)
+    masked = detect_bag(tmp_path / "bag", tmp_path / "mask", detector, DetectOptions(policy="mask"))
+    assert skipped.processed == 2
+    assert masked.processed == 5
+    assert score_bag(tmp_path / "mask").coverage.matched == 3
+    assert score_bag(tmp_path / "skip").coverage.share == pytest.approx(1 / 3)
+
+
+def test_what_cannot_be_used_is_told(bag: Path, tiny_model: Path, tmp_path: Path) -> None:
+    from labeldistill_ros.bags.writer import BagWriter
+
+    with BagReader(bag) as reader, BagWriter(tmp_path / "cut") as writer:
+        for r in reader.raw():
+            if r.topic != "/tf_static":
+                writer.write(r.topic, r.msgtype, r.data, r.stamp_ns, reader.qos(r.topic))
+    done = detect_bag(tmp_path / "cut", tmp_path / "out", Detector.load(tiny_model))
+    assert (done.sets, done.processed) == (3, 0)
+    assert "cam_front" in next(iter(done.problems))
+    with pytest.raises(BagError, match="lacks the topic"):
+        detect_bag(tmp_path / "out", tmp_path / "again", Detector.load(tiny_model))
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_command_needs_no_ros(bag: Path, tiny_model: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "class Nobody:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in {'rclpy', 'std_msgs', 'sensor_msgs'}:\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Nobody())\n"
+        "from labeldistill_core.cli import main\n"
+        "sys.exit(main(['bag', *sys.argv[1:]]) or main(['bag', 'score', sys.argv[3]]))\n"
+    )
+    command = [sys.executable, "-c", code, "detect", str(bag), str(tmp_path / "out")]
+    command += ["--model", str(tiny_model), "--device", "cpu", "--score-threshold", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 sets" in done.stdout
+    assert "samples with boxes 3 of 3" in done.stdout

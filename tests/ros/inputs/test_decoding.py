@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every image encoding gives the same picture."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+from sensor_msgs.msg import CompressedImage, Image
+
+from labeldistill_core.errors import DataError
+from labeldistill_ros.inputs.decoding import to_rgb
+
+RGB = np.random.default_rng(1).integers(0, 255, (6, 8, 3), np.uint8)
+
+
+def message(encoding: str, pixels: np.ndarray, padding: int = 0) -> Image:
+    rows = pixels.reshape(len(pixels), -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)))
+    made = Image(height=6, width=8, encoding=encoding, step=rows.shape[1])
+    made.data.frombytes(rows.tobytes())
+    return made
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixels"),
+    [
+        ("rgb8", RGB),
+        ("bgr8", RGB[..., ::-1]),
+        ("8UC3", RGB[..., ::-1]),
+        ("rgba8", np.concatenate([RGB, RGB[..., :1]], axis=2)),
+        ("bgra8", np.concatenate([RGB[..., ::-1], RGB[..., :1]], axis=2)),
+    ],
+)
+@pytest.mark.parametrize("padding", [0, 5])
+def test_colors(encoding: str, pixels: np.ndarray, padding: int) -> None:
+    np.testing.assert_array_equal(to_rgb(message(encoding, pixels, padding)), RGB)
+
+
+def test_gray() -> None:
+    np.testing.assert_array_equal(
+        to_rgb(message("mono8", RGB[..., 0])), np.repeat(RGB[..., :1], 3, axis=2)
+    )
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_of_a_plain_color(pattern: str) -> None:
+    pytest.importorskip("cv2", reason="Bayer patterns need OpenCV")
+    color = {"r": 200, "g": 100, "b": 30}
+    tile = np.array([color[letter] for letter in pattern], np.uint8).reshape(2, 2)
+    image = to_rgb(message(f"bayer_{pattern}8", np.tile(tile, (3, 4))))
+    assert np.abs(image.astype(int) - [200, 100, 30]).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_compressed(kind: str) -> None:
+    smooth = np.full((6, 8, 3), (200, 90, 30), np.uint8)
+    buffer = io.BytesIO()
+    Picture.fromarray(smooth).save(buffer, kind)
+    image = to_rgb(CompressedImage(format=kind.lower(), data=buffer.getvalue()))
+    assert np.abs(image.astype(int) - smooth).max() <= 3
+
+
+def test_bad_images_are_refused() -> None:
+    with pytest.raises(DataError, match="encoding '32FC1' is not known: use one of rgb8"):
+        to_rgb(message("32FC1", RGB))
+    short = message("rgb8", RGB)
+    short.data = short.data[:-1]
+    with pytest.raises(DataError, match="do not fit in 143 bytes"):
+        to_rgb(short)
+    with pytest.raises(DataError, match="corrupt image of 9 bytes"):
+        to_rgb(CompressedImage(data=b"no image!"))

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transform buffer against composition by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labeldistill_core.frames import Transform
+from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
+
+S = 1_000_000_000
+
+
+def yaw(angle: float) -> tuple[float, float, float, float]:
+    return (float(np.cos(angle / 2)), 0.0, 0.0, float(np.sin(angle / 2)))
+
+
+@pytest.fixture
+def buffer() -> TransformBuffer:
+    """A vehicle that drives 10 m/s along y and turns at 0.2 rad/s; a camera; a LiDAR."""
+    tf = TransformBuffer()
+    for k in range(21):
+        t = k * 0.05
+        tf.add("map", "odom", k * S // 20, yaw(0.0), (100.0, 0.0, 0.0))
+        tf.add("odom", "base_link", k * S // 20, yaw(0.2 * t), (0.0, 10 * t, 0.0))
+    tf.add("base_link", "camera", 0, (0.5, -0.5, 0.5, -0.5), (1.5, 0.1, 1.6), static=True)
+    tf.add("base_link", "lidar", 0, yaw(np.pi / 2), (0.9, 0.0, 1.8), static=True)
+    return tf
+
+
+def test_interpolates_between_poses(buffer: TransformBuffer) -> None:
+    pose = buffer.lookup("map", "base_link", 333_000_000)
+    assert (pose.target, pose.source) == ("map", "base_link")
+    np.testing.assert_allclose(pose.translation, [100.0, 3.33, 0.0], atol=1e-9)
+    heading = pose.rotation @ [1, 0, 0]
+    assert np.arctan2(heading[1], heading[0]) == pytest.approx(0.0666, abs=1e-9)
+
+
+def test_through_the_tree_and_back(buffer: TransformBuffer) -> None:
+    stamp = 700_000_001
+    camera_from_lidar = buffer.lookup("camera", "lidar", stamp)
+    base_from_lidar = buffer.lookup("base_link", "lidar", stamp)
+    base_from_camera = buffer.lookup("base_link", "camera", stamp)
+    np.testing.assert_allclose(
+        camera_from_lidar.matrix, (base_from_camera.inverse @ base_from_lidar).matrix, atol=1e-12
+    )
+    to_map = buffer.lookup("map", "camera", stamp)
+    np.testing.assert_allclose(
+        buffer.lookup("camera", "map", stamp).matrix, to_map.inverse.matrix, atol=1e-9
+    )
+    same = buffer.lookup("camera", "camera", stamp)
+    np.testing.assert_array_equal(same.matrix, np.eye(4))
+
+
+@given(fraction=st.floats(0, 1))
+def test_stays_on_the_segment(fraction: float) -> None:
+    tf = TransformBuffer()
+    tf.add("a", "b", 0, yaw(0.3), (0.0, 0.0, 0.0))
+    tf.add("a", "b", S, yaw(-0.4), (2.0, 4.0, 6.0))
+    got = tf.lookup("a", "b", round(fraction * S))
+    np.testing.assert_allclose(got.translation, np.array([2, 4, 6]) * fraction, atol=1e-8)
+    expected = Transform.from_quaternion("a", "b", yaw(0.3 - 0.7 * fraction), [0, 0, 0]).rotation
+    np.testing.assert_allclose(got.rotation, expected, atol=1e-8)
+
+
+def test_errors_name_the_frame_and_the_distance(buffer: TransformBuffer) -> None:
+    with pytest.raises(TransformError, match=r"no transform names the frame 'radar'.*camera"):
+        buffer.lookup("map", "radar", 0)
+    with pytest.raises(TransformError, match=r"0.250 s newer than the newest of 21") as newer:
+        buffer.lookup("odom", "camera", S + S // 4)
+    assert newer.value.may_come
+    with pytest.raises(TransformError, match=r"0.100 s older than the oldest") as older:
+        buffer.lookup("map", "camera", -S // 10)
+    assert not older.value.may_come
+    buffer.add("world", "other", 0, yaw(0), (0.0, 0.0, 0.0), static=True)
+    with pytest.raises(TransformError, match="different trees.*'map' and 'world'"):
+        buffer.lookup("camera", "other", 0)
+    with pytest.raises(TransformError, match="known frames: none"):
+        TransformBuffer().lookup("map", "base_link", 0)
+    buffer.add("camera", "map", 0, yaw(0), (0.0, 0.0, 0.0), static=True)
+    with pytest.raises(TransformError, match="form a loop"):
+        buffer.lookup("camera", "lidar", 0)
+
+
+def test_static_transforms_hold_for_any_stamp_and_the_last_one_wins(
+    buffer: TransformBuffer,
+) -> None:
+    buffer.add("base_link", "camera", 5, (0.5, -0.5, 0.5, -0.5), (1.6, 0.1, 1.6), static=True)
+    for stamp in (-S, 0, 100 * S):
+        assert buffer.lookup("base_link", "camera", stamp).translation[0] == 1.6
+    assert buffer.latest_ns("base_link", "camera") is None
+    assert buffer.latest_ns("map", "camera") == S
+
+
+def test_history_is_bounded() -> None:
+    tf = TransformBuffer(keep_s=1.0)
+    for k in range(2000):
+        tf.add("map", "base_link", k * S // 100, yaw(0), (float(k), 0.0, 0.0))
+    assert tf.lookup("map", "base_link", 19 * S).translation[0] == pytest.approx(1900.0)
+    with pytest.raises(TransformError, match="older than the oldest"):
+        tf.lookup("map", "base_link", 15 * S)
+
+
+def test_out_of_order_and_repeated_stamps() -> None:
+    tf = TransformBuffer()
+    for k in (0, 2, 1, 3, 3):
+        tf.add("map", "base_link", k * S // 10, yaw(0), (float(k), 0.0, 0.0))
+    assert tf.lookup("map", "base_link", S // 10).translation[0] == 1.0
+    assert tf.lookup("map", "base_link", S // 4).translation[0] == pytest.approx(2.5)
+
+
+def test_bag_loop_drops_the_future(buffer: TransformBuffer) -> None:
+    assert buffer.add("odom", "base_link", 0, yaw(0), (7.0, 0.0, 0.0)) is True
+    assert buffer.lookup("odom", "base_link", 0).translation[0] == 7.0
+    with pytest.raises(TransformError, match="newer"):
+        buffer.lookup("odom", "base_link", S // 2)
+    assert buffer.add("odom", "base_link", S // 20, yaw(0), (7.5, 0.0, 0.0)) is False
+
+
+@pytest.mark.parametrize(
+    ("wxyz", "translation"),
+    [((0, 0, 0, 0), (1, 2, 3)), ((np.nan, 0, 0, 1), (0, 0, 0)), ((1, 0, 0, 0), (np.inf, 0, 0))],
+)
+def test_what_is_no_rigid_transform_is_named(wxyz: tuple, translation: tuple) -> None:
+    tf = TransformBuffer()
+    tf.add("map", "base_link", S, wxyz, translation)
+    with pytest.raises(TransformError, match="'map' from 'base_link' was published as no rigid"):
+        tf.lookup("base_link", "map", S)
+    tf.add("map", "base_link", 2 * S, yaw(0.1), (1.0, 0.0, 0.0))
+    assert tf.lookup("map", "base_link", 2 * S).translation[0] == 1.0

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process: it starts by itself, ends on signals, and says why it cannot start."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rig import Vehicle
+
+NODE = [sys.executable, "-m", "labeldistill_ros.node.detector_node", "--ros-args"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*NODE, *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_detects_and_ends_on_a_signal(
+    vehicle: Vehicle, tiny_model: Path, repository: Path, number: signal.Signals
+) -> None:
+    file = repository / "config" / "detector.yaml"
+    values = [f"model:={tiny_model}", "device:=cpu", "score_threshold:=0.0"]
+    command = [*NODE, "--params-file", str(file), *(x for v in values for x in ("-p", v))]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=_listens_to_sigint
+    )
+    vehicle.wait(lambda: vehicle.node.count_publishers("/detector/detections"), "it starts", 60)
+    vehicle.connect()
+    vehicle.drive(range(6))
+    vehicle.wait(lambda: vehicle.detections, "boxes")
+    vehicle.cycle(6)  # a set is in work
+    asked = time.monotonic()
+    process.send_signal(number)
+    told = process.communicate(timeout=20)[1]
+    assert process.returncode == 0, told
+    assert "Traceback" not in told
+    assert time.monotonic() - asked < 4  # 0.6 s; the limit is for a busy machine
+
+
+def _listens_to_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_missing_model_is_named(tmp_path: Path) -> None:
+    done = run("-p", f"model:={tmp_path / 'none.safetensors'}")
+    assert done.returncode == 2
+    assert f"cannot configure: no checkpoint at {tmp_path / 'none.safetensors'}" in done.stderr
+
+
+def test_impossible_parameter_is_named() -> None:
+    done = run("-p", "sync.tolerance:=7.0")
+    assert done.returncode == 2
+    assert "parameter sync.tolerance: use a value from 0.001 to 1" in done.stderr
+    assert "Traceback" not in done.stderr
