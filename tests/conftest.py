@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every test may ask for."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parent))  # for nuscenes_fixture
+from tests.support.nuscenes_fixture import write_dataroot
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -36,8 +35,6 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def shared_dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data root in nuScenes form, not to be changed."""
-    from nuscenes_fixture import write_dataroot
-
     return write_dataroot(tmp_path_factory.mktemp("nuscenes"))
 
 
@@ -54,7 +51,5 @@ def synthetic_dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def dataroot(tmp_path: Path) -> Path:
     """A small data root in nuScenes form, this test's own."""
-    from nuscenes_fixture import write_dataroot
-
     (tmp_path / "nuscenes").mkdir()
     return write_dataroot(tmp_path / "nuscenes")

@@ -3,7 +3,6 @@
 
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,10 +10,8 @@ import pytest
 import rclpy
 from rclpy.context import Context
 
-sys.path.append(str(Path(__file__).parent))  # for the modules that several tests share
-
-from rig import Vehicle  # noqa: E402
-from running import RunningNode, save_tiny  # noqa: E402
+from tests.support.rig import Vehicle
+from tests.support.running import RunningNode, save_tiny
 
 # DDS derives UDP ports from the domain; above 101 they meet Linux's ephemeral ports.
 _domains = (1 + number % 101 for number in itertools.count(os.getpid()))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_networks import small
 
 from labeldistill_core.bench import accuracy
 from labeldistill_core.bench.accuracy import Reference, bench_accuracy, same_boxes, ways_to_compare
@@ -17,6 +16,7 @@ from labeldistill_core.checkpoints import save_student
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime import Detector
+from tests.support.small_networks import small
 
 CPU = torch.device("cpu")
 

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from small_networks import small, small_teacher
 
 from labeldistill_core import presets
 from labeldistill_core.bench.page import BEGIN, END, bench_page
 from labeldistill_core.cli import main
+from tests.support.small_networks import small, small_teacher
 
 
 def test_every_stage_is_measured(

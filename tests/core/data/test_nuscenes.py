@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nuscenes_fixture import OBJECTS, SCENES, VERSION, ego_at, jpeg
 
 from labeldistill_core.cameras import CAMERAS, EGO_FRAME, FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import DataError
+from tests.support.nuscenes_fixture import OBJECTS, SCENES, VERSION, ego_at, jpeg
 
 Nus = NuScenesTables
 

@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nuscenes_fixture import VERSION
-from small_networks import small, small_teacher
 
 from labeldistill_core import presets
 from labeldistill_core.cameras import CAMERAS
@@ -42,6 +40,8 @@ from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import WholeCheckpoints
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
+from tests.support.nuscenes_fixture import VERSION
+from tests.support.small_networks import small, small_teacher
 
 
 def change(root: Path, version: str, table: str, edit) -> None:
@@ -270,16 +270,18 @@ def test_export_writes_what_the_node_loads(
 DDP = """
 import sys
 sys.path.insert(0, {tests!r})
-from small_networks import small, small_teacher
+from tests.support.small_networks import small, small_teacher
 from labeldistill_core import cli, presets
 presets.PRESETS["small"], presets.TEACHERS["small"] = small, small_teacher
 sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def test_two_processes_train_one_network(synthetic_dataroot: Path, tmp_path: Path) -> None:
+def test_two_processes_train_one_network(
+    synthetic_dataroot: Path, tmp_path: Path, repository: Path
+) -> None:
     script = tmp_path / "train.py"
-    script.write_text(DDP.format(tests=str(Path(__file__).parents[2])))
+    script.write_text(DDP.format(repository=str(repository)))
     common = [
         "--version", "v1.0-mini", "--preset", "small", "--split", "all", "--validate", "val",
         "--batch-size", "2", "--epochs", "2", "--workers", "0", "--precision", "32-true",

@@ -5,7 +5,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from nuscenes_fixture import SCENES, VERSION
 
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -16,6 +15,7 @@ from labeldistill_core.evaluation.devkit import evaluation_boxes
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.results import ResultBox, read_results, result_boxes
 from labeldistill_core.evaluation.verdict import Thresholds, check, write_junit
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nuscenes_fixture import SCENES, VERSION
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
@@ -24,6 +23,7 @@ from labeldistill_core.evaluation.results import (
     result_boxes,
     write_results,
 )
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 
 @pytest.fixture

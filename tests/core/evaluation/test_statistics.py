@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nuscenes_fixture import OBJECTS, VERSION
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.evaluation.statistics import measure, statistics
+from tests.support.nuscenes_fixture import OBJECTS, VERSION
 
 
 def test_counts_of_a_small_root(dataroot: Path) -> None:

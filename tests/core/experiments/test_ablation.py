@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from small_networks import small, small_teacher
 
 from labeldistill_core import presets
 from labeldistill_core.cli import main
 from labeldistill_core.training import recipe as recipe_module
 from labeldistill_core.training.recipe import Recipe
+from tests.support.small_networks import small, small_teacher
 
 
 def test_ablation_compares_arms_and_goes_on(

@@ -9,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-import process_work
 import pytest
 import torch
 
 from labeldistill_core.errors import ConfigError, LabelDistillError
 from labeldistill_core.experiments import processes
 from labeldistill_core.experiments.processes import in_processes
+from tests.support import process_work
 
 
 def _is_gone(pid: int, within_s: float = 10.0) -> bool:
@@ -57,12 +57,12 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from process_work import sleep\n"
+        "from tests.support.process_work import sleep\n"
         "from labeldistill_core.experiments.processes import in_processes\n"
         "if __name__ == '__main__':\n"
         f"    list(in_processes(sleep, [Path('{tmp_path}/pid')], [Path('{tmp_path}/o')], 1))\n"
     )
-    path = os.pathsep.join([str(Path(process_work.__file__).parent), *sys.path])
+    path = os.pathsep.join(sys.path)
     with subprocess.Popen(
         [sys.executable, script], env=os.environ | {"PYTHONPATH": path}
     ) as parent:

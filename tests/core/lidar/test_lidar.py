@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_networks import small_teacher
 from torch import Tensor
 from torch.nn.functional import conv3d
 
@@ -30,6 +29,7 @@ from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import RecallingTeacher
 from labeldistill_core.lidar.voxels import voxelize, voxelize_cloud
 from labeldistill_core.presets import teacher_preset
+from tests.support.small_networks import small_teacher
 
 SMALL = TeacherConfig(
     grid=BevGrid(x_m=(-12.8, 12.8), y_m=(-12.8, 12.8), cell_m=1.6),

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
-from small_networks import small
 
 from labeldistill_core import presets
 from labeldistill_core.cli import main
@@ -19,6 +18,7 @@ from labeldistill_core.config import ConvNeXtConfig, ImageConfig, ImageEncoderCo
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.image_encoder import ImageEncoder
 from labeldistill_core.training.pretrained import load_pretrained
+from tests.support.small_networks import small
 
 IMAGE = ImageConfig(height=64, width=96)
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, seed_everything
-from small_networks import small, small_teacher
 from torch import Tensor
 
 from labeldistill_core.cameras import CAMERAS
@@ -32,6 +31,7 @@ from labeldistill_core.training.sampling import EpochOrder, class_balanced
 from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
+from tests.support.small_networks import small, small_teacher
 
 STAGES = ("teacher", "label encoder", "student")
 RECIPE = Recipe(epochs=2, batch_size=1, accumulate=3, ema_decay=0.9)

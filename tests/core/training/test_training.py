@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import seed_everything
-from small_networks import small, small_teacher
 from torch import Tensor
 
 from labeldistill_core import presets
@@ -28,6 +27,7 @@ from labeldistill_core.training.commands import Options
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.student import StudentStage
+from tests.support.small_networks import small, small_teacher
 
 
 def test_the_loss_falls_on_one_batch(synthetic_dataroot: Path) -> None:

@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nuscenes_fixture import SCENES, VERSION
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from running import RunningNode
 
 from labeldistill_core.cameras import CAMERAS, FIXED_FRAME
 from labeldistill_core.classes import CLASSES
@@ -33,6 +31,8 @@ from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.bags.types import stamp_of
 from labeldistill_ros.messages.boxes import boxes_from_detections
+from tests.support.nuscenes_fixture import SCENES, VERSION
+from tests.support.running import RunningNode
 
 MAX_BOXES = 200
 """The node publishes no more."""

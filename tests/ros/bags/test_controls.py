@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nuscenes_fixture import SCENES, VERSION
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -26,6 +25,7 @@ from labeldistill_ros.bags.replay import Replay, ReplayOptions, replay
 from labeldistill_ros.bags.sensors import image_topic
 from labeldistill_ros.bags.types import message
 from labeldistill_ros.bags.writer import BagWriter, reliable
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 FRONT = image_topic("CAM_FRONT")
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bag_rig import truths_of
-from nuscenes_fixture import HEIGHT, SCENES, VERSION, WIDTH, ego_at
 from rosbags.interfaces import QosDurability, QosReliability
 from rosbags.typesys import get_types_from_msg
 
@@ -24,6 +22,8 @@ from labeldistill_ros.bags.truth import (
     read_samples,
 )
 from labeldistill_ros.bags.types import stamp_of, typestore
+from tests.support.bag_rig import truths_of
+from tests.support.nuscenes_fixture import HEIGHT, SCENES, VERSION, WIDTH, ego_at
 
 
 @pytest.fixture

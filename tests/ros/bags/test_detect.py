@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nuscenes_fixture import SCENES, VERSION
 
 from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
@@ -23,6 +22,7 @@ from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.parameters import Parameters
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 EVERYTHING = DetectOptions(score_threshold=0.0, output_frame="map")
 

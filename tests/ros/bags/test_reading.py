@@ -4,8 +4,6 @@
 from pathlib import Path
 
 import pytest
-from bag_rig import ARRAY
-from nuscenes_fixture import SCENES, VERSION
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -21,6 +19,8 @@ from labeldistill_ros.bags.truth import (
 )
 from labeldistill_ros.bags.types import message
 from labeldistill_ros.bags.writer import BagWriter
+from tests.support.bag_rig import ARRAY
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ import pytest
 from mcap.reader import make_reader
 from mcap.records import Channel
 from mcap.stream_reader import StreamReader
-from nuscenes_fixture import SCENES, VERSION
 from rclpy.context import Context
 from rclpy.node import Node
 from rosbags.interfaces import QosDurability
@@ -32,6 +31,7 @@ from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.types import message
 from labeldistill_ros.bags.writer import BagWriter, Storage
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 TOPICS = (SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static")
 STORAGES = ("mcap", "sqlite3")

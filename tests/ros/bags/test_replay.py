@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nuscenes_fixture import SCENES, VERSION
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -42,6 +41,7 @@ from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.types import message, typestore
 from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.messages.conversions import stamp_to_ns
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 FRONT = image_topic("CAM_FRONT")
 

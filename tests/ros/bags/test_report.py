@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-from bag_rig import truths_of, write_detections
-from nuscenes_fixture import SCENES, VERSION
 
 from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.evaluation.results import result_boxes, write_results
 from labeldistill_ros.bags.convert import convert_scene
+from tests.support.bag_rig import truths_of, write_detections
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from nuscenes_fixture import SCENES, VERSION
 
 from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -20,6 +19,7 @@ from labeldistill_ros.bags.scenes import convert_scenes, describe_scenes
 from labeldistill_ros.bags.storage import Sqlite3File
 from labeldistill_ros.bags.truth import read_samples
 from labeldistill_ros.bags.writer import Storage
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 CLI = [sys.executable, "-m", "labeldistill_core.cli", "bag", "from-nuscenes"]
 

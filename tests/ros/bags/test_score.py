@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bag_rig import ARRAY, truths_of, write_detections
-from nuscenes_fixture import SCENES, VERSION
 
 from labeldistill_core.cli import main
 from labeldistill_core.data.images import decode_jpeg
@@ -27,6 +25,8 @@ from labeldistill_ros.bags.truth import (
 )
 from labeldistill_ros.bags.types import header, message
 from labeldistill_ros.bags.writer import BagWriter
+from tests.support.bag_rig import ARRAY, truths_of, write_detections
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from bag_rig import truths_of, write_detections
-from nuscenes_fixture import SCENES, VERSION
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import PointCloud2
 
@@ -20,6 +18,8 @@ from labeldistill_ros.bags import boxes as bag_boxes
 from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.types import typestore
 from labeldistill_ros.messages import conversions as messages
+from tests.support.bag_rig import truths_of, write_detections
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 
 @pytest.fixture

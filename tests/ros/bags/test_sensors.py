@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mcap.reader import make_reader
-from nuscenes_fixture import SCENES, START_US, VERSION, ego_at
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -28,6 +27,7 @@ from labeldistill_ros.bags.sensors import (
 )
 from labeldistill_ros.bags.truth import read_samples
 from labeldistill_ros.bags.types import stamp_of
+from tests.support.nuscenes_fixture import SCENES, START_US, VERSION, ego_at
 
 RADAR_HEAD = """# .PCD v0.7 - Point Cloud Data file format
 VERSION 0.7

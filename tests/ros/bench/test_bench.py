@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nuscenes_fixture import VERSION
 
 from labeldistill_core.cli import main
 from labeldistill_ros.bench.failure_table import SCENES
@@ -16,6 +15,7 @@ from labeldistill_ros.bench.failures import Scene, as_json, run_scene
 from labeldistill_ros.bench.load import LoadOptions, run_load
 from labeldistill_ros.isolated_domain import own_domain
 from labeldistill_ros.testing.running import Run
+from tests.support.nuscenes_fixture import VERSION
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name.replace(" ", "_"))

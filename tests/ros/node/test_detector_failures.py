@@ -11,12 +11,12 @@ import pytest
 import torch
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from rig import CAMERAS, PATIENT, Vehicle, jpeg, offline_set, stamp_of
-from running import RunningNode
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool
 
 from labeldistill_ros.node.health import values_of
+from tests.support.rig import CAMERAS, PATIENT, Vehicle, jpeg, offline_set, stamp_of
+from tests.support.running import RunningNode
 
 Start = Callable[..., RunningNode]
 

@@ -14,9 +14,7 @@ import torch
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.context import Context
-from rig import CAMERAS, PATIENT, PERIOD_NS, Vehicle, map_from_ego, offline_set, stamp_of, stamped
 from rosgraph_msgs.msg import Clock
-from running import RunningNode, tiny_config
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
@@ -29,6 +27,17 @@ from labeldistill_ros.messages.conversions import (
     stamp_from_ns,
     stamp_to_ns,
 )
+from tests.support.rig import (
+    CAMERAS,
+    PATIENT,
+    PERIOD_NS,
+    Vehicle,
+    map_from_ego,
+    offline_set,
+    stamp_of,
+    stamped,
+)
+from tests.support.running import RunningNode, tiny_config
 
 Start = Callable[..., RunningNode]
 

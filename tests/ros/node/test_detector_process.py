@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from rig import Vehicle
+
+from tests.support.rig import Vehicle
 
 NODE = [sys.executable, "-m", "labeldistill_ros.node.detector_node", "--ros-args"]
 

@@ -18,8 +18,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
-from rig import CAMERAS, PATIENT, Vehicle, jpeg
-from running import RunningNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from labeldistill_core.cameras import CameraCalibration
@@ -29,6 +27,8 @@ from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.decoding import _ENCODINGS, to_rgb
 from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.messages.conversions import calibration_from_info
+from tests.support.rig import CAMERAS, PATIENT, Vehicle, jpeg
+from tests.support.running import RunningNode
 
 
 def _png() -> bytes:

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from rclpy.context import Context
 from rclpy.parameter import Parameter
-from rig import PATIENT, Vehicle
-from running import RunningNode, tiny_config
 
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.node.detector_node import DetectorNode
 from labeldistill_ros.parameters import CameraParameters, ClassParameters, Parameters, Spec, flatten
+from tests.support.rig import PATIENT, Vehicle
+from tests.support.running import RunningNode, tiny_config
 
 _ANY: tuple[Any, ...] = (
     True,

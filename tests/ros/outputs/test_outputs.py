@@ -12,8 +12,6 @@ from nav_msgs.msg import Odometry
 from PIL import Image as Picture
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from rig import CAMERAS, HEIGHT, PATIENT, WIDTH, Vehicle, map_from_ego, offline_set, stamp_of
-from running import RunningNode
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64
 from vision_msgs.msg import LabelInfo
@@ -21,6 +19,17 @@ from vision_msgs.msg import LabelInfo
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.messages.conversions import header, stamp_to_ns
 from labeldistill_ros.outputs.publishers import STAGES
+from tests.support.rig import (
+    CAMERAS,
+    HEIGHT,
+    PATIENT,
+    WIDTH,
+    Vehicle,
+    map_from_ego,
+    offline_set,
+    stamp_of,
+)
+from tests.support.running import RunningNode
 
 Start = Callable[..., RunningNode]
 

@@ -13,13 +13,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from rig import Vehicle
-from running import RunningNode
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.sync.approximate import ApproximateSynchronizer
 from labeldistill_ros.sync.synchronizer import CameraSet, SyncOptions
+from tests.support.rig import Vehicle
+from tests.support.running import RunningNode
 
 S = 1_000_000_000
 

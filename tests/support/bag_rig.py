@@ -3,14 +3,13 @@
 
 from pathlib import Path
 
-from nuscenes_fixture import SCENES, VERSION, ego_at
-
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.boxes import table_message
 from labeldistill_ros.bags.truth import detections_message
 from labeldistill_ros.bags.writer import BagWriter
+from tests.support.nuscenes_fixture import SCENES, VERSION, ego_at
 
 ARRAY = "vision_msgs/msg/Detection3DArray"
 

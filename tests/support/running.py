@@ -12,7 +12,6 @@ import torch
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from small_networks import small
 
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.checkpoints import save_student
@@ -20,6 +19,7 @@ from labeldistill_core.config import DecodeConfig, StudentConfig
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detections
 from labeldistill_ros.node.detector_node import DetectorNode
+from tests.support.small_networks import small
 
 
 def tiny_config() -> StudentConfig:
