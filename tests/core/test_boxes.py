@@ -11,7 +11,15 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.frames import Transform
 
 
-def box(x=0.0, y=0.0, z=0.0, size=(4.0, 2.0, 1.5), yaw=0.0, velocity=(0.0, 0.0), frame="ego"):
+def box(
+    x: float = 0.0,
+    y: float = 0.0,
+    z: float = 0.0,
+    size: tuple[float, float, float] = (4.0, 2.0, 1.5),
+    yaw: float = 0.0,
+    velocity: tuple[float, float] = (0.0, 0.0),
+    frame: str = "ego",
+) -> Boxes3D:
     return Boxes3D(
         frame,
         torch.tensor([[x, y, z, *size, yaw, *velocity]]),
@@ -20,7 +28,9 @@ def box(x=0.0, y=0.0, z=0.0, size=(4.0, 2.0, 1.5), yaw=0.0, velocity=(0.0, 0.0),
     )
 
 
-def map_from_ego(yaw_deg, translation=(0.0, 0.0, 0.0)):
+def map_from_ego(
+    yaw_deg: float, translation: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Transform:
     half = math.radians(yaw_deg) / 2
     return Transform.from_quaternion(
         "map", "ego", [math.cos(half), 0, 0, math.sin(half)], np.array(translation)
@@ -40,7 +50,7 @@ def test_transform_turns_heading_and_velocity() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(-180, 180), st.floats(-3.1, 3.1), st.floats(-1e3, 1e3))
-def test_transform_round_trip(turn, yaw, x) -> None:
+def test_transform_round_trip(turn: float, yaw: float, x: float) -> None:
     there = map_from_ego(turn, (x, -x, 2.0))
     start = box(x, 3.0, -1.0, yaw=yaw, velocity=(1.0, -2.0))
     back = start.transformed(there).transformed(there.inverse)

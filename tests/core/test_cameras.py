@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_refuses_a_mount_on_another_frame(calibration: Callable[..., CameraCalib
     "image", [np.zeros((90, 161, 3), np.uint8), np.zeros((90, 160, 3), np.float32)]
 )
 def test_refuses_an_image_of_another_size_or_type(
-    calibration: Callable[..., CameraCalibration], image
+    calibration: Callable[..., CameraCalibration], image: np.ndarray[Any, Any]
 ) -> None:
     with pytest.raises(ValueError, match=r"CAM_FRONT: image is .* calibration says uint8 \(90, 16"):
         CameraView(calibration(1), 0, image, Transform.identity("map", "ego"))

@@ -19,7 +19,7 @@ from labeldistill_core.network.student import Student
 
 
 @pytest.fixture
-def path(tmp_path: Path, student: Student):
+def path(tmp_path: Path, student: Student) -> Path:
     path = tmp_path / "models" / "tiny.safetensors"
     save_student(path, student, note="random")
     return path
@@ -27,7 +27,7 @@ def path(tmp_path: Path, student: Student):
 
 @torch.no_grad()
 def test_round_trip_gives_the_same_output(
-    path, student: Student, tiny_config: StudentConfig, frame_set: Callable[..., FrameSet]
+    path: Path, student: Student, tiny_config: StudentConfig, frame_set: Callable[..., FrameSet]
 ) -> None:
     checkpoint = load_student(path)
     assert checkpoint.student.config == tiny_config
@@ -40,7 +40,7 @@ def test_round_trip_gives_the_same_output(
         assert torch.equal(one.box_code, two.box_code)
 
 
-def test_half_precision_storage(tmp_path: Path, path, student: Student) -> None:
+def test_half_precision_storage(tmp_path: Path, path: Path, student: Student) -> None:
     half = tmp_path / "half.safetensors"
     save_student(half, student, dtype=torch.float16)
     assert half.stat().st_size < 0.7 * path.stat().st_size
@@ -51,11 +51,11 @@ def test_half_precision_storage(tmp_path: Path, path, student: Student) -> None:
 
 
 def test_a_file_that_could_not_be_written_leaves_the_old_one(
-    path, student: Student, monkeypatch: pytest.MonkeyPatch
+    path: Path, student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = path.read_bytes()
 
-    def disk_full(tensors, target, metadata) -> None:
+    def disk_full(tensors: object, target: Path, metadata: object) -> None:
         target.write_bytes(b"half of it")
         raise OSError("disk full")
 
@@ -73,26 +73,26 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.9, 0.1, 0.0])
-def test_a_truncated_file(path, kept) -> None:
+def test_a_truncated_file(path: Path, kept: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(CheckpointError, match=r"tiny.safetensors is truncated or no safetensors"):
         load_student(path)
 
 
-def test_something_else_than_safetensors(path) -> None:
+def test_something_else_than_safetensors(path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, path)
     with pytest.raises(CheckpointError, match="convert-checkpoint"):
         load_student(path)
 
 
-def test_safetensors_of_another_origin(path) -> None:
+def test_safetensors_of_another_origin(path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(CheckpointError, match="holds no network configuration"):
         load_student(path)
 
 
-def test_a_configuration_that_is_wrong(path, student: Student) -> None:
+def test_a_configuration_that_is_wrong(path: Path, student: Student) -> None:
     text = student.config.to_json().replace('"height": 64', '"height": 65')
     save_file(student.state_dict(), path, {"labeldistill.config": text})
     with pytest.raises(CheckpointError, match=r"tiny.safetensors: .* image.height is 65"):
@@ -100,7 +100,7 @@ def test_a_configuration_that_is_wrong(path, student: Student) -> None:
 
 
 def test_weights_of_another_configuration(
-    path, student: Student, tiny_config: StudentConfig
+    path: Path, student: Student, tiny_config: StudentConfig
 ) -> None:
     other = replace(tiny_config, history_s=(0.5,))
     save_file(student.state_dict(), path, {"labeldistill.config": other.to_json()})
@@ -144,7 +144,7 @@ def test_the_record_of_the_training_comes_back(tmp_path: Path, student: Student)
     assert load_student(path).record == {"preset": "tiny", "recipe": {"epochs": 3}}
 
 
-def test_changed_weights_are_noticed(path) -> None:
+def test_changed_weights_are_noticed(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,7 +11,7 @@ from labeldistill_core.cli import COMMANDS, Command, Group, main
 from labeldistill_core.errors import DataError
 
 
-def command_names(group, *names):
+def command_names(group: Group, *names: str) -> Iterator[tuple[str, ...]]:
     for name, member in group.members.items():
         if isinstance(member, Group):
             yield from command_names(member, *names, name)
@@ -19,7 +20,9 @@ def command_names(group, *names):
 
 
 @pytest.mark.parametrize("names", list(command_names(COMMANDS)), ids=" ".join)
-def test_every_command_explains_itself(names, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_explains_itself(
+    names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*names, "--help"])
     assert stopped.value.code == 0

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from labeldistill_core.presets import PRESETS, official
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("variant", [lambda c: c, official], ids=["plain", "official"])
-def test_json_round_trip(name, variant) -> None:
+def test_json_round_trip(name: str, variant: Callable[[StudentConfig], StudentConfig]) -> None:
     config = variant(PRESETS[name]())
     assert StudentConfig.from_json(config.to_json()) == config
 
@@ -44,7 +45,9 @@ def test_values_that_differ_make_configurations_that_differ(tiny_config: Student
         (("history_s",), [0.0, 0.5], "history_s .* must be positive and ascending"),
     ],
 )
-def test_wrong_values_are_named(tiny_config: StudentConfig, path, value, message) -> None:
+def test_wrong_values_are_named(
+    tiny_config: StudentConfig, path: tuple[str, ...], value: object, message: str
+) -> None:
     mapping = json.loads(tiny_config.to_json())
     inner = mapping
     for key in path[:-1]:
@@ -68,7 +71,7 @@ def test_a_class_in_two_tasks_is_refused(tiny_config: StudentConfig) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '"x"', "null"])
-def test_text_that_holds_no_configuration(text) -> None:
+def test_text_that_holds_no_configuration(text: str) -> None:
     with pytest.raises(ConfigError, match="the configuration"):
         StudentConfig.from_json(text)
 

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeldistill_core.frames import Transform, matrix_from_quaternion, quaternion_from_matrix
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 number = st.floats(-1, 1)
 quaternion = (
@@ -24,14 +28,14 @@ def about_z(degrees: float) -> list[float]:
 
 @quick
 @given(quaternion)
-def test_quaternion_round_trip(q) -> None:
+def test_quaternion_round_trip(q: Floats) -> None:
     back = quaternion_from_matrix(matrix_from_quaternion(q))
     assert back[0] >= 0
     assert abs(back @ q) == pytest.approx(1.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_half_turns_are_well_conditioned(axis) -> None:
+def test_half_turns_are_well_conditioned(axis: int) -> None:
     q = np.zeros(4)
     q[1 + axis] = 1.0
     assert abs(quaternion_from_matrix(matrix_from_quaternion(q)) @ q) == pytest.approx(1.0)
@@ -44,7 +48,9 @@ def test_quarter_turn_is_counter_clockwise() -> None:
 
 @quick
 @given(quaternion, shift, quaternion, shift, shift)
-def test_composition_is_applying_one_after_the_other(q1, t1, q2, t2, point) -> None:
+def test_composition_is_applying_one_after_the_other(
+    q1: Floats, t1: Floats, q2: Floats, t2: Floats, point: Floats
+) -> None:
     b_from_a = Transform.from_quaternion("b", "a", q1, t1)
     c_from_b = Transform.from_quaternion("c", "b", q2, t2)
     c_from_a = c_from_b @ b_from_a
@@ -57,7 +63,7 @@ def test_composition_is_applying_one_after_the_other(q1, t1, q2, t2, point) -> N
 
 @quick
 @given(quaternion, shift)
-def test_inverse_undoes(q, t) -> None:
+def test_inverse_undoes(q: Floats, t: Floats) -> None:
     b_from_a = Transform.from_quaternion("b", "a", q, t)
     again = b_from_a.inverse @ b_from_a
     assert (again.target, again.source) == ("a", "a")
@@ -72,7 +78,7 @@ def test_composition_names_the_frames_that_do_not_meet() -> None:
 
 @quick
 @given(quaternion, shift, quaternion, shift)
-def test_interpolation_ends_at_its_ends(q1, t1, q2, t2) -> None:
+def test_interpolation_ends_at_its_ends(q1: Floats, t1: Floats, q2: Floats, t2: Floats) -> None:
     one = Transform.from_quaternion("map", "ego", q1, t1)
     two = Transform.from_quaternion("map", "ego", q2, t2)
     for fraction, end in ((0.0, one), (1.0, two)):
@@ -115,12 +121,12 @@ def test_mean_and_interpolation_refuse_different_frames() -> None:
         (np.eye(4), np.zeros(3), r"b_from_a.*\(3, 3\)"),
     ],
 )
-def test_refuses_what_is_not_rigid(rotation, translation, message) -> None:
+def test_refuses_what_is_not_rigid(rotation: Floats, translation: Floats, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Transform("b", "a", rotation, translation)
 
 
 @pytest.mark.parametrize("q", [[0, 0, 0, 0], [2, 0, 0, 0], [np.nan, 0, 0, 1], [1, 0, 0]])
-def test_refuses_quaternions_of_other_length(q) -> None:
+def test_refuses_quaternions_of_other_length(q: Floats) -> None:
     with pytest.raises(ValueError, match="not a unit quaternion"):
         matrix_from_quaternion(q)

@@ -21,7 +21,7 @@ def parameters(name: str) -> int:
         ("convnext_b", 191_033_524),
     ],
 )
-def test_size_of_the_published_networks(name, count) -> None:
+def test_size_of_the_published_networks(name: str, count: int) -> None:
     assert parameters(name) == count
 
 
@@ -30,7 +30,7 @@ def test_the_demo_is_small() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_labels_are_the_class_list(name) -> None:
+def test_labels_are_the_class_list(name: str) -> None:
     assert PRESETS[name]().class_names == CLASSES
 
 

@@ -31,7 +31,7 @@ def tiny_preset(tiny_config: StudentConfig, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_bench_measures_and_reports(
-    tiny_preset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_preset: StudentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench_lift("tiny", repeats=1, json=tmp_path / "out" / "bench.json") == 0
     printed = capsys.readouterr().out
@@ -49,7 +49,7 @@ def test_bench_measures_and_reports(
 
 
 def test_bench_fails_when_pooling_differs(
-    tiny_preset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_preset: StudentConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = pooling.naive_lift
     monkeypatch.setattr(pooling, "naive_lift", lambda *args: 1.01 * plain(*args))
@@ -96,7 +96,7 @@ def test_a_report_says_which_targets_are_met() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"threads": 0}])
-def test_numbers_that_are_not_positive_are_refused(wrong) -> None:
+def test_numbers_that_are_not_positive_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="1 or more"):
         bench_lift(**wrong)
 

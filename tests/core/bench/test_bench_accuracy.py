@@ -3,6 +3,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from labeldistill_core.checkpoints import save_student
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime import Detector
+from labeldistill_core.runtime.detector import Detections
 from tests.support.small_networks import small
 
 CPU = torch.device("cpu")
@@ -30,7 +32,7 @@ def checkpoint(tmp_path: Path, new_student: Callable[..., Student]) -> Path:
 
 @pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 def test_fast_ways_score_as_the_plain_one(
-    synthetic_dataroot: Path, checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    synthetic_dataroot: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "out" / "accuracy.json"
     options = {"version": "v1.0-mini", "split": "all", "scenes": 1, "json": file}
@@ -55,13 +57,13 @@ def test_fast_ways_score_as_the_plain_one(
 
 def test_a_way_that_computes_something_else_fails(
     synthetic_dataroot: Path,
-    checkpoint,
+    checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     detect = Detector.detect
 
-    def shifted(self, frames, **options):
+    def shifted(self: Detector, frames: FrameSet, **options: Any) -> Detections:
         views = tuple(replace(v, image=255 - v.pixels) for v in frames.views)
         return detect(self, replace(frames, views=views), **options)
 

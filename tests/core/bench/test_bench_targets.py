@@ -2,6 +2,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ ACCURACY = {
 
 @pytest.mark.parametrize(("figures", "count"), [(ON_GPU, 6), (ON_CPU, 3), (ACCURACY, 2)])
 def test_targets_that_are_met(
-    figures, count, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    figures: dict[str, Any], count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "figures.json").write_text(json.dumps(figures))
     assert bench_targets((tmp_path / "figures.json",)) == 0
@@ -75,7 +76,7 @@ def test_targets_that_are_met(
     ],
 )
 def test_a_target_that_is_missed(
-    path, value, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    path: tuple[str, ...], value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = copy.deepcopy(ON_GPU)
     place = figures["presets"]["r50_256x704_4key"]

@@ -15,14 +15,14 @@ augmentations = st.builds(
 )
 
 
-def boxes(values):
+def boxes(values: list[list[float]]) -> Boxes3D:
     n = len(values)
     return Boxes3D("ego", torch.tensor(values).double(), torch.zeros(n).long(), torch.ones(n))
 
 
 @settings(max_examples=40, deadline=None)
 @given(augmentations, st.floats(-3.1, 3.1))
-def test_boxes_follow_the_matrix(augmentation, yaw) -> None:
+def test_boxes_follow_the_matrix(augmentation: BevAugmentation, yaw: float) -> None:
     before = boxes([[5.0, -3.0, 0.5, 4.0, 2.0, 1.5, yaw, 2.0, -1.0]])
     after = augmentation.apply(before)
     linear = augmentation.matrix[:3, :3]

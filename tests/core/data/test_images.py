@@ -31,7 +31,7 @@ def centre_of_light(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_decodes_to_red_green_blue(form) -> None:
+def test_decodes_to_red_green_blue(form: str) -> None:
     image = np.zeros((24, 40, 3), np.uint8)
     image[:] = (200, 90, 10)
     decoded = decode_jpeg(encoded(image, form))
@@ -45,7 +45,7 @@ def test_grey_images_get_three_channels() -> None:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_truncated_and_corrupt_images_are_refused(form) -> None:
+def test_truncated_and_corrupt_images_are_refused(form: str) -> None:
     data = encoded(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8), form)
     with pytest.raises(DataError, match=f"corrupt image of {len(data) // 2} bytes"):
         decode_jpeg(data[: len(data) // 2])
@@ -67,7 +67,7 @@ def test_evaluation_of_nuscenes_images() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(50, 2000), st.integers(50, 2000), st.integers(1, 22), st.integers(1, 44))
-def test_evaluation_fills_the_target(width, height, rows, columns) -> None:
+def test_evaluation_fills_the_target(width: int, height: int, rows: int, columns: int) -> None:
     target = (32 * columns, 32 * rows)
     transform = ImageTransform.for_evaluation((width, height), target)
     left, top, right, bottom = transform.crop
@@ -89,7 +89,13 @@ def test_evaluation_fills_the_target(width, height, rows, columns) -> None:
     ],
 )
 @pytest.mark.parametrize("point", [(110.0, 100.0), (180.0, 120.0)])
-def test_matrix_agrees_with_pixels(resize, crop, flip, rotate_deg, point) -> None:
+def test_matrix_agrees_with_pixels(
+    resize: float,
+    crop: tuple[int, int, int, int],
+    flip: bool,
+    rotate_deg: float,
+    point: tuple[float, float],
+) -> None:
     resized = (round(320 * resize), round(180 * resize))
     transform = ImageTransform(resize, resized, crop, flip, rotate_deg)
     found = centre_of_light(transform.apply(blob(*point)))

@@ -9,9 +9,10 @@ import logging
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ from tests.support.nuscenes_fixture import VERSION
 from tests.support.small_networks import small, small_teacher
 
 
-def change(root: Path, version: str, table: str, edit) -> None:
+def change(root: Path, version: str, table: str, edit: Callable[[Any], object]) -> None:
     path = root / version / f"{table}.json"
     rows = json.loads(path.read_text())
     edit(rows)

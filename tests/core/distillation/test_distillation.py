@@ -346,7 +346,7 @@ def test_adaptors_begin_near_zero_and_learn() -> None:
     ("weights", "touched"),
     [((0.3, 0.0), range(2, 5)), ((0.0, 0.3), range(2))],
 )
-def test_each_teacher_shapes_its_own_channels(weights, touched) -> None:
+def test_each_teacher_shapes_its_own_channels(weights: tuple[float, float], touched: range) -> None:
     lidar, label = weights
     config = DistillationConfig(lidar, label, 0.0, ratio=(3, 2, 3))
     made, student = distiller(config)

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,12 @@ def active(shape: tuple[int, int, int], voxels: int, channels: int, batch: int =
         ((3, 1, 1), (2, 1, 1), (0, 0, 0), False),
     ],
 )
-def test_sparse_convolution_equals_a_dense_one(kernel, stride, padding, submanifold) -> None:
+def test_sparse_convolution_equals_a_dense_one(
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int],
+    padding: tuple[int, int, int],
+    submanifold: bool,
+) -> None:
     x = active((7, 10, 12), 150, 4)
     conv = SparseConv3d(4, 6, kernel, stride, padding, submanifold, "torch")
     ours = conv(x)
@@ -225,7 +231,7 @@ def test_checkpoints_of_another_network_are_refused(tmp_path: Path) -> None:
         ({"grid": BevGrid((-12.8, 12.8), (-12.0, 12.0), cell_m=1.6)}, "even number of rows"),
     ],
 )
-def test_configurations_that_do_not_fit(change, message: str) -> None:
+def test_configurations_that_do_not_fit(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(SMALL, **change)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from labeldistill_core.config import BevGrid, DecodeConfig
 from labeldistill_core.network.center_head import TaskMaps
@@ -20,7 +21,7 @@ GRID = BevGrid((-8.0, 8.0), (-4.0, 4.0), (-5.0, 3.0), cell_m=1.0)  # 16 columns,
 ONE_TASK = DecodeConfig(nms_radius_m2=(4.0,))
 
 
-def blank(classes):
+def blank(classes: int) -> TaskMaps:
     maps = {"offset": 2, "height": 1, "size": 3, "heading": 2, "velocity": 2}
     return TaskMaps(
         torch.full((1, classes, 8, 16), -9.0),
@@ -28,7 +29,7 @@ def blank(classes):
     )
 
 
-def put(task, row, column, logit, label=0) -> None:
+def put(task: TaskMaps, row: int, column: int, logit: float, label: int = 0) -> None:
     task.heatmap[0, label, row, column] = logit
 
 
@@ -111,7 +112,9 @@ def test_samples_do_not_mix() -> None:
     assert [len(boxes) for boxes in decode([both], GRID, ONE_TASK)] == [1, 2]
 
 
-def remain(centers, radius_m2, limit, rounds=None):
+def remain(
+    centers: Tensor, radius_m2: float, limit: int, rounds: int | None = None
+) -> tuple[list[int], bool]:
     keep, settled = circle_nms(
         centers[None, None], torch.ones(1, 1, len(centers), dtype=torch.bool), (radius_m2,), limit,
         rounds,
@@ -121,7 +124,7 @@ def remain(centers, radius_m2, limit, rounds=None):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 30), st.integers(0, 10_000), st.integers(1, 10))
-def test_circle_nms(n, seed: int, limit) -> None:
+def test_circle_nms(n: int, seed: int, limit: int) -> None:
     centers = torch.rand(n, 2, generator=torch.Generator().manual_seed(seed)) * 10
     expected = []
     for index in range(n):

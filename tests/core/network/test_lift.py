@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from labeldistill_core.config import BevGrid, DepthBins
 from labeldistill_core.network.depth_net import FrameFeatures
@@ -19,7 +20,9 @@ from labeldistill_core.network.lift import (
 GRID = BevGrid((-4.0, 4.0), (-3.0, 3.0), (-1.0, 2.0), cell_m=1.0)  # 8 columns, 6 rows
 
 
-def naive_pool(features, points, grid, use=None):
+def naive_pool(
+    features: FrameFeatures, points: Tensor, grid: BevGrid, use: Tensor | None = None
+) -> Tensor:
     """Build depth x context for every point and add it up, in float64."""
     b, n, d, h, w, _ = points.shape
     depth, context = features.depth.double(), features.context.double()
@@ -39,7 +42,9 @@ def naive_pool(features, points, grid, use=None):
     return out.view(b, grid.rows, grid.columns, -1).permute(0, 3, 1, 2)
 
 
-def random_case(b, n, d, h, w, c, seed):
+def random_case(
+    b: int, n: int, d: int, h: int, w: int, c: int, seed: int
+) -> tuple[Tensor, FrameFeatures]:
     generator = torch.Generator().manual_seed(seed)
     # a third of the points lies outside the grid
     points = torch.rand(b, n, d, h, w, 3, generator=generator) * 10 - 5
@@ -54,7 +59,9 @@ sizes = st.integers(1, 4)
 
 @settings(max_examples=25, deadline=None)
 @given(sizes, sizes, sizes, sizes, sizes, sizes, st.integers(0, 1000))
-def test_pooling_is_the_naive_sum(b, n, d, h, w, c, seed: int) -> None:
+def test_pooling_is_the_naive_sum(
+    b: int, n: int, d: int, h: int, w: int, c: int, seed: int
+) -> None:
     points, features = random_case(b, n, d, h, w, c, seed)
     ours = pool(features, PoolingTable.build(points, GRID))
     theirs = naive_pool(features, points, GRID)
@@ -80,7 +87,9 @@ def test_absent_cameras_take_no_part() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(sizes, sizes, sizes, sizes, sizes, st.integers(0, 1000))
-def test_a_table_of_fixed_size_gives_the_same_sums(b, n, d, h, w, seed: int) -> None:
+def test_a_table_of_fixed_size_gives_the_same_sums(
+    b: int, n: int, d: int, h: int, w: int, seed: int
+) -> None:
     points, features = random_case(b, n, d, h, w, 3, seed)
     use = torch.rand(b, n, generator=torch.Generator().manual_seed(seed)) < 0.7
     table = PoolingTable.build(points, GRID, use, fixed=True)
@@ -111,7 +120,9 @@ def test_no_camera_at_all_gives_zeros() -> None:
         ((1e9, 0.0, 0.0), None),
     ],
 )
-def test_a_point_falls_in_its_cell_or_nowhere(point, cell) -> None:
+def test_a_point_falls_in_its_cell_or_nowhere(
+    point: tuple[float, float, float], cell: tuple[int, int] | None
+) -> None:
     points = torch.tensor(point).view(1, 1, 1, 1, 1, 3)
     features = FrameFeatures(torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0))
     bev = pool(features, PoolingTable.build(points, GRID))[0, 0]

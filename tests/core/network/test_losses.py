@@ -15,7 +15,7 @@ from labeldistill_core.network.losses import (
 from labeldistill_core.network.targets import TaskTargets
 
 
-def logit(p):
+def logit(p: float) -> float:
     return math.log(p / (1 - p))
 
 
@@ -37,7 +37,9 @@ def test_focal_loss_is_finite_for_certain_mistakes() -> None:
     )
 
 
-def maps_and_targets(predicted, wanted, valid):
+def maps_and_targets(
+    predicted: list[list[float]], wanted: list[list[float]], valid: list[bool]
+) -> tuple[TaskMaps, TaskTargets]:
     """One sample, a grid of one row; `predicted` and `wanted` (M, 10) for cells 0, 1, ..."""
     code = torch.tensor(predicted).T[None, :, None]  # (1, 10, 1, M)
     parts = code.split([2, 1, 3, 2, 2], dim=1)

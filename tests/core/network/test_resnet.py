@@ -9,7 +9,7 @@ from labeldistill_core.network.resnet import ResNet
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_torchvision_weights_give_the_same_features(depth) -> None:
+def test_torchvision_weights_give_the_same_features(depth: int) -> None:
     torch.manual_seed(0)
     theirs = getattr(torchvision.models, f"resnet{depth}")(weights=None).eval()
     for module in theirs.modules():

@@ -9,16 +9,16 @@ from labeldistill_core.cameras import FrameSet
 from labeldistill_core.config import ConvNeXtConfig, ImageConfig, ImageEncoderConfig, StudentConfig
 from labeldistill_core.data.batch import camera_batch, collate
 from labeldistill_core.network.image_encoder import ImageEncoder
-from labeldistill_core.network.student import Student
+from labeldistill_core.network.student import CameraBatch, Student
 
 
 @pytest.fixture
-def batch(tiny_config: StudentConfig, frame_set: Callable[..., FrameSet]):
+def batch(tiny_config: StudentConfig, frame_set: Callable[..., FrameSet]) -> CameraBatch:
     return camera_batch([frame_set(t) for t in (2.0, 1.5, 1.0)], tiny_config)
 
 
 @torch.no_grad()
-def test_shapes(student: Student, batch) -> None:
+def test_shapes(student: Student, batch: CameraBatch) -> None:
     output, features = student(batch)
     assert output.taps[0].shape == (1, 18, 32, 32)
     assert output.taps[1].shape == (1, 8, 16, 16)
@@ -29,7 +29,7 @@ def test_shapes(student: Student, batch) -> None:
 
 
 @torch.no_grad()
-def test_every_frame_reaches_its_own_channels(student: Student, batch) -> None:
+def test_every_frame_reaches_its_own_channels(student: Student, batch: CameraBatch) -> None:
     base = student(batch)[0].taps[0]
     for frame in range(3):
         images = batch.images.clone()
@@ -41,7 +41,7 @@ def test_every_frame_reaches_its_own_channels(student: Student, batch) -> None:
 
 
 @torch.no_grad()
-def test_ego_motion_moves_the_past(student: Student, batch) -> None:
+def test_ego_motion_moves_the_past(student: Student, batch: CameraBatch) -> None:
     base = student(batch)[0].taps[0].chunk(3, 1)
     shifted = batch.ego_from_camera.clone()
     shifted[:, 1, :, 0, 3] += 1.6  # one cell forward
@@ -63,7 +63,9 @@ def test_samples_of_a_batch_do_not_mix(
     torch.testing.assert_close(together[1:], student(two)[0].maps[1].heatmap, atol=1e-4, rtol=1e-4)
 
 
-def test_gradients_flow_through_the_current_frame_only(student: Student, batch) -> None:
+def test_gradients_flow_through_the_current_frame_only(
+    student: Student, batch: CameraBatch
+) -> None:
     images = batch.images.float().requires_grad_()
     output, _ = student.train()(replace(batch, images=images))
     loss = sum(m.heatmap.square().sum() + m.box_code.square().sum() for m in output.maps)
@@ -74,7 +76,7 @@ def test_gradients_flow_through_the_current_frame_only(student: Student, batch) 
     assert all(p.grad is not None for p in student.parameters())
 
 
-def test_shapes_that_disagree_are_refused(batch) -> None:
+def test_shapes_that_disagree_are_refused(batch: CameraBatch) -> None:
     with pytest.raises(ValueError, match=r"intrinsics is \(1, 3, 6, 4, 4\)"):
         replace(batch, intrinsics=batch.ego_from_camera)
 
@@ -92,7 +94,7 @@ def test_channel_order(tiny_config: StudentConfig) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("stride", [8, 16])
 def test_other_backbones_and_strides(
-    tiny_config: StudentConfig, stride, frame_set: Callable[..., FrameSet]
+    tiny_config: StudentConfig, stride: int, frame_set: Callable[..., FrameSet]
 ) -> None:
     encoder = ImageEncoderConfig(ConvNeXtConfig("tiny"), (4, 4, 4, 4), stride=stride)
     config = replace(tiny_config, image_encoder=encoder, history_s=())

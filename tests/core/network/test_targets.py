@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,12 +13,13 @@ from labeldistill_core.classes import CLASSES
 from labeldistill_core.config import BevGrid, DecodeConfig, HeadConfig
 from labeldistill_core.network.center_head import BOX_MAPS, TaskMaps
 from labeldistill_core.network.decode import decode
-from labeldistill_core.network.targets import _radius, build_targets
+from labeldistill_core.network.targets import TaskTargets, _radius, build_targets
 
+Row = tuple[str, list[float]]
 GRID, HEAD = BevGrid(), HeadConfig()
 
 
-def boxes(*rows):
+def boxes(*rows: Row) -> Boxes3D:
     """Rows of class name and nine values."""
     return Boxes3D(
         "ego",
@@ -27,7 +29,13 @@ def boxes(*rows):
     )
 
 
-def car(x, y, yaw=0.0, size=(4.6, 1.9, 1.7), velocity=(0.0, 0.0)):
+def car(
+    x: float,
+    y: float,
+    yaw: float = 0.0,
+    size: tuple[float, float, float] = (4.6, 1.9, 1.7),
+    velocity: tuple[float, float] = (0.0, 0.0),
+) -> Row:
     return ("car", [x, y, -1.0, *size, yaw, *velocity])
 
 
@@ -41,14 +49,14 @@ def car(x, y, yaw=0.0, size=(4.6, 1.9, 1.7), velocity=(0.0, 0.0)):
         ((12.29, 2.90), 2.97),  # trailer
     ],
 )
-def test_radius_before_rounding(size_m, radius_cells) -> None:
+def test_radius_before_rounding(size_m: tuple[float, float], radius_cells: float) -> None:
     # the radius grows in proportion to the box, so a thousandfold box shows three more digits
     cells = torch.tensor([size_m]) / 0.8
     assert _radius(1000 * cells).item() / 1000 == pytest.approx(radius_cells, abs=0.04)
 
 
 @pytest.mark.parametrize("least", [1, 2, 3])
-def test_every_gaussian_reaches_as_far_as_the_configuration_says(least) -> None:
+def test_every_gaussian_reaches_as_far_as_the_configuration_says(least: int) -> None:
     head = replace(HEAD, least_radius=least)
     pedestrian = ("pedestrian", car(0.5, -0.5, size=(0.7, 0.7, 1.7))[1])
     heat = build_targets([boxes(pedestrian)], GRID, head)[5].heatmap
@@ -110,7 +118,7 @@ def test_samples_are_padded_to_the_fullest() -> None:
     assert target.heatmap.eq(1).sum((1, 2, 3)).tolist() == [1, 0, 3]
 
 
-def perfect_maps(targets):
+def perfect_maps(targets: Sequence[TaskTargets]) -> list[TaskMaps]:
     """The head's output that says exactly what the targets say."""
     maps = []
     for target in targets:

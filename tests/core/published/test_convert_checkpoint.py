@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from labeldistill_core.checkpoints import load_student, load_weights
 from labeldistill_core.cli import main
@@ -55,7 +56,7 @@ BRANCHES = {
 LAYERS = {"0": "0.conv", "1": "0.bn", "3": "1"}
 
 
-def official_name(name):
+def official_name(name: str) -> str:
     """The name of one of our parameters in the published code, written down independently."""
     branch = re.fullmatch(r"head\.tasks\.(\d)\.(\w+)\.(\d)\.(\w+)", name)
     if branch:
@@ -66,7 +67,7 @@ def official_name(name):
     )
 
 
-def as_published(student):
+def as_published(student: Student) -> dict[str, Tensor]:
     """An official state dict, with what does not belong to the student."""
     return {
         **{f"model.{official_name(name)}": t for name, t in student.state_dict().items()},
@@ -79,7 +80,7 @@ def as_published(student):
 
 
 @pytest.fixture
-def tiny_preset(monkeypatch: pytest.MonkeyPatch, tiny_config: StudentConfig):
+def tiny_preset(monkeypatch: pytest.MonkeyPatch, tiny_config: StudentConfig) -> StudentConfig:
     """The small network in the place of one of the published size."""
     monkeypatch.setattr(commands, "PRESETS", {"r50_256x704_2key": lambda: tiny_config})
     return official(tiny_config)
@@ -107,7 +108,7 @@ def test_unknown_names_are_kept_for_the_report(student: Student) -> None:
         ("state_dict_r101_2key.txt", "r101_512x1408_2key"),
     ],
 )
-def test_all_published_names_and_shapes(shared_data: Path, listing, preset) -> None:
+def test_all_published_names_and_shapes(shared_data: Path, listing: str, preset: str) -> None:
     path = shared_data.parent / "design" / "state_dicts" / listing
     if not path.is_file():
         pytest.skip("needs the list of the published parameters")
@@ -125,7 +126,7 @@ def test_all_published_names_and_shapes(shared_data: Path, listing, preset) -> N
 
 @pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".safetensors"])
 def test_conversion(
-    tmp_path: Path, tiny_preset, new_student: Callable[..., Student], suffix
+    tmp_path: Path, tiny_preset: StudentConfig, new_student: Callable[..., Student], suffix: str
 ) -> None:
     student = new_student(tiny_preset)
     source, target = tmp_path / f"official{suffix}", tmp_path / "ours.safetensors"
@@ -160,10 +161,10 @@ def test_a_network_of_another_shape_is_refused_with_a_list(
 class Bomb:
     """A pickle that makes a folder when it is read by an incautious reader."""
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
         return os.mkdir, (str(self.folder),)
 
 
@@ -179,7 +180,7 @@ def test_a_pickle_that_runs_code_is_refused(
 
 @pytest.mark.parametrize("kept", [0.5, 0.0])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_truncated_file(tmp_path: Path, student: Student, kept, suffix) -> None:
+def test_a_truncated_file(tmp_path: Path, student: Student, kept: float, suffix: str) -> None:
     source = tmp_path / f"official{suffix}"
     save = save_file if suffix == ".safetensors" else torch.save
     save(as_published(student), source)
@@ -190,7 +191,7 @@ def test_a_truncated_file(tmp_path: Path, student: Student, kept, suffix) -> Non
 
 
 @pytest.mark.parametrize("data", [b"hello\n", bytes(range(256)), b"\x80\x02N.", b"PK\x03\x04" * 9])
-def test_files_that_are_no_checkpoint(tmp_path: Path, data) -> None:
+def test_files_that_are_no_checkpoint(tmp_path: Path, data: bytes) -> None:
     source = tmp_path / "official.pth"
     source.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"official.pth (is|holds)"):
@@ -198,7 +199,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, data) -> None:
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"a": 1}}, torch.zeros(2)])
-def test_files_without_a_state_dict(tmp_path: Path, content) -> None:
+def test_files_without_a_state_dict(tmp_path: Path, content: object) -> None:
     source = tmp_path / "official.pth"
     torch.save(content, source)
     with pytest.raises(CheckpointError, match="holds no state dict of tensors"):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +10,11 @@ import pytest
 from labeldistill_core.cli import main
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.official.golden import GoldenFolder
-from labeldistill_core.official.parity import absolute, features, integers
+from labeldistill_core.official.parity import StageResult, absolute, features, integers
 
 
 @pytest.fixture(scope="session")
-def golden(shared_data: Path):
+def golden(shared_data: Path) -> Path:
     folder = shared_data / "golden" / "A"
     if not folder.is_dir():
         pytest.skip("needs a recording of the published code")
@@ -20,14 +22,19 @@ def golden(shared_data: Path):
 
 
 @pytest.fixture
-def copy(golden, tmp_path: Path):
+def copy(golden: Path, tmp_path: Path) -> Path:
     """The recording, to be disturbed: files that are written to replace their links."""
     for file in golden.iterdir():
         (tmp_path / file.name).symlink_to(file)
     return tmp_path
 
 
-def disturb(folder, name, array, change) -> None:
+def disturb(
+    folder: Path,
+    name: str,
+    array: str,
+    change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]],
+) -> None:
     path = folder / f"{name}.npz"
     with np.load(path) as archive:
         arrays = dict(archive)
@@ -36,7 +43,7 @@ def disturb(folder, name, array, change) -> None:
     np.savez(path, **arrays)
 
 
-def test_all_stages_pass(golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_stages_pass(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "parity.json"
     assert main(["parity", str(golden), "--json", str(report)]) == 0
     printed = capsys.readouterr().out
@@ -69,7 +76,7 @@ def test_all_stages_pass(golden, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_disturbed_recording_fails_in_its_stages_alone(
-    copy, capsys: pytest.CaptureFixture[str]
+    copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     disturb(copy, "student_eval", "bev/frame1", lambda x: x + 0.01 * x.std())
     disturb(copy, "targets", "dataset/ind/task0", lambda x: x + (x > 0))
@@ -98,7 +105,7 @@ def test_a_disturbed_recording_fails_in_its_stages_alone(
     ],
 )
 def test_a_folder_that_is_damaged(
-    copy, name, content, message, capsys: pytest.CaptureFixture[str]
+    copy: Path, name: str, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copy / name).unlink()
     if content is not None:
@@ -107,7 +114,7 @@ def test_a_folder_that_is_damaged(
     assert message in capsys.readouterr().err
 
 
-def test_weights_that_are_damaged(copy) -> None:
+def test_weights_that_are_damaged(copy: Path) -> None:
     (copy / "state_dict.safetensors").unlink()
     (copy / "state_dict.safetensors").write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="state_dict.safetensors is truncated"):
@@ -141,7 +148,7 @@ def test_tolerance_of_integers() -> None:
 
 
 @pytest.mark.parametrize("compare", [features, integers, lambda *a: absolute(*a, 1e9)])
-def test_other_shapes_never_pass(compare) -> None:
+def test_other_shapes_never_pass(compare: Callable[..., StageResult]) -> None:
     assert compare("s", np.zeros((3, 2)), np.zeros((2, 3))).passed is False
     assert compare("s", np.zeros((4, 11)), np.zeros((0, 11))).passed is False
     assert compare("s", np.zeros((0, 11)), np.zeros((0, 11))).passed is True

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CAMERAS, CameraCalibration, FrameSet
 from labeldistill_core.checkpoints import save_student
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.batch import camera_batch, mean_ego_pose
 from labeldistill_core.errors import ConfigError, DataError
+from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.decode import decode
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime import Detector
@@ -23,21 +25,23 @@ MAPS = ("heatmap", "box_code")
 class Recorder:
     """Keeps what the head said last."""
 
-    def __init__(self, detector) -> None:
+    def __init__(self, detector: Detector) -> None:
         detector.network.head.register_forward_hook(self)
 
-    def __call__(self, module, inputs, output) -> None:
+    def __call__(self, module: object, inputs: object, output: tuple[TaskMaps, ...]) -> None:
         self.maps = output
 
 
 @torch.no_grad()
-def reference(student, frames):
+def reference(student: Student, frames: Sequence[FrameSet]) -> tuple[Sequence[TaskMaps], Boxes3D]:
     """Maps and boxes of the network that sees all frames at once."""
     maps = student(camera_batch(frames, student.config))[0].maps
     return maps, decode(maps, student.config.grid, student.config.decode)[0]
 
 
-def assert_same(maps, expected, tolerance=1e-4) -> None:
+def assert_same(
+    maps: Sequence[TaskMaps], expected: Sequence[TaskMaps], tolerance: float = 1e-4
+) -> None:
     for ours, theirs in zip(maps, expected, strict=True):
         for name in MAPS:
             one, two = getattr(ours, name), getattr(theirs, name)
@@ -46,7 +50,7 @@ def assert_same(maps, expected, tolerance=1e-4) -> None:
 
 @pytest.mark.parametrize("fixed_shapes", [False, True])
 def test_streaming_equals_all_frames_at_once(
-    student: Student, frame_set: Callable[..., FrameSet], fixed_shapes
+    student: Student, frame_set: Callable[..., FrameSet], fixed_shapes: bool
 ) -> None:
     detector = Detector(student, fixed_shapes=fixed_shapes)
     recorder = Recorder(detector)
@@ -125,7 +129,7 @@ def test_history_tolerance(student: Student, frame_set: Callable[..., FrameSet])
 
 @pytest.mark.parametrize("fixed_shapes", [False, True])
 def test_a_missing_camera_is_masked_in_its_frame_and_in_those_after(
-    student: Student, frame_set: Callable[..., FrameSet], fixed_shapes
+    student: Student, frame_set: Callable[..., FrameSet], fixed_shapes: bool
 ) -> None:
     detector = Detector(student, fixed_shapes=fixed_shapes)
     recorder = Recorder(detector)
@@ -267,7 +271,7 @@ def test_a_device_that_does_not_exist(student: Student) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("fixed_shapes", [False, True])
 def test_cuda_equals_the_cpu(
-    student: Student, frame_set: Callable[..., FrameSet], fixed_shapes
+    student: Student, frame_set: Callable[..., FrameSet], fixed_shapes: bool
 ) -> None:
     on_cpu = Detector(student)
     on_gpu = Detector(student, device="cuda:0", fixed_shapes=fixed_shapes, device_resize=False)

@@ -35,7 +35,9 @@ def picture(width: int, height: int, seed: int = 0, grain: int = 4) -> np.ndarra
     ("source", "target"),
     [((1600, 900), (704, 256)), ((1600, 900), (352, 128)), ((1280, 960), (704, 256))],
 )
-def test_resizing_on_a_device_equals_pillows(source, target, grain) -> None:
+def test_resizing_on_a_device_equals_pillows(
+    source: tuple[int, int], target: tuple[int, int], grain: int
+) -> None:
     image = picture(*source, grain=grain)
     transform = ImageTransform.for_evaluation(source, target)
     ours = resized(torch.from_numpy(image)[None], transform)[0].permute(1, 2, 0).numpy()

@@ -5,10 +5,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from unittest.mock import MagicMock, patch
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -38,7 +40,7 @@ class Watch(TorchDispatchMode):
         self.waiting_copies: list[str] = []
         self.copies = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, torch.Tensor)]
         frames = [f for f in traceback.extract_stack() if "labeldistill_core" in f.filename]
@@ -85,14 +87,17 @@ def on_gpu(network: Student) -> Student:
 
 
 @pytest.fixture(params=[torch.float32, torch.float16], ids=str)
-def dtype(request: pytest.FixtureRequest):
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
 @pytest.mark.parametrize("history_s", [(), (0.5, 1.0)])
 @torch.inference_mode()
 def test_what_is_recorded_neither_waits_nor_copies(
-    new_student: Callable[..., Student], tiny_config: StudentConfig, dtype, history_s
+    new_student: Callable[..., Student],
+    tiny_config: StudentConfig,
+    dtype: torch.dtype,
+    history_s: tuple[float, ...],
 ) -> None:
     network = fuse(new_student(replace(tiny_config, history_s=history_s)), dtype)
     with fake_gpu():
@@ -106,7 +111,9 @@ def test_what_is_recorded_neither_waits_nor_copies(
 
 
 @torch.inference_mode()
-def test_the_host_waits_once(student: Student, tiny_config: StudentConfig, dtype) -> None:
+def test_the_host_waits_once(
+    student: Student, tiny_config: StudentConfig, dtype: torch.dtype
+) -> None:
     network, frames, cameras = fuse(student, dtype), tiny_config.frames, 6
     waited = MagicMock()
     with (
@@ -139,7 +146,7 @@ def test_the_host_waits_once(student: Student, tiny_config: StudentConfig, dtype
     ],
     ids=["from the host", "number", "mask", "places", "to the host", "torchvision"],
 )
-def test_the_watch_sees(spoil) -> None:
+def test_the_watch_sees(spoil: Callable[[Tensor], object]) -> None:
     with fake_gpu():
         x = torch.zeros(4, device=GPU)
         with Watch() as watch:

@@ -7,18 +7,18 @@ from labeldistill_core.runtime.history import History, PastFrame
 NOTHING = torch.zeros(0)
 
 
-def frame(seconds):
+def frame(seconds: float) -> PastFrame:
     features = FrameFeatures(NOTHING, NOTHING)
     return PastFrame(round(seconds * 1e9), features, (), NOTHING, NOTHING)
 
 
-def filled(history, *seconds):
+def filled(history: History[PastFrame], *seconds: float) -> History[PastFrame]:
     for s in seconds:
         history.push(frame(s))
     return history
 
 
-def picked(history, seconds):
+def picked(history: History[PastFrame], seconds: float) -> list[float | None]:
     return [f and f.stamp_ns / 1e9 for f in history.pick(round(seconds * 1e9))]
 
 

@@ -32,7 +32,7 @@ def files(
 
 
 def test_the_graph_computes_what_the_network_does(
-    files, frame_set: Callable[..., FrameSet]
+    files: Path, frame_set: Callable[..., FrameSet]
 ) -> None:
     torch_detector, onnx_detector = (
         Detector.load(files / f"student.{suffix}") for suffix in ("safetensors", "onnx")
@@ -49,7 +49,7 @@ def test_the_graph_computes_what_the_network_does(
         assert torch.equal(one.boxes.labels, two.boxes.labels)
 
 
-def test_the_backend_can_be_chosen(files, frame_set: Callable[..., FrameSet]) -> None:
+def test_the_backend_can_be_chosen(files: Path, frame_set: Callable[..., FrameSet]) -> None:
     exported = Detector.load(files / "student.safetensors", backend="onnx")
     same = Detector.load(files / "student.safetensors", backend="torch")
     assert (exported.backend, same.backend) == ("onnx", "torch")
@@ -62,7 +62,7 @@ def test_the_backend_can_be_chosen(files, frame_set: Callable[..., FrameSet]) ->
         Detector.load(files / "student.onnx", backend="tensorrt")
 
 
-def test_only_standard_operators(files) -> None:
+def test_only_standard_operators(files: Path) -> None:
     model = onnx.load(files / "student.onnx")
     onnx.checker.check_model(model)
     assert {opset.domain for opset in model.opset_import} == {""}
@@ -71,7 +71,7 @@ def test_only_standard_operators(files) -> None:
     assert METADATA_KEY in {entry.key for entry in model.metadata_props}
 
 
-def test_bad_files_and_wishes_are_refused(files, tmp_path: Path) -> None:
+def test_bad_files_and_wishes_are_refused(files: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"does not end in \.onnx"):
         export_onnx(files / "student.safetensors", tmp_path / "student.pb")
     cut = tmp_path / "cut.onnx"

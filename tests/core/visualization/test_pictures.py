@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -37,7 +37,9 @@ from labeldistill_core.visualization.view import lidar_points, view
 CAR = CLASSES.index("car")
 
 
-def boxes_at(*rows, frame=FIXED_FRAME, scores=None):
+def boxes_at(
+    *rows: Sequence[float], frame: str = FIXED_FRAME, scores: list[float] | None = None
+) -> Boxes3D:
     n = len(rows)
     return Boxes3D(
         frame,
@@ -47,12 +49,12 @@ def boxes_at(*rows, frame=FIXED_FRAME, scores=None):
     )
 
 
-def count(image, colour, tolerance=40):
+def count(image: Image.Image, colour: Sequence[int], tolerance: float = 40) -> int:
     return int((np.abs(np.asarray(image, dtype=int) - colour).max(axis=-1) < tolerance).sum())
 
 
 @pytest.fixture
-def front(calibration: Callable[..., CameraCalibration]):
+def front(calibration: Callable[..., CameraCalibration]) -> CameraPose:
     """A level camera 1.5 m over the road, in a vehicle far from the map's origin that looks +y."""
     pose = Transform.from_quaternion(
         FIXED_FRAME, EGO_FRAME, (math.sqrt(0.5), 0, 0, math.sqrt(0.5)), (1000.0, 2000.0, 0.0)
@@ -60,7 +62,7 @@ def front(calibration: Callable[..., CameraCalibration]):
     return CameraPose(calibration(1), pose)
 
 
-def test_corners_fall_where_the_pinhole_says(front) -> None:
+def test_corners_fall_where_the_pinhole_says(front: CameraPose) -> None:
     # 20 m ahead of the camera, which stands 1.7 m ahead of the ego frame
     car = boxes_at([1000, 2000 + 1.7 + 20, 1.5, 4, 2, 1.5, math.pi / 2, 0, 0])
     ((starts, ends),) = box_lines(car, front)
@@ -76,7 +78,7 @@ def test_corners_fall_where_the_pinhole_says(front) -> None:
     np.testing.assert_allclose(ends[-1], [u, v + focal * 0.75 / 22], atol=1e-6)
 
 
-def test_a_tilted_vehicle_sees_upright_boxes_tilted(front) -> None:
+def test_a_tilted_vehicle_sees_upright_boxes_tilted(front: CameraPose) -> None:
     roll = math.radians(10)
     tilt = Transform.from_quaternion(
         EGO_FRAME, EGO_FRAME, (math.cos(roll / 2), math.sin(roll / 2), 0, 0), (0, 0, 0)
@@ -114,7 +116,9 @@ def test_lines_that_pass_behind_the_camera_are_cut_not_dropped(
     ],
 )
 def test_lines_that_the_camera_does_not_see_are_dropped(
-    calibration: Callable[..., CameraCalibration], start, end
+    calibration: Callable[..., CameraCalibration],
+    start: tuple[float, float, float],
+    end: tuple[float, float, float],
 ) -> None:
     starts, ends, visible = clip_to_image(
         calibration(1), np.array([start], float), np.array([end], float)
@@ -123,7 +127,7 @@ def test_lines_that_the_camera_does_not_see_are_dropped(
     assert starts.shape == ends.shape == (0, 2)
 
 
-def test_a_box_around_the_camera_is_drawn_in_part(front) -> None:
+def test_a_box_around_the_camera_is_drawn_in_part(front: CameraPose) -> None:
     beside = boxes_at([1000 + 1.5, 2001.7, 1.0, 10, 1, 2, math.pi / 2, 0, 0])
     ((starts, ends),) = box_lines(beside, front)
     assert 0 < len(starts) < 13
@@ -133,7 +137,9 @@ def test_a_box_around_the_camera_is_drawn_in_part(front) -> None:
         assert (points <= np.array(size) + 1e-6).all()
 
 
-def test_boxes_of_another_frame_are_refused(front, frame_set: Callable[..., FrameSet]) -> None:
+def test_boxes_of_another_frame_are_refused(
+    front: CameraPose, frame_set: Callable[..., FrameSet]
+) -> None:
     ego_boxes = boxes_at([10, 0, 0, 4, 2, 1.5, 0, 0, 0], frame=EGO_FRAME)
     with pytest.raises(ValueError, match="'ego'.*'map'"):
         box_lines(ego_boxes, front)
@@ -143,7 +149,7 @@ def test_boxes_of_another_frame_are_refused(front, frame_set: Callable[..., Fram
         birds_eye_view(ego_boxes, None, front.fixed_from_ego)
 
 
-def test_predictions_and_truth_differ(front) -> None:
+def test_predictions_and_truth_differ(front: CameraPose) -> None:
     car = boxes_at([1000, 2012, 1.5, 4, 2, 1.5, 1.2, 0, 0])
     solid, dashed = (Image.new("RGB", (640, 360)) for _ in range(2))
     draw_boxes(solid, front, car)
@@ -185,7 +191,7 @@ def test_mosaic_leaves_out_low_scores(frame_set: Callable[..., FrameSet]) -> Non
     assert count(camera_mosaic(frames, car, min_score=0.5), class_colour("car")) == 0
 
 
-def test_top_view_has_the_heading_up_and_left_on_the_left(front) -> None:
+def test_top_view_has_the_heading_up_and_left_on_the_left(front: CameraPose) -> None:
     ahead_left = front.fixed_from_ego.apply([20.0, 10.0, 0.0])
     car = boxes_at([*ahead_left, 4, 2, 1.5, math.pi / 2, 0, 0])
     image = birds_eye_view(car, None, front.fixed_from_ego, 50.0, size_px=500)
@@ -201,7 +207,7 @@ def test_top_view_has_the_heading_up_and_left_on_the_left(front) -> None:
 
 
 @pytest.mark.parametrize("velocity", [(0.0, 10.0), (float("nan"), float("nan"))])
-def test_top_view_shows_known_velocities(front, velocity) -> None:
+def test_top_view_shows_known_velocities(front: CameraPose, velocity: tuple[float, float]) -> None:
     car = boxes_at([1000, 2010, 0, 4, 2, 1.5, math.pi / 2, *velocity])
     still = boxes_at([1000, 2010, 0, 4, 2, 1.5, math.pi / 2, 0, 0])
     moving, resting = (
@@ -211,7 +217,7 @@ def test_top_view_shows_known_velocities(front, velocity) -> None:
     assert (moving > resting) == math.isfinite(velocity[0])
 
 
-def test_top_view_shows_points_and_ignores_those_outside(front) -> None:
+def test_top_view_shows_points_and_ignores_those_outside(front: CameraPose) -> None:
     points = np.array([[15.0, 0.0, 0.0], [500.0, 0.0, 0.0], [-500.0, -500.0, 0.0]])
     empty = Boxes3D.empty(FIXED_FRAME)
     plain, dotted = (
@@ -223,12 +229,12 @@ def test_top_view_shows_points_and_ignores_those_outside(front) -> None:
 
 
 class Links(HTMLParser):
-    def __init__(self, text) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.found, self.titles = [], []
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found += [value for name, value in attrs if name in ("src", "href")]
 
 
