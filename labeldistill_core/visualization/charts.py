@@ -13,7 +13,7 @@ import numpy as np
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.breakdown import Breakdown
 from labeldistill_core.evaluation.metrics import Metrics
-from labeldistill_core.visualization.drawing import class_colour
+from labeldistill_core.visualization.colours import class_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours, dashed lines and text of the pictures."""
+"""Lines, dashed lines and text of the pictures."""
 
 from __future__ import annotations
 
@@ -10,35 +10,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from labeldistill_core.frames import Array
+from labeldistill_core.visualization.colours import INK, Colour
 
-Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
 SUPERSAMPLING = 2
 """Lines are drawn this much larger and averaged, as Pillow does not smooth them."""
-
-CLASS_COLOURS: dict[str, Colour] = {
-    "car": (255, 158, 27),
-    "truck": (255, 90, 60),
-    "construction_vehicle": (214, 160, 110),
-    "bus": (255, 105, 180),
-    "trailer": (190, 120, 255),
-    "barrier": (150, 165, 190),
-    "motorcycle": (240, 230, 70),
-    "bicycle": (255, 200, 170),
-    "pedestrian": (70, 170, 255),
-    "traffic_cone": (0, 220, 220),
-}
-TRUTH_COLOUR: Colour = (130, 255, 110)
-"""No class has a colour near it."""
-OTHER_COLOUR: Colour = (230, 230, 230)
-"""A class that nuScenes does not have."""
-INK: Colour = (16, 20, 26)
-
-
-def class_colour(name: str) -> Colour:
-    """Colour of a class's boxes."""
-    return CLASS_COLOURS.get(name, OTHER_COLOUR)
 
 
 @cache

@@ -19,13 +19,10 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CAMERAS, CameraCalibration, CameraPose, FrameSet
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.frames import Array, Transform
+from labeldistill_core.visualization.colours import INK, TRUTH_COLOUR, Colour, class_colour
 from labeldistill_core.visualization.drawing import (
-    INK,
     SUPERSAMPLING,
-    TRUTH_COLOUR,
-    Colour,
     Rectangle,
-    class_colour,
     dash,
     draw_legend,
     draw_lines,

@@ -12,31 +12,17 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.visualization.colours import class_colour
 from labeldistill_ros.messages.conversions import header, quaternion_of_yaw
 
-COLORS: dict[str, tuple[float, float, float]] = {
-    "car": (1.00, 0.62, 0.00),
-    "truck": (1.00, 0.39, 0.28),
-    "construction_vehicle": (0.91, 0.59, 0.48),
-    "bus": (1.00, 0.50, 0.71),
-    "trailer": (0.85, 0.55, 1.00),
-    "barrier": (0.66, 0.70, 0.74),
-    "motorcycle": (1.00, 0.24, 0.39),
-    "bicycle": (0.95, 0.90, 0.25),
-    "pedestrian": (0.35, 0.62, 1.00),
-    "traffic_cone": (0.20, 0.85, 0.85),
-}
-"""Red, green, blue of each class, light enough for a dark background."""
-
-OTHER_COLOR = (0.8, 0.8, 0.8)
 MIN_SPEED_M_S = 0.5
 """Slower boxes get no arrow."""
 _FACE_ALPHA = 0.35
 
 
 def color_of(class_name: str, alpha: float = 1.0) -> ColorRGBA:
-    """Colour of a class."""
-    r, g, b = COLORS.get(class_name, OTHER_COLOR)
+    """Colour of a class, that of its boxes in pictures."""
+    r, g, b = (value / 255 for value in class_colour(class_name))
     return ColorRGBA(r=r, g=g, b=b, a=alpha)
 
 

@@ -23,7 +23,8 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import Student
-from labeldistill_core.visualization.drawing import TRUTH_COLOUR, class_colour, dash
+from labeldistill_core.visualization.colours import TRUTH_COLOUR, class_colour
+from labeldistill_core.visualization.drawing import dash
 from labeldistill_core.visualization.page import PageFrame, PageTable, write_page
 from labeldistill_core.visualization.pictures import (
     birds_eye_view,

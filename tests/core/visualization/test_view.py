@@ -12,7 +12,7 @@ from PIL import Image
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView
 from labeldistill_core.frames import Transform
 from labeldistill_core.synthetic.rig import camera_calibrations
-from labeldistill_core.visualization.drawing import TRUTH_COLOUR
+from labeldistill_core.visualization.colours import TRUTH_COLOUR
 from labeldistill_core.visualization.lidar_overlay import with_points
 from labeldistill_core.visualization.view import view
 

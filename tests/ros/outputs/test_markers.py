@@ -13,7 +13,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
-from labeldistill_ros.outputs.markers import COLORS, marker_array
+from labeldistill_core.visualization.colours import CLASS_COLOURS
+from labeldistill_ros.outputs.markers import marker_array
 
 
 @pytest.fixture
@@ -61,11 +62,13 @@ def test_no_arrow_without_velocity(array: MarkerArray) -> None:
 def test_labels_and_colors_are_those_of_the_class(array: MarkerArray) -> None:
     assert [m.text for m in of(array, "labels")] == ["car 0.90", "pedestrian 0.40"]
     color = of(array, "boxes")[1].color
-    assert (color.r, color.g, color.b) == pytest.approx(COLORS["pedestrian"])
+    assert (color.r, color.g, color.b) == pytest.approx(
+        tuple(value / 255 for value in CLASS_COLOURS["pedestrian"])
+    )
 
 
 def test_every_class_has_a_color_of_its_own_that_shows_on_dark() -> None:
-    assert set(COLORS) == set(CLASSES)
-    assert len(set(COLORS.values())) == len(CLASSES)
-    for red, green, blue in COLORS.values():
-        assert 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.3
+    assert set(CLASS_COLOURS) == set(CLASSES)
+    assert len(set(CLASS_COLOURS.values())) == len(CLASSES)
+    for red, green, blue in CLASS_COLOURS.values():
+        assert (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255 > 0.3
