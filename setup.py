@@ -51,6 +51,8 @@ setup(
     python_requires=">=3.10,<3.13",
     install_requires=[
         "cattrs>=23.2",
+        "jinja2>=3.1",
+        "markupsafe>=2.1",
         "numpy>=1.22,<2",
         "pillow>=10.1",
         "PyYAML",

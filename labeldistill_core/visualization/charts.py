@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.breakdown import Breakdown
@@ -24,7 +25,7 @@ _GREY = "#7d8a99"
 _BLUE, _ORANGE = "#2f81d6", "#e8862e"
 
 
-def precision_recall(metrics: Metrics, distance_m: float = 2.0) -> str:
+def precision_recall(metrics: Metrics, distance_m: float = 2.0) -> Markup:
     """Precision over recall of each class that has true boxes, matched within a distance."""
     figure, axes = _figure()
     for name in CLASSES:
@@ -38,7 +39,7 @@ def precision_recall(metrics: Metrics, distance_m: float = 2.0) -> str:
     return _svg(figure)
 
 
-def recall_by_distance(breakdowns: Mapping[str, Breakdown]) -> str:
+def recall_by_distance(breakdowns: Mapping[str, Breakdown]) -> Markup:
     """Share of true boxes that were found, by distance, of one run or several."""
     figure, axes = _figure()
     for name, breakdown in breakdowns.items():
@@ -50,7 +51,7 @@ def recall_by_distance(breakdowns: Mapping[str, Breakdown]) -> str:
     return _svg(figure)
 
 
-def latencies(times_ms: Mapping[str, Sequence[float]]) -> str:
+def latencies(times_ms: Mapping[str, Sequence[float]]) -> Markup:
     """Histogram of milliseconds, of one run or several."""
     from matplotlib.ticker import MaxNLocator
 
@@ -67,14 +68,14 @@ def latencies(times_ms: Mapping[str, Sequence[float]]) -> str:
     return _svg(figure)
 
 
-def runs_compared(metrics: Mapping[str, Metrics]) -> str:
+def runs_compared(metrics: Mapping[str, Metrics]) -> Markup:
     """MAP and NDS of several runs."""
     figure, axes = _figure()
     at = np.arange(len(metrics))
     rows = list(metrics.values())
     axes.plot(at, [row.mean_ap for row in rows], "o-", color=_BLUE, label="mAP")
     axes.plot(at, [row.nds for row in rows], "s-", color=_ORANGE, label="NDS")
-    axes.set_xticks(at, list(metrics), rotation=20, ha="right")
+    axes.set_xticks(at, list(metrics), rotation=20, ha="right", parse_math=False)
     top = max(value for row in rows for value in (row.mean_ap, row.nds) if math.isfinite(value))
     axes.set_ylim(0, 1.15 * top or 1)
     _legend(figure)
@@ -97,12 +98,14 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _legend(figure: Figure, columns: int = 2) -> None:
-    figure.legend(
+    legend = figure.legend(
         loc="outside lower center", fontsize=9, labelcolor=_GREY, frameon=False, ncols=columns
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a run may have any name, "$" in it as well
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure) -> Markup:
     import matplotlib as mpl
 
     buffer = io.StringIO()
@@ -110,4 +113,4 @@ def _svg(figure: Figure) -> str:
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return Markup(text[text.index("<svg") :])  # matplotlib escapes what it writes

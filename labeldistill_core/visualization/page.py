@@ -7,15 +7,14 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from labeldistill_core.classes import CLASSES
@@ -54,10 +53,31 @@ class PageChart:
 
     title: str
     """Above it."""
-    svg: str
-    """See `charts`."""
+    svg: Markup
+    """See `charts`; goes into the page as it is."""
 
 
+@dataclass(frozen=True)
+class _Figure:
+    """What the template needs of one set of images."""
+
+    caption: str
+    """As in `PageFrame`."""
+    cameras: str
+    """Address of the picture: a file beside the page, or the picture itself as a data URI."""
+    top_view: str
+    """Address of the picture from above."""
+
+
+# Scenes, classes, runs and files are named by others: everything that the template inserts is
+# escaped, but for the SVG that matplotlib wrote.
+_TEMPLATES = Environment(
+    loader=PackageLoader(__package__, ""),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 _EMBEDDED_WIDTH_PX = 1500
 _ERRORS = {
     "trans_err": "translation (mATE), m",
@@ -93,7 +113,7 @@ def write_page(
         old.unlink()
     figures = [_write_frame(folder, index, frame) for index, frame in enumerate(frames)]
     path = folder / "index.html"
-    path.write_text(_page(title, summary, "", figures, tables), encoding="utf-8")
+    path.write_text(_page(title, summary, figures, tables), encoding="utf-8")
     return path
 
 
@@ -110,25 +130,21 @@ def write_report(
     Args:
         path: of the file.
         title: of the page.
-        summary: as in `write_page`.
-        frames: as in `write_page`.
+        summary: name and value of the figures that are shown large.
+        frames: in the order in which they are stepped through; those with a highlight are shown
+            once more, above.
         tables: further figures.
-        charts: shown above.
+        charts: drawings, above everything else.
     """
     figures, special = [], []
     for frame in frames:
-        cameras = _embedded(frame.cameras, _EMBEDDED_WIDTH_PX, frame.caption)
-        top = _embedded(frame.top_view, _EMBEDDED_WIDTH_PX // 3, frame.caption)
-        figures.append(_figure(frame.caption, cameras, top))
+        cameras = _embedded(frame.cameras, _EMBEDDED_WIDTH_PX)
+        top_view = _embedded(frame.top_view, _EMBEDDED_WIDTH_PX // 3)
+        figures.append(_Figure(frame.caption, cameras, top_view))
         if frame.highlight:
-            special.append(_figure(f"{frame.highlight}: {frame.caption}", cameras, top))
-    above = [
-        f"<section><h2>{html.escape(chart.title)}</h2>{chart.svg}</section>" for chart in charts
-    ]
-    parts = [f'<div class="charts">{"".join(above)}</div>'] if above else []
-    parts += special
+            special.append(_Figure(f"{frame.highlight}: {frame.caption}", cameras, top_view))
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = _page(title, summary, "\n".join(parts), figures, tables)
+    text = _page(title, summary, figures, tables, charts, special)
     path.write_text(text, encoding="utf-8")
 
 
@@ -166,60 +182,34 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "–"
 
 
-def _write_frame(folder: Path, index: int, frame: PageFrame) -> str:
-    cameras, top = f"frame_{index:04d}_cameras.jpg", f"frame_{index:04d}_top.png"
+def _write_frame(folder: Path, index: int, frame: PageFrame) -> _Figure:
+    cameras, top_view = f"frame_{index:04d}_cameras.jpg", f"frame_{index:04d}_top.png"
     frame.cameras.save(folder / cameras, quality=88)
-    frame.top_view.save(folder / top, optimize=True)
-    caption = html.escape(frame.caption)
-    return _figure(
-        frame.caption,
-        f'<a href="{cameras}"><img src="{cameras}" alt="Cameras, {caption}" loading="lazy"></a>',
-        f'<a href="{top}"><img src="{top}" alt="From above, {caption}" loading="lazy"></a>',
-    )
+    frame.top_view.save(folder / top_view, optimize=True)
+    return _Figure(frame.caption, cameras, top_view)
 
 
-def _figure(caption: str, cameras: str, top_view: str) -> str:
-    return (
-        f'<figure><figcaption>{html.escape(caption)}</figcaption><div class="pictures">'
-        f'<div class="cameras">{cameras}</div>{top_view}</div></figure>'
-    )
-
-
-def _embedded(image: Image.Image, width_px: int, caption: str) -> str:
+def _embedded(image: Image.Image, width_px: int) -> str:
+    """The picture as a data URI."""
     height_px = round(image.height * width_px / image.width)
     buffer = io.BytesIO()
     image.convert("RGB").resize((width_px, height_px)).save(buffer, "WEBP", quality=72)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/webp;base64,{data}" alt="{html.escape(caption)}">'
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _page(
     title: str,
     summary: Sequence[tuple[str, str]],
-    above: str,
-    figures: Sequence[str],
+    figures: Sequence[_Figure],
     tables: Sequence[PageTable],
+    charts: Sequence[PageChart] = (),
+    highlights: Sequence[_Figure] = (),
 ) -> str:
-    page = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        title=html.escape(title),
-        summary="\n".join(
-            f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
-            for name, value in summary
-        ),
-        above=above,
-        frames="\n".join(figures),
-        tables="\n".join(_table(table) for table in tables),
-    )
-
-
-def _table(table: PageTable) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table.rows
-    )
-    return (
-        f"<section><h2>{html.escape(table.title)}</h2><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></section>"
+    return _TEMPLATES.get_template("page.html").render(
+        title=title,
+        summary=summary,
+        charts=charts,
+        highlights=highlights,
+        figures=figures,
+        tables=tables,
     )
