@@ -58,7 +58,7 @@ def motion(
 
     Args:
         now: current poses in the order of the model; None where a camera is missing.
-        then: the past set's, likewise.
+        then: poses of the past set, in the same order.
 
     Returns:
         `ego_from_camera` (1, N, 4, 4), identity where a camera is missing in either set, and

@@ -21,13 +21,13 @@ class BevAugmentation:
     """
 
     rotation_deg: float = 0.0
-    """About z, from +x towards +y."""
+    """Turn about z, from +x towards +y."""
     scale: float = 1.0
-    """Of all three axes."""
+    """Factor on all three axes."""
     flip_x: bool = False
-    """x becomes -x."""
+    """Whether x becomes -x."""
     flip_y: bool = False
-    """y becomes -y."""
+    """Whether y becomes -y."""
 
     @property
     def matrix(self) -> Array:

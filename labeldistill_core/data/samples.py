@@ -46,17 +46,17 @@ class AugmentationConfig:
     """Ranges that are drawn from, uniformly."""
 
     resize: tuple[float, float] = (0.386 / 0.44, 0.55 / 0.44)
-    """Of the images, as a factor on the evaluation's resize."""
+    """Range of the factor on the resize that evaluation uses."""
     image_rotation_deg: tuple[float, float] = (-5.4, 5.4)
-    """About the image's centre."""
+    """Range of the turn of an image about its centre."""
     image_flip: bool = True
-    """Mirror half of the images."""
+    """Whether half of the images are mirrored."""
     bev_rotation_deg: tuple[float, float] = (-22.5, 22.5)
-    """About the vehicle."""
+    """Range of the turn of the world about the vehicle."""
     bev_scale: tuple[float, float] = (0.95, 1.05)
-    """Of the world."""
+    """Range of the factor on the size of the world."""
     bev_flip: bool = True
-    """Mirror the world along each axis in half of the samples."""
+    """Whether the world is mirrored along each axis in half of the samples."""
 
     @property
     def keeps_world(self) -> bool:
@@ -97,8 +97,8 @@ class SampleConfig:
     """How a student's samples are made."""
 
     missing_history: Literal["current", "last_valid"] = "current"
-    """Frame that stands in for one before the scene's begin: the current one, as on a vehicle, or,
-    as in the published training, the oldest that there is."""
+    """Frame that stands in for one before the scene's begin: `current`, as on a vehicle, or
+    `last_valid`, the oldest that there is, as the published code trains."""
     depth_collisions: Literal["nearest", "last"] = "nearest"
     """Which of several LiDAR points in a pixel counts; the published code takes the last."""
     depth_labels: Literal["one_hot", "linear"] = "one_hot"
@@ -119,7 +119,7 @@ class StudentSample:
     """One sample, or several once collated."""
 
     tokens: tuple[str, ...]
-    """Of the samples."""
+    """Token of each sample, as in the tables."""
     batch: CameraBatch
     """Input of the network."""
     boxes: tuple[Boxes3D, ...]
@@ -156,7 +156,7 @@ class LidarSample:
     """One sample without images, or several once collated."""
 
     tokens: tuple[str, ...]
-    """Of the samples."""
+    """Token of each sample, as in the tables."""
     boxes: tuple[Boxes3D, ...]
     """Ground truth of each sample in its (augmented) ego frame, float32."""
     map_from_ego: tuple[Transform, ...]

@@ -31,23 +31,23 @@ RETURNS = (1, 5, 20, 100)
 
 @dataclass(frozen=True)
 class Group:
-    """Some of the true boxes."""
+    """True boxes with something in common, and how well they were found."""
 
     name: str
-    """Such as `20-30 m`."""
+    """What these boxes have in common, such as `20-30 m`."""
     truth_boxes: int
     """How many there are."""
     recall: float
     """Share that was found, 0 to 1; NaN without boxes."""
     center_error_m: float
-    """Mean over those found; NaN without any."""
+    """Mean distance of the centres over those found; NaN without any."""
     mean_ap: float = math.nan
-    """Over the classes, of those that have true boxes here; NaN where it is undefined."""
+    """Mean AP over the classes that have true boxes here; NaN where it is undefined."""
 
 
 @dataclass(frozen=True)
 class SampleMatches:
-    """One sample's share."""
+    """Matches and misses of one sample."""
 
     found: int
     """True boxes that were matched."""
@@ -65,18 +65,18 @@ class SampleMatches:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Groups by criterion."""
+    """The same true boxes grouped by distance, by visibility and by LiDAR returns."""
 
     distance: tuple[Group, ...]
-    """From the vehicle; boxes beyond their class's range do not count."""
+    """Groups by distance from the vehicle; boxes beyond their class's range do not count."""
     visibility: tuple[Group, ...]
-    """nuScenes levels: the share of the object that the cameras see, in percent."""
+    """Groups by nuScenes level: the share of the object that the cameras see, in percent."""
     lidar_returns: tuple[Group, ...]
-    """LiDAR points in the box."""
+    """Groups by the number of LiDAR points in the box."""
 
     @property
     def criteria(self) -> dict[str, tuple[Group, ...]]:
-        """By name, for tables."""
+        """The groups by the name of their criterion."""
         return {
             "distance": self.distance,
             "visibility": self.visibility,
@@ -84,7 +84,7 @@ class Breakdown:
         }
 
     def table(self) -> str:
-        """For people."""
+        """All groups as lines of text, a block for each criterion."""
         lines = []
         for criterion, groups in self.criteria.items():
             title = f"{criterion:<21}{'truth':>7}{'recall':>8}{'error m':>9}"

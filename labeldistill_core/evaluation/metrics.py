@@ -41,9 +41,9 @@ class Metrics:
     """nuScenes detection metrics; a value is NaN where a class has no such error."""
 
     mean_ap: float
-    """mAP."""
+    """Mean average precision over classes and matching distances, 0 to 1."""
     nds: float
-    """nuScenes detection score."""
+    """nuScenes detection score, 0 to 1."""
     tp_errors: dict[str, float]
     """Mean over classes by the devkit's name: trans_err, scale_err and so on."""
     class_ap: dict[str, float]
@@ -90,7 +90,7 @@ class Metrics:
         return content
 
     def table(self) -> str:
-        """For people."""
+        """The scores as lines of text, first the means, then a line for each class."""
         errors = "  ".join(f"{SHORT[k]} {v:.4f}" for k, v in self.tp_errors.items())
         lines = [
             f"mAP {self.mean_ap:.4f}  NDS {self.nds:.4f}  ({self.samples} samples)",

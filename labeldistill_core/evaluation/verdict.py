@@ -17,13 +17,13 @@ class Thresholds:
     """What a run must reach; a threshold that is None is not looked at."""
 
     min_nds: float | None = None
-    """NDS, 0 to 1."""
+    """Lowest nuScenes detection score (NDS) that passes, 0 to 1."""
     min_map: float | None = None
-    """mAP, 0 to 1."""
+    """Lowest mean average precision (mAP) that passes, 0 to 1."""
     min_coverage: float | None = None
-    """Share of the key frames that have boxes of the detector, 0 to 1."""
+    """Lowest share of key frames with boxes of the detector that passes, 0 to 1."""
     max_latency_ms: float | None = None
-    """95th percentile of the time from a set's last image to its boxes."""
+    """Largest 95th percentile of the time from the last image of a set to its boxes that passes."""
 
     def __post_init__(self) -> None:
         """Refuse what no run can be measured against."""
@@ -39,23 +39,23 @@ class Check:
     """One threshold and one run."""
 
     run: str
-    """Name of the run."""
+    """Name of the run that was looked at."""
     name: str
     """What was looked at, such as `NDS`."""
     value: float
     """What the run has; NaN when nothing is known."""
     limit: float
-    """What it must have."""
+    """The value that the run must reach or must not exceed."""
     at_least: bool
     """Whether `limit` is the least or the most."""
 
     @property
     def passed(self) -> bool:
-        """False for NaN, too."""
+        """Whether the value keeps the limit; a value that is NaN does not."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     def sentence(self) -> str:
-        """For people."""
+        """The check in a sentence, with value and limit."""
         relation = "at least" if self.at_least else "at most"
         value = "unknown" if math.isnan(self.value) else f"{self.value:.4f}"
         state = "passed" if self.passed else "FAILED"

@@ -176,18 +176,19 @@ def ablation(
 
 @dataclass(frozen=True)
 class Scores:
-    """One run."""
+    """What one student scored."""
 
     mean_ap: float
-    """mAP."""
+    """Mean average precision, 0 to 1."""
     nds: float
-    """nuScenes detection score."""
+    """nuScenes detection score, 0 to 1."""
     errors: Mapping[str, float]
-    """Mean over classes by the devkit's name."""
+    """Mean of each error over the classes, by the devkit's name."""
     recall: Mapping[str, float] = field(default_factory=dict)
-    """By distance and by LiDAR returns."""
+    """Share of true boxes found, by group of distance and of LiDAR returns."""
     mean_ap_by_distance: Mapping[str, float] = field(default_factory=dict)
-    """mAP; LiDAR returns are known of true boxes alone, of which there is only the recall."""
+    """mAP by band of distance. LiDAR returns are known of true boxes alone, so of them there is
+    only the recall."""
 
 
 def _encoder(dataroot: Path, out: Path, teacher: Path, options: Options, autoencoder: bool) -> Path:
@@ -207,15 +208,15 @@ class Run:
     dataroot: Path
     """nuScenes data root."""
     folder: Path
-    """Of the run."""
+    """Folder that the run writes to."""
     arm: Arm
-    """How."""
+    """Which teachers the student has, and how it listens to them."""
     given: Mapping[str, Path | None]
     """Checkpoints to train with, see `Arm.given`."""
     scenes: tuple[str, ...]
-    """To train on."""
+    """Names of the scenes to train on."""
     options: Options
-    """With the seed."""
+    """Options of the training, with the seed of this run."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -20,9 +20,9 @@ class Motion:
     """Distance travelled over time, shared by all who keep their distance in one lane."""
 
     times_s: Array
-    """(N,) increasing."""
+    """(N,) seconds since the scene began, increasing."""
     distances_m: Array
-    """(N,) since time 0."""
+    """(N,) metres travelled since time 0, one for each time."""
 
     @classmethod
     def standing(cls) -> Motion:
@@ -63,7 +63,7 @@ class Turn:
     after_m: float
     """Distance from the place at time 0 to where the arc begins."""
     radius_m: float
-    """Of the arc."""
+    """Radius of the arc in metres."""
     side: int
     """1 to the left, -1 to the right."""
 
@@ -82,7 +82,7 @@ class Actor:
     """One annotated object."""
 
     class_name: str
-    """Detection class."""
+    """Detection class, such as `car`."""
     size_m: tuple[float, float, float]
     """Length, width, height."""
     mesh: Mesh

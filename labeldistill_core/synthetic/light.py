@@ -19,21 +19,21 @@ class Light:
     sun: tuple[float, float, float]
     """Direction to the sun, unit length."""
     sun_strength: float
-    """Of direct light."""
+    """Strength of the direct light of the sun, as a factor on the albedo."""
     ambient: float
-    """Of light from everywhere."""
+    """Strength of the light that comes from everywhere, as a factor on the albedo."""
     sky: Color
-    """At the zenith."""
+    """Colour of the sky at the zenith."""
     horizon: Color
-    """Of the horizon and the haze."""
+    """Colour of the horizon and of the haze."""
     haze_m: float
     """Distance at which haze leaves 1/e of the contrast."""
     exposure: float
-    """Factor on all of it."""
+    """Factor on all light before the gamma curve."""
     noise: float
-    """Standard deviation in units of full scale."""
+    """Standard deviation of the sensor noise, in units of full scale."""
     blur_px: float
-    """Standard deviation of the lens."""
+    """Standard deviation of the blur of the lens, in pixels."""
 
     @classmethod
     def sample(cls, rng: Rng) -> Light:

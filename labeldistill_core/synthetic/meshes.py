@@ -33,13 +33,13 @@ class Mesh:
     """Triangles of one object, in the object's frame or in the map."""
 
     vertices: Floats
-    """(V, 3)."""
+    """(V, 3) positions in metres."""
     triangles: Ints
     """(T, 3) indices of vertices, counter-clockwise from outside."""
     colors: Floats
     """(T, 3) albedo in 0 to 1, linear RGB."""
     textures: Ints
-    """(T,) `Texture`."""
+    """(T,) number of the `Texture` that each triangle has."""
 
     @classmethod
     def merge(cls, meshes: Sequence[Mesh]) -> Mesh:

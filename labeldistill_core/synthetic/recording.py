@@ -59,11 +59,11 @@ class SceneSettings:
     index: int
     """Number of the scene; sets the seed of its random stream and its time stamps."""
     seed: int
-    """Of the data set; a scene's own stream is drawn from it and the index."""
+    """Seed of the data set; the stream of a scene is drawn from it and the index."""
     key_frames: int
-    """Key frames, at 2 Hz."""
+    """How many key frames the scene has, at 2 Hz."""
     image_size_px: tuple[int, int]
-    """Width and height."""
+    """Width and height of the images, in pixels."""
     sweeps: Sweeps
     """Sensors whose frames between key frames are recorded too."""
 

@@ -33,15 +33,15 @@ class World:
     """Everything that the sensors can see of one scene."""
 
     road: Road
-    """The street."""
+    """The street that everybody drives and stands on."""
     ego: Actor
     """The vehicle that carries the sensors; it has no mesh that they see."""
     actors: tuple[Actor, ...]
-    """What is annotated."""
+    """Objects that are annotated."""
     clutter: Mesh
-    """What is not: surfaces, buildings, vegetation, street furniture; in the map."""
+    """What is not annotated: surfaces, buildings, vegetation, street furniture; in the map."""
     light: Light
-    """Of the scene."""
+    """Time of day and weather of the scene."""
 
     def map_from_ego(self, time_s: float) -> Transform:
         """Pose of the vehicle; its frame is on the ground."""

@@ -32,27 +32,27 @@ class Recipe:
     image_rate: float = 0.5
     """Factor on the rate of the student's image encoder and depth net."""
     weight_decay: float = 1e-2
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     decay_everything: bool = False
-    """Also biases and norms, as the published code does."""
+    """Whether biases and norms decay too, as the published code has it."""
     schedule: Literal["steps", "cosine"] = "steps"
     """`steps` divides the rate by ten at each milestone; `cosine` lets it fall to zero."""
     milestones: tuple[float, ...] = (19 / 24, 23 / 24)
-    """Of schedule `steps`, as shares of the run."""
+    """Where schedule `steps` divides the rate, as shares of the run."""
     warmup_share: float = 0.02
-    """Of all steps, with a rate that rises linearly."""
+    """Share of all steps in which the rate rises linearly from zero."""
     velocity_weight: float = 1.0
-    """Of the velocities in the box loss."""
+    """Weight of the velocities in the box loss."""
     gradient_clip: float = 5.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; longer ones are shortened to it."""
     ema_decay: float = 0.999
-    """Of the moving average of the weights, which is what gets evaluated and exported."""
+    """Decay of the moving average of the weights, which is what is evaluated and exported."""
     class_balanced: bool = False
     """Draw samples so that all classes are equally frequent (CBGS)."""
     seed: int = 0
-    """Of initial weights, order and augmentation."""
+    """Seed of initial weights, order of samples and augmentation."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    """Of images and the bird's-eye view."""
+    """Random changes of images and of the bird's-eye view."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

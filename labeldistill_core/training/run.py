@@ -57,7 +57,7 @@ class Machine:
     """Where a run takes place: its speed, its precision and, by its processes, its batch."""
 
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
-    """Of the network."""
+    """Number format that the network computes in."""
     devices: int = 1
     """GPUs of a node, or processes on a CPU."""
     nodes: int = 1
@@ -243,11 +243,11 @@ class Identity(Callback):
     """Writes into each checkpoint what made the run."""
 
     def __init__(self, identity: dict[str, Any]) -> None:
-        """Keep it."""
+        """Keep what made the run, as JSON values."""
         self._identity = identity
 
     def on_save_checkpoint(self, _: Trainer, __: LightningModule, checkpoint: Any) -> None:
-        """Add it."""
+        """Add the identity to what lightning saves."""
         checkpoint[IDENTITY] = self._identity
 
 
@@ -288,7 +288,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write it."""
+        """Write a checkpoint beside the old one, then put it in its place."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_whole(Path(path), content.getbuffer())
@@ -312,12 +312,12 @@ class Pace(Callback):
         self._ended = 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Data are there."""
+        """Note how long the process waited for this batch."""
         self._started = time.perf_counter()
         self._waited += self._started - self._ended if self._ended else 0.0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """The batch is done."""
+        """Count the batch, and log the pace every so many steps."""
         now, steps = time.perf_counter(), trainer.global_step - self._logged
         self._total += now - (self._ended or self._started)
         self._ended = now
@@ -334,27 +334,27 @@ class JsonLines(Logger):
     """One JSON object a line: the step and its scalars."""
 
     def __init__(self, path: Path) -> None:
-        """Append to a file."""
+        """Append to the file at `path`, which is made with its first line."""
         super().__init__()
         self._path = path
 
     @property
     def name(self) -> str:
-        """Of the kind of log."""
+        """Name of this kind of log, which lightning asks for."""
         return "jsonl"
 
     @property
     def version(self) -> str:
-        """There is one a folder."""
+        """Empty: there is one log in a folder."""
         return ""
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """They stand in the checkpoints."""
+        """Nothing: the checkpoints hold the configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write a line."""
+        """Append a line with the step and its scalars."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")

@@ -30,7 +30,7 @@ class EpochOrder(Sampler[tuple[int, int]]):
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Batches that one process draws in an epoch."""
         return len(self._indices) // (self._batch * self._processes)
 
     def start_at(self, step: int, accumulate: int = 1) -> None:
@@ -53,7 +53,7 @@ class EpochOrder(Sampler[tuple[int, int]]):
         return self.steps * self._batch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Pairs of one epoch."""
+        """Pairs of sample index and augmentation seed, for one epoch of this process."""
         generator = torch.Generator().manual_seed(hash((self._seed, self._epoch)))
         order = torch.randperm(len(self._indices), generator=generator)
         seeds = torch.randint(2**62, (len(order),), generator=generator)

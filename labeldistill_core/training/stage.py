@@ -27,11 +27,11 @@ class Sample(Protocol):
     """A batch, as every stage takes it."""
 
     tokens: tuple[str, ...]
-    """Of the samples."""
+    """Token of each sample, as in the tables."""
     boxes: tuple[Boxes3D, ...]
     """Ground truth of each sample in the model's frame."""
     map_from_ego: tuple[Transform, ...]
-    """From the model's frame, without augmentation."""
+    """Pose of each sample's model frame in the map, without augmentation."""
 
 
 class Stage(LightningModule, ABC):

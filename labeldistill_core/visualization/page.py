@@ -26,7 +26,7 @@ class PageFrame:
     """What the page shows of one set of images."""
 
     caption: str
-    """Such as the scene and the time."""
+    """Words above the images; see `PageFrame`."""
     cameras: Image.Image
     """See `pictures.camera_mosaic`."""
     top_view: Image.Image
@@ -40,11 +40,11 @@ class PageTable:
     """A table with a title."""
 
     title: str
-    """Above it."""
+    """Heading above it."""
     header: tuple[str, ...]
     """Names of the columns; the first column holds words, the others numbers."""
     rows: Sequence[tuple[str, ...]]
-    """As many cells as the header has."""
+    """Cells of each row, as many as the header has."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PageChart:
     """A drawing with a title."""
 
     title: str
-    """Above it."""
+    """Heading above it."""
     svg: Markup
     """See `charts`; goes into the page as it is."""
 
@@ -62,7 +62,7 @@ class _Figure:
     """What the template needs of one set of images."""
 
     caption: str
-    """As in `PageFrame`."""
+    """Words above the images; see `PageFrame`."""
     cameras: str
     """Address of the picture: a file beside the page, or the picture itself as a data URI."""
     top_view: str

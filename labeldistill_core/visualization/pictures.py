@@ -53,7 +53,7 @@ def clip_to_image(
     Args:
         calibration: of the camera.
         starts: (M, 3) in the optical frame, metres.
-        ends: (M, 3), likewise.
+        ends: (M, 3) in the optical frame, metres.
 
     Returns:
         Starts (V, 2) and ends (V, 2) in pixels, and which of the M segments are visible, (M,) bool.
