@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.errors import BagError
 from labeldistill_core.evaluation.results import write_results
+from labeldistill_core.installed_files import demo_model, shared_file
 from labeldistill_core.visualization.page import write_page
 from labeldistill_ros.bags.frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
@@ -26,7 +27,6 @@ from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.report import page_frame, summary, tables
 from labeldistill_ros.bags.score import Score, score_bag
-from labeldistill_ros.installed_files import DEMO_MODEL, shared_file
 from labeldistill_ros.isolated_domain import own_domain
 
 DEMO_BAG = "rosbags/demo/metadata.yaml"
@@ -58,7 +58,7 @@ def demo(
         min_score: boxes below are not drawn; all are scored.
     """
     bag = bag or shared_file(DEMO_BAG).parent
-    model = model or shared_file(DEMO_MODEL)
+    model = model or demo_model()
     load_student(model)  # a message here is easier to find than in the node's log
     out.mkdir(parents=True, exist_ok=True)
     recorded = out / "detections"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from labeldistill_ros.installed_files import shared_file
+from labeldistill_core.installed_files import shared_file
 
 
 @contextmanager

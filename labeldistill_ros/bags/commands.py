@@ -136,14 +136,14 @@ def detect(
     """
     from tqdm import tqdm
 
+    from labeldistill_core.installed_files import demo_model
     from labeldistill_core.runtime.detector import Detector
     from labeldistill_ros.bags.detect import DetectOptions, detect_bag
-    from labeldistill_ros.installed_files import DEMO_MODEL, shared_file
 
     options = DetectOptions(
         score_threshold, max_boxes, output_frame, missing_camera_policy, min_cameras, max_age
     )
-    detector = Detector.load(model or shared_file(DEMO_MODEL), device=device, precision=precision)
+    detector = Detector.load(model or demo_model(), device=device, precision=precision)
     with tqdm(unit="set", disable=None) as bar:
         done = detect_bag(
             bag,

@@ -13,6 +13,7 @@ import tyro
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.installed_files import demo_model
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision
@@ -23,7 +24,6 @@ from labeldistill_ros.bench.failures import as_json, run_scene
 from labeldistill_ros.bench.load import LoadOptions, run_load
 from labeldistill_ros.bench.processes import run_refusals, run_signals
 from labeldistill_ros.bench.robustness import write_page, write_plot
-from labeldistill_ros.installed_files import DEMO_MODEL, shared_file
 from labeldistill_ros.isolated_domain import own_domain
 
 
@@ -116,7 +116,7 @@ def bench_degradation(
     """
     tables = NuScenesTables(dataroot, version)
     names = split_scenes(tables, split)[: scenes or None]
-    detector = Detector.load(model or shared_file(DEMO_MODEL), device=device, precision=precision)
+    detector = Detector.load(model or demo_model(), device=device, precision=precision)
     rows = []
     for fault in FAULTS:
         rows.append(run_fault(fault, tables, names, detector))

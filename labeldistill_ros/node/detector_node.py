@@ -32,8 +32,8 @@ from std_srvs.srv import SetBool, Trigger
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.runtime.warm_up import warm_up
 from labeldistill_ros.inputs.subscriptions import ImageMessage
-from labeldistill_ros.installed_files import LoadDetector, load_detector
 from labeldistill_ros.messages.conversions import header, stamp_to_ns
+from labeldistill_ros.node.model import LoadDetector, load_detector
 from labeldistill_ros.node.pipeline import Job, OnResult
 from labeldistill_ros.node.ros_logging import RosHandler, ThrottledLog
 from labeldistill_ros.node.session import Active, Configured, activate, check_topics

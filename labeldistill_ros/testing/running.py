@@ -17,8 +17,8 @@ from rclpy.parameter import Parameter
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_ros.bench.overhead import SeenSets
-from labeldistill_ros.installed_files import load_detector
 from labeldistill_ros.node.detector_node import DetectorNode
+from labeldistill_ros.node.model import load_detector
 from labeldistill_ros.parameters import Parameters
 from labeldistill_ros.testing.vehicle import PHASES_S, Faults, Vehicle
 

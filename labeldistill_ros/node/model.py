@@ -1,45 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that come along: models and settings, in a checkout or where they were installed."""
+"""The detector that the node's parameters name."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.installed_files import demo_model
 from labeldistill_core.runtime.detector import Detector
 
-if TYPE_CHECKING:  # without ROS, too, the files are found
+if TYPE_CHECKING:  # the parameters need rclpy
     from labeldistill_ros.parameters import Parameters
 
-DEMO_MODEL = "config/models/demo.safetensors"
-_PACKAGE = "labeldistill_ros"
-
 LoadDetector = Callable[["Parameters"], Detector]
-
-
-def shared_file(name: str) -> Path:
-    """Path of a file of the package's share folder.
-
-    Args:
-        name: path inside of it, such as `config/detector.yaml`.
-
-    Raises:
-        ConfigError: it is not there; lists where it was looked for.
-    """
-    folders = [Path(__file__).resolve().parents[1], Path(sys.prefix) / "share" / _PACKAGE]
-    try:
-        from ament_index_python.packages import get_package_share_directory
-
-        folders.insert(0, Path(get_package_share_directory(_PACKAGE)))
-    except (ImportError, LookupError, OSError):
-        pass  # no ROS distribution, or not built with colcon
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    raise ConfigError(f"no file {name} in {', '.join(map(str, folders))}")
 
 
 def load_detector(parameters: Parameters) -> Detector:
@@ -49,7 +24,7 @@ def load_detector(parameters: Parameters) -> Detector:
         CheckpointError: the file is missing, damaged or does not fit.
         ConfigError: the device is not there, or the file is not the one that was named.
     """
-    path = Path(parameters.model).expanduser() if parameters.model else shared_file(DEMO_MODEL)
+    path = Path(parameters.model).expanduser() if parameters.model else demo_model()
     detector = Detector.load(
         path,
         device=parameters.device,
