@@ -37,10 +37,10 @@ lint: setup  ## Check style (ruff) and types (mypy).
 	$(VENV)/bin/mypy
 
 bench: setup  ## Measure the detector by stage (six minutes).
-	$(VENV)/bin/labeldistill bench
+	$(VENV)/bin/python -m benchmarks.detector stages
 
 bench-node: setup  ## Put the running node through its failure table (two minutes).
-	$(VENV)/bin/labeldistill bench-node
+	$(VENV)/bin/python -m benchmarks.node failures
 
 clean:  ## Remove the virtual environment and everything generated.
 	rm -rf $(VENV) build dist install log out/demo *.egg-info .mypy_cache .pytest_cache .ruff_cache \

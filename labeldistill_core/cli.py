@@ -7,7 +7,6 @@ imported only when it is called, so `labeldistill --help` does not wait for torc
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from labeldistill_core.errors import LabelDistillError
+from labeldistill_core.console import missing_module, run_command
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,6 @@ def _convert_checkpoint() -> Callable[..., Any]:
     from labeldistill_core.official.commands import convert_checkpoint
 
     return convert_checkpoint
-
-
-def _parity() -> Callable[..., Any]:
-    from labeldistill_core.official.commands import parity
-
-    return parity
 
 
 def _evaluate_results() -> Callable[..., Any]:
@@ -153,69 +146,15 @@ def _statistics() -> Callable[..., Any]:
 
 
 def _bench() -> Callable[..., Any]:
-    from labeldistill_core.bench.inference import bench
+    from labeldistill_core.profiling.bench import bench
 
     return bench
 
 
-def _bench_lift() -> Callable[..., Any]:
-    from labeldistill_core.bench.commands import bench_lift
+def _robustness() -> Callable[..., Any]:
+    from labeldistill_ros.robustness.command import robustness
 
-    return bench_lift
-
-
-def _bench_training() -> Callable[..., Any]:
-    from labeldistill_core.bench.training import bench_training
-
-    return bench_training
-
-
-def _bench_accuracy() -> Callable[..., Any]:
-    from labeldistill_core.bench.accuracy import bench_accuracy
-
-    return bench_accuracy
-
-
-def _bench_targets() -> Callable[..., Any]:
-    from labeldistill_core.bench.targets import bench_targets
-
-    return bench_targets
-
-
-def _bench_page() -> Callable[..., Any]:
-    from labeldistill_core.bench.page import bench_page
-
-    return bench_page
-
-
-def _bench_compare() -> Callable[..., Any]:
-    from labeldistill_core.bench.page import bench_compare
-
-    return bench_compare
-
-
-def _bench_node() -> Callable[..., Any]:
-    from labeldistill_ros.bench.commands import bench_node
-
-    return bench_node
-
-
-def _bench_load() -> Callable[..., Any]:
-    from labeldistill_ros.bench.commands import bench_load
-
-    return bench_load
-
-
-def _bench_degradation() -> Callable[..., Any]:
-    from labeldistill_ros.bench.commands import bench_degradation
-
-    return bench_degradation
-
-
-def _bench_bags() -> Callable[..., Any]:
-    from labeldistill_ros.bench.commands import bench_bags
-
-    return bench_bags
+    return robustness
 
 
 def _demo() -> Callable[..., Any]:
@@ -262,44 +201,13 @@ COMMANDS = Group(
         "view": Command("draw the boxes of a data root in its images", _view),
         "statistics": Command("describe the boxes of a data root", _statistics),
         "bench": Command("measure the detector by stage", _bench),
-        "bench-lift": Command("measure pooling and streaming", _bench_lift),
-        "bench-training": Command("measure a training step of each stage", _bench_training),
-        "bench-accuracy": Command("score the fast ways against the plain one", _bench_accuracy),
-        "bench-targets": Command("hold results of bench against what is wanted", _bench_targets),
-        "bench-compare": Command("compare two results of bench", _bench_compare),
-        "bench-page": Command("write figures into a page", _bench_page),
-        "bench-node": Command("put the running node through its failure table", _bench_node),
-        "bench-load": Command("put the running node under load", _bench_load),
-        "bench-bags": Command("measure conversion and replay of bags", _bench_bags),
-        "bench-degradation": Command("score with failing cameras", _bench_degradation),
+        "robustness": Command("score with failing cameras", _robustness),
         "synth": Command("write synthetic driving scenes in nuScenes form", _synth),
         "convert-checkpoint": Command("read a student of the published code", _convert_checkpoint),
-        "parity": Command("compare with recordings of the published code", _parity),
         "evaluate-results": Command("score a nuScenes result file", _evaluate_results),
         "bag": BAG,
     },
 )
-
-
-_ROS = "source a ROS 2 distribution, or run `make setup` in a checkout"
-_PIP = "pip install '.[{}]' in a checkout"
-_MISSING = {
-    "embreex": _PIP.format("synthetic"),
-    "lightning": _PIP.format("train"),
-    "tensorboard": _PIP.format("train"),
-    "nuscenes": _PIP.format("nuscenes"),
-    "matplotlib": _PIP.format("nuscenes"),
-    "rosbags": _PIP.format("bags"),
-    "mcap": _PIP.format("bags"),
-    "rclpy": _ROS,
-    "vision_msgs": _ROS,
-    "sensor_msgs": _ROS,
-    "std_msgs": _ROS,
-    "diagnostic_msgs": _ROS,
-    "visualization_msgs": _ROS,
-    "tf2_msgs": _ROS,
-}
-"""Module that only some commands need, and how to get it."""
 
 
 def _usage(name: str, group: Group) -> str:
@@ -349,23 +257,11 @@ def _run(args: list[str]) -> int:
             print(f"error: no command {args[0]!r}\n\n{_usage(name, member)}", file=sys.stderr)
             return 2
         name, member, args = f"{name} {args[0]}", member.members[args[0]], args[1:]
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    import tyro
-
     try:
-        result = tyro.cli(member.load(), prog=name, args=args)
-    except LabelDistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        command = member.load()
     except ModuleNotFoundError as error:
-        hint = _MISSING.get((error.name or "").partition(".")[0])
-        if hint is None:
-            raise
-        print(f"error: {name} needs {error.name}, which is not installed: {hint}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return result if isinstance(result, int) else 0
+        return missing_module(name, error)
+    return run_command(name, command, args)
 
 
 if __name__ == "__main__":

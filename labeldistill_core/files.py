@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
@@ -21,3 +23,12 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write figures as JSON that people can read, wholly or not at all; folders are made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -15,7 +15,6 @@ from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.student import Student
-from labeldistill_core.official.parity import run, write_json
 from labeldistill_core.official.weights import (
     LABEL_ENCODER_RENAMES,
     read_official,
@@ -79,24 +78,3 @@ def convert_checkpoint(
         _LOG.info("%s: %s with %d tensors", target, name, len(tensors))
         return
     raise CheckpointError("\n".join(refusals))
-
-
-def parity(folder: Annotated[Path, tyro.conf.Positional], json: Path | None = None) -> int:
-    """Compare every stage of the network with a recording of the published code.
-
-    Args:
-        folder: golden folder with `config.json`, weights and arrays.
-        json: file to write the errors to.
-
-    Returns:
-        0 when every stage is within its tolerance, else 1.
-    """
-    results = []
-    for result in run(folder):
-        print(result.line(), flush=True)
-        results.append(result)
-    if json:
-        write_json(json, results)
-    failed = sum(not result.passed for result in results)
-    print(f"{len(results) - failed} ok, {failed} failed")
-    return 1 if failed else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,6 @@ from rclpy.parameter import Parameter
 
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.runtime.detector import Detections, Detector
-from labeldistill_ros.bench.overhead import SeenSets
 from labeldistill_ros.node.detector_node import DetectorNode
 from labeldistill_ros.node.model import load_detector
 from labeldistill_ros.parameters import Parameters
@@ -33,6 +33,7 @@ class Run:
         model: Path | None,
         parameters: dict[str, Any],
         faults: Faults | None = None,
+        on_set: Callable[[FrameSet], None] = lambda frames: None,
         **vehicle: Any,
     ) -> None:
         """Remember what to start.
@@ -41,6 +42,7 @@ class Run:
             model: checkpoint; the demo's when None.
             parameters: of the node.
             faults: of the vehicle from the start on.
+            on_set: gets every set that went through the detector.
             **vehicle: of `Vehicle`.
         """
         self._values: dict[str, Any] = {"device": "cpu", "score_threshold": 0.05, **parameters}
@@ -56,8 +58,7 @@ class Run:
         """Time in the detector of each set."""
         self.last: FrameSet | None = None
         """What went into the detector last."""
-        self.seen = SeenSets()
-        """Of the newest sets, all but the images."""
+        self._on_set = on_set
 
     def __enter__(self) -> Run:
         """Start."""
@@ -106,7 +107,7 @@ class Run:
     def _on_result(self, frames: FrameSet, found: Detections) -> None:
         self.processed += 1
         self.last = frames
-        self.seen.add(frames)
+        self._on_set(frames)
         self.detector_ms.append(sum(found.timings_ms.values()))
         phase_s = self.vehicle.faults.phase_s
         cycles = [

@@ -49,7 +49,7 @@ def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_an_unknown_option_is_a_wrong_call() -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["parity", "folder", "--jsno", "x"])
+        main(["evaluate-results", "file", "--jsno", "x"])
     assert stopped.value.code == 2
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import torch
 
-from labeldistill_core.bench.scene import frame_set
 from labeldistill_core.network.student import Student
+from labeldistill_core.profiling.scene import frame_set
 from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_core.runtime.warm_up import warm_up
 from tests.support.small_networks import small

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m benchmarks.bags`: conversion against copying the files, replay against the clock."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from benchmarks.bags.measure import measure_bags
+from labeldistill_core.console import run_command
+from labeldistill_core.files import write_json
+from labeldistill_core.provenance import commit, machine
+from labeldistill_ros.isolated_domain import own_domain
+
+
+def bags(
+    dataroot: Annotated[Path, tyro.conf.Positional],
+    longer: Path | None = None,
+    version: str = "v1.0-mini",
+    repeats: int = 3,
+    json: Path = Path("benchmarks/results/bags.json"),
+) -> None:
+    """Measure conversion against copying the files, its memory, and replay against the clock.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic; its scenes are converted.
+        longer: another one whose first scene is longer: does memory grow with a scene's length?
+        version: of the tables.
+        repeats: of conversion and copy, in turns, after one to warm up; the best of each counts.
+            Nothing is removed in between: the disk needs room for all rounds.
+        json: file to write the figures to.
+    """
+    with own_domain():
+        found = measure_bags(dataroot, version, longer, repeats)
+    figures = {"commit": commit(), "machine": machine(), **found}
+    write_json(json, figures)
+    print(json_module.dumps(figures, indent=1))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command("python -m benchmarks.bags", bags, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

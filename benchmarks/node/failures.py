@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The failure table: each event is done to the running node, and what it does is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.node.failure_acts import Act, full, set_faults
+from labeldistill_ros.testing.running import Run
+from labeldistill_ros.testing.vehicle import Faults
+
+DETECT_S, RECOVER_S = 8.0, 12.0
+_START_S = 30.0
+QUICK = {"diagnostics.period": 0.1, "tf_timeout": 0.05}
+SKIP = {**QUICK, "history.reset_gap": 1.0}
+"""Parameters of a node that tells of its health ten times a second."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one event."""
+
+    event: str
+    """What happened."""
+    action: str
+    """What was done to the running node."""
+    observed: str
+    """What it did."""
+    detected_s: float | None
+    """Until it did so; None when it did not."""
+    recovered_s: float | None
+    """From the end of the trouble to a full set; None when that is not to be had, or failed."""
+    passed: bool
+    """Whether it did what it should."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the table."""
+
+    event: str
+    """What happens."""
+    action: str
+    """What is done to the node."""
+    expected: str
+    """What it has to do."""
+    begin: Act
+    """Does it."""
+    detected: Act
+    """Whether the node did what it has to."""
+    end: Act | None = None
+    """Undoes it; None where the trouble lasts."""
+    recovered: Act = full
+    """Whether all is well again."""
+
+
+def fault(
+    event: str, action: str, expected: str, detected: Act, recovered: Act = full, **faults: Any
+) -> Event:
+    """An event that is something wrong with the vehicle, until it is mended; see `Faults`."""
+    mended = {name: getattr(Faults(), name) for name in faults}
+    begin, end = set_faults(**faults), set_faults(**mended)
+    return Event(event, action, expected, begin, detected, end, recovered)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Events that one node goes through, one after the other."""
+
+    name: str
+    """For people."""
+    events: tuple[Event, ...]
+    """In their order."""
+    parameters: dict[str, Any] = field(default_factory=lambda: dict(SKIP))
+    """Of the node."""
+    faults: Callable[[], Faults] = Faults
+    """Of the vehicle from the start on."""
+    vehicle: dict[str, Any] = field(default_factory=dict)
+    """How it drives otherwise."""
+    starts_well: bool = True
+    """Whether full sets come before the first event."""
+
+
+def run_scene(scene: Scene, model: Path | None) -> list[Row]:
+    """Start a node, do one event after the other to it."""
+    with Run(model, scene.parameters, scene.faults(), **scene.vehicle) as run:
+        if scene.starts_well and run.vehicle.wait(lambda: full(run), _START_S) is None:
+            return [
+                Row(e.event, e.action, "no boxes at the start", None, None, False)
+                for e in scene.events
+            ]
+        rows = [_row(run, event) for event in scene.events]
+        if run.mixed:
+            rows.append(Row(f"{scene.name}: mixed sets", "", str(run.mixed), None, None, False))
+    return rows
+
+
+def _row(run: Run, event: Event) -> Row:
+    vehicle = run.vehicle
+    vehicle.listen()
+    event.begin(run)
+    detected_s = vehicle.wait(lambda: event.detected(run), DETECT_S)
+    observed = event.expected if detected_s is not None else f"not so: {vehicle.sets[-2:]}"
+    recovered_s = None
+    if event.end:
+        event.end(run)
+        vehicle.listen()
+        recovered_s = vehicle.wait(lambda: event.recovered(run), RECOVER_S)
+    passed = detected_s is not None and (event.end is None or recovered_s is not None)
+    if event.end and recovered_s is None:
+        observed += f"; no recovery: {vehicle.sets[-2:]}"
+    return Row(event.event, event.action, observed, _ms(detected_s), _ms(recovered_s), passed)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def as_json(rows: list[Row]) -> dict[str, Any]:
+    """The form of `benchmarks/results/failures.json`."""
+    return {"rows": [asdict(row) for row in rows]}

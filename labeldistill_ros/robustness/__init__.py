@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What failing cameras, stamps and calibrations cost a model."""

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The degradation table and its picture, in `docs/robustness.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from labeldistill_ros.robustness.degradation import Degradation
+
+BEGIN = "<!-- table: written by labeldistill bench-degradation -->"
+END = "<!-- end of table -->"
+
+
+def markdown(rows: Sequence[Degradation]) -> str:
+    """The rows beside the loss against the first."""
+    lines = ["| fault | mAP | NDS | change of mAP | sets / key frames |", "|---|---|---|---|---|"]
+    first = rows[0]
+    for row in rows:
+        change = (row.mean_ap - first.mean_ap) / first.mean_ap if first.mean_ap else 0.0
+        lines.append(
+            f"| {row.fault} | {row.mean_ap:.3f} | {row.nds:.3f} | {change:+.0%} | "
+            f"{row.sets} / {row.samples} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write_page(page: Path, rows: Sequence[Degradation]) -> None:
+    """Put the table between its marks."""
+    text = page.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n\n{markdown(rows)}\n{END}{after}")
+
+
+def write_plot(path: Path, rows: Sequence[Degradation]) -> None:
+    """Bars of mAP and NDS as SVG, the same bytes for the same rows."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    matplotlib.rcParams["svg.hashsalt"] = "robustness"
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.36 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    at = range(len(rows))
+    axes.barh([y - 0.2 for y in at], [row.mean_ap for row in rows], 0.38, label="mAP")
+    axes.barh([y + 0.2 for y in at], [row.nds for row in rows], 0.38, label="NDS")
+    axes.axvline(rows[0].mean_ap, color="C0", linewidth=0.8, linestyle=":")
+    axes.axvline(rows[0].nds, color="C1", linewidth=0.8, linestyle=":")
+    axes.set_yticks(list(at), [row.fault for row in rows])
+    axes.invert_yaxis()
+    axes.legend(loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
