@@ -46,23 +46,23 @@ labeldistill=(python -m labeldistill_core.cli)
 part world 60 "${labeldistill[@]}" synth "$world" --scenes $scenes --key-frames 5 \
 	--sweeps lidar
 # correct: features, images and boxes as on the CPU, a graph for every precision, spconv as torch
-part tests 60 python -m pytest -q -m gpu tests/core
+part tests 60 python -m pytest -q -m gpu tests/core tests/benchmarks
 
 # latency by stage, history, cameras and pixels; pooling; busy share; memory; graph
-part r50 190 "${labeldistill[@]}" bench --device "$device" --presets $preset \
+part r50 190 python -m benchmarks.detector stages --device "$device" --presets $preset \
 	--precisions float32 $half --repeats $repeats ${small:+--no-scaling} --json "$out/bench_cuda.json"
 # training steps with and without AMP, spconv against the torch backend
-part training 60 "${labeldistill[@]}" bench-training "$world" --version v1.0-mini \
+part training 60 python -m benchmarks.training "$world" --version v1.0-mini \
 	--device "$device" ${small:+--batch-size 1 --repeats 1} --json "$out/bench_training_cuda.json"
-part lift 30 "${labeldistill[@]}" bench-lift --device "$device" --preset $preset \
+part lift 30 python -m benchmarks.detector lift --device "$device" --preset $preset \
 	--repeats $((repeats > 9 ? 10 : 1)) --json "$out/bench_cuda_lift.json"
 # scores of every fast way against the plain network
-part accuracy 60 "${labeldistill[@]}" bench-accuracy config/models/demo.safetensors "$world" \
+part accuracy 60 python -m benchmarks.detector accuracy config/models/demo.safetensors "$world" \
 	--version v1.0-mini --split all --scenes $scenes --device "$device" \
 	--json "$out/bench_cuda_accuracy.json"
-part r101 100 "${labeldistill[@]}" bench --device "$device" --presets $large \
+part r101 100 python -m benchmarks.detector stages --device "$device" --presets $large \
 	--precisions $half --repeats $repeats --no-scaling --json "$out/bench_cuda_r101.json"
-part compile 100 "${labeldistill[@]}" bench --device "$device" --presets $preset \
+part compile 100 python -m benchmarks.detector stages --device "$device" --presets $preset \
 	--precisions $half --compile --repeats $repeats --no-scaling --json "$out/bench_cuda_compile.json"
 
 files=()
@@ -70,7 +70,7 @@ for name in bench_cuda bench_cuda_r101 bench_cuda_compile bench_cuda_accuracy; d
 	[ -f "$out/$name.json" ] && files+=("$out/$name.json")
 done
 if [ ${#files[@]} != 0 ]; then
-	"${labeldistill[@]}" bench-targets "${files[@]}" | tee "$out/targets.txt"
+	python -m benchmarks.detector targets "${files[@]}" | tee "$out/targets.txt"
 	code=${PIPESTATUS[0]} # 1 says that a target is not met
 	[ "$code" -le 1 ] || failed+=("targets (exit code $code)")
 fi

@@ -26,7 +26,7 @@ def decode_on(device: torch.device, jpegs: Sequence[bytes]) -> list[Tensor]:
     """JPEG bytes to (h, w, 3) RGB uint8 on the device, by nvJPEG on a GPU.
 
     nvJPEG's grey levels are not always those of libjpeg-turbo, with which the network was trained;
-    `labeldistill bench-accuracy` tells what that does to its scores.
+    `python -m benchmarks.detector accuracy` tells what that does to its scores.
 
     Raises:
         DataError: some bytes are no JPEG.

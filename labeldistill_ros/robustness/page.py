@@ -8,7 +8,7 @@ from pathlib import Path
 
 from labeldistill_ros.robustness.degradation import Degradation
 
-BEGIN = "<!-- table: written by labeldistill bench-degradation -->"
+BEGIN = "<!-- table: written by labeldistill robustness -->"
 END = "<!-- end of table -->"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.detector.page import BEGIN, END, bench_page
+from benchmarks.training.__main__ import main
 from labeldistill_core import presets
-from labeldistill_core.cli import main
 from tests.support.small_networks import small, small_teacher
 
 
@@ -22,7 +22,7 @@ def test_every_stage_is_measured(
     monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
     file = tmp_path / "bench" / "training.json"
     assert main(
-        ["bench-training", str(synthetic_dataroot), "--version", "v1.0-mini", "--preset", "small",
+        [str(synthetic_dataroot), "--version", "v1.0-mini", "--preset", "small",
          "--batch-size", "2", "--repeats", "1", "--json", str(file)]
     ) == 0  # fmt: skip
     figures = json.loads(file.read_text())

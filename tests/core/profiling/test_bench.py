@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from labeldistill_core.checkpoints import save_student
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.network.student import Student
+from labeldistill_core.profiling.bench import bench
+from labeldistill_core.profiling.latency import replaced
+from tests.support.small_networks import small
+
+
+def test_a_checkpoint_is_measured_by_stage(
+    new_student: Callable[..., Student], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, file = tmp_path / "mine.safetensors", tmp_path / "out" / "bench.json"
+    save_student(model, new_student(small()), note="random")
+    bench(model=model, precisions=("float32",), repeats=2, json=file)
+    assert "| image encoder |" in capsys.readouterr().out
+    run = json.loads(file.read_text())["presets"]["mine"]["runs"]["float32"]
+    assert run["stages"]["end to end"]["p50"] > run["stages"]["step"]["p50"] > 0
+    assert run["peak_mib"] > 50
+    assert run["first_step_ms"] > 0
+
+
+def test_repeats_and_threads_are_positive() -> None:
+    with pytest.raises(ConfigError, match="1 or more"):
+        bench(repeats=0)
+
+
+def test_what_is_replaced_comes_back() -> None:
+    class Owner:
+        def method(self) -> str:
+            return "own"
+
+    owner = Owner()
+    with replaced(owner, "method", lambda: "other"):
+        assert owner.method() == "other"
+    assert owner.method() == "own"
+    assert "method" not in vars(owner)
