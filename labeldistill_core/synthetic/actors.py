@@ -32,11 +32,13 @@ class Motion:
     @classmethod
     def sample(cls, rng: np.random.Generator, duration_s: float, speed_m_s: float) -> Motion:
         """Cruising, braking to a stop, or setting off."""
+        # From before the scene to behind it, since cameras and sweeps look past both ends.
         times = np.arange(-1.0, duration_s + 1.0, 0.05)
         kind = rng.choice(["cruise", "stop", "start"], p=[0.7, 0.15, 0.15])
         at, ramp = rng.uniform(0.2, 0.9) * duration_s, rng.uniform(3.0, 6.0)
         rise = np.clip((times - at) / ramp, 0, 1)
         share = {"cruise": np.ones_like(times), "stop": 1 - rise, "start": rise}[str(kind)]
+        # Nobody keeps an exact speed, and a detector must not learn one.
         wave = 1 + 0.08 * np.sin(times * rng.uniform(0.2, 0.6) + rng.uniform(0, 6))
         speeds = speed_m_s * share * wave
         distances = np.concatenate([[0.0], np.cumsum((speeds[1:] + speeds[:-1]) / 2 * 0.05)])
@@ -129,6 +131,7 @@ class Actor:
         """(N, discs, 2) centres as wide as the object, along its length."""
         length, width, _ = self.size_m
         s, d, direction = (values[:, None] for values in self.track(times_s))
+        # Discs as wide as the object cover its length without a test of rotated rectangles.
         end = max(length - width, 0.0) / 2
         along = np.linspace(-end, end, 1 + int(np.ceil(2 * end / width)))
         return np.stack([s + along * np.cos(direction), d + along * np.sin(direction)], axis=-1)

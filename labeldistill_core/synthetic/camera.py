@@ -53,6 +53,7 @@ def take_picture(
 
     hits = snapshot.cast(np.broadcast_to(origin, directions.shape), directions)
     seen = hits.mask
+    # The sky has no surface to shade.
     color = np.empty_like(directions)
     color[~seen] = _sky(directions[~seen], light)
     triangles, depth = hits.triangles[seen], hits.distances_m[seen]
@@ -94,11 +95,14 @@ def _surface(
     light: Light,
 ) -> Floats:
     normals = snapshot.normals[triangles]
+    # Meshes are open here and there: a surface is lit on the side from which it is seen.
     facing = np.sign(-np.einsum("ij,ij->i", normals, directions))[:, None]
     normals = normals * facing
     albedo = snapshot.stage.colors[triangles] * _texture(snapshot, points, normals, triangles)
     sun = np.array(light.sun, np.float32)
     cosine = np.clip(normals @ sun, 0, None)
+    # Shadow rays are cast only where the sun could shine at all, lifted off the surface so that it
+    # does not shade itself.
     bright = cosine > 0
     bright[bright] = snapshot.lit(points[bright] + 0.02 * normals[bright], sun)
     # The sky lights what looks up more than what looks down.
@@ -112,6 +116,8 @@ def _surface(
 def _texture(snapshot: Snapshot, points: Floats, normals: Floats, triangles: Ints) -> Floats:
     """Factor (N, 1) on the albedo."""
     kind, owner = snapshot.stage.textures[triangles], snapshot.stage.objects[triangles]
+    # Patterns repeat every 8 periods of the noise, so that float32 keeps its decimals far from the
+    # origin.
     local = points + snapshot.stage.origin.astype(np.float32) % (_NOISE_SIZE * 8)
     moving = owner != CLUTTER
     if moving.any():  # a pattern must travel with its object
@@ -127,11 +133,13 @@ def _texture(snapshot: Snapshot, points: Floats, normals: Floats, triangles: Int
         )
     strength = np.array([0.10, 0.30, 0.9, 0.25, 0.35], np.float32)[kind]
     frequency = np.array([3.0, 6.0, 3.0, 2.0, 4.0], np.float32)[kind]
+    # Two octaves: fine grain, and patches that are seen from far away.
     factor = 1 + strength * (_noise(local * frequency[:, None]) + 0.7 * _noise(local * 0.37))
     facade = (kind == Texture.FACADE) & (np.abs(normals[:, 2]) < 0.5)
     if facade.any():
         at, normal = local[facade], normals[facade]
         along = at[:, 0] * normal[:, 1] - at[:, 1] * normal[:, 0]
+        # Windows at a grid of 3.1 m by 3.2 m, about a room and a floor.
         window = (along % 3.1 > 1.3) & (at[:, 2] % 3.2 > 1.2)
         factor[facade] *= np.where(window, 0.35, 1.0).astype(np.float32)
     out: Floats = factor[:, None]
@@ -147,7 +155,9 @@ def _noise(points: Floats) -> Floats:
 def _develop(color: Floats, light: Light, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Lens, sensor and gamma."""
     color = _blur(color * light.exposure, light.blur_px)
+    # The network learns from gamma-coded images, as cameras deliver them.
     signal = np.clip(color, 0, 1) ** (1 / 2.2)
+    # A random piece of one long stream of normal noise, instead of a draw for each pixel.
     start = int(rng.integers(len(_GRAIN)))
     grain = np.take(_GRAIN, np.arange(start, start + signal.size), mode="wrap")
     signal += grain.reshape(signal.shape) * light.noise

@@ -140,6 +140,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def _claim(out: Path, template: SceneSettings) -> None:
     """Refuse to mix scenes of different settings in one folder."""
+    # Through JSON and back, so that tuples compare equal to the lists in the file.
     wanted = json.loads(
         json.dumps({k: v for k, v in asdict(template).items() if k not in ("name", "index")})
     )

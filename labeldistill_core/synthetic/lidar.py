@@ -33,6 +33,7 @@ def scan(snapshot: Snapshot, time_s: float, rng: np.random.Generator) -> Floats:
     map_from_lidar = world.map_from_ego(time_s) @ ego_from_lidar()
     start = (world.map_from_ego(time_s - LIDAR_PERIOD_S) @ ego_from_lidar()).translation
     share = np.arange(AZIMUTHS) / AZIMUTHS  # of the turn
+    # The sensor spins clockwise and ends where it began, behind the vehicle.
     azimuth = np.pi - 2 * np.pi * share
     azimuth, elevation = np.meshgrid(azimuth, _ELEVATIONS_RAD)
     rays = np.stack(
@@ -44,6 +45,8 @@ def scan(snapshot: Snapshot, time_s: float, rng: np.random.Generator) -> Floats:
         axis=-1,
     ).reshape(-1, 3)
     directions = (rays @ map_from_lidar.rotation.T).astype(np.float32)
+    # Each ray starts where the sensor was when it fired, so scans are distorted by the vehicle's
+    # motion and corrected as in nuScenes.
     path = start + share[:, None] * (map_from_lidar.translation - start) - snapshot.stage.origin
     origins = np.tile(path, (BEAMS, 1)).astype(np.float32)
     hits = snapshot.cast(origins, directions)
@@ -54,6 +57,7 @@ def scan(snapshot: Snapshot, time_s: float, rng: np.random.Generator) -> Floats:
     albedo = snapshot.stage.colors[triangles].mean(axis=1)
     # The echo falls with the square of the distance; dark or slanting surfaces vanish first.
     echo = (0.08 + albedo) * (0.25 + 0.75 * cosine) * (31.0 / np.maximum(distances, 5.0)) ** 2
+    # Even a good echo is lost now and then.
     returned = rng.random(len(echo)) < 0.98 * (1 - np.exp(-2.0 * echo))
     noisy = distances + rng.normal(0, _RANGE_NOISE_M, len(distances))
     points = origins[kept] + directions[kept] * noisy[:, None] + snapshot.stage.origin

@@ -42,6 +42,8 @@ class Stage:
         moves = np.array([actor.motion.moves for actor in world.actors], dtype=bool)
         self.movers: NDArray[np.intp] = np.flatnonzero(moves)
         self._poses = self._poses_of(np.arange(len(moves)), 0.0)
+        # What stands goes into one acceleration structure, built once a scene; only movers are
+        # built anew for each time.
         standing = np.flatnonzero(~moves)
         clutter = world.clutter.moved(-x, -y)
         # In the order of the triangles' indices: clutter, objects that stand, objects that move.
@@ -97,6 +99,7 @@ def _placed(corners: Floats, owners: Ints, poses: Array) -> Floats:
 
 def _normals(corners: Floats) -> Floats:
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    # A degenerate triangle has no normal; it must not become NaN.
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     out: Floats = (normals / np.maximum(length, 1e-9)).astype(np.float32)
     return out
@@ -136,6 +139,7 @@ class Snapshot:
         distances, triangles = hit["tfar"], hit["primID"]
         if self._moving:
             other = self._moving.run(origins, directions, query="INTERSECT", output=True)
+            # Two structures are asked, so the nearer of two hits counts.
             nearer = (other["primID"] >= 0) & (other["tfar"] < distances)
             distances[nearer] = other["tfar"][nearer]
             triangles[nearer] = other["primID"][nearer] + self.stage.standing_count

@@ -70,6 +70,7 @@ class SceneSettings:
 
 def token(*parts: object) -> str:
     """Identifier of 32 hexadecimal digits, the same for the same parts."""
+    # Not for security: tokens of nuScenes are 32 hexadecimal digits, which is what MD5 gives.
     return hashlib.md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
 
 
@@ -86,6 +87,8 @@ def record_scene(settings: SceneSettings, root: Path) -> Rows:
 class _Recording:
     def __init__(self, settings: SceneSettings, root: Path) -> None:
         self._settings, self._root = settings, root
+        # Seed and index together: a scene is the same whatever other scenes are written, and in
+        # which order or process.
         self._rng = np.random.default_rng([settings.seed, settings.index])
         duration_s = (settings.key_frames - 1) * KEY_FRAME_PERIOD_S
         self._world = World.sample(self._rng, duration_s)
@@ -176,6 +179,7 @@ class _Recording:
         """Times of a sensor from a key frame to before the next, and whether it is the key's."""
         key_s = k * KEY_FRAME_PERIOD_S + phase_s
         last = k == self._settings.key_frames - 1
+        # Behind the last key frame no sweep is recorded, as in nuScenes.
         count = round(KEY_FRAME_PERIOD_S / period_s) if sweeps and not last else 1
         return [(key_s + i * period_s, i == 0) for i in range(count)]
 
@@ -218,8 +222,10 @@ class _Recording:
         stamp = self._stamp_us(time_s)
         file_format = ending.split(".")[0]
         folder = f"{'samples' if is_key else 'sweeps'}/{sensor}"
+        # The pattern of nuScenes, out of which tools read sensor and time.
         name = f"{folder}/{self._settings.name}__{sensor}__{stamp}.{ending}"
         write_whole(self._root / name, data)
+        # One ego pose for each sensor frame, under the same token, as nuScenes has it.
         identity = self._token("sample_data", sensor, stamp)
         ego = self._world.map_from_ego(time_s)
         self._rows["ego_pose"].append(
@@ -253,6 +259,7 @@ class _Recording:
         ego = self._world.map_from_ego(time_s)
         scanned = (ego @ ego_from_lidar()).apply(points[:, :3])
         centers = snapshot.poses + [*self._stage.origin, 0.0]
+        # Classes are scored to 50 m at most; beyond the annotated radius an object is a few pixels.
         near = np.hypot(*(centers[:, :2] - ego.translation[:2]).T) < ANNOTATED_M
         indices = np.flatnonzero(near)
         shares = visible_shares(snapshot, indices, ego, self._cameras.values())
@@ -267,6 +274,7 @@ class _Recording:
                     "visibility_token": str(visibility),
                     "attribute_tokens": _attribute_tokens(actor, time_s),
                     "translation": pose[:3].tolist(),
+                    # nuScenes lists width, length, height.
                     "size": [actor.size_m[1], actor.size_m[0], actor.size_m[2]],
                     "rotation": [float(np.cos(pose[3] / 2)), 0.0, 0.0, float(np.sin(pose[3] / 2))],
                     "prev": "",
@@ -290,6 +298,8 @@ class _Recording:
             by_instance.setdefault(row["instance_token"], []).append(row)
         for index, actor in enumerate(self._world.actors):
             identity = self._token("instance", index)
+            # An annotator sees the scans: objects that no scan touches are unknown to him, and
+            # around the first and last scan on an object he knows a little more.
             rows = by_instance.pop(identity, [])
             hit = [k for k, row in enumerate(rows) if row["num_lidar_pts"]]
             if not hit:
@@ -338,6 +348,7 @@ def _chain(rows: list[Row]) -> None:
 def _points_inside(points: Array, actor: Actor, pose: Array) -> int:
     length, width, height = actor.size_m
     offset = points - pose[:3]
+    # A cut along one axis first: most points of a scan drop out before anything is turned.
     offset = offset[np.abs(offset[:, 0]) <= np.hypot(length, width) / 2]
     c, s = np.cos(pose[3]), np.sin(pose[3])
     inside = np.abs(offset[:, 0] * c + offset[:, 1] * s) <= length / 2

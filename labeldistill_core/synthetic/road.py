@@ -57,6 +57,7 @@ class Road:
             curved = rng.random() < 0.45
             bend[start : start + run] = rng.choice([-1, 1]) / rng.uniform(70, 250) * curved
             start += run
+        # A steering wheel turns gradually: the mean over 15 m takes the jumps out of the curvature.
         bend = np.convolve(bend, np.full(31, 1 / 31), mode="same")
         headings = rng.uniform(-np.pi, np.pi) + np.cumsum(bend) * _STEP_M
         steps = np.stack([np.cos(headings), np.sin(headings)], axis=1) * _STEP_M
@@ -132,6 +133,7 @@ class Road:
 
     def _markings(self, edges: Array, blocked: Array) -> list[_Strip]:
         free = edges[~blocked.astype(bool)]
+        # Two quads of paint, two of none.
         dashes = free[(free / _QUAD_M).astype(int) % 4 < 2]
         height, half_width = (0.004, 0.004), 0.07
         lines = [(0.0, free, _YELLOW if self.lanes == 2 else _WHITE)]
@@ -162,6 +164,7 @@ class Road:
         corners = [[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]]]
         color = ((0.13, 0.16, 0.06), (0.24, 0.22, 0.19), (0.17, 0.16, 0.15))[rng.integers(3)]
         return Mesh(
+            # Three centimetres lower than the street, so that the two surfaces do not flicker.
             np.column_stack([corners, np.full(4, -0.03)]).astype(np.float32),
             np.array([[0, 1, 2], [0, 2, 3]], np.int32),
             np.tile(np.asarray(color, np.float32), (2, 1)),

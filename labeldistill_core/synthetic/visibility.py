@@ -51,12 +51,15 @@ def visible_shares(
         rays = (points[seen] - origin).astype(np.float32)
         hits = snapshot.cast(np.broadcast_to(origin, rays.shape), rays)
         own = hits.mask & (stage.objects[hits.triangles] == indices[owners[seen]])
+        # nuScenes rates visibility over all six cameras; the best of them is close to it and needs
+        # no union of views.
         best = np.maximum(best, np.bincount(owners[seen][own], minlength=len(indices)) / counts)
     return best
 
 
 def _surface(snapshot: Snapshot, index: int) -> Array:
     mesh = snapshot.stage.world.actors[index].mesh
+    # The annotation knows four levels of visibility, which a sample of the surface tells apart.
     step = max(1, len(mesh.triangles) // _SURFACE_POINTS)
     local = mesh.vertices[mesh.triangles[::step]].mean(axis=1)
     x, y, z, yaw = snapshot.poses[index]

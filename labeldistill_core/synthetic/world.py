@@ -54,6 +54,7 @@ class World:
         """A random scene."""
         speed = float(rng.uniform(*_CRUISE_M_S)) * float(rng.random() < 0.9)
         motion = Motion.sample(rng, duration_s, speed)
+        # Margins at both ends, so that the street goes on beyond what the sensors see.
         road = Road.sample(rng, motion.distance_m(duration_s) + 2 * _MARGIN_M)
         builder = _Builder(rng, road, duration_s)
         lane = int(rng.integers(road.lanes))
@@ -61,11 +62,13 @@ class World:
             "car", (4.1, 1.7, 1.6), box((0, 0, 0), (1, 1, 1), (0, 0, 0)), _MARGIN_M,
             road.lane_d(lane, along=True), 0.0, motion, 0.0, parked=False,
         )  # fmt: skip
+        # The order matters: what comes first takes the place, and the ego vehicle needs its own.
         builder.reserve(ego.s_m, ego.d_m, 8.0)
         builder.traffic(lane, motion)
         builder.parked()
         builder.works()
         builder.pavement()
+        # Those that turn come last, since their paths are checked against everybody else.
         builder.turning(ego)
         clutter = [road.mesh(rng), *builder.furniture(), *builder.buildings()]
         return cls(road, ego, tuple(builder.actors), Mesh.merge(clutter), Light.sample(rng))
@@ -76,12 +79,15 @@ class _Builder:
 
     def __init__(self, rng: Rng, road: Road, duration_s: float) -> None:
         self._rng, self._road, self._duration_s = rng, road, duration_s
+        # Log-normal, so that most streets are calm and a few are crowded, as in recordings.
         self._density = float(np.clip(rng.lognormal(-0.2, 0.45), 0.3, 1.8))
         self._taken: list[tuple[float, float, float]] = []
         self.actors: list[Actor] = []
 
     def reserve(self, s: float, d: float, radius: float) -> bool:
         """Take a place unless something is there."""
+        # Reach along the street and across it are bounded apart: two lanes side by side may both be
+        # taken, though a bus is longer than a lane is wide.
         if any(
             abs(s - s2) < radius + r2 and abs(d - d2) < min(radius, 1.6) + min(r2, 1.6)
             for s2, d2, r2 in self._taken
@@ -99,14 +105,18 @@ class _Builder:
             for lane in range(road.lanes):
                 mine = along and lane == ego_lane
                 speed = float(rng.uniform(*(_CREEP_M_S if rng.random() < 0.2 else _CRUISE_M_S)))
+                # One motion a lane keeps everybody at his distance, so nobody has to be simulated
+                # as a driver.
                 motion = ego_motion if mine else Motion.sample(rng, self._duration_s, speed)
                 reach = motion.distance_m(self._duration_s)
+                # Vehicles that will drive in during the scene have to start before its street.
                 s = rng.uniform(0, 25) - (reach if along else 0)
                 while s < road.length_m + (0 if along else reach):
                     name = str(rng.choice(names, p=shares))
                     self._vehicle(
                         name, s, road.lane_d(lane, along), 0.0 if along else np.pi, motion
                     )
+                    # A Poisson stream of traffic, with room for one vehicle at least.
                     s += rng.exponential(45 / self._density) + 14
         for crossing in road.crossings_s:
             for side in (-1, 1):
@@ -180,6 +190,7 @@ class _Builder:
                 if not road.crosses(s, 10):
                     yaw = heading + rng.choice([0, np.pi / 2, -np.pi / 2, rng.uniform(-3, 3)])
                     self._vehicle(name, s, d, float(yaw), Motion.standing())
+                    # No building may grow over a yard with a vehicle in it.
                     self._taken.append((s, d, 8.0))
 
     def works(self) -> None:
@@ -218,6 +229,7 @@ class _Builder:
     def pavement(self) -> None:
         """People, alone and in groups, and parked cycles."""
         rng, road = self._rng, self._road
+        # People walk along the pavement in either direction; a group shares its direction and pace.
         walkers = [0.0, np.pi]
         for _ in range(int(rng.poisson(road.length_m / 21 * self._density))):
             side, s = float(rng.choice([-1, 1])), rng.uniform(0, road.length_m)
@@ -245,6 +257,7 @@ class _Builder:
 
     def _vehicle(self, name: str, s: float, d: float, direction: float, motion: Motion) -> None:
         if name in ("motorcycle", "bicycle") and motion.distance_m(self._duration_s) > 0:
+            # Two-wheelers ride in the right half of their lane.
             d -= float(np.cos(direction)) * self._rng.uniform(0, LANE_WIDTH_M * 0.3)
         self._add(name, s, d, direction, motion, radius=SIZES[name].mean[0] / 2 + 0.6, floor=0.0)
 
@@ -253,6 +266,7 @@ class _Builder:
         *, radius: float, floor: float,
     ) -> None:  # fmt: skip
         actor = self._actor(name, s, d, direction, motion, floor=floor)
+        # Their sizes vary so much that the mean of the class would let neighbours overlap.
         if name in ("truck", "bus", "trailer", "construction_vehicle"):
             radius = max(radius, actor.size_m[0] / 2 + 0.6)
         if self.reserve(s, d, radius):
@@ -266,6 +280,7 @@ class _Builder:
         size = SIZES[name].sample(rng)
         parked = motion.distance_m(self._duration_s) == 0
         if name in ("motorcycle", "bicycle"):
+            # With a rider the annotated box is as high as he is.
             height = rng.uniform(1.0, 1.25) if parked else rng.uniform(1.6, 1.85)
             size = (size[0], size[1], float(height))
         mesh = SHAPES[name](rng, *size)
@@ -301,11 +316,13 @@ class _Builder:
             s = rng.uniform(-20, 5)
             while s < road.length_m:
                 length, depth = rng.uniform(8, 28), rng.uniform(8, 18)
+                # Mostly two or three floors, a tower now and then.
                 height = float(np.clip(rng.lognormal(2.1, 0.5), 3.5, 35))
                 setback = rng.choice([0.5, 12.0], p=[0.6, 0.4]) + rng.uniform(0, 4)
                 d = side * (road.half_width_m + road.pavement_m + setback + depth / 2)
                 middle = s + length / 2
                 near = abs(d) - depth / 2
+                # A front must not stand on what was placed beside the pavement.
                 clear = not any(
                     abs(middle - s2) < length / 2 + r2 and abs(d2) > near - 3 and d2 * side > 0
                     for s2, d2, r2 in self._taken
