@@ -31,6 +31,7 @@ class BevEncoder(nn.Module):
     def __init__(self, config: BevEncoderConfig, in_channels: int) -> None:
         """Build from the configuration."""
         super().__init__()
+        # No pooling behind the stem: the grid is small, and a pedestrian is one cell.
         self.trunk = ResNet(
             config.trunk_depth, config.base_channels, in_channels, stages=3, pool=False
         )
@@ -41,5 +42,6 @@ class BevEncoder(nn.Module):
 
     def forward(self, bev: Tensor) -> BevFeatures:
         """Encode (B, S*C, Y, X)."""
+        # The stacked cells skip the trunk too, so that the neck keeps the full resolution.
         stages = self.trunk(bev)
         return BevFeatures(self.neck([bev, *stages]), taps=(bev, stages[0]))

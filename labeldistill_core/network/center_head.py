@@ -67,6 +67,9 @@ class CenterHead(nn.Module):
             )
             for classes in config.tasks
         )
+        # A bias of -2.19 starts every cell at a score of 0.1, or the negatives of 16 thousand cells
+        # swamp the first steps (focal loss, Lin et al., ICCV 2017, section 4.1). The published code
+        # means to set it and never does.
         if config.heatmap_bias is not None:
             for task in self.tasks:
                 nn.init.constant_(task["heatmap"][-1].bias, config.heatmap_bias)  # type: ignore[index]

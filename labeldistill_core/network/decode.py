@@ -77,6 +77,8 @@ def suppressed(maps: Sequence[Peaks], grid: BevGrid, config: DecodeConfig) -> Ca
 
     On a GPU nothing here waits for its results: shapes are fixed, and so is the number of rounds.
     """
+    # A CPU saves work by shapes that follow the data; a GPU would have to be waited for to know
+    # them.
     fixed = maps[0].heatmap.is_cuda
     best, classes = [], 0
     for task in maps:
@@ -157,9 +159,12 @@ def circle_nms(
     Returns:
         (B, T, M) bool, and (1,) bool: whether the rounds were enough.
     """
+    # Squares of differences, not |a|^2 + |b|^2 - 2ab, which loses all digits for near centres on a
+    # large map.
     x, y = ((c[..., :, None] - c[..., None, :]).square() for c in centers.unbind(-1))
     squared = x + y
     pairs = zip(squared.unbind(1), radius_m2, strict=True)
+    # Strictly below the diagonal: only a better candidate suppresses.
     near = torch.stack([task <= radius for task, radius in pairs], dim=1).tril(-1).float()
     before = keep = valid
     for _ in range(valid.shape[-1] + 1 if rounds is None else rounds):
@@ -172,6 +177,8 @@ def circle_nms(
 def _best_cells(heatmap: Tensor, config: DecodeConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, labels within the task and cells, (B, M) each, by descending score."""
     amount = min(config.max_candidates, heatmap[0, 0].numel())
+    # Best cells of each class, then of all classes: what CenterPoint does, and ties fall in its
+    # order.
     scores, cells = heatmap.sigmoid().flatten(2).topk(amount)  # (B, K, M): per class first
     scores, best = scores.flatten(1).topk(amount)
     return scores, best // amount, cells.flatten(1).gather(1, best)
@@ -181,6 +188,7 @@ def _boxes_of(code: Tensor, cells: Tensor, grid: BevGrid) -> Tensor:
     """Box codes (.., 10) of cells (..) as the columns of `BOX_FIELDS` (.., 9)."""
     x = (cells % grid.columns + code[..., 0]) * grid.cell_m + grid.x_m[0]
     y = (cells // grid.columns + code[..., 1]) * grid.cell_m + grid.y_m[0]
+    # Sine and cosine need not lie on the unit circle; only their direction counts.
     yaw = torch.atan2(code[..., 6], code[..., 7])
     parts = (torch.stack([x, y], -1), code[..., 2:3], code[..., 3:6].exp(), yaw[..., None])
     return torch.cat([*parts, code[..., 8:]], dim=-1)

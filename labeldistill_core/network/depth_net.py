@@ -47,6 +47,7 @@ def camera_vector(
     k, image, bev = intrinsics, image_from_sensor, augmentation[:, None].expand_as(ego_from_camera)
     entries = [
         *(k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]),
+        # The third column belongs to depth, which the transform of an image leaves alone.
         *(image[..., row, column] for row in (0, 1) for column in (0, 1, 3)),
         *(bev[..., 0, 0], bev[..., 0, 1], bev[..., 1, 0], bev[..., 1, 1], bev[..., 2, 2]),
     ]
@@ -70,6 +71,7 @@ class CameraGate(nn.Module):
 
     def forward(self, x: Tensor, camera: Tensor) -> Tensor:
         """Features x (I, C, H, W) and camera vectors (I, 27) to (I, C, H, W)."""
+        # Squeeze-and-excitation (Hu et al., CVPR 2018) whose squeeze is the camera, not the image.
         gate: Tensor = self.expand(self.reduce(self.mlp(camera)[..., None, None]).relu())
         return x * gate.sigmoid()
 
@@ -82,6 +84,8 @@ class PyramidPooling(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(
             _conv_norm_relu(channels, channels, kernel, dilation)
+            # Dilations up to 18 reach across most of a 16x44 map: depth needs the context of the
+            # whole object.
             for kernel, dilation in ((1, 1), (3, 6), (3, 12), (3, 18))
         )
         self.pool = _conv_norm_relu(channels, channels)
@@ -113,11 +117,14 @@ class DeformConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, channels // groups, 3, 3))
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
         self.offset = nn.Conv2d(channels, 18, 3, padding=1)
+        # Offsets of zero make it a plain convolution at the start.
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]  # the layer has a bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(I, C, H, W) to the same shape."""
+        # Offsets are positions in pixels: bfloat16 keeps eight bits of them, too few for
+        # interpolation.
         with torch.autocast(x.device.type, enabled=False):
             offset = self.offset(x.to(self.offset.weight.dtype))
             return deform_conv3x3(x, offset, self.weight.to(x.dtype))
@@ -133,6 +140,8 @@ class DepthNet(nn.Module):
         self.reduce = nn.Sequential(
             nn.Conv2d(in_channels, mid, 3, padding=1), nn.BatchNorm2d(mid), nn.ReLU(inplace=True)
         )
+        # Focal lengths are in the thousands and rotations below one; without it the first would
+        # drown the others.
         self.camera_norm = nn.BatchNorm1d(CAMERA_VECTOR_SIZE)
         self.context_gate = CameraGate(mid)
         self.context_out = nn.Conv2d(mid, config.context_channels, 1)
@@ -146,11 +155,14 @@ class DepthNet(nn.Module):
 
     def forward(self, x: Tensor, camera: Tensor) -> FrameFeatures:
         """Features (I, C, H, W) and camera vectors (I, 27) to depth and context."""
+        # Context branches off before the depth blocks: it says what is seen, depth where (BEVDepth,
+        # section 3.2).
         x = self.reduce(x)
         camera = self.camera_norm(camera)
         context = self.context_out(self.context_gate(x, camera))
         depth = self.pyramid(self.blocks(self.depth_gate(x, camera)))
         logits = self.depth_out(self.deform(depth))
+        # The exponentials are summed in float32; in bfloat16 a sum over 112 bins would not be one.
         return FrameFeatures(depth=logits.float().softmax(dim=1), context=context)
 
 

@@ -49,6 +49,7 @@ class ImageEncoder(nn.Module):
         """Build from the configuration."""
         super().__init__()
         self.swap = image.channel_order == "bgr"
+        # Part of the network, so that nobody has to remember how its images were normalized.
         self.register_buffer("mean", torch.tensor(image.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(image.std).view(3, 1, 1), persistent=False)
         backbone = config.backbone
@@ -68,6 +69,7 @@ class ImageEncoder(nn.Module):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Grey levels (..., 3, H, W) in red, green, blue to what the backbone expects."""
+        # The published code feeds BGR with statistics of RGB; its weights were trained so.
         x = images.flip(-3) if self.swap else images
         return (x.to(self.mean.dtype) - self.mean) / self.std
 

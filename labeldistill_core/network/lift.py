@@ -56,6 +56,8 @@ def ray_matrices(
     Returns:
         (B, N, 3, 4): homogeneous pixels to directions of depth one, and the camera's position.
     """
+    # Resize, crop, flip and turn act on pixels alone, so the 4x4 shrinks to a 3x3 on homogeneous
+    # pixels.
     undo = torch.linalg.inv(image_from_sensor)
     sensor_from_image = torch.eye(3, device=undo.device).repeat(*undo.shape[:2], 1, 1)
     sensor_from_image[..., :2, :2] = undo[..., :2, :2]
@@ -142,6 +144,7 @@ class PoolingTable:
         if use is not None:
             inside &= use.view(batch, cameras, 1, 1, 1)
         sample = torch.arange(batch, device=points.device).view(-1, 1, 1, 1, 1)
+        # One number a cell over the whole batch: a single sort serves all samples.
         cell = (sample * grid.rows + cells[..., 1]) * grid.columns + cells[..., 0]
         amount, share = batch * grid.rows * grid.columns, None
         if fixed:
@@ -149,6 +152,8 @@ class PoolingTable:
             everywhere = torch.arange(cell.numel(), device=points.device) % amount
             order = torch.where(inside.flatten(), cell.flatten().int(), everywhere.int())
             order, depth_index = order.sort(stable=True)
+            # A search for the edges has a fixed shape, which counting with bincount on a GPU has
+            # not.
             edges = torch.arange(amount + 1, device=points.device, dtype=torch.int32)
             offsets = torch.searchsorted(order, edges)
             share = inside.flatten()[depth_index].float()
@@ -158,6 +163,8 @@ class PoolingTable:
             count = torch.bincount(order, minlength=amount)
             offsets = torch.cat([count.new_zeros(1), count.cumsum(0)])
             depth_index = depth_index[order.argsort(stable=True)]
+        # All bins of a pixel share one row of the context, so the lifted tensor D x C x H x W is
+        # never made.
         image, pixel = depth_index // (bins * height * width), depth_index % (height * width)
         return cls(
             feature_index=image * (height * width) + pixel,
@@ -186,6 +193,7 @@ def pool(features: FrameFeatures, table: PoolingTable) -> Tensor:
         raise ValueError(
             f"depth is {tuple(features.depth.shape)}, the table was built for {table.depth_shape}"
         )
+    # float32 whatever the network computes in: hundreds of points may add up in a near cell.
     rows = features.context.float().permute(0, 2, 3, 1).flatten(0, 2)  # (R, C)
     weights = features.depth.float().flatten()[table.depth_index]  # (P,)
     if table.share is not None:

@@ -47,6 +47,7 @@ def detection_loss(
 
 def object_count(mask: Tensor, at_least: float) -> Tensor:
     """Mean over the processes of the number of True entries."""
+    # The mean over processes makes the gradient of several GPUs that of one large batch.
     count = mask.sum().float()
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(count)
@@ -62,6 +63,7 @@ def focal_loss(logits: Tensor, target: Tensor, count: Tensor) -> Tensor:
         target: (B, K, Y, X) in 0 to 1; exactly 1 is a positive.
         count: divides the sum.
     """
+    # Clipped as published, so that a sure mistake has a finite loss.
     p = logits.sigmoid().clamp(_CLIP, 1 - _CLIP)
     positive = -p.log() * (1 - p).square() * target.eq(1)
     negative = -(1 - p).log() * p.square() * (1 - target).pow(4)
@@ -77,6 +79,7 @@ def box_loss(maps: TaskMaps, targets: TaskTargets, code_weights: Tensor | None =
         code_weights: (10,) of the code's numbers; ones when None, as for the published students.
     """
     predicted = maps.codes_at(targets.cell)
+    # Velocities of objects that are seen once are unknown; they must not count as zero.
     known = targets.valid[..., None] & ~targets.code.isnan()
     difference = (predicted - targets.code.nan_to_num()).abs()
     if code_weights is not None:

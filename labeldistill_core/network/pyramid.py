@@ -27,6 +27,7 @@ class PyramidNeck(nn.Module):
         self.levels = nn.ModuleList(
             nn.Sequential(
                 _resample(i, o, scale),
+                # SECOND's constants, which the published weights were trained with.
                 nn.BatchNorm2d(o, eps=1e-3, momentum=0.01),
                 nn.ReLU(inplace=True),
             )
@@ -40,6 +41,7 @@ class PyramidNeck(nn.Module):
 
 def _resample(in_channels: int, out_channels: int, scale: float) -> nn.Module:
     if scale < 1:
+        # Kernel equals stride: no overlap, so the neck neither blurs nor leaves a checkerboard.
         step = round(1 / scale)
         return nn.Conv2d(in_channels, out_channels, step, step, bias=False)
     step = round(scale)

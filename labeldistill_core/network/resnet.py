@@ -51,6 +51,8 @@ class Bottleneck(nn.Module):
         """`4 * width` channels out; the shortcut projects when the shape changes."""
         super().__init__()
         self.conv1, self.bn1 = conv_norm(in_channels, width, 1)
+        # The stride sits in the 3x3 convolution, as in torchvision (ResNet v1.5), not in the first
+        # 1x1.
         self.conv2, self.bn2 = conv_norm(width, width, 3, stride)
         self.conv3, self.bn3 = conv_norm(width, 4 * width, 1)
         self.relu = nn.ReLU(inplace=True)
@@ -97,6 +99,7 @@ class ResNet(nn.Module):
         """Build `stages` stages; `pool=False` leaves out the pooling behind the stem."""
         super().__init__()
         block, counts = _TOPOLOGIES[depth]
+        # Names of layers are torchvision's, whose ImageNet weights load as they are.
         self.conv1, self.bn1 = conv_norm(in_channels, base_channels, 7, 2)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if pool else nn.Identity()
@@ -119,6 +122,7 @@ class ResNet(nn.Module):
         """Keep the first convolution and its norm as they are."""
         self._frozen_stem = True
         self.conv1.requires_grad_(False)
+        # A batch of a few images has poor statistics; those of ImageNet are kept.
         self.bn1.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:

@@ -88,6 +88,7 @@ class Student(nn.Module):
         self.head = CenterHead(config.head, self.bev_encoder.channels)
         size = (config.image.height, config.image.width)
         pixels = feature_pixels(size, config.feature_size)
+        # Computed from the configuration, so checkpoints neither hold nor need them.
         self.register_buffer("pixels", pixels, persistent=False)
         self.register_buffer("depths", bin_depths(config.depth_bins), persistent=False)
 
@@ -135,6 +136,8 @@ class Student(nn.Module):
         Returns:
             The output, and the current frame's depth and context.
         """
+        # The depth net sees the key frame's calibration for all frames, as in the published code;
+        # this is also what makes a past frame's features reusable.
         camera = camera_vector(
             batch.intrinsics[:, 0],
             batch.image_from_sensor[:, 0],
@@ -143,6 +146,8 @@ class Student(nn.Module):
         )
         cells, current = [], None
         for frame in range(batch.images.shape[1]):
+            # Past frames without gradients, as SOLOFusion and the published code train: memory of
+            # one frame, not of five.
             with torch.set_grad_enabled(torch.is_grad_enabled() and frame == 0):
                 features = self.encode(batch.images[:, frame], camera)
                 table = self.pooling_table(

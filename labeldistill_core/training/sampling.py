@@ -54,9 +54,12 @@ class EpochOrder(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Pairs of sample index and augmentation seed, for one epoch of this process."""
+        # A function of seed and epoch alone: a run that is taken up draws what it would have drawn.
         generator = torch.Generator().manual_seed(hash((self._seed, self._epoch)))
         order = torch.randperm(len(self._indices), generator=generator)
         seeds = torch.randint(2**62, (len(order),), generator=generator)
+        # Processes take turns, so that together they see each sample once, in the order of one
+        # process.
         mine = slice(self._rank, len(self) * self._processes, self._processes)
         pairs = zip(self._indices[order[mine]].tolist(), seeds[mine].tolist(), strict=True)
         skipped, self._skipped = self._skipped, 0
