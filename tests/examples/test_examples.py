@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs under examples/ run and do what they say."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(name: str, *arguments: Path) -> str:
+    """What an example prints."""
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_detect_images_lists_and_draws_boxes(tmp_path: Path) -> None:
+    picture = tmp_path / "found.png"
+    *boxes, last = run("detect_images.py", EXAMPLES / "images", picture).splitlines()
+    assert last == f"open {picture}"
+    surest = {}  # of each class: score, metres ahead, metres left
+    for name, score, ahead, _, _, left, *_ in map(str.split, reversed(boxes)):
+        surest[name] = float(score), float(ahead), float(left)
+    for name, true_ahead, true_left in (("car", -11.1, -6.3), ("bicycle", 4.7, -6.3)):
+        score, ahead, left = surest[name]
+        assert score > 0.5
+        assert math.dist((ahead, left), (true_ahead, true_left)) < 1.0
+    with Image.open(picture) as image:
+        assert image.size == (3 * 640, 2 * 360)
+
+
+def test_train_tiny_ends_with_a_student_and_its_scores(tmp_path: Path) -> None:
+    text = run("train_tiny.py", tmp_path)
+    assert "mAP" in text
+    assert (tmp_path / "student.safetensors").is_file()
+    # four key frames of the scene that was not trained on
+    assert "4 samples" in text
