@@ -75,7 +75,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "labeldistill = labeldistill_core.cli:main",
+            "labeldistill = labeldistill_ros.cli:main",
             "detector_node = labeldistill_ros.node.detector_node:main",
         ],
     },

@@ -1,14 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A typed function as a command: its options, and exit codes for what it raises."""
+"""A typed function as a command: its options, and exit codes for what it raises.
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | done, and a threshold that was asked for is missed |
+| 2 | a wrong call, input that cannot be used, no room on the disk, in memory or on the GPU |
+| 3 | a fault of this program; its traceback lies in a file that the message names |
+| 130 | Ctrl-C |
+| 141 | whoever read the output has left, as `head` does |
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import select
 import sys
+import tempfile
+import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
 
 from labeldistill_core.errors import LabelDistillError
+
+MISSED, REFUSED, FAULT, INTERRUPTED = 1, 2, 3, 130
+_READER_LEFT = 128 + 13
+"""As the shell says of a program that SIGPIPE ended."""
+
+_Options = TypeVar("_Options")
+Flat = Annotated[_Options, tyro.conf.arg(name="")]
+"""`Flat[SomeOptions]`: the fields of a dataclass are options of the command itself."""
 
 _ROS = "source a ROS 2 distribution, or run `make setup` in a checkout"
 _PIP = "pip install '.[{}]' in a checkout"
@@ -30,53 +57,146 @@ _MISSING = {
 }
 """Module that only some commands need, and how to get it."""
 
+_MENDS = {
+    errno.ENOSPC: "free some space, or write elsewhere",
+    errno.EDQUOT: "free some space, or write elsewhere",
+    errno.EACCES: "change its permissions, or name another path",
+    errno.EPERM: "change its permissions, or name another path",
+    errno.EROFS: "write elsewhere",
+    errno.ENOENT: "check the path",
+    errno.EISDIR: "name a file in it",
+    errno.ENOTDIR: "a part of this path is a file: name another one",
+    errno.EEXIST: "remove it, or name another path",
+    errno.EMFILE: "raise the limit (`ulimit -n`)",
+}
+"""What helps against an error of the system."""
+_NO_MEMORY = "take a smaller batch, fewer processes or another device"
+
 
 def run_command(
     name: str,
     command: Callable[..., Any] | Mapping[str, Callable[..., Any]],
     args: Sequence[str] | None = None,
 ) -> int:
-    """Call a function with the options that the arguments give.
+    """Call a function with the options that the arguments give; returns the exit code, see above.
 
     Args:
         name: how the command is called, for its help.
-        command: a function whose docstring is its help, or several by name.
+        command: a function whose docstring is its help, or several by name; see `call_command`.
         args: of the command line; those of this process when None.
-
-    Returns:
-        The exit code: what the function returns if that is an int, else 0; 2 when it refuses its
-        input or a library is missing, which is told in one line.
 
     Raises:
         SystemExit: the options are wrong, or help was asked for.
     """
-    import tyro  # what only lists its commands does not wait for it
+    return exit_code(lambda: call_command(name, command, args), name)
 
+
+def call_command(
+    name: str,
+    command: Callable[..., Any] | Mapping[str, Callable[..., Any]],
+    args: Sequence[str] | None = None,
+) -> Any:
+    """As `run_command`, but what the function returns and raises comes through."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if isinstance(command, Mapping):
+        return tyro.extras.subcommand_cli_from_dict(dict(command), prog=name, args=args)
+    return tyro.cli(command, prog=name, args=args)
+
+
+def exit_code(call: Callable[[], Any], name: str) -> int:
+    """Do it, and tell of what it raises in one line; returns the exit code, see above.
+
+    Args:
+        call: what to do; an int that it returns is the exit code.
+        name: of the program, for what it says.
+    """
     try:
-        if isinstance(command, Mapping):
-            commands = dict(command)
-            result = tyro.extras.subcommand_cli_from_dict(commands, prog=name, args=args)
-        else:
-            result = tyro.cli(command, prog=name, args=args)
+        result = call()
+        print(end="", flush=True)  # nothing where the output is closed
     except LabelDistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _say(str(error))
     except ModuleNotFoundError as error:
-        return missing_module(name, error)
+        hint = _MISSING.get((error.name or "").partition(".")[0])
+        if hint is None:
+            return _fault(name, error)
+        return _say(f"{name} needs {error.name}, which is not installed: {hint}")
+    except BrokenPipeError as error:
+        if not _reader_left():
+            return _say(_of_system(error))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_LEFT
+    except OSError as error:
+        return _say(_of_system(error))
+    except MemoryError as error:
+        return _say(f"out of memory{f' ({error})' if str(error) else ''}: {_NO_MEMORY}")
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    except Exception as error:
+        if _is_torch_memory(error):
+            return _say(f"out of memory ({_first_line(error)}): {_NO_MEMORY}")
+        return _fault(name, error)
     return result if isinstance(result, int) else 0
 
 
-def missing_module(name: str, error: ModuleNotFoundError) -> int:
-    """Say how to get a module that only some commands need; returns the exit code.
+def _say(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return REFUSED
+
+
+def _of_system(error: OSError) -> str:
+    """The file, what the system says of it, and what helps."""
+    files = [str(file) for file in (error.filename, error.filename2) if file is not None]
+    what = error.strerror or _first_line(error) or type(error).__name__
+    mend = _MENDS.get(error.errno or 0)
+    return ": ".join(part for part in (" -> ".join(files), what, mend) if part)
+
+
+def _is_torch_memory(error: Exception) -> bool:
+    """Whether torch found no memory, on a GPU or in the machine."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _fault(name: str, error: Exception) -> int:
+    """Keep the traceback of an error that nobody foresaw, and say where it lies."""
+    text = "".join(traceback.format_exception(error))
+    what = f"{type(error).__name__}: {_first_line(error)}"
+    try:
+        kept = f"its traceback is in {_keep(text)}; please report it with that file"
+    except OSError:
+        print(text, file=sys.stderr)  # rather than losing it
+        kept = "its traceback stands above; please report it with that"
+    print(f"error: {name} failed unforeseen ({what}): {kept}", file=sys.stderr)
+    return FAULT
+
+
+def _keep(text: str) -> Path:
+    """Write a traceback to the user's state folder, or where temporary files go.
 
     Raises:
-        ModuleNotFoundError: it is none of those.
+        OSError: neither can be written.
     """
-    hint = _MISSING.get((error.name or "").partition(".")[0])
-    if hint is None:
-        raise error
-    print(f"error: {name} needs {error.name}, which is not installed: {hint}", file=sys.stderr)
-    return 2
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    content = f"{' '.join(sys.argv)}\nPython {sys.version}\n\n{text}"
+    for folder in (Path(state) / "labeldistill", Path(tempfile.gettempdir()) / "labeldistill"):
+        file = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        except OSError:
+            continue
+        return file
+    raise OSError("no folder for the traceback")
+
+
+def _reader_left() -> bool:
+    """Whether who reads the output has seen enough, as `head` does."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

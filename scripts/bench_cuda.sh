@@ -40,7 +40,7 @@ part() {
 	echo "   $((SECONDS - start)) s since the start"
 }
 
-labeldistill=(python -m labeldistill_core.cli)
+labeldistill=(python -m labeldistill_ros.cli)
 
 # a small world for accuracy and training
 part world 60 "${labeldistill[@]}" synth "$world" --scenes $scenes --key-frames 5 \

@@ -21,7 +21,6 @@ import torch
 from labeldistill_core import presets
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.checkpoints import load_student
-from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
     LidarDataset,
@@ -41,6 +40,7 @@ from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import WholeCheckpoints
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
+from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import VERSION
 from tests.support.small_networks import small, small_teacher
 
@@ -270,9 +270,10 @@ def test_export_writes_what_the_node_loads(
 
 DDP = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {repository!r})
 from tests.support.small_networks import small, small_teacher
-from labeldistill_core import cli, presets
+from labeldistill_core import presets
+from labeldistill_ros import cli
 presets.PRESETS["small"], presets.TEACHERS["small"] = small, small_teacher
 sys.exit(cli.main(sys.argv[1:]))
 """

@@ -10,7 +10,6 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
-from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import DataError
@@ -23,6 +22,7 @@ from labeldistill_core.evaluation.results import (
     result_boxes,
     write_results,
 )
+from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from labeldistill_core import presets
-from labeldistill_core.cli import main
 from labeldistill_core.training import recipe as recipe_module
 from labeldistill_core.training.recipe import Recipe
+from labeldistill_ros.cli import main
 from tests.support.small_networks import small, small_teacher
 
 

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from labeldistill_core.checkpoints import load_student, load_weights
-from labeldistill_core.cli import main
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.student import Student
 from labeldistill_core.official import commands
 from labeldistill_core.official.weights import read_official, rename_student
 from labeldistill_core.presets import PRESETS, official
+from labeldistill_ros.cli import main
 
 OFFICIAL_NAMES = (
     ("image_encoder.backbone.", "backbone.img_backbone."),

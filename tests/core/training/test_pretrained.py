@@ -13,11 +13,11 @@ import torchvision
 from safetensors.torch import save_file
 
 from labeldistill_core import presets
-from labeldistill_core.cli import main
 from labeldistill_core.config import ConvNeXtConfig, ImageConfig, ImageEncoderConfig, ResNetConfig
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.image_encoder import ImageEncoder
 from labeldistill_core.training.pretrained import load_pretrained
+from labeldistill_ros.cli import main
 from tests.support.small_networks import small
 
 IMAGE = ImageConfig(height=64, width=96)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from labeldistill_core import presets
 from labeldistill_core.checkpoints import file_sha256, load_student
-from labeldistill_core.cli import main
 from labeldistill_core.config import ConvNeXtConfig, ImageEncoderConfig
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
@@ -27,6 +26,7 @@ from labeldistill_core.training.commands import Options
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.student import StudentStage
+from labeldistill_ros.cli import main
 from tests.support.small_networks import small, small_teacher
 
 

@@ -113,7 +113,7 @@ def test_the_command_needs_no_ros(bag: Path, tiny_model: Path, tmp_path: Path) -
         "        if name.partition('.')[0] in {'rclpy', 'std_msgs', 'sensor_msgs'}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Nobody())\n"
-        "from labeldistill_core.cli import main\n"
+        "from labeldistill_ros.cli import main\n"
         "sys.exit(main(['bag', *sys.argv[1:]]) or main(['bag', 'score', sys.argv[3]]))\n"
     )
     command = [sys.executable, "-c", code, "detect", str(bag), str(tmp_path / "out")]

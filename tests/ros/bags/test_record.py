@@ -20,7 +20,6 @@ from rclpy.context import Context
 from rclpy.node import Node
 from rosbags.interfaces import QosDurability
 
-from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
@@ -31,6 +30,7 @@ from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.types import message
 from labeldistill_ros.bags.writer import BagWriter, Storage
+from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 TOPICS = (SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static")
@@ -73,7 +73,7 @@ def looping(bag: Path, ros_context: Context) -> Iterator[None]:
 
 def record_until(out: Path, number: signal.Signals, storage: str) -> str:
     """End a recording with a signal while messages come; what it told."""
-    command = [sys.executable, "-m", "labeldistill_core.cli", "bag", "record", str(out)]
+    command = [sys.executable, "-m", "labeldistill_ros.cli", "bag", "record", str(out)]
     command += ["--topics", *TOPICS, "--storage", storage]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

@@ -28,7 +28,6 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_ros.bags.convert import convert_scene
@@ -40,6 +39,7 @@ from labeldistill_ros.bags.sensors import image_topic
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.types import message, typestore
 from labeldistill_ros.bags.writer import BagWriter
+from labeldistill_ros.cli import main
 from labeldistill_ros.messages.conversions import stamp_to_ns
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
@@ -299,7 +299,7 @@ def test_the_commands(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     """A terminal each: one records until Ctrl-C, the other replays."""
     out = tmp_path / "out"
     topics = [TRUTH_TOPIC, SAMPLE_TOPIC, "/tf"]
-    command = [sys.executable, "-m", "labeldistill_core.cli", "bag", "record", str(out)]
+    command = [sys.executable, "-m", "labeldistill_ros.cli", "bag", "record", str(out)]
     recorder = subprocess.Popen(
         [*command, "--topics", *topics, "--use-sim-time"], stdout=subprocess.PIPE, text=True
     )

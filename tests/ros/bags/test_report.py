@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.evaluation.results import result_boxes, write_results
 from labeldistill_ros.bags.convert import convert_scene
+from labeldistill_ros.cli import main
 from tests.support.bag_rig import truths_of, write_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
@@ -19,9 +18,10 @@ from labeldistill_ros.bags.scenes import convert_scenes, describe_scenes
 from labeldistill_ros.bags.storage import Sqlite3File
 from labeldistill_ros.bags.truth import read_samples
 from labeldistill_ros.bags.writer import Storage
+from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
-CLI = [sys.executable, "-m", "labeldistill_core.cli", "bag", "from-nuscenes"]
+CLI = [sys.executable, "-m", "labeldistill_ros.cli", "bag", "from-nuscenes"]
 
 
 def test_all_scenes_in_parallel_and_again(shared_dataroot: Path, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_killed_in_the_middle(shared_dataroot: Path, tmp_path: Path) -> None:
     code = (
         "import os, signal\n"
         "import labeldistill_ros.bags.convert as convert\n"
-        "from labeldistill_core.cli import main\n"
+        "from labeldistill_ros.cli import main\n"
         "real = convert.markers_message\n"
         "def deadly(boxes, stamp_ns):\n"
         "    if stamp_ns > 1_600_000_050_000_000_000:\n"
@@ -114,7 +114,7 @@ def test_a_full_disk(dataroot: Path, tmp_path: Path, storage: Storage, reason: s
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-        "from labeldistill_core.cli import main\n"
+        "from labeldistill_ros.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     out = tmp_path / "bags"

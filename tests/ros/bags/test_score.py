@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from labeldistill_core.cli import main
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
@@ -25,6 +24,7 @@ from labeldistill_ros.bags.truth import (
 )
 from labeldistill_ros.bags.types import header, message
 from labeldistill_ros.bags.writer import BagWriter
+from labeldistill_ros.cli import main
 from tests.support.bag_rig import ARRAY, truths_of, write_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
 

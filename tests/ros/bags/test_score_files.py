@@ -11,12 +11,12 @@ import pytest
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import PointCloud2
 
-from labeldistill_core.cli import main
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.evaluation.results import read_results, result_boxes, write_results
 from labeldistill_ros.bags import boxes as bag_boxes
 from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.types import typestore
+from labeldistill_ros.cli import main
 from labeldistill_ros.messages import conversions as messages
 from tests.support.bag_rig import truths_of, write_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
@@ -129,7 +129,7 @@ def test_no_ros_is_needed(result: Path, root: list[str]) -> None:
         "        if name.partition('.')[0] in {'rclpy', 'std_msgs', 'sensor_msgs'}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Nobody())\n"
-        "from labeldistill_core.cli import main\n"
+        "from labeldistill_ros.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", code, "bag", "score", str(result), *root]

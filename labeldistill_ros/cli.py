@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `labeldistill` command.
+
+A command is a typed function whose docstring is its help; `tyro` turns it into options. Each is
+imported only when it is called, so `labeldistill --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
+
+from labeldistill_core.console import REFUSED, call_command, exit_code
+
+NAME = "labeldistill"
+GROUPS = {
+    "": "Camera-only 3D object detection for ROS 2.",
+    "train": "Train the networks, in this order.",
+    "bag": "Rosbags: make, play, record and score them.",
+}
+"""What the commands have in common whose names begin with the same word."""
+
+COMMANDS = {
+    "demo": "replay a small bag through the node and score it",
+    "train teacher": "train the LiDAR detector",
+    "train label-encoder": "train the label encoder",
+    "train student": "train the camera student",
+    "export-onnx": "write a student as an ONNX graph",
+    "export": "write the student of a run for the node",
+    "overfit": "try a new data set: learn a few of its samples",
+    "ablation": "compare ways of distilling, several runs each",
+    "evaluate": "run a network on a data root and score it",
+    "view": "draw the boxes of a data root in its images",
+    "statistics": "describe the boxes of a data root",
+    "bench": "measure the detector by stage on this device",
+    "robustness": "score a model while cameras fail",
+    "synth": "write synthetic driving scenes in nuScenes form",
+    "convert-checkpoint": "read a network of the published code",
+    "evaluate-results": "score a nuScenes result file",
+    "bag from-nuscenes": "convert a nuScenes scene",
+    "bag replay": "publish a bag over ROS",
+    "bag record": "record the detector's topics",
+    "bag recover": "save what is whole of a bag that was cut off",
+    "bag detect": "detect offline over a bag, without ROS",
+    "bag score": "official metrics of bags and result files",
+}
+"""Name to one line of help."""
+
+
+def find_command(name: str) -> Callable[..., object]:
+    """Import the function of a command.
+
+    Args:
+        name: one of `COMMANDS`.
+    """
+    match name:
+        case "demo":
+            from labeldistill_ros.demo import demo
+
+            return demo
+        case "train teacher":
+            from labeldistill_core.training.commands import train_teacher
+
+            return train_teacher
+        case "train label-encoder":
+            from labeldistill_core.training.commands import train_label_encoder
+
+            return train_label_encoder
+        case "train student":
+            from labeldistill_core.training.commands import train_student
+
+            return train_student
+        case "export-onnx":
+            from labeldistill_core.runtime.onnx_export import export_onnx
+
+            return export_onnx
+        case "export":
+            from labeldistill_core.training.export import export
+
+            return export
+        case "overfit":
+            from labeldistill_core.training.overfit import overfit
+
+            return overfit
+        case "ablation":
+            from labeldistill_core.experiments.ablation import ablation
+
+            return ablation
+        case "evaluate":
+            from labeldistill_core.evaluation.commands import evaluate_checkpoint
+
+            return evaluate_checkpoint
+        case "view":
+            from labeldistill_core.visualization.view import view
+
+            return view
+        case "statistics":
+            from labeldistill_core.evaluation.statistics import statistics
+
+            return statistics
+        case "bench":
+            from labeldistill_core.profiling.bench import bench
+
+            return bench
+        case "robustness":
+            from labeldistill_ros.robustness.command import robustness
+
+            return robustness
+        case "synth":
+            from labeldistill_core.synthetic.dataset import synth
+
+            return synth
+        case "convert-checkpoint":
+            from labeldistill_core.official.commands import convert_checkpoint
+
+            return convert_checkpoint
+        case "evaluate-results":
+            from labeldistill_core.evaluation.commands import evaluate_results
+
+            return evaluate_results
+        case "bag from-nuscenes":
+            from labeldistill_ros.bags.commands import from_nuscenes
+
+            return from_nuscenes
+        case "bag replay":
+            from labeldistill_ros.bags.ros_commands import replay
+
+            return replay
+        case "bag record":
+            from labeldistill_ros.bags.ros_commands import record
+
+            return record
+        case "bag recover":
+            from labeldistill_ros.bags.commands import recover
+
+            return recover
+        case "bag detect":
+            from labeldistill_ros.bags.commands import detect
+
+            return detect
+        case "bag score":
+            from labeldistill_ros.bags.commands import score
+
+            return score
+        case _:
+            raise KeyError(name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; returns the exit code, see `console`.
+
+    Raises:
+        SystemExit: the options are wrong, or help was asked for.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    return exit_code(lambda: _run(args), NAME)
+
+
+def _run(args: list[str]) -> int:
+    if args[:1] == ["--version"]:
+        print(f"{NAME} {_version()}")
+        return 0
+    group = ""
+    while args and f"{group} {args[0]}".strip() in GROUPS:
+        group, args = f"{group} {args[0]}".strip(), args[1:]
+    members = _members(group)
+    if not args or args[0] in ("-h", "--help"):
+        print(_usage(group, members))
+        return 0 if args else REFUSED
+    if args[0] not in members:
+        print(f"error: {_unknown(group, args[0], members)}", file=sys.stderr)
+        print(f"\n{_usage(group, members)}", file=sys.stderr)
+        return REFUSED
+    name = f"{group} {args[0]}".strip()
+    called = f"{NAME} {name}"
+    return exit_code(lambda: call_command(called, find_command(name), args[1:]), called)
+
+
+def _members(group: str) -> dict[str, str]:
+    """The commands and groups within a group, each with its line of help."""
+    members: dict[str, str] = {}
+    for name, text in COMMANDS.items():
+        within, _, member = name.rpartition(" ")
+        if within == group:
+            members[member] = text
+        elif not group:
+            members[within] = GROUPS[within]
+    return members
+
+
+def _unknown(group: str, word: str, members: Iterable[str]) -> str:
+    """What is wrong with the name of a command, and what may have been meant."""
+    whole = {name.rpartition(" ")[2]: name for name in COMMANDS}
+    near = get_close_matches(word, [*members, *whole], n=1)
+    meant = f"{group} {near[0]}".strip() if near and near[0] in members else ""
+    meant = meant or (whole[near[0]] if near else "")
+    hint = f"; did you mean `{NAME} {meant}`?" if meant else ""
+    return f"no command {f'{group} {word}'.strip()!r}{hint}"
+
+
+def _usage(group: str, members: dict[str, str]) -> str:
+    name = f"{NAME} {group}".strip()
+    width = max(map(len, members))
+    rows = [f"  {member:<{width}}  {text}" for member, text in members.items()]
+    return "\n".join(
+        [f"usage: {name} COMMAND [OPTIONS]", "", GROUPS[group], "", "commands:", *rows, ""]
+        + [f"`{name} COMMAND --help` explains a command."]
+    )
+
+
+def _version() -> str:
+    try:
+        return version("labeldistill_ros")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

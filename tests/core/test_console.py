@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from labeldistill_core.console import exit_code
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.files import write_whole
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where tracebacks are kept."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+def system_error(number: int, file: str | None = "/data/out.json") -> OSError:
+    return OSError(number, os.strerror(number), file)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ConfigError("--scenes must be 0 or more"), "--scenes must be 0 or more"),
+        (system_error(errno.ENOSPC), "/data/out.json: No space left on device: free some space"),
+        (system_error(errno.EACCES), "/data/out.json: Permission denied: change its permissions"),
+        (system_error(errno.EISDIR), "/data/out.json: Is a directory: name a file in it"),
+        (system_error(errno.ENOTDIR), "/data/out.json: Not a directory: a part of this path is"),
+        (system_error(errno.ENOENT), "/data/out.json: No such file or directory: check the path"),
+        (system_error(errno.EIO), "/data/out.json: Input/output error"),
+        (system_error(errno.ENOSPC, None), "No space left on device: free some space"),
+        (OSError("odd"), "odd"),
+        (TimeoutError(), "TimeoutError"),
+        (MemoryError(), "out of memory: take a smaller batch"),
+        (torch.OutOfMemoryError("CUDA out of memory\nand more"), "out of memory (CUDA out of"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory (DefaultCPU"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_code_2(
+    error: Exception, told: str, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(raising(error), "labeldistill x") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {told}")
+    assert said.count("\n") == 1
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("shapes differ\nlong")])
+def test_a_fault_of_ours_is_one_line_and_code_3(
+    error: Exception, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(raising(error), "labeldistill x") == 3
+    said = capsys.readouterr().err
+    (file,) = (state / "labeldistill").iterdir()
+    assert said.startswith(f"error: labeldistill x failed unforeseen ({type(error).__name__}: ")
+    assert str(file) in said
+    assert said.count("\n") == 1
+    assert "in command\n    raise error" in file.read_text()
+
+
+def test_a_traceback_is_not_lost_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    assert exit_code(raising(ZeroDivisionError("one / zero")), "x") == 3
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "error: x failed unforeseen (ZeroDivisionError: one / zero)" in said
+
+
+def test_interrupts_and_results() -> None:
+    assert exit_code(raising(KeyboardInterrupt()), "x") == 130
+    assert exit_code(lambda: 1, "x") == 1
+    assert exit_code(lambda: "done", "x") == 0
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left") as told:
+        write_whole(tmp_path / "out.json", b"{}")
+    assert told.value.filename == str(tmp_path / "out.json")
