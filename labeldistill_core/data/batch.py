@@ -40,6 +40,7 @@ def ego_now_from_camera(now: CameraPose, then: CameraPose) -> Array:
     Each camera is referred to the ego pose of its own current image, as in the published code:
     for the current image this is the mounting pose.
     """
+    # Exactly the mounting pose, free of the rounding of an inverse and a product.
     if now is then:
         return now.calibration.ego_from_camera.matrix
     moved = now.fixed_from_ego.inverse @ then.fixed_from_ego
@@ -106,6 +107,8 @@ def camera_batch(
         for index, view in enumerate(row):
             if view is None:
                 jobs.append(None)
+                # Invertible stand-ins: the missing camera is masked out later, its matrices must
+                # not raise before.
                 intrinsics.append(np.eye(3))
                 pixels.append(np.eye(4))
                 continue

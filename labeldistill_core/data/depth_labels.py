@@ -69,6 +69,7 @@ def depth_map(
     width, height = right - left, bottom - top
     matrix = transform.matrix
     pixels = points[:, :2] @ matrix[:2, :2].T + matrix[:2, 3]
+    # Truncated as published; -0.9 becomes 0 and so counts as inside.
     column, row = pixels.astype(np.int16).T.astype(np.int64)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     order = np.flatnonzero(inside)
@@ -114,5 +115,6 @@ def _positions(maps: Tensor, stride: int, bins: DepthBins) -> Tensor:
     """(N, h, w) nearest depth in bins; infinite where there is none."""
     n, height, width = maps.shape
     blocks = maps.view(n, height // stride, stride, width // stride, stride)
+    # The nearest point of a cell hides the others, as it does in the image.
     blocks = torch.where(blocks > 0, blocks, torch.inf)
     return (blocks.amin(dim=(2, 4)) - bins.start_m) / bins.step_m

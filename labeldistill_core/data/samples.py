@@ -73,6 +73,7 @@ class AugmentationConfig:
         width = int(view.calibration.width_px * resize)
         height = int(view.calibration.height_px * resize)
         left = int(rng.uniform(0, max(0, width - config.image.width)))
+        # The crop keeps the lower edge, as in evaluation: the sky goes, the road stays.
         top = height - config.image.height
         return ImageTransform(
             resize,
@@ -214,6 +215,8 @@ class _KeyFrames:
     def _boxes(self, token: str, map_from_ego: Transform) -> Boxes3D:
         """Boxes that any sensor touched, in the model's frame."""
         truth = self._tables.ground_truth(token)
+        # A box that no sensor hit cannot be learned from any of them, and the metrics leave it out
+        # too.
         touched = np.add(truth.num_lidar_pts, truth.num_radar_pts) > 0
         boxes = truth.boxes[torch.from_numpy(np.atleast_1d(touched).reshape(-1))]
         boxes = boxes.transformed(map_from_ego.inverse)
@@ -305,6 +308,7 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
         past: list[str] = []
         stand_in = tokens[index]
         for age_s in self._config.history_s:
+            # By time, not by counting key frames: recordings have gaps.
             gap_s = np.abs(stamps[index] - stamps - age_s * 1e9) / 1e9
             nearest = int(gap_s.argmin())
             past.append(tokens[nearest] if gap_s[nearest] <= _HISTORY_TOLERANCE_S else stand_in)
@@ -330,6 +334,7 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
 
     def _load(self, tokens: tuple[str, ...], seed: int | None) -> StudentSample:
         config, tables = self._config, self._tables
+        # Frames that stand in for missing ones come twice; each image is decoded once.
         loaded = {t: tables.frame_set(t, config.cameras) for t in dict.fromkeys(tokens)}
         frames = [loaded[token] for token in tokens]
         current = {view.calibration.name: view for view in frames[0].views}
@@ -337,6 +342,8 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             bev = BevAugmentation()
             transforms = [evaluation_transform(current[n], config) for n in config.cameras]
         else:
+            # The seed travels with the index, so that the augmentation depends neither on workers
+            # nor on their order.
             rng = np.random.default_rng(seed)
             bev = self._augmentation.bev(rng)
             transforms = [self._augmentation.image(current[n], config, rng) for n in config.cameras]

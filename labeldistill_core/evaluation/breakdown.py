@@ -111,6 +111,8 @@ def match_boxes(boxes: EvaluationBoxes, min_score: float = 0.0) -> dict[int, flo
         order = sorted(range(len(predicted)), key=lambda i: (predicted[i].detection_score, i))
         for index in reversed(order):
             box = predicted[index]
+            # Greedy by score with each true box given once, the devkit's matching at 2 m; it keeps
+            # no record of who met whom.
             free = [
                 (math.dist(box.translation[:2], true.translation[:2]), i, true)
                 for i, true in enumerate(boxes.truth[token])
@@ -159,6 +161,7 @@ def break_down(
     for near, far in zip(DISTANCES_M, DISTANCES_M[1:], strict=False):
         part = boxes.between(near, far)
         metrics = evaluate_boxes(part, len(truths))
+        # A class without true boxes in a band has no AP there, rather than one of zero.
         aps = [metrics.class_ap[name] for name in CLASSES if metrics.truth_boxes[name]]
         inside = {id(box) for box in part.truth.all}
         bands.append(

@@ -101,6 +101,8 @@ class _DevkitTables:
         name, _, index = token.partition("/")
         truth = self._truths[name]
         if table == "sample":
+            # The filter looks up bicycle racks among a sample's annotations; nothing else is asked
+            # of them.
             racks = [f"{name}/{i}" for i in range(len(truth.bicycle_racks))]
             return {"data": {LIDAR: name}, "anns": racks}
         if table == "sample_data":
@@ -122,6 +124,7 @@ def _truth_boxes(
     from nuscenes.eval.common.data_classes import EvalBoxes
     from nuscenes.eval.detection.data_classes import DetectionBox
 
+    # By identity, since the devkit's boxes carry no token and its filters drop some of them.
     boxes, origin = EvalBoxes(), {}
     for truth in truths:
         rows: Boxes3D = truth.boxes
@@ -154,6 +157,7 @@ def _predicted_boxes(
     from nuscenes.eval.detection.data_classes import DetectionBox
 
     boxes = EvalBoxes()
+    # The order of the results first: equal scores are ranked in the order in which they were added.
     for token in [*(t for t in results if t in truths), *(t for t in truths if t not in results)]:
         found = results.get(token, [])
         if len(found) > most:

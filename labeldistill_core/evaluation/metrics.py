@@ -124,6 +124,8 @@ def evaluate(truths: Sequence[GroundTruth], results: Mapping[str, Sequence[Resul
 
 def evaluate_boxes(boxes: EvaluationBoxes, samples: int) -> Metrics:
     """Score what `evaluation_boxes` left, or a part of it."""
+    # Imported here: the devkit pulls in matplotlib and takes seconds, which other commands need not
+    # wait for.
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
     from nuscenes.eval.detection.constants import TP_METRICS
@@ -142,6 +144,7 @@ def evaluate_boxes(boxes: EvaluationBoxes, samples: int) -> Metrics:
         for distance, matches in data.items():
             ap = calc_ap(matches, config.min_recall, config.min_precision)
             metrics.add_label_ap(name, distance, ap)
+            # Kept for the charts: the devkit would compute them again.
             curves[name][float(distance)] = tuple(matches.precision.tolist())
         for error in TP_METRICS:
             value = math.nan

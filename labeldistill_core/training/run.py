@@ -129,6 +129,7 @@ def fit(
         )
     if validation is not None and len(validation) < processes:
         raise ConfigError(f"{len(validation)} samples to score for {processes} processes: too few")
+    # As it will be read back, so that a tuple and its list do not look like a change.
     whole = json.loads(json.dumps({**identity, "recipe": asdict(recipe)}))
     whole["precision"], whole["processes"] = machine.precision, processes
     last = out / "checkpoints" / "last.ckpt"
@@ -137,6 +138,7 @@ def fit(
         "batch_size": recipe.batch_size,
         "collate_fn": collate,
         "num_workers": machine.loaders,
+        # Starting a loading process imports torch, which takes seconds in each epoch.
         "persistent_workers": machine.loaders > 0,
     }
     callbacks: list[Callback] = [
@@ -155,10 +157,13 @@ def fit(
         devices=machine.devices,
         num_nodes=machine.nodes,
         strategy="auto" if processes == 1 else "ddp_find_unused_parameters_true",
+        # The order of samples is ours, or a run that is taken up would see others than one that was
+        # not cut off.
         use_distributed_sampler=False,
         accumulate_grad_batches=recipe.accumulate,
         gradient_clip_val=recipe.gradient_clip,
         check_val_every_n_epoch=validate_every,
+        # It would draw from the random stream and make a run depend on being started anew.
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         logger=[TensorBoardLogger(out, "", "log"), JsonLines(out / "log" / "scalars.jsonl")],
@@ -171,6 +176,8 @@ def fit(
     order.start_at(step, recipe.accumulate)
     loaders: list[Any] = [DataLoader(data, sampler=order, drop_last=True, **loading)]  # type: ignore[arg-type]
     if validation is not None:
+        # Each process scores its share; the boxes are gathered, since mAP is no mean over
+        # processes.
         mine = range(trainer.global_rank, len(validation), trainer.world_size)
         loaders.append(DataLoader(validation, sampler=mine, **loading))  # type: ignore[arg-type]
     try:
@@ -235,6 +242,7 @@ class MovingAverage(WeightAveraging):
     def _mix(self, average: Any, current: Any, updates: Any) -> None:
         """Let all tensors of one type move towards the current ones."""
         steps = self._latest_update_step
+        # Short runs would end before an average of a thousand steps has forgotten its random start.
         decay = min(self._decay, (1 + steps) / (10 + steps))
         get_ema_multi_avg_fn(decay)(average, current, updates)
 

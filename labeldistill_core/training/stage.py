@@ -79,6 +79,7 @@ class Stage(LightningModule, ABC):
                 f"the loss is not finite at step {self.global_step}: {parts}; "
                 f"samples {', '.join(sample.tokens)}"
             )
+        # Given, since lightning would guess it from the first tensor that it finds.
         size = len(sample.tokens)
         self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=size)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
@@ -96,6 +97,7 @@ class Stage(LightningModule, ABC):
         parts = [self._found]
         if distributed.is_available() and distributed.is_initialized():
             parts = [{} for _ in range(distributed.get_world_size())]
+            # Boxes are gathered before scoring: precision and recall are not additive.
             distributed.all_gather_object(parts, self._found)
         found = {token: boxes for part in parts for token, boxes in part.items()}
         self._found = {}
@@ -110,6 +112,7 @@ class Stage(LightningModule, ABC):
         recipe = self.recipe
         rate = recipe.scaled_rate(self.trainer.world_size)
         _LOG.info("learning rate %s", recipe.rule(self.trainer.world_size))
+        # One group for each pair of rate and decay; AdamW fuses the steps of a group.
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for _, parameter, factor in self.parameter_rates():
             # not norms, biases, and ConvNeXt's scales of shape (C, 1, 1)

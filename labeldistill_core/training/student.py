@@ -43,6 +43,7 @@ class StudentStage(Stage):
             distiller: teachers and adaptors; without them the student learns from labels alone.
             sample: says what the depth is compared with.
         """
+        # Convolutions on a CPU are about a third faster in this layout.
         student = Student(config).to(memory_format=torch.channels_last)
         super().__init__(student, recipe, config.class_names)
         self.config, self.distiller, self._sample = config, distiller, sample
@@ -52,6 +53,8 @@ class StudentStage(Stage):
         output, current = self.network(sample.batch)
         device = current.depth.device
         targets = [
+            # Built on the CPU: drawing Gaussians is a loop over objects, which a GPU would have to
+            # wait for.
             task.to(device)
             for task in build_targets(sample.boxes, self.config.grid, self.config.head)
         ]
