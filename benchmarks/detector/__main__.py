@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from benchmarks.detector.accuracy import bench_accuracy
 from benchmarks.detector.lift import bench_lift
 from benchmarks.detector.page import bench_compare, bench_page
 from benchmarks.detector.stages import stages
 from benchmarks.detector.targets import bench_targets
 from labeldistill_core.console import run_command
+from labeldistill_core.runtime.allocator import keep_freed_memory
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "stages": stages,
@@ -27,6 +30,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the named benchmark; returns its exit code."""
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     return run_command("python -m benchmarks.detector", COMMANDS, args)
 
 

@@ -247,7 +247,7 @@ class Comparison:
             "depth_largest": way.depth_largest,
             "context_relative": sum(way.context_relative) / len(way.context_relative),
             "same_boxes": sum(way.same_boxes) / max(1, len(way.same_boxes)),
-            "graph": way.detector.graph,
+            "graph": way.detector.engine.graph,
             "equal": worst <= LIMIT and (not way.exact or way.depth_largest <= EXACT),
         }
 

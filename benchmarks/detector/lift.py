@@ -22,6 +22,7 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import preset_config
 from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.loading import torch_engine
 
 
 def bench_lift(
@@ -73,7 +74,8 @@ def measure(config: StudentConfig, *, device: str = "cpu", repeats: int = 3) -> 
     torch.manual_seed(0)
     student = Student(config).eval().to(memory_format=torch.channels_last)
     # its maps are looked at, and it gets the images that the network gets
-    detector = Detector(student, device=device, fixed_shapes=False, device_resize=False)
+    engine = torch_engine(student, device=device, fixed_shapes=False)
+    detector = Detector(engine, device_resize=False)
     student = student.to(detector.device)
     # on GPUs torch lets cuDNN round float32 to 10 bits, in which equal results would differ
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

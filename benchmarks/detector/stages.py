@@ -38,6 +38,7 @@ from labeldistill_core.profiling.ways import Way, ways_on
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision, resolve_device
+from labeldistill_core.runtime.loading import torch_engine
 
 _SCALES = (0.5, 0.75, 1.0, 1.5)
 """Of the image's sides."""
@@ -162,7 +163,7 @@ def _details(detector: Detector, way: Way, repeats: int) -> dict[str, Any]:
     """By history, and on a GPU what it does for a step."""
     found: dict[str, Any] = {}
     on_gpu = detector.device.type == "cuda"
-    if detector.in_one_piece or not on_gpu:  # else the host runs ahead of the stages
+    if detector.engine.info.in_one_piece or not on_gpu:  # else the host runs ahead of the stages
         found["history"] = measure_history(detector, min(repeats, 5))
     if on_gpu:
         gpu = measure_gpu(detector, repeats, way.device_decode)
@@ -184,7 +185,7 @@ def _scaling(config: StudentConfig, device: str, precision: Precision) -> dict[s
     """Median time of the image network for fewer cameras and other sizes."""
 
     def image_network_ms(changed: StudentConfig) -> float:
-        detector = Detector(Student(changed), device=device, precision=precision)
+        detector = Detector(torch_engine(Student(changed), device=device, precision=precision))
         sets = [frame_set(float(i), changed) for i in range(5)]
         times = [detector.detect(frames).timings_ms["image_network"] for frames in sets]
         return float(np.median(times[2:]))

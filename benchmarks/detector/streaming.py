@@ -22,6 +22,7 @@ from labeldistill_core.network.student import CameraBatch, Student
 from labeldistill_core.profiling.scene import frame_set
 from labeldistill_core.profiling.timing import Times, time_ms
 from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.eager_engine import EagerEngine
 
 
 @torch.inference_mode()
@@ -38,12 +39,14 @@ def measure_streaming(
     Returns:
         The comparison, and the largest difference of the head's maps over all repeats.
     """
-    config = detector.config
+    config, engine = detector.config, detector.engine
+    if not isinstance(engine, EagerEngine):
+        raise ValueError("the maps of a step in one piece cannot be looked at")
     ages_s = (0.0, *config.history_s)
     maps: list[tuple[TaskMaps, ...]] = []
     hooks = [
         network.head.register_forward_hook(lambda _module, _args, out: maps.append(out))
-        for network in (student, detector.network)
+        for network in (student, engine.network)
     ]
 
     def forward(batch: CameraBatch) -> None:
@@ -80,7 +83,9 @@ def _difference(one: Sequence[TaskMaps], other: Sequence[TaskMaps]) -> float:
 
 def measure_history(detector: Detector, repeats: int) -> list[dict[str, float]]:
     """Median of the image network, of lift and of the step for 0, 1, .. past frames."""
-    config = detector.config
+    config, engine = detector.config, detector.engine
+    if not isinstance(engine, EagerEngine):
+        raise ValueError("the maps of a step in one piece cannot be looked at")
     rows: list[Times] = [{} for _ in range(config.frames)]
     for index in range(repeats + 1):
         for past in range(config.frames):

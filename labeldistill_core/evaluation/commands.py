@@ -17,6 +17,7 @@ from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.predictions import lidar_results, student_results
 from labeldistill_core.evaluation.results import read_results, write_results
 from labeldistill_core.lidar.teacher import load_teacher
+from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision
 
@@ -84,6 +85,8 @@ def evaluate_checkpoint(
         found = lidar_results(load_teacher(teacher), encoder, tables, scenes, device)
     else:
         detector = Detector.load(checkpoint, device=device, precision=precision)
+        if detector.device.type == "cpu":
+            keep_freed_memory()
         found = student_results(detector, tables, {name: tables.samples(name) for name in scenes})
     metrics = evaluate([tables.ground_truth(token) for token in found], found)
     if out:

@@ -26,6 +26,7 @@ from labeldistill_core.profiling.scene import frame_set
 from labeldistill_core.profiling.timing import percentiles
 from labeldistill_core.profiling.ways import Way, ways_on
 from labeldistill_core.provenance import commit, machine
+from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision, resolve_device
 
@@ -65,6 +66,8 @@ def bench(
     else:
         networks = {name: random_student(preset_config(name)) for name in presets}
     place = resolve_device(device)
+    if place.type == "cpu":
+        keep_freed_memory()
     ways = ways_on(place, precisions, compile)
     figures: dict[str, Any] = {
         "command": f"labeldistill bench --device {device}",
@@ -141,7 +144,7 @@ def few(repeats: int) -> int:
 def measure_way(detector: Detector, way: Way, repeats: int) -> dict[str, Any]:
     """`stages` with their percentiles in milliseconds, `sets_s` (a second) and a GPU's `graph`."""
     times = measure_steps(detector, repeats, way.device_decode)
-    graph = {"graph": detector.graph} if detector.device.type == "cuda" else {}
+    graph = {"graph": detector.engine.graph} if detector.device.type == "cuda" else {}
     return {
         "stages": {name: percentiles(values) for name, values in times.items()},
         "sets_s": 1e3 * repeats / sum(times["end to end"]),

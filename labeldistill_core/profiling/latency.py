@@ -16,8 +16,9 @@ from torch import nn
 
 from labeldistill_core.profiling.scene import JpegSource
 from labeldistill_core.profiling.timing import StageClock, Times
-from labeldistill_core.runtime import detector as detector_module
+from labeldistill_core.runtime import eager_engine
 from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.eager_engine import EagerEngine
 
 
 class Stages(Protocol):
@@ -75,10 +76,11 @@ def watched(detector: Detector, stages: Stages) -> Iterator[None]:
 
     A compiled network and a step in one piece stay as they are: looking would cut them to pieces.
     """
-    network = detector.network
-    if detector.compiled or detector.in_one_piece:
+    engine = detector.engine
+    if not isinstance(engine, EagerEngine) or engine.info.compiled:
         yield
         return
+    network = engine.network
 
     def around(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def told(*args: Any) -> Any:
@@ -98,8 +100,8 @@ def watched(detector: Detector, stages: Stages) -> Iterator[None]:
     functions: tuple[tuple[str, Any, str], ...] = (
         ("resize", detector, "prepare"),
         ("normalize", network.image_encoder, "normalize"),
-        ("tables", network, "pooling_table"),
-        ("pooling", detector_module, "pool"),
+        ("tables", engine.tables, "build"),
+        ("pooling", eager_engine, "pool"),
     )
     hooks = []
     for name, module in modules.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ways in which a detector can compute, as `Detector` takes them."""
+"""The ways in which a detector can compute, as `torch_engine` and `Detector` take them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torch
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision
+from labeldistill_core.runtime.loading import torch_engine
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a detector computes; see `Detector`."""
+    """How a detector computes; see `torch_engine` and `Detector`."""
 
     precision: Precision
     """Of the convolutions."""
@@ -30,14 +31,14 @@ class Way:
 
     def detector(self, student: Student, device: str) -> Detector:
         """One that computes so."""
-        return Detector(
+        engine = torch_engine(
             student,
             device=device,
             precision=self.precision,
             compile=self.compile,
             fixed_shapes=self.fixed_shapes,
-            device_resize=self.device_resize,
         )
+        return Detector(engine, device_resize=self.device_resize)
 
     def name(self, detector: Detector) -> str:
         """For tables."""

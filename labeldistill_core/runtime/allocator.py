@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory between steps."""
+"""How the C library keeps memory between steps; a setting of the whole process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ def keep_freed_memory() -> bool:
     cleared and mapped again, which costs a sixth of a step of `r50_256x704_4key` on the CPU.
     Threads that start later share one heap: each with its own would keep the most that it ever
     held, and those heaps do go back and come again.
+
+    For commands and the node to call when they start: a detector in a program of somebody else
+    leaves that program's memory alone.
 
     Returns:
         Whether the C library takes this advice; only GNU's does.

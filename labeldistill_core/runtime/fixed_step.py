@@ -12,7 +12,8 @@ C context channels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -61,8 +62,6 @@ class FixedStep:
         self._on_gpu = device.type == "cuda"
         self.graph_state = "" if self._on_gpu else "not on a GPU"
         """What became of the CUDA graph: "recorded", why not, or empty before the first step."""
-        if self._on_gpu:
-            torch.backends.cudnn.benchmark = True  # shapes stay, so a search pays
 
     def __call__(
         self,
@@ -100,7 +99,9 @@ class FixedStep:
             if frame is not None:
                 self._depth[index].copy_(frame.depth)
                 self._context[index].copy_(frame.context)
-        current, found = self._replayed() if self.graph_state in ("", _RECORDED) else self._run()
+        with _algorithm_search():
+            recordable = self.graph_state in ("", _RECORDED)
+            current, found = self._replayed() if recordable else self._run()
         on_cpu = found.to("cpu", non_blocking=True)
         # the buffers of a recorded step are overwritten by the next one
         kept = FrameFeatures(current.depth.clone(), current.context.clone())
@@ -159,3 +160,17 @@ class FixedStep:
         # a recorded step must not depend on casts that an earlier one left behind
         enabled = self._dtype != torch.float32
         return torch.autocast(self._device.type, self._dtype, enabled=enabled, cache_enabled=False)
+
+
+@contextmanager
+def _algorithm_search() -> Iterator[None]:
+    """Let cuDNN measure which algorithm is the fastest: shapes stay, so the search pays.
+
+    The switch belongs to the process, whose other networks may see another shape every time.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -137,6 +137,7 @@ def detect(
     from tqdm import tqdm
 
     from labeldistill_core.installed_files import demo_model
+    from labeldistill_core.runtime.allocator import keep_freed_memory
     from labeldistill_core.runtime.detector import Detector
     from labeldistill_ros.bags.detect import DetectOptions, detect_bag
 
@@ -144,6 +145,8 @@ def detect(
         score_threshold, max_boxes, output_frame, missing_camera_policy, min_cameras, max_age
     )
     detector = Detector.load(model or demo_model(), device=device, precision=precision)
+    if detector.device.type == "cpu":
+        keep_freed_memory()
     with tqdm(unit="set", disable=None) as bar:
         done = detect_bag(
             bag,

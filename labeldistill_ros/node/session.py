@@ -53,7 +53,7 @@ class Configured:
             **_of_device(detector.device),
             "name": Path(self.parameters.model).name or "demo",
             "sha256": detector.checkpoint_sha256,
-            "backend": detector.backend,
+            "backend": detector.engine.info.backend,
             "device": str(detector.device),
             "precision": detector.precision,
             "history": len(detector.config.history_s),

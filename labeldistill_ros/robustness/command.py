@@ -13,6 +13,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.files import write_json
 from labeldistill_core.installed_files import demo_model
+from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision
 from labeldistill_ros.robustness.degradation import FAULTS, run_fault
@@ -48,6 +49,8 @@ def robustness(
     tables = NuScenesTables(dataroot, version)
     names = split_scenes(tables, split)[: scenes or None]
     detector = Detector.load(model or demo_model(), device=device, precision=precision)
+    if detector.device.type == "cpu":
+        keep_freed_memory()
     rows = []
     for fault in FAULTS:
         rows.append(run_fault(fault, tables, names, detector))

@@ -18,6 +18,7 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime import Detector
 from labeldistill_core.runtime.detector import Detections
+from labeldistill_core.runtime.loading import torch_engine
 from tests.support.small_networks import small
 
 CPU = torch.device("cpu")
@@ -77,7 +78,7 @@ def test_a_way_that_computes_something_else_fails(
 def test_the_reference_is_what_streaming_ought_to_be(
     student: Student, frame_set: Callable[..., FrameSet]
 ) -> None:
-    reference, detector = Reference(student, CPU), Detector(student)
+    reference, detector = Reference(student, CPU), Detector(torch_engine(student))
     for t in (0.0, 0.5, 1.0):
         expected, features = reference.detect(frame_set(t))
         found = detector.detect(frame_set(t))

@@ -24,6 +24,7 @@ from labeldistill_core.profiling.latency import measure_steps
 from labeldistill_core.profiling.ways import Way, ways_on
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.history import History
+from labeldistill_core.runtime.loading import torch_engine
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_difference_that_is_no_number_is_not_lost() -> None:
 def test_streaming_that_loses_its_past_is_seen(
     student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detector = Detector(student)
+    detector = Detector(torch_engine(student))
     _, difference = measure_streaming(student, detector, repeats=1)
     assert difference < TOLERANCE
     monkeypatch.setattr(History, "pick", lambda self, stamp_ns: [None, None])

@@ -18,15 +18,23 @@ from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.decode import decode
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime import Detector
+from labeldistill_core.runtime.eager_engine import EagerEngine
+from labeldistill_core.runtime.fixed_step_engine import FixedStepEngine
+from labeldistill_core.runtime.loading import torch_engine
 
 MAPS = ("heatmap", "box_code")
+
+
+def network_of(detector: Detector) -> Student:
+    assert isinstance(detector.engine, (EagerEngine, FixedStepEngine))
+    return detector.engine.network
 
 
 class Recorder:
     """Keeps what the head said last."""
 
     def __init__(self, detector: Detector) -> None:
-        detector.network.head.register_forward_hook(self)
+        network_of(detector).head.register_forward_hook(self)
 
     def __call__(self, module: object, inputs: object, output: tuple[TaskMaps, ...]) -> None:
         self.maps = output
@@ -52,7 +60,7 @@ def assert_same(
 def test_streaming_equals_all_frames_at_once(
     student: Student, frame_set: Callable[..., FrameSet], fixed_shapes: bool
 ) -> None:
-    detector = Detector(student, fixed_shapes=fixed_shapes)
+    detector = Detector(torch_engine(student, fixed_shapes=fixed_shapes))
     recorder = Recorder(detector)
     sets = {t: frame_set(t) for t in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)}
     # past frames that are not there yet, or fell out at the gap before 3.0, are the current one
@@ -80,7 +88,7 @@ def test_a_step_without_history(
     frame_set: Callable[..., FrameSet],
 ) -> None:
     student = new_student(replace(tiny_config, history_s=()))
-    fixed, plain = (Detector(student, fixed_shapes=fixed) for fixed in (True, False))
+    fixed, plain = (Detector(torch_engine(student, fixed_shapes=fixed)) for fixed in (True, False))
     ours, theirs = (detector.detect(frame_set(0.0)).boxes for detector in (fixed, plain))
     torch.testing.assert_close(ours.values, theirs.values)
 
@@ -94,20 +102,22 @@ def test_a_step_that_cannot_be_recorded_runs_all_the_same(
     def refuse() -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    detector = Detector(student, fixed_shapes=True)
-    assert detector.graph == "not on a GPU"
-    monkeypatch.setattr(detector._step, "graph_state", "")
-    monkeypatch.setattr(detector._step, "_recorded", refuse)
+    detector = Detector(torch_engine(student, fixed_shapes=True))
+    engine = detector.engine
+    assert isinstance(engine, FixedStepEngine)
+    assert engine.graph == "not on a GPU"
+    monkeypatch.setattr(engine.fixed_step, "graph_state", "")
+    monkeypatch.setattr(engine.fixed_step, "_recorded", refuse)
     found = [detector.detect(frame_set(t)) for t in (0.0, 0.5)]
     assert caplog.text.count("steps run without a CUDA graph: operation not permitted") == 1
-    assert detector.graph == "operation not permitted when stream is capturing"
-    plain = Detector(student)
+    assert detector.engine.graph == "operation not permitted when stream is capturing"
+    plain = Detector(torch_engine(student))
     for t, ours in zip((0.0, 0.5), found, strict=True):
         torch.testing.assert_close(ours.boxes.values, plain.detect(frame_set(t)).boxes.values)
 
 
 def test_history_matters(student: Student, frame_set: Callable[..., FrameSet]) -> None:
-    with_past = Detector(student)
+    with_past = Detector(torch_engine(student))
     recorder = Recorder(with_past)
     for t in (0.0, 0.5):
         with_past.detect(frame_set(t))
@@ -119,7 +129,7 @@ def test_history_matters(student: Student, frame_set: Callable[..., FrameSet]) -
 
 
 def test_history_tolerance(student: Student, frame_set: Callable[..., FrameSet]) -> None:
-    strict, loose = (Detector(student, history_tolerance_s=s) for s in (0.02, 0.06))
+    strict, loose = (Detector(torch_engine(student), history_tolerance_s=s) for s in (0.02, 0.06))
     for detector in (strict, loose):
         detector.detect(frame_set(0.0))
     late = frame_set(0.55)
@@ -131,7 +141,7 @@ def test_history_tolerance(student: Student, frame_set: Callable[..., FrameSet])
 def test_a_missing_camera_is_masked_in_its_frame_and_in_those_after(
     student: Student, frame_set: Callable[..., FrameSet], fixed_shapes: bool
 ) -> None:
-    detector = Detector(student, fixed_shapes=fixed_shapes)
+    detector = Detector(torch_engine(student, fixed_shapes=fixed_shapes))
     recorder = Recorder(detector)
     complete, partial = frame_set(0.0), frame_set(0.5, missing=["CAM_FRONT"])
     now = frame_set(1.0)
@@ -148,7 +158,7 @@ def test_a_missing_camera_is_masked_in_its_frame_and_in_those_after(
 def test_what_a_missing_camera_would_have_shown_does_not_matter(
     student: Student, frame_set: Callable[..., FrameSet]
 ) -> None:
-    detector = Detector(student)
+    detector = Detector(torch_engine(student))
     recorder = Recorder(detector)
     detector.detect(frame_set(0.0, missing=CAMERAS[:5]))
     one = recorder.maps
@@ -161,7 +171,7 @@ def test_what_a_missing_camera_would_have_shown_does_not_matter(
 def test_time_that_goes_back_drops_the_history(
     student: Student, frame_set: Callable[..., FrameSet], caplog: pytest.LogCaptureFixture
 ) -> None:
-    detector = Detector(student)
+    detector = Detector(torch_engine(student))
     for t in (10.0, 10.5):
         detector.detect(frame_set(t))
     with caplog.at_level(logging.INFO):
@@ -177,7 +187,7 @@ def test_another_calibration_drops_the_history(
     calibration: Callable[..., CameraCalibration],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    detector = Detector(student)
+    detector = Detector(torch_engine(student))
     detector.detect(frame_set(0.0))
     same_values = frame_set(0.5, calibrations=[calibration(i) for i in range(6)])
     assert detector.detect(same_values).history_valid == 1
@@ -193,7 +203,7 @@ def test_a_calibration_is_remembered_while_its_camera_is_missing(
     frame_set: Callable[..., FrameSet],
     calibration: Callable[..., CameraCalibration],
 ) -> None:
-    detector = Detector(student)
+    detector = Detector(torch_engine(student))
     detector.detect(frame_set(0.0))
     detector.detect(frame_set(0.5, missing=["CAM_FRONT"]))
     zoomed = [calibration(i, 130.0 if i == 1 else None) for i in range(6)]
@@ -203,7 +213,7 @@ def test_a_calibration_is_remembered_while_its_camera_is_missing(
 def test_a_set_without_cameras_leaves_the_detector_as_it_was(
     student: Student, frame_set: Callable[..., FrameSet]
 ) -> None:
-    detector = Detector(student)
+    detector = Detector(torch_engine(student))
     detector.detect(frame_set(0.0))
     with pytest.raises(DataError, match="no image of"):
         detector.detect(FrameSet(500_000_000, ()))
@@ -212,7 +222,7 @@ def test_a_set_without_cameras_leaves_the_detector_as_it_was(
 
 def test_boxes_in_the_fixed_frame(student: Student, frame_set: Callable[..., FrameSet]) -> None:
     frames = frame_set(1.0)
-    found = Detector(student).detect(frames)
+    found = Detector(torch_engine(student)).detect(frames)
     ego = mean_ego_pose(frames)
     assert found.stamp_ns == 1_000_000_000
     assert found.boxes.frame == "ego"
@@ -229,7 +239,7 @@ def test_boxes_in_the_fixed_frame(student: Student, frame_set: Callable[..., Fra
 def test_bfloat16_is_close_to_float32(student: Student, frame_set: Callable[..., FrameSet]) -> None:
     maps = {}
     for precision in ("float32", "bfloat16"):
-        detector = Detector(student, precision=precision)
+        detector = Detector(torch_engine(student, precision=precision))
         recorder = Recorder(detector)
         for t in (0.0, 0.5):
             detector.detect(frame_set(t))
@@ -251,21 +261,21 @@ def test_the_fastest_precision_is_one_of_the_device(
         ({"avx512_f": True}, "float32"),
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags)
-        assert Detector(student, precision="auto").precision == expected
+        assert Detector(torch_engine(student, precision="auto")).precision == expected
     with pytest.raises(ConfigError, match="no precision 'int4': use auto, float32"):
-        Detector(student, precision="int4")
+        Detector(torch_engine(student, precision="int4"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_cuda_where_there_is_none(student: Student) -> None:
     with pytest.raises(ConfigError, match="'cuda:0' was asked for, but there is no CUDA"):
-        Detector(student, device="cuda:0")
-    assert Detector(student, device="auto").device.type == "cpu"
+        Detector(torch_engine(student, device="cuda:0"))
+    assert Detector(torch_engine(student, device="auto")).device.type == "cpu"
 
 
 def test_a_device_that_does_not_exist(student: Student) -> None:
     with pytest.raises(ConfigError, match="no device 'toaster'"):
-        Detector(student, device="toaster")
+        Detector(torch_engine(student, device="toaster"))
 
 
 @pytest.mark.gpu
@@ -273,8 +283,9 @@ def test_a_device_that_does_not_exist(student: Student) -> None:
 def test_cuda_equals_the_cpu(
     student: Student, frame_set: Callable[..., FrameSet], fixed_shapes: bool
 ) -> None:
-    on_cpu = Detector(student)
-    on_gpu = Detector(student, device="cuda:0", fixed_shapes=fixed_shapes, device_resize=False)
+    on_cpu = Detector(torch_engine(student))
+    engine = torch_engine(student, device="cuda:0", fixed_shapes=fixed_shapes)
+    on_gpu = Detector(engine, device_resize=False)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for t in (0.0, 0.5, 1.0, 1.5):
         frames = frame_set(t, missing=["CAM_FRONT"] if t == 1.0 else ())
@@ -293,10 +304,10 @@ def test_cuda_equals_the_cpu(
 @pytest.mark.gpu
 def test_a_step_is_recorded(student: Student, frame_set: Callable[..., FrameSet]) -> None:
     for precision in ("float32", "float16", "bfloat16"):
-        detector = Detector(student, device="cuda:0", precision=precision)
+        detector = Detector(torch_engine(student, device="cuda:0", precision=precision))
         for t in (0.0, 0.5, 1.0):
             detector.detect(frame_set(t))
-        assert detector.graph == "recorded"
+        assert detector.engine.graph == "recorded"
 
 
 def test_loading_from_a_file(
@@ -308,5 +319,21 @@ def test_loading_from_a_file(
     assert len(detector.checkpoint_sha256) == 64
     assert detector.class_names == student.config.class_names
     frames = frame_set(0.0)
-    loaded, original = detector.detect(frames).boxes, Detector(student).detect(frames).boxes
-    assert torch.equal(loaded.values, original.values)
+    original = Detector(torch_engine(student)).detect(frames).boxes
+    assert torch.equal(detector.detect(frames).boxes.values, original.values)
+    named = Detector.load(str(path))
+    assert torch.equal(named.detect(frames).boxes.values, original.values)
+
+
+def test_only_steps_over_fixed_shapes_let_cudnn_search(
+    student: Student, frame_set: Callable[..., FrameSet]
+) -> None:
+    for fixed_shapes in (True, False):
+        detector = Detector(torch_engine(student, fixed_shapes=fixed_shapes))
+        assert not torch.backends.cudnn.benchmark
+        during: list[bool] = []
+        head = network_of(detector).head
+        head.register_forward_hook(lambda *_, to=during: to.append(torch.backends.cudnn.benchmark))
+        detector.detect(frame_set(0.0))
+        assert during == [fixed_shapes]
+        assert not torch.backends.cudnn.benchmark

@@ -17,6 +17,7 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device_images import DeviceImages, decode_on, resized
+from labeldistill_core.runtime.loading import torch_engine
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 
@@ -67,7 +68,7 @@ def test_a_set_of_images(tiny_config: StudentConfig, frame_set: Callable[..., Fr
 def test_a_detector_that_resizes_on_its_device(
     student: Student, frame_set: Callable[..., FrameSet]
 ) -> None:
-    plain, other = (Detector(student, device_resize=on) for on in (False, True))
+    plain, other = (Detector(torch_engine(student), device_resize=on) for on in (False, True))
     for t in (0.0, 0.5):
         frames = frame_set(t, missing=["CAM_FRONT"] if t else ())
         one, two = plain.detect(frames).boxes, other.detect(frames).boxes

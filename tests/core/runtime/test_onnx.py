@@ -52,7 +52,7 @@ def test_the_graph_computes_what_the_network_does(
 def test_the_backend_can_be_chosen(files: Path, frame_set: Callable[..., FrameSet]) -> None:
     exported = Detector.load(files / "student.safetensors", backend="onnx")
     same = Detector.load(files / "student.safetensors", backend="torch")
-    assert (exported.backend, same.backend) == ("onnx", "torch")
+    assert (exported.engine.info.backend, same.engine.info.backend) == ("onnx", "torch")
     assert exported.checkpoint_sha256 == same.checkpoint_sha256
     one, two = (detector.detect(frame_set(0.0)).boxes for detector in (exported, same))
     torch.testing.assert_close(one.values, two.values, atol=1e-3, rtol=1e-3)

@@ -8,6 +8,7 @@ import torch
 from labeldistill_core.network.student import Student
 from labeldistill_core.profiling.scene import frame_set
 from labeldistill_core.runtime.detector import Detections, Detector
+from labeldistill_core.runtime.loading import torch_engine
 from labeldistill_core.runtime.warm_up import warm_up
 from tests.support.small_networks import small
 
@@ -15,7 +16,7 @@ from tests.support.small_networks import small
 def test_what_is_found_afterwards_is_the_same() -> None:
     torch.manual_seed(0)
     student = Student(small())
-    warm, cold = Detector(student), Detector(student)
+    warm, cold = Detector(torch_engine(student)), Detector(torch_engine(student))
     steps: list[Detections] = []
     detect = warm.detect
     warm.detect = lambda *a, **k: steps.append(detect(*a, **k)) or steps[-1]  # type: ignore[method-assign]
@@ -33,7 +34,7 @@ def test_what_is_found_afterwards_is_the_same() -> None:
 
 
 def test_the_reason_for_forgetting_is_told() -> None:
-    detector = Detector(Student(small()))
+    detector = Detector(torch_engine(Student(small())))
     assert detector.detect(frame_set(1.0, small())).dropped == ""
     assert detector.detect(frame_set(0.5, small())).dropped == "time went back by 0.500 s"
     assert detector.detect(frame_set(1.0, small())).dropped == ""
