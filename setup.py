@@ -51,8 +51,10 @@ setup(
     python_requires=">=3.10,<3.13",
     install_requires=[
         "cattrs>=23.2",
+        "filelock>=3.12",
         "jinja2>=3.1",
         "markupsafe>=2.1",
+        "msgspec>=0.18",
         "numpy>=1.22,<2",
         "pillow>=10.1",
         "PyYAML",

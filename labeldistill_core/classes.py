@@ -46,14 +46,24 @@ CATEGORY_TO_CLASS: dict[str, str] = {
 UNSCORED_CATEGORIES = frozenset(
     {
         "animal",
+        "flat.driveable_surface",
+        "flat.other",
+        "flat.sidewalk",
+        "flat.terrain",
         "human.pedestrian.personal_mobility",
         "human.pedestrian.stroller",
         "human.pedestrian.wheelchair",
         "movable_object.debris",
         "movable_object.pushable_pullable",
+        "noise",
+        "static.manmade",
+        "static.other",
+        "static.vegetation",
         "static_object.bicycle_rack",
+        "vehicle.ego",
         "vehicle.emergency.ambulance",
         "vehicle.emergency.police",
     }
 )
-"""The other nuScenes categories, which belong to no detection class."""
+"""The other nuScenes categories, those of lidarseg and panoptic included, which belong to no
+detection class."""

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-_UNIT_TOLERANCE = 1e-3
+UNIT_TOLERANCE = 1e-3
+"""Of the length of a quaternion, and of the entries of `R R^T - 1`."""
 _IDENTITY = np.eye(3)
 
 
@@ -29,7 +30,7 @@ def matrix_from_quaternion(wxyz: ArrayLike) -> Array:
     """
     q = np.asarray(wxyz, dtype=np.float64)
     norm = float(np.linalg.norm(q))
-    if q.shape != (4,) or not abs(norm - 1.0) < _UNIT_TOLERANCE:
+    if q.shape != (4,) or not abs(norm - 1.0) < UNIT_TOLERANCE:
         raise ValueError(f"not a unit quaternion (w, x, y, z): {q.tolist()}")
     w, x, y, z = q / norm
     return np.array(
@@ -86,7 +87,7 @@ class Transform:
             raise ValueError(f"{name}: needs a (3, 3) rotation and a (3,) translation")
         if not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
             raise ValueError(f"{name}: values must be finite")
-        if np.abs(rotation @ rotation.T - _IDENTITY).max() > _UNIT_TOLERANCE:
+        if np.abs(rotation @ rotation.T - _IDENTITY).max() > UNIT_TOLERANCE:
             raise ValueError(f"{name}: the rotation matrix is not orthonormal")
         (a, b, c), (d, e, f), (g, h, i) = rotation.tolist()
         if a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) < 0:  # determinant

@@ -2,84 +2,80 @@
 """nuScenes tables: samples, sensor records, poses and ground truth, read without the devkit.
 
 A data root may be partial: the tables then speak of files that are not there, and `SensorRecord`
-says which. Frames: "map" is nuScenes' global frame, "ego" the vehicle, a sensor's frame carries
-the sensor's name.
+says which. The tables are columns that processes share; see `tables.opening`. Frames: "map" is
+nuScenes' global frame, "ego" the vehicle, a sensor's frame carries the sensor's name.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
+from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, FrameSet
-from labeldistill_core.classes import CATEGORY_TO_CLASS, CLASSES, UNSCORED_CATEGORIES
-from labeldistill_core.data.nuscenes_records import GroundTruth, SensorRecord
+from labeldistill_core.classes import CLASSES
+from labeldistill_core.data.nuscenes_records import GroundTruth, SensorRecord, size_of_image
+from labeldistill_core.data.tables.columns import LIDAR as LIDAR
+from labeldistill_core.data.tables.columns import RACK, STAMP, SceneRow
+from labeldistill_core.data.tables.opening import open_columns
 from labeldistill_core.errors import DataError
-from labeldistill_core.frames import Transform
+from labeldistill_core.frames import Array, Transform
 
 _LOG = logging.getLogger(__name__)
 
-LIDAR = "LIDAR_TOP"
 _LONGEST_TURN_NS = 75_000_000
 """The LiDAR turns in 50 ms."""
-_BICYCLE_RACK = "static_object.bicycle_rack"
-_MAX_VELOCITY_GAP_S = 1.5
-_TABLES = (
-    "attribute",
-    "calibrated_sensor",
-    "category",
-    "ego_pose",
-    "instance",
-    "sample",
-    "sample_annotation",
-    "sample_data",
-    "scene",
-    "sensor",
-    "visibility",
-)
+_MOUNTINGS_KEPT = 256
+"""A scene has twelve; all of them would grow each loading process by 10 MB."""
 
-Record = dict[str, Any]
+
+class _Mounting(NamedTuple):
+    channel: str
+    modality: str
+    ego_from_sensor: Transform
+    intrinsics_px: Array
 
 
 class NuScenesTables:
     """The tables of one version under one data root."""
 
     def __init__(self, dataroot: Path, version: str) -> None:
-        """Read the tables.
+        """Open the tables.
 
         Args:
             dataroot: folder with the version's folder, `samples/` and `sweeps/`.
             version: name of the folder with the tables, such as `v1.0-mini`.
 
         Raises:
-            DataError: there are no such tables; says which versions there are.
+            DataError: there are no such tables, and says which versions there are; or a table is
+                missing or no table, a record lacks a field or holds something else there than it
+                must, or something is wrong in every scene. A scene that alone is at fault is
+                refused when it is asked for.
         """
         self.dataroot, self.version = Path(dataroot), version
         folder = self.dataroot / version
         if not (folder / "scene.json").is_file():
             raise DataError(_no_tables(self.dataroot, version))
-        tables = {name: _read_table(folder / f"{name}.json") for name in _TABLES}
-        self._records = {
-            name: {record["token"]: record for record in rows} for name, rows in tables.items()
-        }
-        self._scenes = {record["name"]: record for record in tables["scene"]}
-        self._mountings: dict[str, Transform] = {}
-        names = {str(record["name"]) for record in tables["category"]}
-        if unknown := names - CATEGORY_TO_CLASS.keys() - UNSCORED_CATEGORIES:
-            _LOG.warning(
-                "%s: %s is no nuScenes category; such boxes are left out unless they are renamed",
-                folder / "category.json",
-                ", ".join(sorted(unknown)),
-            )
+        columns = open_columns(folder)
+        self._meta, self._samples, self._data = columns.meta, columns.samples, columns.data
+        self._mountings, self._boxes = columns.mountings, columns.boxes
+        for note in self._meta.notes:
+            _LOG.warning("%s", note)
+        tokens = self._samples.token
+        self._rows = {token: row for row, token in enumerate(tokens.between(0, len(tokens)))}
+        self._scenes = {scene.name: scene for scene in self._meta.scenes}
+        self._faults = {row: s.fault for row, s in enumerate(self._meta.scenes) if s.fault}
+        self._mounting = lru_cache(_MOUNTINGS_KEPT)(self._read_mounting)
+
+    def __reduce__(self) -> tuple[type[NuScenesTables], tuple[Path, str]]:
+        """A process that is sent the tables opens them itself."""
+        return NuScenesTables, (self.dataroot, self.version)
 
     @property
     def scene_names(self) -> tuple[str, ...]:
@@ -88,30 +84,35 @@ class NuScenesTables:
 
     def scene_of(self, sample_token: str) -> str:
         """Name of the scene that a sample belongs to."""
-        token = self._get("sample", sample_token)["scene_token"]
-        return str(self._get("scene", token)["name"])
+        scene = int(self._samples.scene[self._row(sample_token)])
+        if scene < 0:
+            raise DataError(f"sample {sample_token} belongs to no scene in {self._file('scene')}")
+        return self._meta.scenes[scene].name
 
     def samples(self, scene_name: str) -> tuple[str, ...]:
         """Tokens of a scene's samples in the order of time.
 
         Raises:
-            DataError: there is no such scene; lists those there are.
+            DataError: there is no such scene, and lists those there are; or something is wrong in
+                its tables.
         """
-        if scene_name not in self._scenes:
-            names = self.scene_names
-            known = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if names[20:] else "")
-            raise DataError(
-                f"no scene {scene_name!r} in {self.dataroot / self.version}; there are: {known}"
-            )
-        tokens, token = [], self._scenes[scene_name]["first_sample_token"]
-        while token:
-            tokens.append(token)
-            token = self._get("sample", token)["next"]
-        return tuple(tokens)
+        scene = self._usable_scene(scene_name)
+        return tuple(self._samples.token.between(scene.first, scene.first + scene.samples))
+
+    def about(self, scene_name: str) -> dict[str, str]:
+        """Description, location, date_captured and vehicle of a scene, empty where not told.
+
+        Raises:
+            DataError: there is no such scene, or several of one name.
+        """
+        scene = self._scene(scene_name)
+        if sum(other.name == scene_name for other in self._meta.scenes) > 1:
+            raise DataError(scene.fault)
+        return dict(scene.about)
 
     def stamp_ns(self, sample_token: str) -> int:
         """Time of a sample."""
-        return int(self._get("sample", sample_token)["timestamp"]) * 1000
+        return int(self._samples.stamp_us[self._usable(sample_token)]) * 1000
 
     def sensors(self, sample_token: str) -> dict[str, SensorRecord]:
         """Key frames of a sample by the sensor's name."""
@@ -120,7 +121,8 @@ class NuScenesTables:
 
     def cameras(self, sample_token: str) -> dict[str, SensorRecord]:
         """Key frames of a sample's cameras by name, whether their files are there or not."""
-        return {n: r for n, r in self.sensors(sample_token).items() if r.modality == "camera"}
+        records = map(self._sensor_record, self._key_frames(sample_token, "camera"))
+        return {record.channel: record for record in records}
 
     def sensor_data(
         self, scene_name: str, *, modality: str | None = None, sweeps: bool = True
@@ -132,14 +134,10 @@ class NuScenesTables:
             modality: camera, lidar or radar; all of them when None.
             sweeps: also what was taken between the samples.
         """
-        records = [
-            self._sensor_record(data)
-            for token in self.samples(scene_name)
-            for data in self._data_of_sample.get(token, [])
-            if sweeps or data["is_key_frame"]
-        ]
-        chosen = [r for r in records if modality in (None, r.modality)]
-        return sorted(chosen, key=lambda record: (record.stamp_ns, record.channel))
+        scene = self._usable_scene(scene_name)
+        first, end = self._samples.data_start[[scene.first, scene.first + scene.samples]].tolist()
+        records = map(self._sensor_record, self._chosen(first, end, modality, sweeps))
+        return sorted(records, key=lambda record: (record.stamp_ns, record.channel))
 
     def camera_data(self, scene_name: str, *, sweeps: bool = True) -> list[SensorRecord]:
         """Images of a scene in the order of time; see `sensor_data`."""
@@ -167,12 +165,8 @@ class NuScenesTables:
 
     def has_images(self, sample_token: str) -> bool:
         """Whether the files of all of the sample's cameras are there."""
-        found = [
-            data
-            for data in self._key_frames(sample_token)
-            if self._sensor(data)["modality"] == "camera"
-        ]
-        return bool(found) and all((self.dataroot / data["filename"]).is_file() for data in found)
+        rows = self._key_frames(sample_token, "camera")
+        return bool(rows) and all(self._path(row).is_file() for row in rows)
 
     def lidar(self, sample_token: str) -> SensorRecord:
         """The LiDAR scan of a sample.
@@ -180,10 +174,7 @@ class NuScenesTables:
         Raises:
             DataError: it has none.
         """
-        for data in self._key_frames(sample_token):
-            if self._sensor(data)["channel"] == LIDAR:
-                return self._sensor_record(data)
-        raise DataError(f"sample {sample_token} has no {LIDAR} in {self.version}")
+        return self._sensor_record(self._lidar_row(sample_token))
 
     def lidar_sweeps(self, sample_token: str, past: int, future: int) -> list[SensorRecord]:
         """Scans around that of a sample, the nearest first: those before it, then those after it.
@@ -193,17 +184,18 @@ class NuScenesTables:
             past: scans before it, at most.
             future: scans after it, at most.
         """
-        own = self.lidar(sample_token)
+        own = self._lidar_row(sample_token)
+        stamp_ns = int(self._data.stamp_us[own]) * 1000
         found: list[SensorRecord] = []
-        for direction, count in (("prev", past), ("next", future)):
-            token = own.token
+        for neighbours, count in ((self._data.prev, past), (self._data.next, future)):
+            row = own
             for turn in range(1, count + 1):
-                token = self._get("sample_data", token)[direction]
-                if not token:
+                row = int(neighbours[row])
+                if row < 0:
                     break
-                record = self._sensor_record(self._get("sample_data", token))
+                record = self._sensor_record(row)
                 # where scans between samples are not recorded, the chain leaps to another sample
-                if abs(record.stamp_ns - own.stamp_ns) > turn * _LONGEST_TURN_NS:
+                if abs(record.stamp_ns - stamp_ns) > turn * _LONGEST_TURN_NS:
                     break
                 found.append(record)
         return found
@@ -212,140 +204,145 @@ class NuScenesTables:
         """File of the LiDAR scan of a sample."""
         return self.lidar(sample_token).path
 
+    def classes(self, sample_token: str) -> frozenset[str]:
+        """Names of the classes that have boxes in a sample."""
+        first, end = self._boxes_of(self._usable(sample_token))
+        labels = set(self._boxes.label[first:end].tolist())
+        return frozenset(CLASSES[label] for label in labels if label >= 0)
+
     def ground_truth(self, sample_token: str) -> GroundTruth:
-        """Boxes of the ten classes and what scoring needs beside them."""
-        sample = self._get("sample", sample_token)
-        rows: list[list[float]] = []
-        racks: list[list[float]] = []
-        kept: list[Record] = []
-        labels: list[int] = []
-        for record in self._annotations_of_sample.get(sample_token, []):
-            category = self._category(record)
-            if category == _BICYCLE_RACK:
-                racks.append(_box_row(record))
-            elif category in CATEGORY_TO_CLASS:
-                kept.append(record)
-                labels.append(CLASSES.index(CATEGORY_TO_CLASS[category]))
-                rows.append([*_box_row(record), *self._velocity(record)])
-        boxes = Boxes3D(
-            FIXED_FRAME,
-            torch.tensor(rows, dtype=torch.float64).reshape(-1, len(BOX_FIELDS)),
-            torch.tensor(labels, dtype=torch.int64),
-            torch.ones(len(rows), dtype=torch.float64),
-        )
+        """Boxes of the ten classes and what scoring needs beside them.
+
+        Ranges are measured from the vehicle at the LiDAR scan, or, where a data set has no LiDAR,
+        at the key frame nearest to the sample's time.
+        """
+        row, boxes = self._usable(sample_token), self._boxes
+        first, end = self._boxes_of(row)
+        labels = boxes.label[first:end]
+        kept, racks = np.flatnonzero(labels >= 0), np.flatnonzero(labels == RACK)
+        rows, values = first + kept, boxes.values[first:end]
+        posed_by = int(self._samples.posed_by[row])
+        if posed_by < 0:
+            raise DataError(
+                f"sample {sample_token} has no key frame in {self._file('sample_data')}"
+            )
+        tokens = boxes.token.between(first, end)
+        attributes, levels = self._meta.attributes, self._meta.visibilities
         return GroundTruth(
             sample_token,
-            int(sample["timestamp"]) * 1000,
-            self.lidar(sample_token).fixed_from_ego,
-            boxes,
-            tuple(str(r["token"]) for r in kept),
-            tuple(str(r["instance_token"]) for r in kept),
-            tuple(int(r["num_lidar_pts"]) for r in kept),
-            tuple(int(r["num_radar_pts"]) for r in kept),
-            tuple(self._attribute(r) for r in kept),
-            tuple(self._visibility(r) for r in kept),
-            np.array(racks, dtype=np.float64).reshape(-1, 7),
+            int(self._samples.stamp_us[row]) * 1000,
+            self._ego_pose(posed_by),
+            Boxes3D(
+                FIXED_FRAME,
+                torch.from_numpy(values[kept]),
+                torch.from_numpy(labels[kept].astype(np.int64)),
+                torch.ones(len(kept), dtype=torch.float64),
+            ),
+            tuple(tokens[i] for i in kept.tolist()),
+            tuple(boxes.instances[i] for i in boxes.instance[rows].tolist()),
+            tuple(boxes.num_lidar_pts[rows].tolist()),
+            tuple(boxes.num_radar_pts[rows].tolist()),
+            tuple(attributes[i] if i >= 0 else "" for i in boxes.attribute[rows].tolist()),
+            tuple(levels[i] if i >= 0 else "" for i in boxes.visibility[rows].tolist()),
+            values[racks, :7],
         )
 
-    def _get(self, table: str, token: str) -> Record:
+    def _file(self, table: str) -> Path:
+        return self.dataroot / self.version / f"{table}.json"
+
+    def _row(self, sample_token: str) -> int:
         try:
-            return self._records[table][token]
+            return self._rows[sample_token]
         except KeyError:
-            folder = self.dataroot / self.version
-            raise DataError(f"no {table} {token!r} in {folder / table}.json") from None
+            raise DataError(f"no sample {sample_token!r} in {self._file('sample')}") from None
 
-    @cached_property
-    def _data_of_sample(self) -> dict[str, list[Record]]:
-        return self._group("sample_data")
+    def _usable(self, sample_token: str) -> int:
+        """Row of a sample whose scene has no fault."""
+        row = self._row(sample_token)
+        if self._faults and (fault := self._faults.get(int(self._samples.scene[row]))):
+            raise DataError(fault)
+        return row
 
-    @cached_property
-    def _annotations_of_sample(self) -> dict[str, list[Record]]:
-        return self._group("sample_annotation")
+    def _scene(self, name: str) -> SceneRow:
+        if name not in self._scenes:
+            names = self.scene_names
+            known = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if names[20:] else "")
+            raise DataError(
+                f"no scene {name!r} in {self.dataroot / self.version}; there are: {known}"
+            )
+        return self._scenes[name]
 
-    def _group(self, table: str) -> dict[str, list[Record]]:
-        groups: dict[str, list[Record]] = defaultdict(list)
-        for record in self._records[table].values():
-            groups[record["sample_token"]].append(record)
-        return groups
+    def _usable_scene(self, name: str) -> SceneRow:
+        scene = self._scene(name)
+        if scene.fault:
+            raise DataError(scene.fault)
+        return scene
 
-    def _key_frames(self, sample_token: str) -> list[Record]:
-        return [d for d in self._data_of_sample.get(sample_token, []) if d["is_key_frame"]]
+    def _boxes_of(self, sample: int) -> tuple[int, int]:
+        first, end = self._samples.box_start[sample : sample + 2].tolist()
+        return first, end
 
-    def _sensor(self, data: Record) -> Record:
-        mounting = self._get("calibrated_sensor", data["calibrated_sensor_token"])
-        return self._get("sensor", mounting["sensor_token"])
+    def _key_frames(self, sample_token: str, modality: str | None = None) -> list[int]:
+        row = self._usable(sample_token)
+        first, end = self._samples.data_start[row : row + 2].tolist()
+        return self._chosen(first, end, modality, sweeps=False)
 
-    def _sensor_record(self, data: Record) -> SensorRecord:
-        token = data["calibrated_sensor_token"]
-        mounting, sensor = self._get("calibrated_sensor", token), self._sensor(data)
-        if token not in self._mountings:
-            self._mountings[token] = _transform(EGO_FRAME, sensor["channel"], mounting)
-        pose = self._get("ego_pose", data["ego_pose_token"])
-        return SensorRecord(
-            token=data["token"],
-            sample_token=data["sample_token"],
-            channel=sensor["channel"],
-            modality=sensor["modality"],
-            stamp_ns=int(data["timestamp"]) * 1000,
-            is_key_frame=bool(data["is_key_frame"]),
-            path=self.dataroot / data["filename"],
-            ego_from_sensor=self._mountings[token],
-            fixed_from_ego=_transform(FIXED_FRAME, EGO_FRAME, pose),
-            intrinsics_px=np.asarray(mounting["camera_intrinsic"], dtype=np.float64),
-            width_px=int(data["width"] or 0),
-            height_px=int(data["height"] or 0),
-        )
-
-    def _category(self, annotation: Record) -> str:
-        instance = self._get("instance", annotation["instance_token"])
-        return str(self._get("category", instance["category_token"])["name"])
-
-    def _attribute(self, annotation: Record) -> str:
-        tokens = annotation["attribute_tokens"]
-        return str(self._get("attribute", tokens[0])["name"]) if tokens else ""
-
-    def _visibility(self, annotation: Record) -> str:
-        token = annotation["visibility_token"]
-        return str(self._get("visibility", token)["level"]) if token else ""
-
-    def _velocity(self, annotation: Record) -> list[float]:
-        """Difference of the centres before and after, as the devkit's `box_velocity`."""
-        first, last = (
-            self._get("sample_annotation", annotation[side]) if annotation[side] else annotation
-            for side in ("prev", "next")
-        )
-        stamps = [1e-6 * self._get("sample", r["sample_token"])["timestamp"] for r in (first, last)]
-        elapsed_s = stamps[1] - stamps[0]
-        both = bool(annotation["prev"] and annotation["next"])
-        if not 0 < elapsed_s <= _MAX_VELOCITY_GAP_S * (2 if both else 1):
-            return [float("nan")] * 2
-        return [
-            (b - a) / elapsed_s
-            for a, b in zip(first["translation"][:2], last["translation"][:2], strict=True)
+    def _chosen(self, first: int, end: int, modality: str | None, sweeps: bool) -> list[int]:
+        """Rows of sensor data between two."""
+        rows = [
+            first + i
+            for i, is_key in enumerate(self._data.is_key_frame[first:end].tolist())
+            if sweeps or is_key
         ]
+        if modality is None:
+            return rows
+        mountings = self._data.mounting[first:end].tolist()
+        return [row for row in rows if self._mounting(mountings[row - first]).modality == modality]
 
+    def _lidar_row(self, sample_token: str) -> int:
+        row = int(self._samples.posed_by[self._usable(sample_token)])
+        if row < 0 or self._mounting(int(self._data.mounting[row])).channel != LIDAR:
+            raise DataError(f"sample {sample_token} has no {LIDAR} in {self.version}")
+        return row
 
-def _transform(target: str, source: str, record: Record) -> Transform:
-    return Transform.from_quaternion(target, source, record["rotation"], record["translation"])
+    def _read_mounting(self, row: int) -> _Mounting:
+        sensor = self._meta.sensors[int(self._mountings.sensor[row])]
+        pose, camera = self._mountings.pose[row].copy(), sensor.modality == "camera"
+        return _Mounting(
+            sensor.channel,
+            sensor.modality,
+            Transform.from_quaternion(EGO_FRAME, sensor.channel, pose[3:], pose[:3]),
+            self._mountings.intrinsics[row].copy() if camera else np.empty(0),
+        )
 
+    def _ego_pose(self, row: int) -> Transform:
+        pose = self._data.pose[row].copy()  # what is mapped cannot be written to
+        return Transform.from_quaternion(FIXED_FRAME, EGO_FRAME, pose[3:], pose[:3])
 
-def _box_row(annotation: Record) -> list[float]:
-    width, length, height = annotation["size"]
-    w, x, y, z = annotation["rotation"]
-    yaw = float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
-    return [*annotation["translation"], length, width, height, yaw]
+    def _path(self, row: int) -> Path:
+        pattern = self._mountings.patterns[int(self._data.pattern[row])]
+        return self.dataroot / pattern.replace(STAMP, str(int(self._data.stamp_us[row])))
 
-
-def _read_table(path: Path) -> list[Record]:
-    try:
-        rows = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; the tables are not complete") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no readable JSON table: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(r, dict) and "token" in r for r in rows):
-        raise DataError(f"{path} is no nuScenes table: it must be a list of records with tokens")
-    return rows
+    def _sensor_record(self, row: int) -> SensorRecord:
+        data, path = self._data, self._path(row)
+        mounting, sample = self._mounting(int(data.mounting[row])), int(data.sample[row])
+        size_px = int(data.width_px[row]), int(data.height_px[row])
+        if mounting.modality == "camera" and 0 in size_px:
+            size_px = size_of_image(path)
+        return SensorRecord(
+            token=data.token[row],
+            sample_token=self._samples.token[sample] if sample >= 0 else "",
+            channel=mounting.channel,
+            modality=mounting.modality,
+            stamp_ns=int(data.stamp_us[row]) * 1000,
+            is_key_frame=bool(data.is_key_frame[row]),
+            path=path,
+            ego_from_sensor=mounting.ego_from_sensor,
+            fixed_from_ego=self._ego_pose(row),
+            intrinsics_px=mounting.intrinsics_px.copy(),
+            width_px=size_px[0],
+            height_px=size_px[1],
+        )
 
 
 def _no_tables(dataroot: Path, version: str) -> str:

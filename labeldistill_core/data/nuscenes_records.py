@@ -8,12 +8,24 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CameraCalibration, CameraView
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array, Transform
+from labeldistill_core.names import shown
+
+
+def size_of_image(path: Path) -> tuple[int, int]:
+    """Width and height that the head of an image file tells; zeros where it is missing or none."""
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            width, height = image.size
+            return width, height
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0, 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +53,9 @@ class SensorRecord:
     intrinsics_px: Array
     """(3, 3) matrix K of a camera, empty for others."""
     width_px: int
-    """Of the image; 0 for others."""
+    """Of the image; 0 for others, and where neither table nor image tells it."""
     height_px: int
-    """Of the image; 0 for others."""
+    """As `width_px`."""
 
     @property
     def is_there(self) -> bool:
@@ -52,7 +64,16 @@ class SensorRecord:
 
     @property
     def calibration(self) -> CameraCalibration:
-        """Of a camera."""
+        """Of a camera.
+
+        Raises:
+            DataError: its size is not known.
+        """
+        if not self.width_px or not self.height_px:
+            raise DataError(
+                f"sample_data {shown(self.token)} has no width and height, and its image "
+                f"{self.path} does not tell them: it is missing or no image"
+            )
         return CameraCalibration(
             self.channel, self.intrinsics_px, self.width_px, self.height_px, self.ego_from_sensor
         )

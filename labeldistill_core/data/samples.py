@@ -19,7 +19,6 @@ from torch.utils.data import Dataset
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CameraView, FrameSet
-from labeldistill_core.classes import CLASSES
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.batch import (
     camera_batch,
@@ -202,8 +201,7 @@ class _KeyFrames:
 
     def classes(self, index: int) -> frozenset[str]:
         """Names of the classes that stand in a sample."""
-        truth = self._tables.ground_truth(self.tokens[index])
-        return frozenset(CLASSES[label] for label in truth.boxes.labels.tolist())
+        return self._tables.classes(self.tokens[index])
 
     def _pose(self, token: str) -> Transform:
         """The model's frame: the mean of the cameras' poses."""

@@ -65,7 +65,7 @@ def from_nuscenes(
     from labeldistill_core.errors import ConfigError
     from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert_scene
     from labeldistill_ros.bags.faults import Faults
-    from labeldistill_ros.bags.scenes import convert_scenes, describe_scenes
+    from labeldistill_ros.bags.scenes import convert_scenes
 
     def told(bag: Path, done: Conversion) -> str:
         return (
@@ -81,7 +81,7 @@ def from_nuscenes(
     options = ConversionOptions(sweeps, clouds, can, truth, storage, zstd, start_ns, faults)
     tables = NuScenesTables(dataroot, version)
     if scene:
-        about = describe_scenes(dataroot, version).get(scene)
+        about = tables.about(scene)
         print(told(out, convert_scene(tables, scene, out, options, about=about, force=force)))
         return 0
     failed = 0

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -38,29 +36,6 @@ class SceneResult:
     """Why it failed."""
 
 
-def describe_scenes(dataroot: Path, version: str) -> dict[str, dict[str, str]]:
-    """Description, place, date and vehicle by scene name.
-
-    Raises:
-        DataError: two scenes have one name.
-    """
-    folder = dataroot / version
-    scenes = json.loads((folder / "scene.json").read_bytes())
-    logs = {log["token"]: log for log in json.loads((folder / "log.json").read_bytes())}
-    if twice := [n for n, count in Counter(s["name"] for s in scenes).items() if count > 1]:
-        raise DataError(
-            f"{folder / 'scene.json'} has more than one scene {', '.join(twice)}: the bag of one "
-            "would replace that of the other; give them names of their own"
-        )
-    out = {}
-    for scene in scenes:
-        log = logs.get(scene.get("log_token"), {})
-        about = {"description": scene.get("description", "")}
-        about |= {key: log.get(key, "") for key in ("location", "date_captured", "vehicle")}
-        out[scene["name"]] = about
-    return out
-
-
 def convert_scenes(
     tables: NuScenesTables,
     scenes: Sequence[str],
@@ -88,12 +63,11 @@ def convert_scenes(
         BagError: a bag that is there was made with other options.
     """
     global _tables  # noqa: PLW0603 - inherited by the workers
-    about = describe_scenes(tables.dataroot, tables.version)
+    about = {scene: tables.about(scene) for scene in scenes}
     if len(set(scenes)) != len(scenes):
         raise DataError("a scene is named twice")
     todo = []
     for scene in scenes:
-        tables.samples(scene)
         if force or not _is_done(folder / scene, scene, options):
             todo.append(scene)
         else:

@@ -14,7 +14,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.reader import BagReader
-from labeldistill_ros.bags.scenes import convert_scenes, describe_scenes
+from labeldistill_ros.bags.scenes import convert_scenes
 from labeldistill_ros.bags.storage import Sqlite3File
 from labeldistill_ros.bags.truth import read_samples
 from labeldistill_ros.bags.writer import Storage
@@ -97,9 +97,9 @@ def test_two_scenes_with_one_name(dataroot: Path, tmp_path: Path) -> None:
     scenes = json.loads(path.read_text())
     scenes[1]["name"] = SCENES[0]
     path.write_text(json.dumps(scenes))
-    with pytest.raises(DataError, match=f"more than one scene {SCENES[0]}"):
-        describe_scenes(dataroot, VERSION)
     tables = NuScenesTables(dataroot, VERSION)
+    with pytest.raises(DataError, match=f"more than one scene {SCENES[0]}"):
+        tables.about(SCENES[0])
     with pytest.raises(DataError, match="more than one scene"):
         list(convert_scenes(tables, [SCENES[0]], tmp_path / "o", ConversionOptions()))
     assert not (tmp_path / "o").exists()
