@@ -191,7 +191,8 @@ def _read_instances(
     rows = read_table(folder / "instance.json", Instance)
     records = Records(folder / "instance.json", [row.token for row in rows])
     category = category_keys.rows(hashes((row.category_token for row in rows), len(rows)))
-    for field in ("first_annotation_token", "last_annotation_token"):
+    # a whole table without boxes is that of a test set, or of one that is not annotated
+    for field in ("first_annotation_token", "last_annotation_token") if len(annotations) else ():
         ends = annotations.rows(hashes((getattr(row, field) for row in rows), len(rows)))
         _refuse_absent(records, ends == ABSENT, field, "sample_annotation")
     _refuse_absent(records, category < 0, "category_token", "category")

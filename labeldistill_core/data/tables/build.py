@@ -40,7 +40,7 @@ def build_columns(folder: Path) -> TableColumns:
     tokens = TextCollector()
     tokens.extend(chains.tokens)
     scenes = tuple(
-        msgspec.structs.replace(scene, fault=faults.by_scene.get(row, ""))
+        msgspec.structs.replace(scene, fault=scene.fault or faults.by_scene.get(row, ""))
         for row, scene in enumerate(chains.scenes)
     )
     return TableColumns(

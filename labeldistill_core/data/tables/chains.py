@@ -27,7 +27,7 @@ class Chains:
     """Samples in the order of scenes and of time; S of them, then those of no scene."""
 
     scenes: list[SceneRow]
-    """Without their faults."""
+    """With no faults but that of a name that is there twice."""
     tokens: list[str]
     """(S)."""
     stamp_us: NDArray[np.int64]
@@ -67,20 +67,13 @@ def read_chains(folder: Path, faults: Faults) -> Chains:
     rows = []
     for row, scene in enumerate(scenes):
         found = _follow(folder, scene, by_token, order, row, faults)
-        if names[scene.name] > 1:
-            faults.by_scene[row] = (
-                f"{folder / 'scene.json'} has more than one scene {scene.name}: what is made of "
-                "one would replace that of the other; give them names of their own"
-            )
-        rows.append(
-            SceneRow(
-                scene.name,
-                len(order),
-                len(found),
-                "",
-                _about(scene, logs.get(scene.log_token or "")),
-            )
+        twice = (
+            f"{folder / 'scene.json'} has more than one scene {scene.name}: what is made of "
+            "one would replace that of the other; give them names of their own"
         )
+        fault = twice if names[scene.name] > 1 else ""
+        about = _about(scene, logs.get(scene.log_token or ""))
+        rows.append(SceneRow(scene.name, len(order), len(found), fault, about))
         order |= {sample.token: sample for sample in found}
     if alone := [s for s in samples if s.token not in order]:
         faults.notes.append(

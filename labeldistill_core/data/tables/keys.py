@@ -36,6 +36,10 @@ class Keys:
         self._order = np.argsort(tokens)
         self._sorted = tokens[self._order]
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._tokens)
+
     def repeated(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs of rows that have one token."""
         same = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])
