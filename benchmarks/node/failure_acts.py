@@ -13,7 +13,7 @@ import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo
 
-from labeldistill_ros.node.health import values_of
+from labeldistill_ros.messages import values_of
 from labeldistill_ros.testing.running import Run
 from labeldistill_ros.testing.vehicle import counter
 

@@ -31,7 +31,7 @@ from benchmarks.node.failure_acts import (
 )
 from benchmarks.node.failures import SKIP, Event, Scene, fault
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_ros.node.health import values_of
+from labeldistill_ros.messages import values_of
 from labeldistill_ros.testing.vehicle import Faults, counter
 
 _BACK, _FRONT = "CAM_BACK", "CAM_FRONT"

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import SensorRecord
 from labeldistill_core.errors import DataError
@@ -35,12 +36,13 @@ from labeldistill_ros.bags.truth import (
     SAMPLE_TOPIC,
     TRUTH_TOPIC,
     BagSample,
-    detections_message,
-    markers_message,
     sample_message,
 )
-from labeldistill_ros.bags.types import message, transform_stamped
 from labeldistill_ros.bags.writer import BagWriter, Storage, reliable
+from labeldistill_ros.messages.bag_family import BAG
+from labeldistill_ros.messages.boxes import detections_message
+from labeldistill_ros.messages.geometry import transform_stamped
+from labeldistill_ros.messages.markers import truth_markers
 
 _LOG = logging.getLogger(__name__)
 
@@ -235,20 +237,21 @@ def _sample_entries(
             stamp_ns,
             TRUTH_TOPIC,
             "vision_msgs/msg/Detection3DArray",
-            lambda: detections_message(boxes, stamp_ns, truth.instances),
+            lambda: detections_message(boxes, CLASSES, stamp_ns, truth.instances, BAG),
         ),
         Entry(
             stamp_ns,
             MARKERS_TOPIC,
             "visualization_msgs/msg/MarkerArray",
-            lambda: markers_message(boxes, stamp_ns),
+            lambda: truth_markers(boxes, CLASSES, stamp_ns, family=BAG),
         ),
     ]
 
 
 def _pose_entry(stamp_ns: int, pose: Transform) -> Entry:
     def build() -> Any:
-        return message(_TF, transforms=[transform_stamped(pose, stamp_ns, MAP_FRAME, BASE_FRAME)])
+        moved = transform_stamped(pose, stamp_ns, MAP_FRAME, BASE_FRAME, BAG)
+        return BAG.make(_TF, transforms=[moved])
 
     return Entry(stamp_ns, "/tf", _TF, build, reliable(100))
 
@@ -260,9 +263,9 @@ def _static_entry(records: Sequence[SensorRecord], stamp_ns: int, faults: Faults
         camera = record.modality == "camera"
         child = optical_frame(name) if camera else name.lower()
         mounted = faults.mounted(record.ego_from_sensor) if camera else record.ego_from_sensor
-        transforms.append(transform_stamped(mounted, stamp_ns, BASE_FRAME, child))
+        transforms.append(transform_stamped(mounted, stamp_ns, BASE_FRAME, child, BAG))
     latched = reliable(1, latched=True)
-    return Entry(stamp_ns, "/tf_static", _TF, lambda: message(_TF, transforms=transforms), latched)
+    return Entry(stamp_ns, "/tf_static", _TF, lambda: BAG.make(_TF, transforms=transforms), latched)
 
 
 def _scene_entry(
@@ -274,5 +277,5 @@ def _scene_entry(
 ) -> Entry:
     content = {"scene": scene, "version": tables.version, **about, "options": asdict(options)}
     kind = "std_msgs/msg/String"
-    text = message(kind, data=json.dumps(content))
+    text = BAG.make(kind, data=json.dumps(content))
     return Entry(stamp_ns, SCENE_TOPIC, kind, lambda: text, reliable(1, latched=True))

@@ -18,17 +18,22 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, FrameSet
+from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import DataError
 from labeldistill_core.runtime.detector import Detections, Detector
-from labeldistill_ros.bags.boxes import table_message
 from labeldistill_ros.bags.frames import BASE_FRAME, camera_view, read_transforms
 from labeldistill_ros.bags.reader import BagReader, Recorded
 from labeldistill_ros.bags.recording import DETECTIONS_TOPIC, STATUS_TOPIC, TABLE_TOPIC
 from labeldistill_ros.bags.sensors import image_topic, info_topic
-from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC, detections_message
-from labeldistill_ros.bags.types import header, message, stamp_of
+from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.writer import BagWriter, Storage
 from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
+from labeldistill_ros.messages.bag_family import BAG
+from labeldistill_ros.messages.boxes import detections_message
+from labeldistill_ros.messages.stamps import stamp_of
+from labeldistill_ros.messages.status import set_status
+from labeldistill_ros.messages.tables import table_message
+from labeldistill_ros.sets.report import Outcome, SetReport
 from labeldistill_ros.sync.discontinuity import Continuity
 from labeldistill_ros.sync.synchronizer import CameraSet, Synchronizer, SyncOptions
 
@@ -224,8 +229,8 @@ _TYPES = {
 def _write_boxes(writer: BagWriter, item: _Set, boxes: Boxes3D) -> None:
     stamp_ns = item.images.stamp_ns
     for topic, built in (
-        (DETECTIONS_TOPIC, detections_message(boxes, stamp_ns)),
-        (TABLE_TOPIC, table_message(boxes, stamp_ns)),
+        (DETECTIONS_TOPIC, detections_message(boxes, CLASSES, stamp_ns, family=BAG)),
+        (TABLE_TOPIC, table_message(boxes, stamp_ns, BAG)),
     ):
         writer.write(topic, _TYPES[topic], built, item.closed_ns)
 
@@ -235,23 +240,15 @@ def _timings(found: Detections, total_ms: float) -> dict[str, float]:
 
 
 def _write_status(
-    writer: BagWriter, item: _Set, counts: list[int], outcome: str, timings_ms: dict[str, float]
+    writer: BagWriter, item: _Set, counts: list[int], outcome: Outcome, timings_ms: dict[str, float]
 ) -> None:
     """The part of the node's status that scoring reads."""
-    values: dict[str, Any] = {"outcome": outcome, "missing": " ".join(item.images.missing)}
-    values |= {f"{stage}_ms": ms for stage, ms in timings_ms.items()}
-    values |= {"sets_seen": counts[0], "sets_processed": counts[1]}
-    pairs = [
-        message("diagnostic_msgs/msg/KeyValue", key=key, value=str(value))
-        for key, value in values.items()
-    ]
-    status = message(
-        "diagnostic_msgs/msg/DiagnosticStatus",
-        level=0 if outcome == "processed" else 1,
-        name="detect: set",
-        message=outcome,
-        hardware_id="",
-        values=pairs,
+    report = SetReport(
+        item.images.stamp_ns,
+        outcome,
+        tuple(item.images.frames),
+        item.images.missing,
+        timings_ms=timings_ms,
     )
-    built = message(_STATUS, header=header(item.images.stamp_ns, ""), status=[status])
-    writer.write(STATUS_TOPIC, _STATUS, built, item.closed_ns)
+    totals = {"seen": counts[0], "processed": counts[1]}
+    writer.write(STATUS_TOPIC, _STATUS, set_status(report, totals, "detect", BAG), item.closed_ns)

@@ -10,11 +10,11 @@ from typing import Any
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView, FrameSet
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.errors import BagError, DataError
-from labeldistill_ros.bags.boxes import read_calibration
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import BagSample, read_samples
-from labeldistill_ros.bags.types import stamp_of
 from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
+from labeldistill_ros.messages.calibration import calibration_from_info
+from labeldistill_ros.messages.stamps import stamp_of
 
 BASE_FRAME = "base_link"
 _FOREVER_S = 1e9
@@ -95,6 +95,7 @@ def camera_view(name: str, image: Any, info: Any, transforms: TransformBuffer) -
     stamp_ns = stamp_of(image)
     mounted = transforms.lookup(BASE_FRAME, image.header.frame_id, stamp_ns)
     pose = transforms.lookup(FIXED_FRAME, BASE_FRAME, stamp_ns)
-    calibration = read_calibration(name, info, replace(mounted, target=EGO_FRAME, source=name))
+    mounted = replace(mounted, target=EGO_FRAME, source=name)
+    calibration = calibration_from_info(name, info, mounted)
     pixels = decode_jpeg(bytes(image.data))
     return CameraView(calibration, stamp_ns, pixels, replace(pose, source=EGO_FRAME))

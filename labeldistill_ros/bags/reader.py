@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from labeldistill_core.errors import BagError
-from labeldistill_ros.bags.types import typestore
+from labeldistill_ros.messages.bag_family import typestore
 
 _DAMAGED = (
     AnyReaderError,

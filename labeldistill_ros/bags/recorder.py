@@ -20,8 +20,8 @@ from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_ros.bags.recover import recover_abandoned
 from labeldistill_ros.bags.replay import message_class
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
-from labeldistill_ros.bags.types import typestore
 from labeldistill_ros.bags.writer import BagWriter, Storage, reliable
+from labeldistill_ros.messages.bag_family import typestore
 
 _LOG = logging.getLogger(__name__)
 _DISCOVERY_S = 0.2

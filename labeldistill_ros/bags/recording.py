@@ -7,7 +7,7 @@ node stamps a set with its anchor camera's exposure, so the difference is normal
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from labeldistill_core.evaluation.results import ResultBox, result_boxes
 from labeldistill_ros.bags.frames import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import BagSample
-from labeldistill_ros.bags.types import stamp_of
 from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
-from labeldistill_ros.messages.boxes import boxes_from_detections, boxes_from_table
+from labeldistill_ros.messages.boxes import boxes_from_detections
+from labeldistill_ros.messages.stamps import stamp_of
+from labeldistill_ros.messages.status import SetStatus, read_set_status
+from labeldistill_ros.messages.tables import boxes_from_table
 
 DETECTIONS_TOPIC = "/detector/detections"
 TABLE_TOPIC = "/detector/detections_table"
@@ -174,8 +176,9 @@ def _published(reader: BagReader, topic: str) -> dict[int, Boxes3D]:
             for _, message in reader.messages([table_topic]):
                 tables[stamp_of(message)] = boxes_from_table(message)
         out: dict[int, Boxes3D] = {}
+        newest_ns = -1
         for _, message in reader.messages([topic]):
-            stamp_ns, newest_ns = stamp_of(message), max(out, default=-1)
+            stamp_ns = stamp_of(message)
             if stamp_ns <= newest_ns:
                 raise BagError(
                     f"{reader.path}: the stamps of {topic} are not sorted: {stamp_ns} ns comes "
@@ -184,7 +187,7 @@ def _published(reader: BagReader, topic: str) -> dict[int, Boxes3D]:
             boxes, table = boxes_from_detections(message, CLASSES), tables.get(stamp_ns)
             if table is not None and len(table) == len(boxes):
                 boxes = _with_velocities(boxes, table)
-            out[stamp_ns] = boxes
+            out[stamp_ns], newest_ns = boxes, stamp_ns
     except DataError as error:
         raise BagError(f"{reader.path}: {topic}: {error}") from error
     return out
@@ -208,32 +211,28 @@ def _in_map(boxes: Boxes3D, transforms: TransformBuffer, stamp_ns: int, bag: Pat
         ) from error
 
 
-def _statuses(reader: BagReader, topic: str) -> list[Mapping[str, str]]:
+def _statuses(reader: BagReader, topic: str) -> list[SetStatus]:
     if topic not in reader.topics:
         return []
-    return [
-        {pair.key: pair.value for pair in status.values}
-        for _, message in reader.messages([topic])
-        for status in message.status
-    ]
+    try:
+        return [found for _, m in reader.messages([topic]) for found in read_set_status(m)]
+    except DataError as error:
+        raise BagError(f"{reader.path}: {topic}: {error}") from error
 
 
-def _latencies(statuses: Sequence[Mapping[str, str]]) -> dict[str, tuple[float, ...]]:
+def _latencies(statuses: Sequence[SetStatus]) -> dict[str, tuple[float, ...]]:
     found: dict[str, list[float]] = {}
-    for values in statuses:
-        if values.get("outcome") == "processed":
-            for key, text in values.items():
-                if key.endswith("_ms") and key not in ("spread_ms", "age_ms"):
-                    found.setdefault(key.removesuffix("_ms"), []).append(float(text))
+    for status in statuses:
+        if status.report.outcome == "processed":
+            for stage, time_ms in status.report.timings_ms.items():
+                found.setdefault(stage, []).append(time_ms)
     return {stage: tuple(times) for stage, times in found.items()}
 
 
-def _outcomes(statuses: Sequence[Mapping[str, str]]) -> dict[str, int]:
+def _outcomes(statuses: Sequence[SetStatus]) -> dict[str, int]:
     """Counters of the node; they only grow, so the largest is the last."""
     counts: dict[str, int] = {}
-    for values in statuses:
-        for key, text in values.items():
-            if key.startswith("sets_"):
-                name = key.removeprefix("sets_")
-                counts[name] = max(counts.get(name, 0), int(text))
+    for status in statuses:
+        for name, count in status.totals.items():
+            counts[name] = max(counts.get(name, 0), count)
     return counts

@@ -17,8 +17,12 @@ from rosbags.interfaces import Qos
 
 from labeldistill_core.data.nuscenes_records import SensorRecord
 from labeldistill_core.errors import DataError
-from labeldistill_ros.bags.boxes import cloud_message
-from labeldistill_ros.bags.types import header, message, pose, quaternion, vector3, with_data
+from labeldistill_ros.bags.types import with_data
+from labeldistill_ros.messages.bag_family import BAG
+from labeldistill_ros.messages.calibration import camera_info
+from labeldistill_ros.messages.geometry import pose, quaternion, vector3
+from labeldistill_ros.messages.stamps import header
+from labeldistill_ros.messages.tables import cloud_message
 
 BASE_FRAME = "base_link"
 MAP_FRAME = "map"
@@ -68,30 +72,15 @@ def points_topic(sensor: str) -> str:
 def image_entries(record: SensorRecord) -> list[Entry]:
     """An image as it is in its file, and the calibration."""
     stamp_ns, camera = record.stamp_ns, record.channel
-    head = header(stamp_ns, optical_frame(camera))
+    frame = optical_frame(camera)
 
     def image() -> Any:
-        none = np.empty(0, np.uint8)
-        empty = message(_IMAGE, header=head, format="jpeg", data=none)
+        empty = BAG.make(_IMAGE, header=header(stamp_ns, frame, BAG), format="jpeg")
         return with_data(_IMAGE, empty, record.read(), behind=0)
 
     def info() -> Any:
-        k = record.calibration.intrinsics_px
-        roi = {"x_offset": 0, "y_offset": 0, "height": 0, "width": 0, "do_rectify": False}
-        return message(
-            "sensor_msgs/msg/CameraInfo",
-            header=head,
-            height=record.height_px,
-            width=record.width_px,
-            distortion_model="plumb_bob",
-            d=np.zeros(5),
-            k=k.reshape(-1).copy(),
-            r=np.eye(3).reshape(-1),
-            p=np.hstack([k, np.zeros((3, 1))]).reshape(-1),
-            binning_x=0,
-            binning_y=0,
-            roi=message("sensor_msgs/msg/RegionOfInterest", **roi),
-        )
+        size_px = (record.width_px, record.height_px)
+        return camera_info(record.calibration.intrinsics_px, size_px, stamp_ns, frame, BAG)
 
     return [
         Entry(stamp_ns, info_topic(camera), "sensor_msgs/msg/CameraInfo", info),
@@ -106,7 +95,7 @@ def cloud_entry(record: SensorRecord) -> Entry:
 
     def cloud() -> Any:
         rows = read(record.path, record.read())
-        empty = cloud_message(rows, record.stamp_ns, frame, filled=False)
+        empty = cloud_message(rows, record.stamp_ns, frame, BAG, filled=False)
         return with_data(_CLOUD, empty, rows.view(np.uint8).data, behind=1)  # is_dense
 
     return Entry(record.stamp_ns, topic, _CLOUD, cloud)
@@ -181,35 +170,26 @@ def motion_entries(dataroot: Path, scene: str, shift_ns: int) -> list[Entry]:
 
 
 def _imu(row: dict[str, Any], stamp_ns: int) -> Any:
-    return message(
+    return BAG.make(
         "sensor_msgs/msg/Imu",
-        header=header(stamp_ns, BASE_FRAME),
-        orientation=quaternion(*row["q"]),
-        orientation_covariance=np.zeros(9),
-        angular_velocity=vector3(*row["rotation_rate"]),
-        angular_velocity_covariance=np.zeros(9),
-        linear_acceleration=vector3(*row["linear_accel"]),
-        linear_acceleration_covariance=np.zeros(9),
+        header=header(stamp_ns, BASE_FRAME, BAG),
+        orientation=quaternion(*row["q"], family=BAG),
+        angular_velocity=vector3(*row["rotation_rate"], family=BAG),
+        linear_acceleration=vector3(*row["linear_accel"], family=BAG),
     )
 
 
 def _odometry(row: dict[str, Any], stamp_ns: int) -> Any:
-    where = message(
-        "geometry_msgs/msg/PoseWithCovariance",
-        pose=pose(tuple(row["pos"]), tuple(row["orientation"])),
-        covariance=np.zeros(36),
-    )
-    motion = message(
+    where = pose(row["pos"], row["orientation"], BAG)
+    motion = BAG.make(
         "geometry_msgs/msg/Twist",
-        linear=vector3(*row["vel"]),
-        angular=vector3(*row["rotation_rate"]),
+        linear=vector3(*row["vel"], family=BAG),
+        angular=vector3(*row["rotation_rate"], family=BAG),
     )
-    return message(
+    return BAG.make(
         "nav_msgs/msg/Odometry",
-        header=header(stamp_ns, MAP_FRAME),
+        header=header(stamp_ns, MAP_FRAME, BAG),
         child_frame_id=BASE_FRAME,
-        pose=where,
-        twist=message(
-            "geometry_msgs/msg/TwistWithCovariance", twist=motion, covariance=np.zeros(36)
-        ),
+        pose=BAG.make("geometry_msgs/msg/PoseWithCovariance", pose=where),
+        twist=BAG.make("geometry_msgs/msg/TwistWithCovariance", twist=motion),
     )

@@ -29,7 +29,8 @@ from rosbags.interfaces import (
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags.metadata import METADATA_VERSION, information, metadata_text, qos_text
 from labeldistill_ros.bags.storage import Buffer, McapFile, Sqlite3File
-from labeldistill_ros.bags.types import definition, typestore
+from labeldistill_ros.bags.types import definition
+from labeldistill_ros.messages.bag_family import typestore
 
 Storage = Literal["mcap", "sqlite3"]
 
@@ -131,7 +132,7 @@ class BagWriter:
         Args:
             topic: name.
             msgtype: such as `std_msgs/msg/String`.
-            message: of the types of `types.typestore`, or CDR bytes, or a tuple of their pieces.
+            message: of the family `BAG`, or CDR bytes, or a tuple of their pieces.
             stamp_ns: log time.
             qos: offered profile, recorded with the first message of the topic.
 

@@ -14,7 +14,7 @@ from tf2_msgs.msg import TFMessage
 
 from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
-from labeldistill_ros.messages.conversions import stamp_to_ns
+from labeldistill_ros.messages import stamp_to_ns
 
 _DEPTH = 100
 

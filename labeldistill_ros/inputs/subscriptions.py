@@ -14,7 +14,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from labeldistill_ros.messages.conversions import rectification_differs
+from labeldistill_ros.messages import rectification_differs
 from labeldistill_ros.parameters import CameraParameters, Parameters
 
 ImageMessage: TypeAlias = "Image | CompressedImage"

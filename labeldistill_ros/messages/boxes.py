@@ -1,35 +1,106 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes in messages, whether `rclpy` or the library `rosbags` made their classes."""
+"""Boxes as `vision_msgs/Detection3DArray`, and back.
+
+Boxes carry the name of their frame into `header.frame_id`; nothing here moves them. The message
+has no field for a velocity, which is what the table in `tables` is for.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
 from labeldistill_core.errors import DataError
-
-TABLE_DTYPE = np.dtype(
-    [(name, "<f4") for name in (*BOX_FIELDS, "score")] + [("label", "<u4")]  # 44 bytes
-)
-"""One row of `~/detections_table`."""
+from labeldistill_ros.messages.family import ROS, MessageFamily
+from labeldistill_ros.messages.geometry import yaw_of
+from labeldistill_ros.messages.stamps import header
 
 
-def table_rows(boxes: Boxes3D) -> np.ndarray[Any, np.dtype[Any]]:
-    """One row a box, as `TABLE_DTYPE` has it."""
-    rows = np.empty(len(boxes), TABLE_DTYPE)
-    values = boxes.values.numpy()
-    for column, name in enumerate(BOX_FIELDS):
-        rows[name] = values[:, column]
-    rows["score"], rows["label"] = boxes.scores.numpy(), boxes.labels.numpy()
-    return rows
+def presentable(boxes: Boxes3D) -> Boxes3D:
+    """The boxes whose centre, size, heading and score can be published: finite, size above zero.
+
+    A velocity may be NaN.
+    """
+    finite = torch.isfinite(boxes.values[:, :7]).all(dim=1) & torch.isfinite(boxes.scores)
+    return boxes[finite & (boxes.sizes > 0).all(dim=1)]
+
+
+class DetectionsMessage:
+    """A `Detection3DArray` that is filled again and again.
+
+    To make the dozen objects of a detection takes several times as long as to send them, so those
+    of the message before are kept. A publisher has serialized a message when `publish` returns.
+    """
+
+    def __init__(self, class_names: Sequence[str], family: MessageFamily = ROS) -> None:
+        """Make no message yet.
+
+        Args:
+            class_names: by label; they become `class_id`.
+            family: of the message's classes.
+        """
+        self._class_names, self._family = class_names, family
+        self._pool: list[Any] = []
+
+    def fill(self, boxes: Boxes3D, stamp_ns: int, ids: Sequence[str] | None = None) -> Any:
+        """Boxes as a message, every header the same; see `presentable`.
+
+        Args:
+            boxes: in the frame whose name goes into the headers.
+            stamp_ns: time of the headers.
+            ids: identity of each box, where it is known.
+
+        Returns:
+            The message; its detections hold until the next call.
+        """
+        head = header(stamp_ns, boxes.frame, self._family)
+        self._pool += [_detection(self._family) for _ in range(len(boxes) - len(self._pool))]
+        found = self._pool[: len(boxes)]
+        names = [self._class_names[label] for label in boxes.labels.tolist()]
+        rows = boxes.values[:, :7].tolist()
+        for detection, row, name, score, identity in zip(
+            found, rows, names, boxes.scores.tolist(), ids or [""] * len(boxes), strict=True
+        ):
+            detection.header, detection.id = head, identity
+            position, size = detection.bbox.center.position, detection.bbox.size
+            position.x, position.y, position.z, size.x, size.y, size.z, yaw = row
+            turn = detection.bbox.center.orientation
+            turn.w, turn.z = math.cos(yaw / 2), math.sin(yaw / 2)
+            hypothesis = detection.results[0].hypothesis
+            hypothesis.class_id, hypothesis.score = name, score
+        return self._family.make("vision_msgs/msg/Detection3DArray", header=head, detections=found)
+
+
+def _detection(family: MessageFamily) -> Any:
+    """One whose only result has the pose of its box, which is one object."""
+    pose = family.make("geometry_msgs/msg/Pose")
+    result = family.make("vision_msgs/msg/ObjectHypothesisWithPose")
+    result.pose.pose = pose
+    box = family.make("vision_msgs/msg/BoundingBox3D", center=pose)
+    return family.make("vision_msgs/msg/Detection3D", results=[result], bbox=box)
+
+
+def detections_message(
+    boxes: Boxes3D,
+    class_names: Sequence[str],
+    stamp_ns: int,
+    ids: Sequence[str] | None = None,
+    family: MessageFamily = ROS,
+) -> Any:
+    """Boxes as a `Detection3DArray` of its own; see `DetectionsMessage.fill`."""
+    return DetectionsMessage(class_names, family).fill(boxes, stamp_ns, ids)
 
 
 def boxes_from_detections(message: Any, class_names: Sequence[str]) -> Boxes3D:
     """Boxes of a `Detection3DArray`; the velocities are NaN, the message has none.
+
+    Args:
+        message: of any family.
+        class_names: by label.
 
     Raises:
         DataError: a class name is unknown or a detection has no result.
@@ -42,10 +113,9 @@ def boxes_from_detections(message: Any, class_names: Sequence[str]) -> Boxes3D:
         if best.class_id not in class_names:
             raise DataError(f"class {best.class_id!r} is none of {', '.join(class_names)}")
         center, size = detection.bbox.center.position, detection.bbox.size
-        q = detection.bbox.center.orientation
-        yaw = np.arctan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y * q.y + q.z * q.z))
+        yaw = yaw_of(detection.bbox.center.orientation)
         box = (center.x, center.y, center.z, size.x, size.y, size.z, yaw)
-        rows.append([*box, np.nan, np.nan])
+        rows.append([*box, math.nan, math.nan])
         labels.append(class_names.index(best.class_id))
         scores.append(best.score)
     return Boxes3D(
@@ -56,20 +126,15 @@ def boxes_from_detections(message: Any, class_names: Sequence[str]) -> Boxes3D:
     )
 
 
-def boxes_from_table(message: Any) -> Boxes3D:
-    """Boxes of a table of detections.
-
-    Raises:
-        DataError: the cloud has other fields.
-    """
-    names = tuple(f.name for f in message.fields)
-    if names != TABLE_DTYPE.names or message.point_step != TABLE_DTYPE.itemsize:
-        raise DataError(f"not a table of detections: its fields are {', '.join(names)}")
-    rows = np.frombuffer(bytes(message.data), TABLE_DTYPE, count=message.width)
-    values = np.stack([rows[name] for name in BOX_FIELDS], axis=1)
-    return Boxes3D(
-        message.header.frame_id,
-        torch.from_numpy(values.copy()),
-        torch.from_numpy(rows["label"].astype(np.int64)),
-        torch.from_numpy(rows["score"].copy()),
+def label_info(
+    class_names: Sequence[str], threshold: float, stamp_ns: int, family: MessageFamily = ROS
+) -> Any:
+    """`vision_msgs/LabelInfo`: the names behind the numbers of `~/detections_table`."""
+    classes = [
+        family.make("vision_msgs/msg/VisionClass", class_id=i, class_name=name)
+        for i, name in enumerate(class_names)
+    ]
+    head = header(stamp_ns, "", family)
+    return family.make(
+        "vision_msgs/msg/LabelInfo", header=head, class_map=classes, threshold=threshold
     )

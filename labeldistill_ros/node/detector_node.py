@@ -33,7 +33,7 @@ from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.warm_up import warm_up
 from labeldistill_ros.inputs.subscriptions import ImageMessage
-from labeldistill_ros.messages.conversions import header, stamp_to_ns
+from labeldistill_ros.messages import header, stamp_to_ns
 from labeldistill_ros.node.model import LoadDetector, load_detector
 from labeldistill_ros.node.pipeline import Job, OnResult
 from labeldistill_ros.node.ros_logging import RosHandler, ThrottledLog

@@ -5,29 +5,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from labeldistill_core.cameras import FrameSet
-from labeldistill_ros.messages.conversions import header
+from labeldistill_ros.messages.status import ERROR, OK, WARN, diagnostic, set_status
 from labeldistill_ros.sets.assembly import Problem
+from labeldistill_ros.sets.report import OUTCOMES, SetReport
 
-Outcome = Literal["processed", "dropped", "incomplete", "refused", "idle", "failed"]
-"""Boxes were published; a newer set came before it was its turn; cameras were missing; images,
-calibrations or transforms were unusable; nobody listens; the detector raised an error."""
-
-OUTCOMES: tuple[Outcome, ...] = (
-    "processed",
-    "dropped",
-    "incomplete",
-    "refused",
-    "idle",
-    "failed",
-)
 _WINDOW = 240
 """Sets over which latencies are taken: 20 s at 12 Hz."""
 _RATE_S = 5.0
@@ -41,38 +29,6 @@ _LOW_RATE = 0.8
 
 _MOVED_S = 0.005
 """A camera's phase that moves further is reported."""
-
-_OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-
-
-@dataclass(frozen=True)
-class SetReport:
-    """The end of one set."""
-
-    stamp_ns: int
-    """Its stamp."""
-    outcome: Outcome
-    """What became of it."""
-    cameras: tuple[str, ...]
-    """Cameras that were used, or had come."""
-    missing: tuple[str, ...]
-    """Cameras that were not."""
-    cause: str = ""
-    """Why it was not processed, in a word."""
-    spread_s: float = 0.0
-    """Between its first and last exposure."""
-    age_s: float = 0.0
-    """From its stamp until now, by the node's clock."""
-    history_valid: int = 0
-    """How many past frames the network had."""
-    pose: str = ""
-    """`unknown` where the set was processed without the vehicle's pose."""
-    boxes: int = 0
-    """How many were published."""
-    unusable: int = 0
-    """How many were left out because they are not finite or have no size."""
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
-    """Wall-clock time of each stage; `total` from its last image's arrival to its boxes."""
 
 
 @dataclass(frozen=True)
@@ -217,40 +173,17 @@ class Health:
             for stage, values in found.items()
         }
 
-    def set_status(self, report: SetReport, name: str) -> DiagnosticArray:
+    def set_status(self, report: SetReport, name: str) -> Any:
         """The message of one set on `~/status`; its stamp is the set's."""
-        degraded = bool(report.missing or report.pose)
-        level = _OK if report.outcome in ("processed", "idle") and not degraded else _WARN
-        values: dict[str, Any] = {
-            "outcome": report.outcome,
-            "cause": report.cause,
-            "cameras": " ".join(report.cameras),
-            "missing": " ".join(report.missing),
-            "degraded": degraded,
-            "pose": report.pose or "known",
-            "spread_ms": report.spread_s * 1e3,
-            "age_ms": report.age_s * 1e3,
-            "history_valid": report.history_valid,
-            "boxes": report.boxes,
-            "boxes_unusable": report.unusable,
-            **{f"{stage}_ms": value for stage, value in report.timings_ms.items()},
-            **self._totals(),
-        }
-        if report.outcome == "failed":
-            level = _ERROR
-        text = report.outcome + (f": {report.cause}" if report.cause else "")
-        return DiagnosticArray(
-            header=header(report.stamp_ns, ""),
-            status=[_status(f"{name}: set", level, text, values)],
-        )
+        return set_status(report, self._totals(), name)
 
     def _totals(self) -> dict[str, int]:
         with self._lock:
-            return {f"sets_{key}": self.counts[key] for key in ("seen", *OUTCOMES)}
+            return {key: self.counts[key] for key in ("seen", *OUTCOMES)}
 
     def diagnostics(
         self, name: str, sync: Mapping[str, Any], offsets_s: Mapping[str, float], now_s: float
-    ) -> list[DiagnosticStatus]:
+    ) -> list[Any]:
         """Statuses for /diagnostics.
 
         Args:
@@ -269,15 +202,13 @@ class Health:
             self._processing_status(name, now_s),
             self._transform_status(name, now_s),
             self._history_status(name, now_s, model["history"]),
-            _status(f"{name}: model", _OK, str(model["name"]), model),
+            diagnostic(f"{name}: model", OK, str(model["name"]), model),
         ]
         for status in statuses:
             status.hardware_id = f"{name} on {model.get('gpu', model['device'])}"
         return statuses
 
-    def _camera_status(
-        self, name: str, camera: str, offset_s: float | None, now_s: float
-    ) -> DiagnosticStatus:
+    def _camera_status(self, name: str, camera: str, offset_s: float | None, now_s: float) -> Any:
         with self._lock:
             state = self._cameras[camera]
             state.follow(offset_s, now_s)
@@ -288,17 +219,17 @@ class Health:
             last = state.last_problem if now_s - state.last_problem_s < _RATE_S else ""
         topic = self._topics[camera]
         if age_s is None:
-            level, text = _ERROR, f"no image has come on {topic}"
+            level, text = ERROR, f"no image has come on {topic}"
         elif age_s > self._limits.camera_timeout_s:
-            level, text = _ERROR, f"no image for {age_s:.1f} s on {topic}"
+            level, text = ERROR, f"no image for {age_s:.1f} s on {topic}"
         elif last:
-            level, text = _ERROR, last
+            level, text = ERROR, last
         elif rate_hz and usual_hz and rate_hz < _LOW_RATE * usual_hz:
-            level, text = _WARN, f"{rate_hz:.1f} Hz, most cameras send {usual_hz:.1f} Hz"
+            level, text = WARN, f"{rate_hz:.1f} Hz, most cameras send {usual_hz:.1f} Hz"
         elif moved:
-            level, text = _WARN, moved
+            level, text = WARN, moved
         else:
-            level, text = _OK, f"{rate_hz:.1f} Hz"
+            level, text = OK, f"{rate_hz:.1f} Hz"
         values: dict[str, Any] = {
             "topic": topic,
             "rate_hz": rate_hz,
@@ -311,54 +242,54 @@ class Health:
         if offset_s is not None:
             values["offset_ms"] = offset_s * 1e3
         values.update({f"refused_{cause}": count for cause, count in problems.items()})
-        return _status(f"{name}: camera {camera}", level, text, values)
+        return diagnostic(f"{name}: camera {camera}", level, text, values)
 
-    def _sync_status(self, name: str, sync: Mapping[str, Any]) -> DiagnosticStatus:
+    def _sync_status(self, name: str, sync: Mapping[str, Any]) -> Any:
         with self._lock:
             last = self._reports[-1] if self._reports else None
             spreads = [r.spread_s * 1e3 for r in self._reports]
-        values = {**sync, **self._totals()}
+        values = {**sync, **{f"sets_{key}": count for key, count in self._totals().items()}}
         if spreads:
             values["spread_p95_ms"] = float(np.percentile(spreads, 95))
         if last and last.missing:
             text = f"without {', '.join(last.missing)}"
-            return _status(f"{name}: sync", _WARN, text, values)
-        return _status(f"{name}: sync", _OK, "complete sets" if last else "no set yet", values)
+            return diagnostic(f"{name}: sync", WARN, text, values)
+        return diagnostic(f"{name}: sync", OK, "complete sets" if last else "no set yet", values)
 
-    def _processing_status(self, name: str, now_s: float) -> DiagnosticStatus:
+    def _processing_status(self, name: str, now_s: float) -> Any:
         latencies = self.latencies_ms()
         values: dict[str, Any] = {}
         for stage, (median, high) in latencies.items():
             values[f"{stage}_p50_ms"], values[f"{stage}_p95_ms"] = median, high
         values["boxes_unusable"] = self.counts["boxes_unusable"]
-        limits, level, text = self._limits, _OK, "no set yet"
+        limits, level, text = self._limits, OK, "no set yet"
         if "total" in latencies:
             high = latencies["total"][1]
             text = f"{high:.0f} ms for 95 of 100 sets"
             if high > limits.max_processing_time_s * 1e3:
-                level, text = _WARN, f"{text}, allowed {limits.max_processing_time_s * 1e3:.0f} ms"
+                level, text = WARN, f"{text}, allowed {limits.max_processing_time_s * 1e3:.0f} ms"
         with self._lock:
             silent_s = now_s - self._boxes_s if self._boxes_s is not None else 0.0
             comes = self._images_come(now_s)
         if comes and silent_s > limits.max_delay_s:
-            level, text = _ERROR, f"no boxes for {silent_s:.1f} s"
+            level, text = ERROR, f"no boxes for {silent_s:.1f} s"
         if self.given_up:
-            level, text = _ERROR, f"the detector is given up: {self.given_up}"
-        return _status(f"{name}: processing", level, text, values)
+            level, text = ERROR, f"the detector is given up: {self.given_up}"
+        return diagnostic(f"{name}: processing", level, text, values)
 
-    def _transform_status(self, name: str, now_s: float) -> DiagnosticStatus:
+    def _transform_status(self, name: str, now_s: float) -> Any:
         with self._lock:
             failure = self._transform
         if failure is None:
-            return _status(f"{name}: transforms", _OK, "complete", {})
+            return diagnostic(f"{name}: transforms", OK, "complete", {})
         text, when_s = failure
-        level = _ERROR if now_s - when_s < _RATE_S else _OK
+        level = ERROR if now_s - when_s < _RATE_S else OK
         values = {"last_failure": text, "last_failure_age_s": now_s - when_s}
-        return _status(
-            f"{name}: transforms", level, text if level == _ERROR else "complete", values
+        return diagnostic(
+            f"{name}: transforms", level, text if level == ERROR else "complete", values
         )
 
-    def _history_status(self, name: str, now_s: float, wanted: int) -> DiagnosticStatus:
+    def _history_status(self, name: str, now_s: float, wanted: int) -> Any:
         with self._lock:
             valid = self._reports[-1].history_valid if self._reports else 0
             forgotten = self._forgotten
@@ -366,19 +297,4 @@ class Health:
         if forgotten:
             values["last_reset"], when_s = forgotten
             values["last_reset_age_s"] = now_s - when_s
-        return _status(f"{name}: history", _OK, f"{valid} of {wanted} past frames", values)
-
-
-def _status(name: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
-    def text(value: Any) -> str:
-        return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-    pairs: Sequence[KeyValue] = [KeyValue(key=k, value=text(v)) for k, v in values.items()]
-    return DiagnosticStatus(
-        name=name, level=level, message=message, hardware_id=name.split(":")[0], values=pairs
-    )
-
-
-def values_of(status: DiagnosticStatus) -> dict[str, str]:
-    """Key to value of a status."""
-    return {pair.key: pair.value for pair in status.values}
+        return diagnostic(f"{name}: history", OK, f"{valid} of {wanted} past frames", values)

@@ -14,12 +14,13 @@ from sensor_msgs.msg import CameraInfo
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.runtime.detector import Detections, Detector
-from labeldistill_ros.messages.conversions import presentable
-from labeldistill_ros.node.health import Health, Outcome, SetReport
+from labeldistill_ros.messages import presentable
+from labeldistill_ros.node.health import Health
 from labeldistill_ros.node.ros_logging import ThrottledLog
 from labeldistill_ros.outputs.publishers import Outputs
 from labeldistill_ros.parameters import Parameters
 from labeldistill_ros.sets.assembly import Arrival, Assembled, Assembler, SetError
+from labeldistill_ros.sets.report import Outcome, SetReport
 from labeldistill_ros.sync.discontinuity import Continuity
 from labeldistill_ros.sync.synchronizer import CameraSet
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labeldistill_core.boxes import Boxes3D
-from labeldistill_ros.messages.conversions import header, quaternion_of_yaw
+from labeldistill_ros.messages import header, quaternion_of_yaw
 
 try:
     from autoware_perception_msgs import msg as _messages

@@ -26,14 +26,14 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, CameraView, FrameSet
 from labeldistill_core.frames import Transform
 from labeldistill_core.visualization.pictures import draw_boxes
-from labeldistill_ros.messages.conversions import (
+from labeldistill_ros.messages import (
     DetectionsMessage,
     header,
     label_info,
+    marker_array,
     table_message,
 )
 from labeldistill_ros.outputs.autoware import DetectedObjects, objects_message
-from labeldistill_ros.outputs.markers import marker_array
 
 STAGES = (
     "sync_wait",

@@ -25,7 +25,7 @@ from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.decoding import Pixels, to_rgb
 from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.inputs.transforms import TransformError
-from labeldistill_ros.messages.conversions import calibration_from_info
+from labeldistill_ros.messages import calibration_from_info
 from labeldistill_ros.parameters import CameraParameters, Parameters
 from labeldistill_ros.sync.synchronizer import CameraSet, SyncOptions
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from std_msgs.msg import Header
 
 from labeldistill_core.errors import ConfigError
-from labeldistill_ros.messages.conversions import stamp_from_ns
+from labeldistill_ros.messages import stamp_from_ns
 from labeldistill_ros.sync.synchronizer import CameraSet, Frame, SyncOptions
 
 T = TypeVar("T")

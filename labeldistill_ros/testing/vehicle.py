@@ -30,8 +30,7 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_ros.messages.conversions import header, quaternion_of_yaw
-from labeldistill_ros.node.health import values_of
+from labeldistill_ros.messages import header, quaternion_of_yaw, values_of
 
 PHASES_S = {
     "CAM_FRONT_LEFT": -0.0076,

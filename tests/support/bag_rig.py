@@ -3,12 +3,13 @@
 
 from pathlib import Path
 
+from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.frames import Transform
-from labeldistill_ros.bags.boxes import table_message
-from labeldistill_ros.bags.truth import detections_message
 from labeldistill_ros.bags.writer import BagWriter
+from labeldistill_ros.messages import detections_message, table_message
+from labeldistill_ros.messages.bag_family import BAG
 from tests.support.nuscenes_fixture import SCENES, VERSION, ego_at
 
 ARRAY = "vision_msgs/msg/Detection3DArray"
@@ -36,10 +37,10 @@ def write_detections(
                 ego = ego_at(0, stamp_ns // 1000)
                 map_from_ego = Transform.from_quaternion("map", "base_link", ego[1], ego[0])
                 boxes = boxes.transformed(map_from_ego.inverse)
-            array = detections_message(boxes, stamp_ns)
+            array = detections_message(boxes, CLASSES, stamp_ns, family=BAG)
             writer.write("/detector/detections", ARRAY, array, stamp_ns)
             if table:
-                cloud = table_message(boxes, stamp_ns)
+                cloud = table_message(boxes, stamp_ns, BAG)
                 kind = "sensor_msgs/msg/PointCloud2"
                 writer.write("/detector/detections_table", kind, cloud, stamp_ns)
     return out

@@ -31,8 +31,7 @@ from labeldistill_core.cameras import (
 )
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.frames import Transform
-from labeldistill_ros.messages.conversions import header, stamp_to_ns
-from labeldistill_ros.node.health import values_of
+from labeldistill_ros.messages import header, stamp_to_ns, values_of
 
 WIDTH, HEIGHT = 160, 90
 START_NS = 1_600_000_000_000_000_000

@@ -29,7 +29,7 @@ from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.recording import DETECTIONS_TOPIC
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import Score, score_bag
-from labeldistill_ros.bags.types import stamp_of
+from labeldistill_ros.messages import stamp_of
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
 from tests.support.running import RunningNode

@@ -23,8 +23,8 @@ from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.replay import Replay, ReplayOptions, replay
 from labeldistill_ros.bags.sensors import image_topic
-from labeldistill_ros.bags.types import message
 from labeldistill_ros.bags.writer import BagWriter, reliable
+from labeldistill_ros.messages.bag_family import BAG
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 FRONT = image_topic("CAM_FRONT")
@@ -115,7 +115,7 @@ def test_qos_is_that_of_the_bag(player: Node, tmp_path: Path) -> None:
             "/safe": reliable(7),
             "/kept": reliable(latched=True),
         }.items():
-            text = message("std_msgs/msg/String", data="x")
+            text = BAG.make("std_msgs/msg/String", data="x")
             for stamp_ns in (1, 3_000_000_000):
                 writer.write(topic, "std_msgs/msg/String", text, stamp_ns, qos)
     stop = threading.Event()

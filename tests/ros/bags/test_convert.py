@@ -21,7 +21,8 @@ from labeldistill_ros.bags.truth import (
     MARKERS_TOPIC,
     read_samples,
 )
-from labeldistill_ros.bags.types import stamp_of, typestore
+from labeldistill_ros.messages import stamp_of
+from labeldistill_ros.messages.bag_family import typestore
 from tests.support.bag_rig import truths_of
 from tests.support.nuscenes_fixture import HEIGHT, SCENES, VERSION, WIDTH, ego_at
 
@@ -221,7 +222,7 @@ def test_a_failed_conversion_leaves_nothing_and_the_old_bag(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("labeldistill_ros.bags.convert.markers_message", full)
+    monkeypatch.setattr("labeldistill_ros.bags.convert.truth_markers", full)
     with pytest.raises(BagError, match="cannot write .*No space left"):
         convert_scene(tables, SCENES[1], folder / "bag", force=True)
     assert [path.name for path in folder.iterdir()] == ["bag"]

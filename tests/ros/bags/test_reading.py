@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags.convert import convert_scene
@@ -14,11 +15,11 @@ from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.bags.truth import (
     SAMPLE_TOPIC,
     TRUTH_TOPIC,
-    detections_message,
     read_samples,
 )
-from labeldistill_ros.bags.types import message
 from labeldistill_ros.bags.writer import BagWriter
+from labeldistill_ros.messages import detections_message
+from labeldistill_ros.messages.bag_family import BAG
 from tests.support.bag_rig import ARRAY
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
@@ -73,9 +74,9 @@ def test_a_type_without_definition_is_refused(tmp_path: Path) -> None:
 def test_samples_of_another_making(tmp_path: Path) -> None:
     boxes = Boxes3D.empty("map")
     with BagWriter(tmp_path / "bag") as writer:
-        text = message("std_msgs/msg/String", data='{"sample_token": "a"}')
+        text = BAG.make("std_msgs/msg/String", data='{"sample_token": "a"}')
         writer.write(SAMPLE_TOPIC, "std_msgs/msg/String", text, 5)
-        writer.write(TRUTH_TOPIC, ARRAY, detections_message(boxes, 5), 5)
+        writer.write(TRUTH_TOPIC, ARRAY, detections_message(boxes, CLASSES, 5, family=BAG), 5)
     with (
         BagReader(tmp_path / "bag") as reader,
         pytest.raises(BagError, match="/nuscenes/sample at 5 ns is not as this version writes it"),

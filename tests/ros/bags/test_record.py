@@ -28,9 +28,9 @@ from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.recover import recover
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
-from labeldistill_ros.bags.types import message
 from labeldistill_ros.bags.writer import BagWriter, Storage
 from labeldistill_ros.cli import main
+from labeldistill_ros.messages.bag_family import BAG
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 TOPICS = (SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static")
@@ -133,13 +133,13 @@ def test_a_full_disk_keeps_what_was_recorded(tmp_path: Path, storage: Storage) -
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from labeldistill_ros.bags.types import message\n"
+        "from labeldistill_ros.messages.bag_family import BAG\n"
         "from labeldistill_ros.bags.writer import BagWriter\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
         f"with BagWriter(Path({str(tmp_path / 'bag')!r}), storage={storage!r}, keep=True) as bag:\n"
         "    for stamp_ns in range(1000):\n"
-        "        text = message('std_msgs/msg/String', data='x' * 1000)\n"
+        "        text = BAG.make('std_msgs/msg/String', data='x' * 1000)\n"
         "        bag.write('/text', 'std_msgs/msg/String', text, stamp_ns)\n"
         "        bag.flush()\n"
     )
@@ -159,12 +159,12 @@ def test_every_chunk_has_messages(tmp_path: Path) -> None:
         for topic in ("/first", "/silent"):
             bag.connect(topic, kind)
         bag.flush()
-        bag.write("/first", kind, message(kind, data="a"), 1)
+        bag.write("/first", kind, BAG.make(kind, data="a"), 1)
         bag.flush()
         bag.connect("/late", "std_msgs/msg/Header")
         bag.flush()
         bag.flush()
-        bag.write("/first", kind, message(kind, data="b"), 2)
+        bag.write("/first", kind, BAG.make(kind, data="b"), 2)
         bag.connect("/last", kind)
     with (tmp_path / "bag" / "bag.mcap").open("rb") as file:
         summary = make_reader(file, validate_crcs=True).get_summary()

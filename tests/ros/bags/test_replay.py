@@ -37,10 +37,10 @@ from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.bags.sensors import image_topic
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
-from labeldistill_ros.bags.types import message, typestore
 from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.cli import main
-from labeldistill_ros.messages.conversions import stamp_to_ns
+from labeldistill_ros.messages import stamp_to_ns
+from labeldistill_ros.messages.bag_family import BAG, typestore
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 FRONT = image_topic("CAM_FRONT")
@@ -201,7 +201,7 @@ def test_a_type_that_is_not_installed(player: Node, tmp_path: Path) -> None:
     kind = "stereo_msgs/msg/DisparityImage"
     with BagWriter(tmp_path / "bag") as writer:
         writer.connect("/disparity", kind)
-        text = message("std_msgs/msg/String", data="x")
+        text = BAG.make("std_msgs/msg/String", data="x")
         writer.write("/text", "std_msgs/msg/String", text, 1)
     import labeldistill_ros.bags.replay as module
 

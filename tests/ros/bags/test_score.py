@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
@@ -19,12 +20,12 @@ from labeldistill_ros.bags.recording import match
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.bags.sensors import image_topic
 from labeldistill_ros.bags.truth import (
-    detections_message,
     read_samples,
 )
-from labeldistill_ros.bags.types import header, message
 from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.cli import main
+from labeldistill_ros.messages import detections_message, header
+from labeldistill_ros.messages.bag_family import BAG
 from tests.support.bag_rig import ARRAY, truths_of, write_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
@@ -92,7 +93,7 @@ def test_boxes_in_an_unknown_frame(bag: Path, shared_dataroot: Path, tmp_path: P
 
 def test_an_unknown_class(bag: Path, shared_dataroot: Path, tmp_path: Path) -> None:
     truth = truths_of(shared_dataroot)[0]
-    array = detections_message(truth.boxes, truth.stamp_ns)
+    array = detections_message(truth.boxes, CLASSES, truth.stamp_ns, family=BAG)
     array.detections[0].results[0].hypothesis.class_id = "tram"
     with BagWriter(tmp_path / "d") as writer:
         writer.write("/detector/detections", ARRAY, array, truth.stamp_ns)
@@ -109,9 +110,9 @@ def test_latencies_and_outcomes_come_from_the_status(
 
     def status(stamp_ns: int, **values: object) -> Any:
         pairs = [
-            message("diagnostic_msgs/msg/KeyValue", key=k, value=str(v)) for k, v in values.items()
+            BAG.make("diagnostic_msgs/msg/KeyValue", key=k, value=str(v)) for k, v in values.items()
         ]
-        inner = message(
+        inner = BAG.make(
             "diagnostic_msgs/msg/DiagnosticStatus",
             level=0,
             name="detector: set",
@@ -119,11 +120,11 @@ def test_latencies_and_outcomes_come_from_the_status(
             hardware_id="",
             values=pairs,
         )
-        return message(kind, header=header(stamp_ns, ""), status=[inner])
+        return BAG.make(kind, header=header(stamp_ns, "", BAG), status=[inner])
 
     with BagWriter(tmp_path / "d") as writer:
         for i, truth in enumerate(truths):
-            array = detections_message(truth.boxes, truth.stamp_ns)
+            array = detections_message(truth.boxes, CLASSES, truth.stamp_ns, family=BAG)
             writer.write(f"{node}/detections", ARRAY, array, truth.stamp_ns)
             values = {"outcome": "processed", "total_ms": 10.0 * (i + 1), "age_ms": 1e9}
             text = status(truth.stamp_ns, **values, sets_seen=i + 2, sets_dropped=1)

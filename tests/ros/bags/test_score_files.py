@@ -8,16 +8,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import PointCloud2
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.evaluation.results import read_results, result_boxes, write_results
-from labeldistill_ros.bags import boxes as bag_boxes
 from labeldistill_ros.bags.convert import convert_scene
-from labeldistill_ros.bags.types import typestore
 from labeldistill_ros.cli import main
-from labeldistill_ros.messages import conversions as messages
 from tests.support.bag_rig import truths_of, write_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
@@ -110,14 +105,6 @@ def test_mismatches_are_refused(
     assert "say with --dataroot" in capsys.readouterr().err
     assert main(["bag", "score", str(result), *root[:4], "--split", "mini_val"]) == 2
     assert f"belongs to v1.0-mini, not to '{VERSION}'" in capsys.readouterr().err
-
-
-def test_the_wire_format_is_that_of_the_node(shared_dataroot: Path) -> None:
-    boxes = truths_of(shared_dataroot)[0].boxes
-    cdr = typestore().serialize_cdr(
-        bag_boxes.table_message(boxes, 7), "sensor_msgs/msg/PointCloud2"
-    )
-    assert deserialize_message(bytes(cdr), PointCloud2) == messages.table_message(boxes, 7)
 
 
 def test_no_ros_is_needed(result: Path, root: list[str]) -> None:

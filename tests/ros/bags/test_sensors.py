@@ -26,7 +26,7 @@ from labeldistill_ros.bags.sensors import (
     radar_points,
 )
 from labeldistill_ros.bags.truth import read_samples
-from labeldistill_ros.bags.types import stamp_of
+from labeldistill_ros.messages import stamp_of
 from tests.support.nuscenes_fixture import SCENES, START_US, VERSION, ego_at
 
 RADAR_HEAD = """# .PCD v0.7 - Point Cloud Data file format

@@ -14,7 +14,7 @@ from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool
 
-from labeldistill_ros.node.health import values_of
+from labeldistill_ros.messages import values_of
 from tests.support.rig import CAMERAS, PATIENT, Vehicle, jpeg, offline_set, stamp_of
 from tests.support.running import RunningNode
 

@@ -22,11 +22,12 @@ from labeldistill_core.checkpoints import save_student
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_ros.messages.boxes import boxes_from_detections, boxes_from_table
-from labeldistill_ros.messages.conversions import (
+from labeldistill_ros.messages import (
     stamp_from_ns,
     stamp_to_ns,
 )
+from labeldistill_ros.messages.boxes import boxes_from_detections
+from labeldistill_ros.messages.tables import boxes_from_table
 from tests.support.rig import (
     CAMERAS,
     PATIENT,

@@ -26,7 +26,7 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.decoding import _ENCODINGS, to_rgb
 from labeldistill_ros.inputs.rectification import Rectifier
-from labeldistill_ros.messages.conversions import calibration_from_info
+from labeldistill_ros.messages import calibration_from_info
 from tests.support.rig import CAMERAS, PATIENT, Vehicle, jpeg
 from tests.support.running import RunningNode
 

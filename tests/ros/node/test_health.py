@@ -11,8 +11,10 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from labeldistill_core.cameras import CameraCalibration, CameraView, FrameSet
 from labeldistill_core.frames import Transform
-from labeldistill_ros.node.health import Health, Limits, SetReport, values_of
+from labeldistill_ros.messages import values_of
+from labeldistill_ros.node.health import Health, Limits
 from labeldistill_ros.sets.assembly import Problem
+from labeldistill_ros.sets.report import SetReport
 
 LIMITS = Limits(camera_timeout_s=0.5, max_processing_time_s=0.1, max_delay_s=1.0)
 MODEL = {"name": "tiny", "sha256": "abc", "device": "cpu", "precision": "float32", "history": 2}

@@ -16,8 +16,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64
 from vision_msgs.msg import LabelInfo
 
+from labeldistill_ros.messages import header, stamp_to_ns
 from labeldistill_ros.messages.boxes import boxes_from_detections
-from labeldistill_ros.messages.conversions import header, stamp_to_ns
 from labeldistill_ros.outputs.publishers import STAGES
 from tests.support.rig import (
     CAMERAS,

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times and headers as messages, and back. All times are nanoseconds since the epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labeldistill_ros.messages.family import ROS, MessageFamily
+
+_NS = 1_000_000_000
+
+
+def stamp_to_ns(stamp: Any) -> int:
+    """The time that a `builtin_interfaces/Time` tells."""
+    return int(stamp.sec) * _NS + int(stamp.nanosec)
+
+
+def stamp_of(stamped: Any) -> int:
+    """The time in a message's header."""
+    return stamp_to_ns(stamped.header.stamp)
+
+
+def stamp_from_ns(stamp_ns: int, family: MessageFamily = ROS) -> Any:
+    """`builtin_interfaces/Time` of a time."""
+    sec, nanosec = divmod(stamp_ns, _NS)
+    return family.make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
+
+
+def duration(seconds: float, family: MessageFamily = ROS) -> Any:
+    """`builtin_interfaces/Duration` of a time span of zero or more seconds."""
+    sec, nanosec = int(seconds), int(seconds % 1 * _NS)
+    return family.make("builtin_interfaces/msg/Duration", sec=sec, nanosec=nanosec)
+
+
+def header(stamp_ns: int, frame_id: str, family: MessageFamily = ROS) -> Any:
+    """`std_msgs/Header` of a time and the name of a frame."""
+    stamp = stamp_from_ns(stamp_ns, family)
+    return family.make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record of a set: what became of it, and how long that took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Outcome = Literal["processed", "dropped", "incomplete", "refused", "idle", "failed"]
+"""Boxes were published; a newer set came before it was its turn; cameras were missing; images,
+calibrations or transforms were unusable; nobody listens; the detector raised an error."""
+
+OUTCOMES: tuple[Outcome, ...] = (
+    "processed",
+    "dropped",
+    "incomplete",
+    "refused",
+    "idle",
+    "failed",
+)
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """The end of one set."""
+
+    stamp_ns: int
+    """Time of the set, in nanoseconds since the epoch."""
+    outcome: Outcome
+    """What became of it."""
+    cameras: tuple[str, ...]
+    """Cameras whose images were used, or had come."""
+    missing: tuple[str, ...]
+    """Cameras whose images were not used."""
+    cause: str = ""
+    """Why it was not processed, in a word."""
+    spread_s: float = 0.0
+    """Time between its first and last exposure."""
+    age_s: float = 0.0
+    """Time from its stamp until its end, by the node's clock."""
+    history_valid: int = 0
+    """How many past frames the network had."""
+    pose: str = ""
+    """`unknown` where the set was processed without the vehicle's pose."""
+    boxes: int = 0
+    """How many boxes were published."""
+    unusable: int = 0
+    """How many boxes were left out because they are not finite or have no size."""
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    """Wall-clock time of each stage; `total` from its last image's arrival to its boxes."""
