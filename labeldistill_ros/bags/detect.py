@@ -194,7 +194,7 @@ def _sets(
         yield from until(now_s)
         if recorded.topic in images:
             image = reader.decoded(recorded)
-            sets = synchronizer.add(images[recorded.topic], stamp_of(image), image, now_s)
+            sets = synchronizer.add(images[recorded.topic], stamp_of(image), image, now_s).sets
             yield from closed(sets, now_ns)
         elif recorded.topic in calibrations:
             infos[calibrations[recorded.topic]] = reader.decoded(recorded)

@@ -234,14 +234,13 @@ class DetectorNode(LifecycleNode):
             self._log.warning(f"{camera}/stamp", text)
             active.health.problems([Problem(camera, "image", text)], now_s)
             return
-        resets = active.synchronizer.counts["resets"]
         arrival = Arrival(message)
         if active.worker.idle and active.pipeline.wanted():
             active.assembler.decode_ahead(arrival)
-        sets = active.synchronizer.add(camera, stamp_ns, arrival, now_s)
-        if active.synchronizer.counts["resets"] != resets:
+        added = active.synchronizer.add(camera, stamp_ns, arrival, now_s)
+        if added.reset:
             self._forget(active, "the stamps went back")
-        self._submit(active, sets)
+        self._submit(active, added.sets)
         self._watch(active)
 
     def _on_overdue(self) -> None:

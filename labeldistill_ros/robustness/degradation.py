@@ -144,7 +144,7 @@ def _sets(
             moved = replace(
                 view, calibration=calibration, stamp_ns=stamp_ns, fixed_from_ego=pose_at(stamp_ns)
             )
-        closed += sync.add(camera, stamp_ns, (token, moved), now_s)
+        closed += sync.add(camera, stamp_ns, (token, moved), now_s).sets
     closed += sync.poll(now_s + 1.0) if events else []
     return [
         (

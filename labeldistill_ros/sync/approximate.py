@@ -11,11 +11,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from std_msgs.msg import Header
-
 from labeldistill_core.errors import ConfigError
-from labeldistill_ros.messages import stamp_from_ns
-from labeldistill_ros.sync.synchronizer import CameraSet, Frame, SyncOptions
+from labeldistill_ros.messages import header
+from labeldistill_ros.sync.synchronizer import AddResult, CameraSet, Frame, SyncOptions
 
 T = TypeVar("T")
 
@@ -27,7 +25,7 @@ class _Carrier(Generic[T]):
     """A frame in the form that `message_filters` reads stamps from."""
 
     camera: str
-    header: Header
+    header: Any
     frame: Frame[T]
 
 
@@ -45,7 +43,7 @@ class ApproximateSynchronizer(Generic[T]):
         self.offsets_s: dict[str, float] = {}
         """Nothing is learned."""
         self.relearned = 0
-        """Likewise."""
+        """Nothing is learned, so nothing is learned anew."""
         self._found: list[CameraSet[T]] = []
         self._build()
 
@@ -91,16 +89,15 @@ class ApproximateSynchronizer(Generic[T]):
             )
         )
 
-    def add(self, camera: str, stamp_ns: int, item: T, now_s: float) -> list[CameraSet[T]]:
+    def add(self, camera: str, stamp_ns: int, item: T, now_s: float) -> AddResult[T]:
         """Take a frame; see `Synchronizer.add`."""
         self.counts["received"] += 1
-        if stamp_ns < self._newest_ns - 500_000_000:
+        if reset := stamp_ns < self._newest_ns - 500_000_000:
             self.reset()  # the library would wait for the time before the jump
         self._newest_ns = max(self._newest_ns, stamp_ns)
-        header = Header(stamp=stamp_from_ns(stamp_ns))
-        carrier = _Carrier(camera, header, Frame(stamp_ns, now_s, item))
+        carrier = _Carrier(camera, header(stamp_ns, ""), Frame(stamp_ns, now_s, item))
         self._filters[camera].signalMessage(carrier)
-        return self.poll(now_s)
+        return AddResult(self.poll(now_s), reset)
 
     def poll(self, now_s: float) -> list[CameraSet[T]]:
         """Sets that were found since the last call."""

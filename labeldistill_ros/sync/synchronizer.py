@@ -104,6 +104,16 @@ class CameraSet(Generic[T]):
         return (max(stamps) - min(stamps)) / _NS
 
 
+@dataclass(frozen=True)
+class AddResult(Generic[T]):
+    """What a frame led to."""
+
+    sets: list[CameraSet[T]]
+    """Sets that it closed, oldest first."""
+    reset: bool = False
+    """Whether its stamp told that time was set back, so that all earlier frames are forgotten."""
+
+
 @dataclass
 class _Group(Generic[T]):
     deadline_s: float
@@ -204,7 +214,7 @@ class Synchronizer(Generic[T]):
             deadlines.append(self._waiting[-1][1].arrival_s + self._options.deadline_s)
         return min((d for d in deadlines if d > self._polled_s), default=None)
 
-    def add(self, camera: str, stamp_ns: int, item: T, now_s: float) -> list[CameraSet[T]]:
+    def add(self, camera: str, stamp_ns: int, item: T, now_s: float) -> AddResult[T]:
         """Take a frame.
 
         Args:
@@ -212,9 +222,6 @@ class Synchronizer(Generic[T]):
             stamp_ns: time of exposure.
             item: comes back in the set.
             now_s: steady clock.
-
-        Returns:
-            Sets that this closes, oldest first.
 
         Raises:
             KeyError: the camera is none of the options.
@@ -229,7 +236,7 @@ class Synchronizer(Generic[T]):
         self._jumped.pop(camera, None)
         if stream.newest_ns == stamp_ns:
             self.counts["duplicate"] += 1
-            return self.poll(now_s)
+            return AddResult(self.poll(now_s))
         if not self.alive(now_s):
             self._started_s = now_s
         stream.arrived(now_s)
@@ -242,7 +249,7 @@ class Synchronizer(Generic[T]):
             self._waiting.append((camera, frame))
         else:
             self._place(camera, frame)
-        return self.poll(now_s)
+        return AddResult(self.poll(now_s))
 
     def poll(self, now_s: float) -> list[CameraSet[T]]:
         """Close what is complete or overdue at `now_s` (steady clock), oldest first."""
@@ -266,7 +273,7 @@ class Synchronizer(Generic[T]):
             if other != camera and (newest := self._streams[other].newest_ns) is not None
         )
 
-    def _time_went_back(self, camera: str, frame: Frame[T]) -> list[CameraSet[T]]:
+    def _time_went_back(self, camera: str, frame: Frame[T]) -> AddResult[T]:
         """Believe a jump when two cameras tell of it; one alone may have a broken clock."""
         frames = self._jumped.setdefault(camera, [])
         frames.append(frame)
@@ -274,14 +281,14 @@ class Synchronizer(Generic[T]):
             if len(frames) > _MAX_WAITING:
                 frames.pop(0)
                 self.counts["late"] += 1
-            return []
+            return AddResult([])
         jumped = [(c, f) for c, frames in self._jumped.items() for f in frames]
         self.reset()
         self.counts["received"] -= len(jumped)
-        sets = []
+        sets: list[CameraSet[T]] = []
         for name, early in sorted(jumped, key=lambda entry: entry[1].stamp_ns):
-            sets += self.add(name, early.stamp_ns, early.item, frame.arrival_s)
-        return sets
+            sets += self.add(name, early.stamp_ns, early.item, frame.arrival_s).sets
+        return AddResult(sets, reset=True)
 
     def _elect(self, now_s: float) -> None:
         """The preferred anchor when it lives, else the present one, else the first that does."""

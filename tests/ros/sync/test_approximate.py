@@ -71,7 +71,7 @@ def feed(sync: ApproximateSynchronizer[int], first_s: float, cycles: int) -> lis
     for cycle in range(cycles):
         for number, camera in enumerate(CAMERAS):
             stamp_ns = round((first_s + cycle * 0.1 + number * 0.005) * S)
-            sets += sync.add(camera, stamp_ns, cycle, first_s + cycle * 0.1)
+            sets += sync.add(camera, stamp_ns, cycle, first_s + cycle * 0.1).sets
     return sets
 
 

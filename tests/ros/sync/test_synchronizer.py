@@ -92,7 +92,7 @@ def run(events: list[Event], **options: object) -> Outcome:
 
     for arrival, camera, stamp, cycle in events:
         poll_until(arrival)
-        sets.extend(sync.add(camera, stamp, cycle, arrival))
+        sets.extend(sync.add(camera, stamp, cycle, arrival).sets)
     poll_until(events[-1][0] + 0.2)
     stamps = [s.stamp_ns for s in sets if s.usable]
     assert stamps == sorted(stamps) or sync.counts["resets"], "sets come out in order"
@@ -184,6 +184,16 @@ def test_bag_loop_with_a_track_that_ends_early() -> None:
     assert len(out.usable) == 2 * 216
     assert out.mixed == 0
     assert out.sync.counts["resets"] == 1
+
+
+def test_the_frame_that_tells_of_a_jump_says_so() -> None:
+    once = stream(24)
+    again = [(t + 2.1, camera, stamp, cycle + 1000) for t, camera, stamp, cycle in once]
+    sync: Synchronizer[int] = Synchronizer(SyncOptions(CAMERAS, "CAM_FRONT"))
+    told = [sync.add(camera, stamp, cycle, t).reset for t, camera, stamp, cycle in once + again]
+    assert told.count(True) == sync.counts["resets"] == 1
+    # one camera alone may have a broken clock, so the second one's frame is believed
+    assert told.index(True) == len(once) + 1
 
 
 def test_one_camera_with_a_broken_clock_resets_nothing() -> None:
@@ -344,7 +354,7 @@ def test_any_order_of_events_keeps_the_books(data: st.DataObject) -> None:
     for k in range(400):
         now += rng.choice([0.0, 0.01, 0.3])
         t += rng.choice([0.0, 0.01, 0.1, -0.05, 3.0, -3.0])
-        sets += sync.add(rng.choice(CAMERAS), EPOCH_NS + round(t * 1e9), k, now)
+        sets += sync.add(rng.choice(CAMERAS), EPOCH_NS + round(t * 1e9), k, now).sets
         if rng.random() < 0.1:
             sets += sync.poll(now)
         if rng.random() < 0.01:
@@ -379,7 +389,7 @@ def test_a_million_events_mix_nothing_and_leave_nothing_behind() -> None:
                 events.append((cycle * PERIOD + phase + late, camera, stamp))
         for arrival, camera, stamp in sorted(events):
             received += 1
-            for found in sync.add(camera, EPOCH_NS + round(stamp * 1e9), cycle, arrival):
+            for found in sync.add(camera, EPOCH_NS + round(stamp * 1e9), cycle, arrival).sets:
                 assert len({frame.item for frame in found.frames.values()}) == 1
                 usable += found.usable
         for found in sync.poll(cycle * PERIOD):
