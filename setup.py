@@ -17,7 +17,15 @@ TRAIN = ["lightning>=2.5", "tensorboard"]
 SYNTHETIC = ["embreex", *NUSCENES]
 SPCONV = ("cu118", "cu126")
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
-DEV = ["hypothesis", "mypy", "pytest>=8", "ruff", "types-PyYAML"]
+DEV = [
+    "check-jsonschema",
+    "griffelib>=2",
+    "hypothesis",
+    "mypy",
+    "pytest>=8",
+    "ruff",
+    "types-PyYAML",
+]
 
 
 def shared_files() -> list[tuple[str, list[str]]]:

@@ -4,15 +4,16 @@
 Nothing here imports ROS; `labeldistill_ros` puts this package on topics. What `__all__` names is
 the public API; everything else may change between releases.
 
-A detector takes sets of images in the order of time and gives boxes:
+A detector takes sets of images in the order of time and gives boxes. With an image (height, width,
+3), a `CameraCalibration` by camera and the vehicle's pose, `map_from_ego`:
 
 ```python
 from labeldistill_core import CameraView, Detector, FrameSet, demo_model
 
 detector = Detector.load(demo_model())  # or the file of your own student
-views = tuple(CameraView(...) for camera in cameras)  # image, calibration, time, vehicle's pose
-found = detector.detect(FrameSet(stamp_ns, views))
-print(found.boxes.centers, found.boxes.scores)  # metres in the vehicle's frame
+views = [CameraView(calibrations[name], stamp_ns, images[name], map_from_ego) for name in images]
+found = detector.detect(FrameSet(stamp_ns, tuple(views)))
+print(found.boxes.centers, found.boxes.scores)  # metres in the vehicle's frame, 0 to 1
 ```
 
 `examples/detect_images.py` is a whole program.

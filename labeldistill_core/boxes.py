@@ -24,6 +24,18 @@ class Boxes3D:
 
     Length runs along the heading, yaw is measured from +x towards +y, the centre is the geometric
     centre, and the velocity is over ground, along the axes of `frame`.
+
+    Examples:
+        A car ten metres ahead, as seen from a map in which the vehicle heads north:
+
+        >>> values = torch.tensor([[10.0, 0.0, 0.8, 4.6, 1.9, 1.6, 0.0, 5.0, 0.0]])
+        >>> boxes = Boxes3D("ego", values, labels=torch.tensor([0]), scores=torch.ones(1))
+        >>> north = (0.5**0.5, 0.0, 0.0, 0.5**0.5)
+        >>> map_from_ego = Transform.from_quaternion("map", "ego", north, (100.0, 50.0, 0.0))
+        >>> boxes.transformed(map_from_ego).centers.round(decimals=3).tolist()
+        [[100.0, 60.0, 0.8]]
+        >>> len(boxes[boxes.scores > 0.5])
+        1
     """
 
     frame: str

@@ -64,6 +64,18 @@ class CameraCalibration:
         """Points (..., 3) in the optical frame, metres, to (..., 3): u, v in pixels and depth.
 
         Pixels of points with depth <= 0 have no meaning.
+
+        Examples:
+            >>> k = np.array([[800.0, 0.0, 640.0], [0.0, 800.0, 360.0], [0.0, 0.0, 1.0]])
+            >>> camera = CameraCalibration(
+            ...     name="CAM_FRONT",
+            ...     intrinsics_px=k,
+            ...     width_px=1280,
+            ...     height_px=720,
+            ...     ego_from_camera=Transform.identity("ego", "CAM_FRONT"),
+            ... )
+            >>> camera.project(np.array([1.0, 0.0, 8.0])).tolist()
+            [740.0, 360.0, 8.0]
         """
         uvw = np.asarray(points, dtype=np.float64) @ self.intrinsics_px.T
         depth = uvw[..., 2:3]

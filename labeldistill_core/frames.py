@@ -67,7 +67,23 @@ def quaternion_from_matrix(rotation: ArrayLike) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """Rigid transform from frame `source` to frame `target`."""
+    """Rigid transform from frame `source` to frame `target`.
+
+    Examples:
+        A camera that looks ahead, 1.7 m before the vehicle's origin and 1.5 m above it:
+
+        >>> ego_from_camera = Transform.from_quaternion(
+        ...     "ego", "CAM_FRONT", (0.5, -0.5, 0.5, -0.5), (1.7, 0.0, 1.5)
+        ... )
+        >>> ego_from_camera.apply([0.0, 0.0, 10.0]).tolist()  # ten metres before the camera
+        [11.7, 0.0, 1.5]
+
+        Frames that do not meet are refused:
+
+        >>> ego_from_camera @ ego_from_camera
+        Traceback (most recent call last):
+        ValueError: cannot compose ego_from_CAM_FRONT with ego_from_CAM_FRONT
+    """
 
     target: str
     """Name of the frame that results."""

@@ -44,7 +44,7 @@ def demo_model() -> Path:
     Raises:
         ConfigError: it is not there.
 
-    Example:
+    Examples:
         >>> demo_model().name
         'demo.safetensors'
     """
