@@ -31,10 +31,11 @@ demo: setup  ## Replay the demo bag through the real node and score it; writes o
 test: setup  ## Run the tests.
 	$(VENV)/bin/pytest
 
-lint: setup  ## Check style (ruff) and types (mypy).
+lint: setup  ## Check style (ruff), types (mypy) and the workflow files.
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 bench: setup  ## Measure the detector by stage (six minutes).
 	$(VENV)/bin/python -m benchmarks.detector stages
