@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def _entry(alias: griffe.Object | griffe.Alias) -> Iterator[str]:
         yield from _texts(target)
     else:
         assert isinstance(target, griffe.Attribute)
-        yield _code(f"{target.name}: {target.annotation} = {target.value}")
+        names = "".join(f'    "{name}",\n' for name in ast.literal_eval(str(target.value)))
+        yield _code(f"{target.name}: {target.annotation} = (\n{names})")
         yield from _texts(target)
 
 
