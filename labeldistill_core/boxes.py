@@ -57,7 +57,7 @@ class Boxes3D:
 
     @classmethod
     def empty(cls, frame: str) -> Boxes3D:
-        """No boxes."""
+        """No boxes, in a frame that still has its name."""
         return cls(frame, torch.zeros(0, 9), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class Boxes3D:
 
     @property
     def centers(self) -> Tensor:
-        """(N, 3) metres."""
+        """(N, 3) geometric centres, metres."""
         return self.values[:, 0:3]
 
     @property
@@ -76,12 +76,12 @@ class Boxes3D:
 
     @property
     def yaws(self) -> Tensor:
-        """(N,) radians."""
+        """(N,) headings, radians from +x towards +y."""
         return self.values[:, 6]
 
     @property
     def velocities(self) -> Tensor:
-        """(N, 2) metres per second."""
+        """(N, 2) over ground along x and y, metres per second; NaN where unknown."""
         return self.values[:, 7:9]
 
     def __getitem__(self, index: Tensor) -> Boxes3D:
@@ -91,7 +91,7 @@ class Boxes3D:
         )
 
     def to(self, device: torch.device | str) -> Boxes3D:
-        """On another device."""
+        """The same boxes on another device."""
         return replace(
             self,
             values=self.values.to(device),

@@ -42,9 +42,9 @@ class CameraCalibration:
     intrinsics_px: Array
     """(3, 3) matrix K, pixels of the image as published."""
     width_px: int
-    """Image width."""
+    """Width of the image that the matrix speaks of, pixels."""
     height_px: int
-    """Image height."""
+    """Height of that image, pixels."""
     ego_from_camera: Transform
     """Mounting pose: optical frame to `EGO_FRAME`."""
 
@@ -96,7 +96,7 @@ class CameraPose:
     """Where a camera was: what geometry needs of an image."""
 
     calibration: CameraCalibration
-    """Of the camera."""
+    """How the camera projects, and where on the vehicle it is mounted."""
     fixed_from_ego: Transform
     """Pose of the vehicle in the fixed frame at the time of exposure."""
 
@@ -106,7 +106,7 @@ class CameraView:
     """One image with all that is known about it."""
 
     calibration: CameraCalibration
-    """Of the camera that took it."""
+    """How the camera that took it projects, and where it is mounted."""
     stamp_ns: int
     """Time of exposure, nanoseconds since the epoch."""
     image: NDArray[np.uint8] | Tensor
