@@ -61,15 +61,15 @@ def find_command(name: str) -> Callable[..., object]:
 
             return demo
         case "train teacher":
-            from labeldistill_core.training.commands import train_teacher
+            from labeldistill_ros.commands.training import train_teacher
 
             return train_teacher
         case "train label-encoder":
-            from labeldistill_core.training.commands import train_label_encoder
+            from labeldistill_ros.commands.training import train_label_encoder
 
             return train_label_encoder
         case "train student":
-            from labeldistill_core.training.commands import train_student
+            from labeldistill_ros.commands.training import train_student
 
             return train_student
         case "export-onnx":
@@ -77,15 +77,15 @@ def find_command(name: str) -> Callable[..., object]:
 
             return export_onnx
         case "export":
-            from labeldistill_core.training.export import export
+            from labeldistill_ros.commands.training import export
 
             return export
         case "overfit":
-            from labeldistill_core.training.overfit import overfit
+            from labeldistill_ros.commands.training import overfit
 
             return overfit
         case "ablation":
-            from labeldistill_core.experiments.ablation import ablation
+            from labeldistill_ros.commands.training import ablation
 
             return ablation
         case "evaluate":

@@ -10,10 +10,9 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 
 from labeldistill_core.checkpoints import file_sha256, read_checkpoint
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -27,13 +26,14 @@ from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.files import write_whole
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_core.training.commands import (
-    Options,
-    train_label_encoder,
-    train_student,
-    train_teacher,
-)
 from labeldistill_core.training.label_encoder import Aim
+from labeldistill_core.training.options import (
+    LabelEncoderOptions,
+    StudentOptions,
+    TeacherOptions,
+    TrainingOptions,
+)
+from labeldistill_core.training.train import train_label_encoder, train_student, train_teacher
 
 _LOG = logging.getLogger(__name__)
 _SHARED = DistillationConfig(partition="none")
@@ -57,7 +57,7 @@ class Arm:
     def given(
         self, teacher: Path | None, encoders: Mapping[bool, Path | None], init: Path | None
     ) -> dict[str, Path | None]:
-        """The checkpoints that its students are trained with, by argument of `train_student`.
+        """The checkpoints that its students are trained with, by option of `train_student`.
 
         Args:
             teacher: the LiDAR detector.
@@ -86,18 +86,44 @@ MAIN = ("none", "lidar", "lidar+label", "lidar+label+partition")
 """What is trained when nothing else is asked for."""
 
 
-def ablation(
-    dataroot: tyro.conf.Positional[Path],
-    out: tyro.conf.Positional[Path],
-    arms: tuple[str, ...] = MAIN,
-    seeds: int = 3,
-    jobs: int = 1,
-    teacher: Path | None = None,
-    label_encoder: Path | None = None,
-    init: Path | None = None,
-    json: Path | None = None,
-    options: Annotated[Options, tyro.conf.arg(name="")] = Options(preset="ablation"),  # noqa: B008
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class AblationOptions(TrainingOptions):
+    """What is compared, and what the training of its students can be told."""
+
+    preset: str = "ablation"
+    """Name of the configuration of all networks."""
+    arms: tuple[str, ...] = MAIN
+    """Ways of training to compare: none, lidar, lidar+label, lidar+label+partition, autoencoder,
+    ratio-1:3:2, ratio-3:1:2."""
+    seeds: int = 3
+    """Runs of each arm, each with another seed."""
+    jobs: int = 1
+    """Runs at a time, which share the cores and the GPUs; each writes what it has to say to
+    `output.txt` in its folder."""
+    teacher: Path | None = None
+    """Checkpoint of a LiDAR teacher; trained first when not given and needed."""
+    label_encoder: Path | None = None
+    """Checkpoint of a label encoder; trained second when not given and needed."""
+    init: Path | None = None
+    """Student checkpoint, of the same configuration, that all runs start from."""
+    json: Path | None = None
+    """File for the figures, beside `ablation.json` in the folder of the runs."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be compared."""
+        super().__post_init__()
+        if unknown := [name for name in self.arms if name not in ARMS]:
+            raise ConfigError(f"no arm {', '.join(unknown)}: there are {', '.join(ARMS)}")
+        if not self.arms or self.seeds < 1 or self.jobs < 1:
+            raise ConfigError("--arms, --seeds and --jobs: there must be one of each at least")
+        if self.machine.processes > 1:
+            raise ConfigError(
+                "each run of an ablation takes one device: use several with --jobs instead of "
+                "--devices or --nodes"
+            )
+
+
+def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     """Train students with and without each teacher, and compare them on the validation scenes.
 
     Every run has the same data, network, steps and augmentation; only what the seed draws and what
@@ -106,38 +132,23 @@ def ablation(
     Args:
         dataroot: nuScenes data root, real or synthetic.
         out: folder for all runs, `table.md` and `ablation.png`.
-        arms: none, lidar, lidar+label, lidar+label+partition, autoencoder, ratio-1:3:2,
-            ratio-3:1:2.
-        seeds: runs of each arm.
-        jobs: runs at a time, which share the cores and the GPUs; each writes what it has to say to
-            `output.txt` in its folder.
-        teacher: checkpoint of a LiDAR detector; trained first when not given and needed.
-        label_encoder: checkpoint of a label encoder; trained second when not given and needed.
-        init: student checkpoint, of the same configuration, that all runs start from.
-        json: file for the figures, as under `benchmarks/results`.
-        options: of the students' runs.
+        options: what is compared.
+
+    Returns:
+        The table, as Markdown.
 
     Raises:
-        ConfigError: there is no such arm, no run, or a run on several devices.
         CheckpointError: the folder holds a run of other settings.
     """
-    arms = tuple(dict.fromkeys(arms))
-    if unknown := [name for name in arms if name not in ARMS]:
-        raise ConfigError(f"no arm {', '.join(unknown)}: there are {', '.join(ARMS)}")
-    if not arms or seeds < 1 or jobs < 1:
-        raise ConfigError("--arms, --seeds and --jobs: there must be one of each at least")
-    if options.machine.processes > 1:
-        raise ConfigError(
-            "each run of an ablation takes one device: use several with --jobs instead of "
-            "--devices or --nodes"
-        )
+    arms, jobs = tuple(dict.fromkeys(options.arms)), options.jobs
+    teacher = options.teacher
     plain = replace(options, epochs=None, learning_rate=None, batch_size=None, scenes=0)
     taught = [ARMS[name] for name in arms if ARMS[name].distillation]
     if taught and teacher is None:
         teacher = out / "teacher" / "teacher.safetensors"
         if not teacher.exists():
-            train_teacher(dataroot, teacher.parent, options=plain)
-    encoders: dict[bool, Path | None] = {False: label_encoder, True: None}
+            train_teacher(dataroot, teacher.parent, TeacherOptions.like(plain))
+    encoders: dict[bool, Path | None] = {False: options.label_encoder, True: None}
     for autoencoder in sorted({arm.autoencoder for arm in taught if arm.needs_labels}):
         if encoders[autoencoder] is None:
             assert teacher is not None
@@ -146,16 +157,16 @@ def ablation(
     options = replace(options, machine=replace(options.machine, workers=loaders))
     tables = NuScenesTables(dataroot, options.version)
     trained, scored = options.scene_names(tables)[0], split_scenes(tables, "val")
-    about = _about(tables, trained, scored, init, options) | {"jobs": str(jobs)}
+    about = _about(tables, trained, scored, options) | {"jobs": str(jobs)}
     results: dict[str, list[Scores]] = {name: [] for name in arms}
     # seed by seed, so that an early stop leaves a fair comparison
-    order = [(seed, name) for seed in range(seeds) for name in arms]
+    order = [(seed, name) for seed in range(options.seeds) for name in arms]
     runs = [
         Run(
             dataroot,
             out / name.replace(":", "-") / f"seed{seed}",
             ARMS[name],
-            ARMS[name].given(teacher, encoders, init),
+            ARMS[name].given(teacher, encoders, options.init),
             tuple(trained),
             replace(options, seed=seed),
         )
@@ -170,8 +181,9 @@ def ablation(
                 name, seed, scores.mean_ap, scores.nds, done, len(runs),
             )  # fmt: skip
             results[name].append(scores)
-            _report(out, json, {arm: scores for arm, scores in results.items() if scores}, about)
-    print((out / "table.md").read_text())
+            there = {arm: scores for arm, scores in results.items() if scores}
+            _report(out, options.json, there, about)
+    return (out / "table.md").read_text()
 
 
 @dataclass(frozen=True)
@@ -191,13 +203,16 @@ class Scores:
     only the recall."""
 
 
-def _encoder(dataroot: Path, out: Path, teacher: Path, options: Options, autoencoder: bool) -> Path:
+def _encoder(
+    dataroot: Path, out: Path, teacher: Path, options: TrainingOptions, autoencoder: bool
+) -> Path:
     """A label encoder of this teacher, trained if there is none yet."""
     aim: Aim = "autoencoder" if autoencoder else "inverse-head"
     file = out / ("autoencoder_stage" if autoencoder else "label_encoder")
     file /= "label_encoder.safetensors"
     if not file.exists():
-        train_label_encoder(dataroot, file.parent, teacher, aim, options)
+        stage = LabelEncoderOptions.like(options, teacher=teacher, aim=aim)
+        train_label_encoder(dataroot, file.parent, stage)
     return file
 
 
@@ -215,7 +230,7 @@ class Run:
     """Checkpoints to train with, see `Arm.given`."""
     scenes: tuple[str, ...]
     """Names of the scenes to train on."""
-    options: Options
+    options: TrainingOptions
     """Options of the training, with the seed of this run."""
 
     @property
@@ -252,15 +267,12 @@ class Run:
         """Train and score, or take what an earlier call found."""
         if kept := self.kept():
             return kept
-        train_student(
-            self.dataroot,
-            self.folder,
-            self.given["teacher"],
-            self.given["label_encoder"],
-            init=self.given["init"],
+        stage = StudentOptions.like(
+            self.options,
             distillation=self.arm.distillation or DistillationConfig(),
-            options=self.options,
+            **self.given,
         )
+        train_student(self.dataroot, self.folder, stage)
         scores = _score(self.folder / "student.safetensors", self.dataroot, self.options.version)
         content = {"settings": self.settings, "scores": asdict(scores)}
         write_whole(self.folder / _SCORES, json.dumps(content, indent=1).encode())
@@ -295,8 +307,7 @@ def _about(
     tables: NuScenesTables,
     trained: Sequence[str],
     scored: Sequence[str],
-    init: Path | None,
-    options: Options,
+    options: AblationOptions,
 ) -> dict[str, str | None]:
     """What all runs have in common."""
     recipe = options.recipe("student")
@@ -306,7 +317,7 @@ def _about(
         "budget": f"{recipe.epochs} epochs of {samples} samples of {len(trained)} scenes, "
         f"batch {recipe.batch_size}, learning rate {recipe.scaled_rate(processes=1):.2e}",
         "scored": f"{frames} key frames of {len(scored)} scenes",
-        "init": read_checkpoint(init, "student").note if init else None,
+        "init": read_checkpoint(options.init, "student").note if options.init else None,
         "commit": commit(),
         "machine": machine(),
     }

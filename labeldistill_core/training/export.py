@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 
-from labeldistill_core.checkpoints import load_student, load_weights, save_student
+from labeldistill_core.checkpoints import file_sha256, load_weights, save_student
 from labeldistill_core.config import StudentConfig, from_mapping
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.network.student import Student
@@ -21,27 +21,43 @@ IDENTITY = "labeldistill.identity"
 _NETWORK = "network."
 
 
-def export(
-    run: tyro.conf.Positional[Path],
-    out: tyro.conf.Positional[Path],
-    which: Literal["last", "best"] = "last",
-    dtype: Literal["float16", "float32"] = "float16",
-) -> None:
-    """Write the student of a run, without teachers and optimizer, as the node loads it.
+@dataclass(frozen=True)
+class Written:
+    """A network's file."""
 
-    The file holds averaged weights and their hash, the configuration with the class names, and the
-    record of the training. A run that is still going on can be exported, too.
+    file: Path
+    """Where it lies."""
+    note: str
+    """What its network was trained on."""
+
+    def __str__(self) -> str:
+        """File, note and the file's hash, which a vehicle can be told to insist on."""
+        return f"{self.file}: {self.note}, sha256 {file_sha256(self.file)}"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How the student of a run is written."""
+
+    which: Literal["last", "best"] = "last"
+    """Checkpoint of the run to take: the last one, or the best, which is there when the run was
+    scored."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Number format in which the weights are stored."""
+
+
+def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Written:  # noqa: B008
+    """Write the student of a run, without teachers and optimizer, as the node loads it.
 
     Args:
         run: folder of `labeldistill train student`, or one of its checkpoints.
         out: file to write, `*.safetensors`.
-        which: checkpoint of the folder; `best` is there when the run was scored.
-        dtype: in which the weights are stored.
+        options: which of its networks, and how.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is not a student's.
     """
-    file = run if run.is_file() else _checkpoint(run, which)
+    file = run if run.is_file() else _checkpoint(run, options.which)
     content = read_run(file)
     record = {**content[IDENTITY], "steps": content["global_step"]}
     if record.get("stage") != "student":
@@ -63,8 +79,8 @@ def export(
         f"preset {record['preset']}, {record['steps']} steps on {record['samples']} samples, "
         f"seed {record['recipe']['seed']}, {' and '.join(teachers) or 'no'} teacher"
     )
-    save_student(out, student, note, getattr(torch, dtype), record)
-    print(f"{out}: {note}, sha256 {load_student(out).sha256}")
+    save_student(out, student, note, getattr(torch, options.dtype), record)
+    return Written(out, note)
 
 
 def read_run(file: Path) -> Mapping[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import tyro
 from lightning.pytorch import seed_everything
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -31,50 +30,70 @@ _BATCH = 4
 """Samples a step, at most."""
 
 
-def overfit(
-    dataroot: tyro.conf.Positional[Path],
-    out: tyro.conf.Positional[Path],
-    version: str = "v1.0-mini",
-    scenes: tuple[str, ...] = (),
-    samples: int = 4,
-    preset: str = "demo",
-    steps: int = 600,
-    target: float = 0.8,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
-) -> int:
+@dataclass(frozen=True)
+class OverfitOptions:
+    """What is learned, and how well it has to be known."""
+
+    version: str = "v1.0-mini"
+    """Folder of the data root's tables."""
+    scenes: tuple[str, ...] = ()
+    """Names of the scenes to take samples from; all when none is given."""
+    samples: int = 4
+    """Samples to take from each scene, from its beginning."""
+    preset: str = "demo"
+    """Name of the network's configuration."""
+    steps: int = 600
+    """Steps of the optimizer, at most."""
+    target: float = 0.8
+    """Training stops at this mAP over the classes that are there."""
+    learning_rate: float = 2e-3
+    """Highest learning rate of the schedule."""
+    seed: int = 0
+    """Another one gives other initial weights."""
+
+
+@dataclass(frozen=True)
+class Overfitted:
+    """A student that was trained on a few samples."""
+
+    file: Path
+    """Checkpoint of the student."""
+    metrics: Metrics
+    """Its official metrics on the samples that it was trained on."""
+    present_map: float
+    """MAP over the classes that are there."""
+    reached: bool
+    """Whether the target was reached."""
+
+
+def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
     """Train a student on a few samples until it finds their boxes, without augmentation.
 
-    What can go wrong with a new data set shows here within minutes: wrong calibrations, frames or
-    times keep the score low, whatever the network. Samples without images are passed over, and
-    depth labels are made where there is a LiDAR scan.
+    Samples without images are passed over, and depth labels are made where there is a LiDAR scan.
 
     Args:
         dataroot: nuScenes data root, real or synthetic.
         out: folder for `student.safetensors` and `metrics.json`.
-        version: of the tables.
-        scenes: names of the scenes to take samples from; all when none is given.
-        samples: to take from each scene, from its beginning.
-        preset: name of the configuration.
-        steps: of the optimizer, at most.
-        target: mAP over the classes that are there, at which training stops.
-        learning_rate: highest rate.
-        seed: of the initial weights.
+        options: what is learned.
 
-    Returns:
-        0 when the target was reached, else 1.
+    Raises:
+        ConfigError: none of the samples has images.
     """
-    config = preset_config(preset)
-    tables = NuScenesTables(dataroot, version)
-    names = scenes or tables.scene_names
+    config = preset_config(options.preset)
+    tables = NuScenesTables(dataroot, options.version)
+    names = options.scenes or tables.scene_names
     data = StudentDataset(tables, names, config, partial=True)
     there = set(data.tokens)
-    chosen = {name: [t for t in tables.samples(name)[:samples] if t in there] for name in names}
+    chosen = {
+        name: [t for t in tables.samples(name)[: options.samples] if t in there] for name in names
+    }
     indices = [data.tokens.index(token) for tokens in chosen.values() for token in tokens]
     if not indices:
-        raise ConfigError(f"none of the first {samples} samples of {', '.join(names)} has images")
-    seed_everything(seed, verbose=False)
-    recipe = replace(recipe_of("student", preset), seed=seed)
+        raise ConfigError(
+            f"none of the first {options.samples} samples of {', '.join(names)} has images"
+        )
+    seed_everything(options.seed, verbose=False)
+    recipe = replace(recipe_of("student", options.preset), seed=options.seed)
     stage = StudentStage(config, recipe).train()
     for module in stage.network.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -85,12 +104,12 @@ def overfit(
         shuffle=True,
         collate_fn=StudentSample.collate,
     )
-    batches = list(loader)
-    optimizer = torch.optim.AdamW(stage.network.parameters(), learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    batches, rate = list(loader), options.learning_rate
+    optimizer = torch.optim.AdamW(stage.network.parameters(), rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=options.steps)
     file = out / "student.safetensors"
     reached = False
-    progress = tqdm(range(steps), unit="step", disable=None)
+    progress = tqdm(range(options.steps), unit="step", disable=None)
     for step in progress:
         sample = batches[step % len(batches)]
         total = torch.stack(list(stage.losses(sample).values())).sum()
@@ -100,7 +119,7 @@ def overfit(
         optimizer.zero_grad()
         schedule.step()
         progress.set_postfix(loss=f"{float(total.detach()):.2f}")
-        if (step + 1) % _EVERY and step + 1 < steps:
+        if (step + 1) % _EVERY and step + 1 < options.steps:
             continue
         save_student(
             file, stage.network, f"overfitted to {len(indices)} samples of {dataroot.name}"
@@ -110,12 +129,10 @@ def overfit(
         progress.write(
             f"step {step + 1}: loss {float(total.detach()):.3f}, mAP {present:.3f} of classes there"
         )
-        if reached := present >= target:
+        if reached := present >= options.target:
             break
     metrics.write(out / "metrics.json")
-    print(metrics.table())
-    print(f"mAP over the classes that are there: {present:.4f} ({file})")
-    return 0 if reached else 1
+    return Overfitted(file, metrics, present, reached)
 
 
 def present_map(metrics: Metrics) -> float:

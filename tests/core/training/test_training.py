@@ -22,7 +22,7 @@ from labeldistill_core.errors import CheckpointError
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.runtime import Detector
-from labeldistill_core.training.commands import Options
+from labeldistill_core.training.options import TrainingOptions
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.student import StudentStage
@@ -159,7 +159,7 @@ def test_bad_calls(
 
 def test_the_first_so_many_scenes(synthetic_dataroot: Path) -> None:
     tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
-    options = Options(split="all", validate="val")
+    options = TrainingOptions(split="all", validate="val")
     both = ["scene-0061", "scene-0103"]
     assert options.scene_names(tables) == (both, ["scene-0103"])
     assert replace(options, scenes=1).scene_names(tables) == (both[:1], ["scene-0103"])
@@ -315,5 +315,5 @@ def test_weights_alone_decay() -> None:
 
 def test_a_run_is_known_by_its_samples() -> None:
     one, two = (SimpleNamespace(tokens=tokens) for tokens in (["a", "b"], ["a", "c"]))
-    first, other = (Options().identity("teacher", data) for data in (one, two))  # type: ignore[arg-type]
+    first, other = (TrainingOptions().identity("teacher", data) for data in (one, two))  # type: ignore[arg-type]
     assert {key for key in first if first[key] != other[key]} == {"samples_sha256"}

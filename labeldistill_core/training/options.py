@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the stages of training can be told; the fields are options of `labeldistill train`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from typing_extensions import Self
+
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.samples import LidarDataset, SampleConfig, StudentDataset
+from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.distillation.config import DistillationConfig
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.training.label_encoder import Aim
+from labeldistill_core.training.recipe import Recipe, published_recipe, recipe_of
+from labeldistill_core.training.run import Machine
+
+Split = Literal["train", "val", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What all stages of training can be told."""
+
+    version: str = "v1.0-trainval"
+    """Folder of the data root's tables, such as v1.0-trainval or v1.0-mini."""
+    preset: str = "demo"
+    """Name of the configuration of networks and recipes."""
+    published: bool = False
+    """Reproduce the published code where it differs from the paper: networks, samples, losses and
+    recipes."""
+    split: Split = "train"
+    """Scenes to train on."""
+    scenes: int = 0
+    """Train on the first so many of these scenes only; on all when 0."""
+    validate: Literal["val", "none"] = "none"
+    """Scenes to score with the official metrics while training."""
+    validate_every: int = 1
+    """Epochs from one scoring to the next."""
+    epochs: int | None = None
+    """Passes over the training samples; the recipe's when not given."""
+    batch_size: int | None = None
+    """Samples a step and device; the recipe's when not given."""
+    accumulate: int | None = None
+    """Batches whose gradients make one step of the optimizer; the recipe's when not given."""
+    learning_rate: float | None = None
+    """Highest learning rate, for the recipe's reference batch; the recipe's when not given."""
+    class_balanced: bool | None = None
+    """Draw samples so that classes are equally frequent; the recipe's when not given."""
+    seed: int = 0
+    """Another one draws other weights, another order and other augmentations."""
+    machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
+    """Which devices train, and how."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.scenes < 0:
+            raise ConfigError("--scenes must be 0 or more")
+
+    @classmethod
+    def like(cls, other: TrainingOptions, **more: Any) -> Self:
+        """The options of a stage that trains as another one does.
+
+        Args:
+            other: what all stages are told is taken from it.
+            **more: what only this stage is told.
+        """
+        common = {f.name: getattr(other, f.name) for f in fields(TrainingOptions)}
+        return cls(**common, **more)
+
+    def recipe(self, stage: str) -> Recipe:
+        """The preset's recipe, with what was given in its place."""
+        names = ("epochs", "batch_size", "accumulate", "learning_rate", "class_balanced")
+        given: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        named = published_recipe if self.published else recipe_of
+        return replace(named(stage, self.preset), seed=self.seed, **given)
+
+    def scene_names(self, tables: NuScenesTables) -> tuple[list[str], list[str]]:
+        """Those of the scenes to train on, and of those to score."""
+        scored = [] if self.validate == "none" else split_scenes(tables, self.validate)
+        return split_scenes(tables, self.split)[: self.scenes or None], scored
+
+    def note(self, recipe: Recipe, samples: int) -> str:
+        """What a checkpoint says of its origin."""
+        return (
+            f"preset {self.preset}, {recipe.epochs} epochs on {samples} samples, seed {recipe.seed}"
+        )
+
+    def identity(
+        self, stage: str, data: LidarDataset | StudentDataset, **parts: Any
+    ) -> Mapping[str, Any]:
+        """What a run must have in common with the one that it takes up."""
+        return {
+            "stage": stage,
+            "preset": self.preset,
+            "published": self.published,
+            "samples": len(data.tokens),
+            "samples_sha256": hashlib.sha256(" ".join(data.tokens).encode()).hexdigest(),
+            **parts,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions(TrainingOptions):
+    """What the training of the LiDAR teacher can be told."""
+
+    init: Path | None = None
+    """Teacher checkpoint to start from, of the same network; random weights when not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelEncoderOptions(TrainingOptions):
+    """What the training of the label encoder can be told."""
+
+    teacher: Path
+    """Checkpoint of the LiDAR teacher whose head the label encoder is trained through."""
+    aim: Aim = "inverse-head"
+    """Learn the inverse of the teacher's head, or an autoencoder with a head of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentOptions(TrainingOptions):
+    """What the training of the student can be told."""
+
+    teacher: Path | None = None
+    """Checkpoint of the LiDAR teacher; without it there are no LiDAR losses."""
+    label_encoder: Path | None = None
+    """Checkpoint of the label encoder; without it there is no label loss."""
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    """Which teacher shapes what in the student."""
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    """How training samples are made of the data root."""
+    init: Path | None = None
+    """Student checkpoint to start from, of the same configuration."""
+    pretrained: Path | None = None
+    """torchvision's ImageNet weights of the image encoder's backbone, `.pth` or `.safetensors`;
+    the published results start from them."""

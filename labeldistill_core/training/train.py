@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three stages of training: LiDAR teacher, label encoder, student.
+
+A run that was cut off goes on from its last checkpoint when the call is repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+
+from lightning.pytorch import seed_everything
+
+from labeldistill_core.checkpoints import (
+    file_sha256,
+    load_student,
+    load_weights,
+    save_network,
+)
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.samples import (
+    LidarDataset,
+    LidarSample,
+    StudentDataset,
+    StudentSample,
+    official_samples,
+)
+from labeldistill_core.distillation.config import (
+    DistillationConfig,
+    TeacherNorm,
+    official_distillation,
+    official_label_encoder,
+)
+from labeldistill_core.distillation.distiller import Distiller
+from labeldistill_core.distillation.label_encoder import load_label_encoder
+from labeldistill_core.lidar.points import Points
+from labeldistill_core.lidar.teacher import Teacher, load_teacher
+from labeldistill_core.lidar.teacher_cache import RecallingTeacher
+from labeldistill_core.presets import (
+    label_encoder_preset,
+    official,
+    official_teacher,
+    preset_config,
+    teacher_preset,
+)
+from labeldistill_core.training.export import Written, export
+from labeldistill_core.training.label_encoder import LabelEncoderStage
+from labeldistill_core.training.options import (
+    LabelEncoderOptions,
+    StudentOptions,
+    TeacherOptions,
+    TrainingOptions,
+)
+from labeldistill_core.training.pretrained import load_pretrained
+from labeldistill_core.training.recipe import Recipe
+from labeldistill_core.training.run import Machine, fit
+from labeldistill_core.training.stage import Stage
+from labeldistill_core.training.student import StudentStage
+from labeldistill_core.training.teacher import TeacherStage
+
+_LOG = logging.getLogger(__name__)
+
+
+def train_teacher(dataroot: Path, out: Path, options: TeacherOptions) -> Written | None:
+    """Train the LiDAR teacher, the first stage.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        out: folder for checkpoints, logs and the teacher.
+        options: of the training.
+
+    Returns:
+        The teacher's file; None in a process that another one writes for.
+    """
+    recipe = options.recipe("teacher")
+    config = teacher_preset(options.preset)
+    config = official_teacher(config) if options.published else config
+    seed_everything(recipe.seed, workers=True, verbose=False)
+    stage = TeacherStage(config, recipe)
+    if options.init:
+        load_weights(stage.network, load_teacher(options.init).state_dict(), str(options.init))
+    data, scored = _lidar_data(stage, options, dataroot, recipe, Points(config.sweeps))
+    identity = options.identity(
+        "teacher",
+        data,
+        config=asdict(config),
+        init=_sha256(options.init),
+    )
+    if not fit(
+        stage, data, LidarSample.collate, out, identity, options.machine, scored,
+        options.validate_every,
+    ):  # fmt: skip
+        return None
+    file, note = out / "teacher.safetensors", options.note(recipe, len(data))
+    note += f", from the teacher {identity['init']}" if options.init else ""
+    save_network(file, "teacher", stage.network, config, note)
+    return Written(file, note)
+
+
+def train_label_encoder(dataroot: Path, out: Path, options: LabelEncoderOptions) -> Written | None:
+    """Train the label encoder through the teacher's frozen neck and head, the second stage.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic; only its boxes are read.
+        out: folder for checkpoints, logs and the label encoder.
+        options: of the training.
+
+    Returns:
+        The label encoder's file; None in a process that another one writes for.
+    """
+    recipe = options.recipe("label-encoder")
+    config = label_encoder_preset(options.preset)
+    config = official_label_encoder(config) if options.published else config
+    seed_everything(recipe.seed, workers=True, verbose=False)
+    norm: TeacherNorm = "batch" if options.published else "running"
+    stage = LabelEncoderStage(config, recipe, load_teacher(options.teacher), options.aim, norm)
+    data, scored = _lidar_data(stage, options, dataroot, recipe)
+    identity = options.identity(
+        "label encoder",
+        data,
+        config=asdict(config),
+        aim=options.aim,
+        teacher=file_sha256(options.teacher),
+    )
+    if not fit(
+        stage, data, LidarSample.collate, out, identity, options.machine, scored,
+        options.validate_every,
+    ):  # fmt: skip
+        return None
+    file = out / "label_encoder.safetensors"
+    note = f"{options.note(recipe, len(data))}, {options.aim}"
+    save_network(file, "label encoder", stage.network, config, note)
+    return Written(file, note)
+
+
+def _lidar_data(
+    stage: Stage,
+    options: TrainingOptions,
+    dataroot: Path,
+    recipe: Recipe,
+    points: Points | None = None,
+) -> tuple[LidarDataset, LidarDataset | None]:
+    """Samples to train on and samples to score, without images."""
+    tables = stage.tables = NuScenesTables(dataroot, options.version)
+    cameras = preset_config(options.preset).cameras
+    trained, scored = (
+        LidarDataset(tables, names, cameras, recipe.augmentation, points)
+        for names in options.scene_names(tables)
+    )
+    if points:
+        points.warn_where_alone(tables, trained.tokens)
+    return trained, scored if len(scored) else None
+
+
+def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written | None:
+    """Train a student with the detection and depth losses, and with the teachers that are given.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        out: folder for checkpoints, logs and the student.
+        options: of the training.
+
+    Returns:
+        The student's file; None in a process that another one writes for.
+    """
+    recipe = options.recipe("student")
+    config = preset_config(options.preset)
+    distillation, sample = options.distillation, options.sample
+    if options.published:
+        config, distillation = official(config), official_distillation(distillation)
+        sample = official_samples(sample)
+    seed_everything(recipe.seed, workers=True, verbose=False)
+    distiller = points = None
+    if options.teacher or options.label_encoder:
+        if options.teacher is None:
+            distillation = replace(distillation, lidar_weight=0.0, response_weight=0.0)
+        if options.label_encoder is None:
+            distillation = replace(distillation, label_weight=0.0)
+        lidar = None
+        if options.teacher:
+            lidar = _student_teacher(options.teacher, recipe, distillation, options.machine)
+        labels = load_label_encoder(options.label_encoder) if options.label_encoder else None
+        distiller = Distiller(distillation, config, lidar, labels)
+        points = Points(lidar.config.sweeps) if lidar else None
+    stage = StudentStage(config, recipe, distiller, sample)
+    if options.pretrained:
+        load_pretrained(stage.network.image_encoder, options.pretrained)
+    if options.init:
+        start = load_student(options.init).student.state_dict()
+        load_weights(stage.network, start, str(options.init))
+    elif config.image_encoder.frozen_stem and not options.pretrained:
+        _LOG.warning(
+            "preset %s keeps the first convolution as pretrained, but it is random: give "
+            "--pretrained FILE with torchvision's ImageNet weights",
+            options.preset,
+        )
+    tables = stage.tables = NuScenesTables(dataroot, options.version)
+    data, scored = (
+        StudentDataset(tables, names, config, recipe.augmentation, points, sample=sample)
+        if names
+        else None
+        for names in options.scene_names(tables)
+    )
+    assert data is not None
+    if points:
+        points.warn_where_alone(tables, data.tokens)
+    identity = options.identity(
+        "student",
+        data,
+        config=asdict(config),
+        distillation=asdict(distillation) if distiller else None,
+        sample=asdict(sample),
+        **{
+            name: _sha256(getattr(options, name))
+            for name in ("teacher", "label_encoder", "init", "pretrained")
+        },
+    )
+    if not fit(
+        stage, data, StudentSample.collate, out, identity, options.machine, scored,
+        options.validate_every,
+    ):  # fmt: skip
+        return None
+    return export(out, out / "student.safetensors")
+
+
+def _student_teacher(
+    file: Path, recipe: Recipe, distillation: DistillationConfig, machine: Machine
+) -> Teacher | RecallingTeacher:
+    """The teacher; one that remembers where each sample looks the same in every epoch."""
+    if recipe.augmentation.keeps_world and distillation.teacher_norm == "running":
+        return _recalling_teacher(file, file_sha256(file), int(machine.recall_gib * 2**30))
+    return load_teacher(file)
+
+
+def _sha256(file: Path | None) -> str | None:
+    """Of a file that may not be given."""
+    return file_sha256(file) if file else None
+
+
+@lru_cache(maxsize=1)
+def _recalling_teacher(file: Path, _: str, memory_bytes: int) -> RecallingTeacher:
+    """Several runs in one process share it."""
+    return RecallingTeacher(load_teacher(file), memory_bytes)

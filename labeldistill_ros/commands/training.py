@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`labeldistill train ...`, `overfit`, `ablation` and `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from labeldistill_core.console import MISSED, Flat
+from labeldistill_core.experiments import ablation as comparison
+from labeldistill_core.training import export as exporting
+from labeldistill_core.training import overfit as overfitting
+from labeldistill_core.training import train
+from labeldistill_core.training.export import Written
+from labeldistill_core.training.options import LabelEncoderOptions, StudentOptions, TeacherOptions
+
+
+def train_teacher(
+    dataroot: Positional[Path], out: Positional[Path], options: Flat[TeacherOptions]
+) -> None:
+    """Train the LiDAR teacher, the first stage.
+
+    A run that was cut off goes on from its last checkpoint when the call is repeated.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        out: folder for checkpoints, logs and the teacher.
+        options: of the training.
+    """
+    _tell(train.train_teacher(dataroot, out, options))
+
+
+def train_label_encoder(
+    dataroot: Positional[Path], out: Positional[Path], options: Flat[LabelEncoderOptions]
+) -> None:
+    """Train the label encoder through the teacher's frozen neck and head, the second stage.
+
+    A run that was cut off goes on from its last checkpoint when the call is repeated.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic; only its boxes are read.
+        out: folder for checkpoints, logs and the label encoder.
+        options: of the training.
+    """
+    _tell(train.train_label_encoder(dataroot, out, options))
+
+
+def train_student(
+    dataroot: Positional[Path], out: Positional[Path], options: Flat[StudentOptions]
+) -> None:
+    """Train a student with the detection and depth losses, and with the teachers that are given.
+
+    A run that was cut off goes on from its last checkpoint when the call is repeated.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        out: folder for checkpoints, logs and the student.
+        options: of the training.
+    """
+    _tell(train.train_student(dataroot, out, options))
+
+
+def export(
+    run: Positional[Path], out: Positional[Path], options: Flat[exporting.ExportOptions]
+) -> None:
+    """Write the student of a run, without teachers and optimizer, as the node loads it.
+
+    The file holds averaged weights and their hash, the configuration with the class names, and the
+    record of the training. A run that is still going on can be exported, too.
+
+    Args:
+        run: folder of `labeldistill train student`, or one of its checkpoints.
+        out: file to write, `*.safetensors`.
+        options: which of its networks, and how.
+    """
+    _tell(exporting.export(run, out, options))
+
+
+def overfit(
+    dataroot: Positional[Path], out: Positional[Path], options: Flat[overfitting.OverfitOptions]
+) -> int:
+    """Train a student on a few samples until it finds their boxes, without augmentation.
+
+    What can go wrong with a new data set shows here within minutes: wrong calibrations, frames or
+    times keep the score low, whatever the network. Samples without images are passed over, and
+    depth labels are made where there is a LiDAR scan. The exit code is 1 when the target is missed.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        out: folder for `student.safetensors` and `metrics.json`.
+        options: what is learned.
+    """
+    found = overfitting.overfit(dataroot, out, options)
+    print(found.metrics.table())
+    print(f"mAP over the classes that are there: {found.present_map:.4f} ({found.file})")
+    return 0 if found.reached else MISSED
+
+
+def ablation(
+    dataroot: Positional[Path], out: Positional[Path], options: Flat[comparison.AblationOptions]
+) -> None:
+    """Train students with and without each teacher, and compare them on the validation scenes.
+
+    Every run has the same data, network, steps and augmentation; only what the seed draws and what
+    the arm says differ. A call that was cut off goes on where it stopped.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        out: folder for all runs, `table.md` and `ablation.png`.
+        options: what is compared.
+    """
+    print(comparison.ablation(dataroot, out, options))
+
+
+def _tell(written: Written | None) -> None:
+    """Of the file, in the process that wrote it."""
+    if written:
+        print(written)
