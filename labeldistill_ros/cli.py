@@ -89,19 +89,19 @@ def find_command(name: str) -> Callable[..., object]:
 
             return ablation
         case "evaluate":
-            from labeldistill_core.evaluation.commands import evaluate_checkpoint
+            from labeldistill_ros.commands.evaluation import evaluate
 
-            return evaluate_checkpoint
+            return evaluate
         case "view":
-            from labeldistill_core.visualization.view import view
+            from labeldistill_ros.commands.evaluation import view
 
             return view
         case "statistics":
-            from labeldistill_core.evaluation.statistics import statistics
+            from labeldistill_ros.commands.evaluation import statistics
 
             return statistics
         case "bench":
-            from labeldistill_core.profiling.bench import bench
+            from labeldistill_ros.commands.measuring import bench
 
             return bench
         case "robustness":
@@ -117,7 +117,7 @@ def find_command(name: str) -> Callable[..., object]:
 
             return convert_checkpoint
         case "evaluate-results":
-            from labeldistill_core.evaluation.commands import evaluate_results
+            from labeldistill_ros.commands.evaluation import evaluate_results
 
             return evaluate_results
         case "bag from-nuscenes":

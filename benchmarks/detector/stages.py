@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import tyro
 
 from benchmarks.detector.hardware import copy_gb_s, measure_gpu, peak_gflops
 from benchmarks.detector.pooling import measure_traffic
@@ -22,36 +22,36 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.files import write_json
 from labeldistill_core.network.student import Student
-from labeldistill_core.presets import preset_config
 from labeldistill_core.profiling.apart import measure_apart
 from labeldistill_core.profiling.bench import (
-    check_repeats,
+    BenchOptions,
     few,
     measure_ways,
-    random_student,
+    surroundings,
     table,
     without_notices,
 )
 from labeldistill_core.profiling.scene import frame_set
 from labeldistill_core.profiling.timing import percentiles
-from labeldistill_core.profiling.ways import Way, ways_on
-from labeldistill_core.provenance import commit, machine
+from labeldistill_core.profiling.ways import Way
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_core.runtime.device import Precision, resolve_device
+from labeldistill_core.runtime.device import Precision
 from labeldistill_core.runtime.loading import torch_engine
 
 _SCALES = (0.5, 0.75, 1.0, 1.5)
 """Of the image's sides."""
 
 
+@dataclass(frozen=True)
+class StagesOptions(BenchOptions):
+    """Which networks are measured, and how; their published way a third as often."""
+
+    scaling: bool = True
+    """Measure the image network for fewer cameras and other sizes as well."""
+
+
 def stages(
-    presets: tuple[str, ...] = ("r50_256x704_4key", "demo"),
-    device: str = "cpu",
-    precisions: tuple[Precision, ...] = ("float32", "auto"),
-    compile: bool = False,
-    scaling: bool = True,
-    repeats: int = 10,
-    threads: int | None = None,
+    options: Annotated[StagesOptions, tyro.conf.arg(name="")] = StagesOptions(),  # noqa: B008
     json: Path | None = None,
 ) -> None:
     """Measure the detector from JPEG bytes to boxes, by stage, and against the published way.
@@ -62,31 +62,19 @@ def stages(
     the GPU, and decoded there, too.
 
     Args:
-        presets: names of the networks; their weights are random.
-        device: cpu, cuda:0 and so on, or auto.
-        precisions: of the convolutions.
-        compile: measure the last precision with `torch.compile` as well.
-        scaling: measure the image network for fewer cameras and other sizes.
-        repeats: of a step, after the history is full; a third of it for the published way.
-        threads: of an operation on the CPU; torch's choice when none is given.
+        options: which networks are measured, and how.
         json: file to write the figures to.
-
-    Raises:
-        ConfigError: no such preset, precision or device, or a number that is not positive.
     """
-    check_repeats(repeats, threads)
-    configs = {name: preset_config(name) for name in presets}
-    place = resolve_device(device)
-    ways = ways_on(place, precisions, compile)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    place, networks, ways = options.place, options.networks(), options.ways
     figures: dict[str, Any] = {
-        "command": f"python -m benchmarks.detector stages --presets {' '.join(presets)} "
-        f"--device {device} --precisions {' '.join(precisions)} --repeats {repeats}"
-        + " --compile" * compile
-        + " --no-scaling" * (not scaling),
-        "commit": commit(),
-        "machine": machine(),
-        "load": os.getloadavg()[0],
-        "device": str(place),
+        "command": f"python -m benchmarks.detector stages --presets {' '.join(options.presets)} "
+        f"--device {options.device} --precisions {' '.join(options.precisions)} "
+        f"--repeats {options.repeats}"
+        + " --compile" * options.compile
+        + " --no-scaling" * (not options.scaling),
+        **surroundings(place),
         "peak": {
             "copy_gb_s": copy_gb_s(place),
             **{
@@ -98,9 +86,9 @@ def stages(
         "ratios": {},
     }
     print(f"{figures['machine']}; peak {_numbers(figures['peak'])}")
-    for name, config in configs.items():
+    for name, student in networks.items():
         with without_notices():
-            found = measure(config, str(place), ways, repeats, scaling)
+            found = measure(student, str(place), ways, options.repeats, options.scaling)
         figures["presets"][name] = found
         figures["ratios"][name] = found.pop("ratios")
         print(f"\n{name}\n{table(found)}")
@@ -110,23 +98,23 @@ def stages(
 
 
 def measure(
-    config: StudentConfig, device: str, ways: Sequence[Way], repeats: int, scaling: bool = True
+    student: Student, device: str, ways: Sequence[Way], repeats: int, scaling: bool = True
 ) -> dict[str, Any]:
-    """All figures of one network with random weights.
+    """All figures of one network.
 
     Args:
-        config: of the network.
-        device: where it runs.
-        ways: how.
-        repeats: as in `bench`.
-        scaling: likewise.
+        student: the network.
+        device: where it runs: cpu, cuda:0 and so on.
+        ways: how it is computed.
+        repeats: steps that are measured of each way, after the history is full.
+        scaling: measure the image network for fewer cameras and other sizes as well.
 
     Returns:
         `runs` by way, the name of the `fastest`, `published` for the published way, `pooling`,
         `scaling`, and `ratios` of the fastest to the published way: `speedup` of a step without
         preparation of images, `memory_share` of the peak memory.
     """
-    student = random_student(config)
+    config = student.config
     whole = partial(_whole, config, device)
     # before and after the others, since the speed of a machine drifts
     before = measure_apart(whole, device, few(repeats))

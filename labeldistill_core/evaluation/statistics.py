@@ -8,13 +8,10 @@ into an image.
 
 from __future__ import annotations
 
-import json as json_format
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
 from labeldistill_core.boxes import Boxes3D
@@ -36,38 +33,32 @@ Sections = dict[str, dict[str, float]]
 """Title to row to value; a value is NaN where there is nothing to measure."""
 
 
-def statistics(
-    dataroot: Annotated[Path, tyro.conf.Positional],
-    against: Path | None = None,
-    version: str = "v1.0-trainval",
-    against_version: str | None = None,
-    json: Path | None = None,
-) -> None:
-    """Describe the annotations of a data root, beside those of another.
+@dataclass(frozen=True)
+class StatisticsOptions:
+    """What a data root is compared with."""
 
-    Only the tables are read.
+    against: Path | None = None
+    """A second data root, described beside the first."""
+    version: str = "v1.0-trainval"
+    """Folder of the data root's tables."""
+    against_version: str | None = None
+    """Folder of the second data root's tables, when it has another name."""
+
+
+def statistics(dataroot: Path, options: StatisticsOptions) -> dict[Path, Sections]:
+    """Describe the annotations of a data root, and of another one; only the tables are read.
 
     Args:
         dataroot: nuScenes data root, real or synthetic.
-        against: a second data root.
-        version: of the tables.
-        against_version: of the second root's tables, when it is another one.
-        json: file to write the numbers to.
+        options: what it is compared with.
+
+    Returns:
+        The numbers of each data root.
     """
-    roots = [(dataroot, version)]
-    if against:
-        roots.append((against, against_version or version))
-    found = {str(root): measure(NuScenesTables(root, name)) for root, name in roots}
-    if json:
-        clean = {
-            root: {
-                title: {row: None if np.isnan(value) else value for row, value in rows.items()}
-                for title, rows in sections.items()
-            }
-            for root, sections in found.items()
-        }
-        json.write_text(json_format.dumps(clean, indent=1))
-    print(table([root.name for root, _ in roots], list(found.values())))
+    roots = {dataroot: options.version}
+    if options.against:
+        roots[options.against] = options.against_version or options.version
+    return {root: measure(NuScenesTables(root, version)) for root, version in roots.items()}
 
 
 @dataclass(frozen=True, eq=False)

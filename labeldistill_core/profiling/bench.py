@@ -17,7 +17,6 @@ import torch
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.files import write_json
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import preset_config
 from labeldistill_core.profiling.apart import measure_apart
@@ -26,77 +25,83 @@ from labeldistill_core.profiling.scene import frame_set
 from labeldistill_core.profiling.timing import percentiles
 from labeldistill_core.profiling.ways import Way, ways_on
 from labeldistill_core.provenance import commit, machine
-from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision, resolve_device
 
 
-def bench(
-    presets: tuple[str, ...] = ("r50_256x704_4key", "demo"),
-    model: Path | None = None,
-    device: str = "cpu",
-    precisions: tuple[Precision, ...] = ("float32", "auto"),
-    compile: bool = False,
-    repeats: int = 10,
-    threads: int | None = None,
-    json: Path | None = None,
-) -> None:
-    """Measure the detector from JPEG bytes to boxes, by stage, on this device.
+@dataclass(frozen=True)
+class BenchOptions:
+    """Which networks are measured, and how."""
 
-    On a GPU the last precision is also measured in a CUDA graph, with images prepared on the CPU,
-    resized on the GPU, and decoded there, too.
+    presets: tuple[str, ...] = ("r50_256x704_4key", "demo")
+    """Names of the networks to measure; their weights are random."""
+    model: Path | None = None
+    """Student checkpoint to measure instead of the presets."""
+    device: str = "cpu"
+    """Where the networks run: cpu, cuda:0 and so on, or auto."""
+    precisions: tuple[Precision, ...] = ("float32", "auto")
+    """Number formats of the convolutions, each measured in turn."""
+    compile: bool = False
+    """Measure the last precision with `torch.compile` as well."""
+    repeats: int = 10
+    """Steps that are measured, after the history is full."""
+    threads: int | None = None
+    """Threads of an operation on the CPU; torch's choice when not given."""
 
-    Args:
-        presets: names of the networks; their weights are random.
-        model: student checkpoint to measure instead of the presets.
-        device: cpu, cuda:0 and so on, or auto.
-        precisions: of the convolutions.
-        compile: measure the last precision with `torch.compile` as well.
-        repeats: of a step, after the history is full.
-        threads: of an operation on the CPU; torch's choice when none is given.
-        json: file to write the figures to.
+    def __post_init__(self) -> None:
+        """Refuse numbers that are not positive."""
+        if self.repeats < 1 or (self.threads is not None and self.threads < 1):
+            raise ConfigError("--repeats and --threads must be 1 or more")
 
-    Raises:
-        ConfigError: no such preset, precision or device, or a number that is not positive.
-        CheckpointError: the model is missing, damaged or not a student's.
+    @property
+    def place(self) -> torch.device:
+        """The device.
+
+        Raises:
+            ConfigError: it is not there.
+        """
+        return resolve_device(self.device)
+
+    @property
+    def ways(self) -> list[Way]:
+        """How the networks are computed there."""
+        return ways_on(self.place, self.precisions, self.compile)
+
+    def networks(self) -> dict[str, Student]:
+        """The networks by name.
+
+        Raises:
+            ConfigError: there is no such preset.
+            CheckpointError: the model is missing, damaged or not a student's.
+        """
+        if self.model:
+            return {self.model.stem: load_student(self.model).student}
+        configs = {name: preset_config(name) for name in self.presets}
+        return {name: random_student(config) for name, config in configs.items()}
+
+
+def bench(options: BenchOptions) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Measure networks from JPEG bytes to boxes, by stage, on this device.
+
+    Yields:
+        The name of each network and its figures, see `measure_ways`.
     """
-    check_repeats(repeats, threads)
-    if model:
-        networks = {model.stem: load_student(model).student}
-    else:
-        networks = {name: random_student(preset_config(name)) for name in presets}
-    place = resolve_device(device)
-    if place.type == "cpu":
-        keep_freed_memory()
-    ways = ways_on(place, precisions, compile)
-    figures: dict[str, Any] = {
-        "command": f"labeldistill bench --device {device}",
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    networks, ways = options.networks(), options.ways
+    for name, student in networks.items():
+        with without_notices():
+            yield name, measure_ways(student, str(options.place), ways, options.repeats)
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """What figures of speed depend on besides the network: commit, machine, its load, device."""
+    return {
         "commit": commit(),
         "machine": machine(),
         "load": os.getloadavg()[0],
-        "device": str(place),
-        "presets": {},
+        "device": str(device),
     }
-    print(figures["machine"])
-    for name, student in networks.items():
-        with without_notices():
-            found = measure_ways(student, str(place), ways, repeats)
-        figures["presets"][name] = found
-        print(f"\n{name}\n{table(found)}", flush=True)
-        if json:
-            write_json(json, figures)
-
-
-def check_repeats(repeats: int, threads: int | None) -> None:
-    """Refuse numbers that are not positive, and set the number of threads.
-
-    Raises:
-        ConfigError: one is not positive.
-    """
-    if repeats < 1 or (threads is not None and threads < 1):
-        raise ConfigError("--repeats and --threads must be 1 or more")
-    if threads:
-        torch.set_num_threads(threads)
 
 
 def random_student(config: StudentConfig) -> Student:

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-import tyro
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
@@ -29,36 +27,44 @@ _LOG = logging.getLogger(__name__)
 _LIDAR_COLUMNS = 5  # x, y, z, intensity, ring
 
 
-def view(
-    dataroot: Annotated[Path, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
-    version: str = "v1.0-trainval",
-    scene: str | None = None,
-    checkpoint: Path | None = None,
-    limit: int | None = None,
-    min_score: float = 0.3,
-    lidar: bool = True,
-    device: str = "auto",
-    precision: Precision = "float32",
-) -> None:
-    """Write a page with the key frames of a data root, their boxes drawn in.
+@dataclass(frozen=True)
+class ViewOptions:
+    """What is drawn of a data root."""
 
-    Ground truth that no LiDAR or radar point hit is left out, as in the metrics.
+    version: str = "v1.0-trainval"
+    """Folder of the data root's tables."""
+    scene: str | None = None
+    """Name of the only scene to draw; all when none is given."""
+    checkpoint: Path | None = None
+    """Checkpoint of a student whose boxes are drawn beside the ground truth."""
+    limit: int | None = None
+    """Stop after so many key frames."""
+    min_score: float = 0.3
+    """Boxes of the student with a lower score are not drawn."""
+    lidar: bool = True
+    """Paint the LiDAR's points into the images."""
+    device: str = "auto"
+    """Where the student runs: cpu, cuda:0 and so on, or auto."""
+    precision: Precision = "float32"
+    """Number format of the student's convolutions."""
+
+
+def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:
+    """Write a page with the key frames of a data root, their boxes drawn in.
 
     Args:
         dataroot: nuScenes data root, real or synthetic.
         out: folder for `index.html` and the pictures.
-        version: of the tables.
-        scene: name of one scene; all when none is given.
-        checkpoint: file of a student whose boxes are drawn beside the ground truth.
-        limit: stop after so many key frames.
-        min_score: boxes of the student below are not drawn.
-        lidar: paint the LiDAR's points into the images.
-        device: cpu, cuda:0 and so on, or auto.
-        precision: of the convolutions.
+        options: what is drawn.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: no key frame has all its images.
     """
-    tables = NuScenesTables(dataroot, version)
-    scenes = (scene,) if scene else tables.scene_names
+    tables = NuScenesTables(dataroot, options.version)
+    scenes = (options.scene,) if options.scene else tables.scene_names
     samples = [(name, token) for name in scenes for token in tables.samples(name)]
     there = [(name, token) for name, token in samples if tables.has_images(token)]
     if not there:
@@ -69,18 +75,19 @@ def view(
     if absent := len(samples) - len(there):
         _LOG.warning("%d of %d key frames lack images and are left out", absent, len(samples))
     detector = None
-    if checkpoint:
-        detector = Detector.load(checkpoint, device=device, precision=precision)
-    chosen = there[:limit]
+    if options.checkpoint:
+        detector = Detector.load(
+            options.checkpoint, device=options.device, precision=options.precision
+        )
+    chosen = there[: options.limit]
     summary = [
-        ("tables", version),
+        ("tables", options.version),
         ("scenes", str(len({name for name, _ in chosen}))),
         ("key frames", str(len(chosen))),
-        ("student", checkpoint.name if checkpoint else "none"),
+        ("student", options.checkpoint.name if options.checkpoint else "none"),
     ]
-    frames = _frames(tables, chosen, detector, min_score, lidar)
-    page = write_page(out, f"{dataroot.name}: {scene or 'all scenes'}", summary, frames)
-    print(f"open {page}")
+    frames = _frames(tables, chosen, detector, options)
+    return write_page(out, f"{dataroot.name}: {options.scene or 'all scenes'}", summary, frames)
 
 
 def lidar_points(tables: NuScenesTables, token: str) -> Array | None:
@@ -103,8 +110,7 @@ def _frames(
     tables: NuScenesTables,
     samples: list[tuple[str, str]],
     detector: Detector | None,
-    min_score: float,
-    lidar: bool,
+    options: ViewOptions,
 ) -> Iterator[PageFrame]:
     """Made one by one, in the order of time within each scene, as a detector needs it."""
     class_names = detector.class_names if detector else CLASSES
@@ -121,12 +127,12 @@ def _frames(
         predicted = Boxes3D.empty(FIXED_FRAME)
         if detector:
             predicted = detector.detect(frames).in_frame(identity)
-            predicted = predicted[predicted.scores >= min_score]
+            predicted = predicted[predicted.scores >= options.min_score]
         counts = f"{len(boxes)} true boxes"
         if detector:
-            counts += f", {len(predicted)} found with a score of at least {min_score:g}"
+            counts += f", {len(predicted)} found with a score of at least {options.min_score:g}"
         points = lidar_points(tables, token)
-        if lidar and points is not None:
+        if options.lidar and points is not None:
             placed = truth.fixed_from_ego.apply(points)
             frames = replace(frames, views=tuple(with_points(v, placed) for v in frames.views))
         yield PageFrame(

@@ -9,14 +9,16 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from benchmarks.detector import lift, pooling, stages
+from benchmarks.detector import lift, pooling
 from benchmarks.detector.hardware import gpu_time
 from benchmarks.detector.lift import bench_lift
 from benchmarks.detector.page import BEGIN, END, bench_compare, bench_page
 from benchmarks.detector.report import TOLERANCE, Comparison, Report
+from benchmarks.detector.stages import StagesOptions, stages
 from benchmarks.detector.streaming import measure_streaming
 from benchmarks.detector.work import Work
 from benchmarks.timing import peak_mib
+from labeldistill_core import presets
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
@@ -109,9 +111,10 @@ def test_bench_by_stage(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(stages, "preset_config", lambda name: tiny_config)
+    monkeypatch.setitem(presets.PRESETS, "tiny", lambda: tiny_config)
     file = tmp_path / "out" / "bench.json"
-    stages.stages(("tiny",), precisions=("bfloat16",), repeats=2, json=file)
+    options = StagesOptions(presets=("tiny",), precisions=("bfloat16",), repeats=2)
+    stages(options, json=file)
     assert "| image encoder |" in capsys.readouterr().out
     found = json.loads(file.read_text())
     assert {"command", "commit", "machine", "peak", "ratios"} <= set(found)

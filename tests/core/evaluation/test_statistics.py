@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.evaluation.statistics import measure, statistics
+from labeldistill_core.evaluation.statistics import measure
+from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import OBJECTS, VERSION
 
 
@@ -54,9 +55,9 @@ def test_the_command_compares_two_roots(
     synthetic_dataroot: Path, dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "numbers.json"
-    statistics(
-        synthetic_dataroot, against=dataroot, version="v1.0-mini", against_version=VERSION, json=out
-    )
+    command = ["statistics", str(synthetic_dataroot), "--against", str(dataroot)]
+    command += ["--version", "v1.0-mini", "--against-version", VERSION, "--json", str(out)]
+    assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"| | {synthetic_dataroot.name} | {dataroot.name} |"
     assert all(line.count("|") == 4 for line in lines)

@@ -8,8 +8,9 @@ import pytest
 from labeldistill_core.checkpoints import save_student
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
-from labeldistill_core.profiling.bench import bench
+from labeldistill_core.profiling.bench import BenchOptions
 from labeldistill_core.profiling.latency import replaced
+from labeldistill_ros.cli import main
 from tests.support.small_networks import small
 
 
@@ -18,7 +19,8 @@ def test_a_checkpoint_is_measured_by_stage(
 ) -> None:
     model, file = tmp_path / "mine.safetensors", tmp_path / "out" / "bench.json"
     save_student(model, new_student(small()), note="random")
-    bench(model=model, precisions=("float32",), repeats=2, json=file)
+    command = ["bench", "--model", str(model), "--precisions", "float32", "--repeats", "2"]
+    assert main([*command, "--json", str(file)]) == 0
     assert "| image encoder |" in capsys.readouterr().out
     run = json.loads(file.read_text())["presets"]["mine"]["runs"]["float32"]
     assert run["stages"]["end to end"]["p50"] > run["stages"]["step"]["p50"] > 0
@@ -28,7 +30,9 @@ def test_a_checkpoint_is_measured_by_stage(
 
 def test_repeats_and_threads_are_positive() -> None:
     with pytest.raises(ConfigError, match="1 or more"):
-        bench(repeats=0)
+        BenchOptions(repeats=0)
+    with pytest.raises(ConfigError, match="1 or more"):
+        BenchOptions(threads=0)
 
 
 def test_what_is_replaced_comes_back() -> None:

@@ -20,7 +20,7 @@ from labeldistill_core.visualization.page import (
     write_page,
     write_report,
 )
-from labeldistill_core.visualization.view import view
+from labeldistill_core.visualization.view import ViewOptions, view
 from tests.support.nuscenes_fixture import VERSION
 
 HOSTILE = (
@@ -120,7 +120,7 @@ def test_view_of_a_data_set_with_hostile_names(dataroot: Path, tmp_path: Path) -
     rows[0]["name"] = scene
     tables.write_text(json.dumps(rows))
     (tmp_path / folder).symlink_to(dataroot)
-    view(tmp_path / folder, tmp_path / "out", version=VERSION, scene=scene, limit=1)
+    view(tmp_path / folder, tmp_path / "out", ViewOptions(version=VERSION, scene=scene, limit=1))
     page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
     assert page.tags["script"] == 1
     assert any(text == f"{folder}: {scene}" for text in page.texts)

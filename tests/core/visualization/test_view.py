@@ -14,7 +14,7 @@ from labeldistill_core.frames import Transform
 from labeldistill_core.synthetic.rig import camera_calibrations
 from labeldistill_core.visualization.colours import TRUTH_COLOUR
 from labeldistill_core.visualization.lidar_overlay import with_points
-from labeldistill_core.visualization.view import view
+from labeldistill_core.visualization.view import ViewOptions, view
 
 
 def test_points_are_painted_where_the_camera_sees_them_near_over_far() -> None:
@@ -45,8 +45,12 @@ def test_points_are_painted_where_the_camera_sees_them_near_over_far() -> None:
 def test_view_paints_points_on_request(
     lidar: bool, synthetic_dataroot: Path, tmp_path: Path
 ) -> None:
-    view(synthetic_dataroot, tmp_path / "with", version="v1.0-mini", limit=1, lidar=True)
-    view(synthetic_dataroot, tmp_path / "as", version="v1.0-mini", limit=1, lidar=lidar)
+    view(
+        synthetic_dataroot, tmp_path / "with", ViewOptions(version="v1.0-mini", limit=1, lidar=True)
+    )
+    view(
+        synthetic_dataroot, tmp_path / "as", ViewOptions(version="v1.0-mini", limit=1, lidar=lidar)
+    )
     painted, plain = (
         np.asarray(Image.open(tmp_path / name / "frame_0000_cameras.jpg"), int)
         for name in ("with", "as")
@@ -57,7 +61,7 @@ def test_view_paints_points_on_request(
 
 def test_view_of_real_frames(shared_data: Path, tmp_path: Path) -> None:
     root = shared_data / "nuscenes" / "mini_val"
-    view(root, tmp_path / "page", version="v1.0-mini", limit=2)
+    view(root, tmp_path / "page", ViewOptions(version="v1.0-mini", limit=2))
     text = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert text.count("<figure>") == 2
     for i in range(2):

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of result files and of networks with the official metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from labeldistill_core.checkpoints import kind_of
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.distillation.label_encoder import load_label_encoder
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.evaluation.metrics import Metrics, evaluate
+from labeldistill_core.evaluation.predictions import Results, lidar_results, student_results
+from labeldistill_core.evaluation.results import read_results
+from labeldistill_core.lidar.teacher import load_teacher
+from labeldistill_core.runtime.allocator import keep_freed_memory
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.device import Precision
+
+
+@dataclass(frozen=True)
+class ResultFileOptions:
+    """What of a result file is scored."""
+
+    version: str = "v1.0-trainval"
+    """Folder of the data root's tables."""
+    scenes: tuple[str, ...] = ()
+    """Names of the scenes to score; when none is given, all samples of the result file."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What a network is run over, and where."""
+
+    version: str = "v1.0-trainval"
+    """Folder of the data root's tables."""
+    split: Literal["train", "val", "all"] = "val"
+    """Scenes to run the network over."""
+    teacher: Path | None = None
+    """Checkpoint of the teacher whose head reads a label encoder's features."""
+    device: str = "auto"
+    """Where the network runs: cpu, cuda:0 and so on, or auto."""
+    precision: Precision = "float32"
+    """Number format of the student's convolutions."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network found, and what it scored."""
+
+    results: Results
+    """Boxes of every key frame, by its token."""
+    metrics: Metrics
+    """Official metrics of these boxes."""
+
+
+def evaluate_results(results: Path, dataroot: Path, options: ResultFileOptions) -> Metrics:
+    """Score a nuScenes result file with the official metrics.
+
+    Args:
+        results: `.json` or `.json.gz` file.
+        dataroot: nuScenes data root; only its tables are read.
+        options: what of the file is scored.
+
+    Raises:
+        DataError: the file or the tables cannot be used.
+    """
+    tables = NuScenesTables(dataroot, options.version)
+    found = read_results(results)
+    tokens = [token for name in options.scenes for token in tables.samples(name)] or list(found)
+    return evaluate([tables.ground_truth(token) for token in tokens], found)
+
+
+def evaluate_checkpoint(checkpoint: Path, dataroot: Path, options: EvaluationOptions) -> Evaluation:
+    """Run a network over key frames and score its boxes with the official metrics.
+
+    A student sees each scene in the order of time, as a vehicle does. A teacher gets the LiDAR's
+    points. A label encoder gets the true boxes, and what the teacher's head reads from its features
+    is scored.
+
+    Args:
+        checkpoint: file of a student, a teacher or a label encoder.
+        dataroot: nuScenes data root, real or synthetic.
+        options: what it is run over, and where.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of another kind.
+        ConfigError: a label encoder comes without its teacher, or the device is not there.
+    """
+    tables = NuScenesTables(dataroot, options.version)
+    scenes = split_scenes(tables, options.split)
+    kind = kind_of(checkpoint)
+    if kind == "teacher":
+        found = lidar_results(load_teacher(checkpoint), None, tables, scenes, options.device)
+    elif kind == "label encoder":
+        if options.teacher is None:
+            raise ConfigError(f"{checkpoint} is a label encoder: give its teacher (--teacher)")
+        encoder = load_label_encoder(checkpoint)
+        teacher = load_teacher(options.teacher)
+        found = lidar_results(teacher, encoder, tables, scenes, options.device)
+    else:
+        detector = Detector.load(checkpoint, device=options.device, precision=options.precision)
+        if detector.device.type == "cpu":
+            keep_freed_memory()
+        found = student_results(detector, tables, {name: tables.samples(name) for name in scenes})
+    return Evaluation(found, evaluate([tables.ground_truth(token) for token in found], found))

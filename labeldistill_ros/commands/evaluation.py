@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`labeldistill evaluate`, `evaluate-results`, `statistics` and `view`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from labeldistill_core.console import Flat
+from labeldistill_core.evaluation import evaluate as scoring
+from labeldistill_core.evaluation import statistics as describing
+from labeldistill_core.evaluation.metrics import json_ready
+from labeldistill_core.evaluation.results import write_results
+from labeldistill_core.files import write_json
+from labeldistill_core.visualization import view as drawing
+
+
+def evaluate(
+    checkpoint: Positional[Path],
+    dataroot: Positional[Path],
+    options: Flat[scoring.EvaluationOptions],
+    out: Path | None = None,
+) -> None:
+    """Run a network over key frames and score its boxes with the official metrics.
+
+    A student sees each scene in the order of time, as a vehicle does. A teacher gets the LiDAR's
+    points. A label encoder gets the true boxes, and what the teacher's head reads from its features
+    is scored.
+
+    Args:
+        checkpoint: file of a student, a teacher or a label encoder.
+        dataroot: nuScenes data root, real or synthetic.
+        options: what it is run over, and where.
+        out: folder for `results.json` and `metrics.json`.
+    """
+    found = scoring.evaluate_checkpoint(checkpoint, dataroot, options)
+    print(found.metrics.table())
+    if out:
+        write_results(out / "results.json", found.results)
+        found.metrics.write(out / "metrics.json")
+
+
+def evaluate_results(
+    results: Positional[Path],
+    dataroot: Positional[Path],
+    options: Flat[scoring.ResultFileOptions],
+    json: Path | None = None,
+) -> None:
+    """Score a nuScenes result file with the official metrics.
+
+    Args:
+        results: `.json` or `.json.gz` file.
+        dataroot: nuScenes data root; only its tables are read.
+        options: what of the file is scored.
+        json: file to write the metrics to.
+    """
+    metrics = scoring.evaluate_results(results, dataroot, options)
+    print(metrics.table())
+    if json:
+        metrics.write(json)
+
+
+def statistics(
+    dataroot: Positional[Path],
+    options: Flat[describing.StatisticsOptions],
+    json: Path | None = None,
+) -> None:
+    """Describe the annotations of a data root, beside those of another.
+
+    Only the tables are read.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        options: what it is compared with.
+        json: file to write the numbers to.
+    """
+    found = describing.statistics(dataroot, options)
+    print(describing.table([root.name for root in found], list(found.values())))
+    if json:
+        write_json(json, json_ready(found))
+
+
+def view(
+    dataroot: Positional[Path], out: Positional[Path], options: Flat[drawing.ViewOptions]
+) -> None:
+    """Write a page with the key frames of a data root, their boxes drawn in.
+
+    Ground truth that no LiDAR or radar point hit is left out, as in the metrics.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        out: folder for `index.html` and the pictures.
+        options: what is drawn.
+    """
+    print(f"open {drawing.view(dataroot, out, options)}")
