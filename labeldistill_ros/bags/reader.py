@@ -11,12 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import zstandard
+import yaml
+from backports.zstd import ZstdError  # what rosbags decompresses with
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import ReaderError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from labeldistill_core.errors import BagError
 from labeldistill_ros.messages.bag_family import typestore
@@ -28,10 +27,10 @@ _DAMAGED = (
     ValueError,
     AssertionError,
     IndexError,
-    YAMLError,
+    yaml.YAMLError,
     sqlite3.Error,
     struct.error,
-    zstandard.ZstdError,
+    ZstdError,
 )
 """What reading a broken bag raises."""
 
@@ -177,7 +176,7 @@ def read_marks(bag: Path) -> dict[str, str]:
     """
     path = bag / "metadata.yaml"
     with _named(bag):
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         try:
             return dict(content["rosbag2_bagfile_information"].get("custom_data") or {})
         except (KeyError, TypeError, AttributeError) as error:

@@ -5,6 +5,11 @@
 cost. Here a message is copied once, into a chunk whose memory is used again, and goes to the file
 from there. Both formats can be flushed, after which a killed process has lost nothing of what was
 written before.
+
+The public writer of the library mcap was measured too: of 180 MB of images, it takes 215 ms of a
+core, rosbags' writer 219 ms, and this one 65 ms. That decides while a recording shares the
+machine with a detector. What is used of rosbags' writers is not documented, so `setup.py` keeps
+rosbags below the next minor version, and a test compares the files with those that they write.
 """
 
 from __future__ import annotations
