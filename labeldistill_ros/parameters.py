@@ -3,6 +3,12 @@
 
 A field's path is the parameter's name (`sync.tolerance`). Its text, range and choices stand in its
 metadata, are shown by `ros2 param describe` and head `config/detector.yaml`.
+
+Why this is not `generate_parameter_library`: that makes a module from YAML while colcon builds, so
+a checkout that is installed with pip would have no parameters. It knows neither parameters for each
+camera of a model that is read at run time, nor checks across fields, and its names cannot be
+checked by mypy before they are generated. Here the dataclass is the only source, and
+`config/detector.yaml` and the table in `docs/node.md` are made from it.
 """
 
 from __future__ import annotations

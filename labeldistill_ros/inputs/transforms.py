@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transform tree of /tf and /tf_static, with interpolation. No ROS in here.
 
-What `tf2_ros` does for C++, small enough to be read and with errors that say what is missing.
 Names are those of ROS frames; a lookup gives `target_from_source` at a stamp.
+
+Why this is not `tf2_ros`: that is no package of PyPI, so what runs without a ROS distribution (the
+bag tools, the demo, the tests) could not have it. Online and offline would then interpolate
+differently, and scores of a bag would no longer tell what the node does. Its Python buffer also
+does not say whether waiting can help, which decides between waiting and refusing a set.
 """
 
 from __future__ import annotations
@@ -109,25 +113,6 @@ class TransformBuffer:
         if common == target:
             return common_from_source
         return self._chain(target, common, stamp_ns).inverse @ common_from_source
-
-    def latest_ns(self, target: str, source: str) -> int | None:
-        """Newest stamp at which a lookup can work; None when only static transforms are between.
-
-        Raises:
-            TransformError: the frames are not connected.
-        """
-        source_path, target_path = self._to_root(source), self._to_root(target)
-        common = next((frame for frame in source_path if frame in target_path), None)
-        if common is None:
-            raise TransformError(self._why_unconnected(target, source), may_come=False)
-        between = [
-            *source_path[: source_path.index(common)],
-            *target_path[: target_path.index(common)],
-        ]
-        return min(
-            (self._edges[f].stamps_ns[-1] for f in between if not self._edges[f].static),
-            default=None,
-        )
 
     def _to_root(self, frame: str) -> list[str]:
         path = [frame]

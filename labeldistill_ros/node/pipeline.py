@@ -230,7 +230,9 @@ class Pipeline:
                 timings_ms=timings,
             )
         )
-        self._outputs.overlays(assembled.frames, boxes, assembled.output_from_fixed)
+        self._outputs.overlays(
+            assembled.frames, boxes, assembled.output_from_fixed, assembled.optical_frames
+        )
 
     def _complain(self, assembled: Assembled) -> None:
         self._health.used(assembled.frames)

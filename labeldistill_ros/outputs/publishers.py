@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from PIL import Image as Picture
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
@@ -23,17 +20,16 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.cameras import FIXED_FRAME, CameraView, FrameSet
+from labeldistill_core.cameras import FIXED_FRAME, FrameSet
 from labeldistill_core.frames import Transform
-from labeldistill_core.visualization.pictures import draw_boxes
 from labeldistill_ros.messages import (
     DetectionsMessage,
-    header,
     label_info,
     marker_array,
     table_message,
 )
 from labeldistill_ros.outputs.autoware import DetectedObjects, objects_message
+from labeldistill_ros.outputs.overlays import overlay_message
 
 STAGES = (
     "sync_wait",
@@ -52,7 +48,6 @@ STAGES = (
 )
 """What `~/debug/latency/<stage>_ms` tells; `pipeline` is from the set's stamp to its boxes by the
 node's clock, `cycle` from the boxes before to these."""
-_OVERLAY_WIDTH_PX = 800
 # rclpy looks at every event handler at each wait; by default each publisher has two. All that these
 # would do is to log a subscription of other QoS or type, which the subscriber's side logs as well.
 _NO_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
@@ -140,13 +135,20 @@ class Outputs:
             if math.isfinite(value_ms) and publisher.get_subscription_count():
                 publisher.publish(Float64(data=value_ms))
 
-    def overlays(self, frames: FrameSet, boxes: Boxes3D, output_from_fixed: Transform) -> None:
-        """Images with boxes, of the cameras for which somebody asks.
+    def overlays(
+        self,
+        frames: FrameSet,
+        boxes: Boxes3D,
+        output_from_fixed: Transform,
+        optical_frames: Mapping[str, str],
+    ) -> None:
+        """Publish images with boxes, of the cameras for which somebody asks.
 
         Args:
             frames: images and poses.
             boxes: as they were published.
             output_from_fixed: from the fixed frame of the poses to that of the boxes.
+            optical_frames: ROS names of the cameras' optical frames, for the headers.
         """
         asked = {c: p for c, p in self._overlays.items() if p.get_subscription_count()}
         if not asked:
@@ -154,19 +156,5 @@ class Outputs:
         boxes = replace(boxes.transformed(output_from_fixed.inverse), frame=FIXED_FRAME)
         for camera, publisher in asked.items():
             if view := frames.by_name.get(camera):
-                data = _overlay(view, boxes, self._class_names)
-                message = CompressedImage(header=header(view.stamp_ns, camera), format="jpeg")
-                message.data.frombytes(data)
-                publisher.publish(message)
-
-
-def _overlay(view: CameraView, boxes: Boxes3D, class_names: Sequence[str]) -> bytes:
-    """JPEG of an image with boxes, at most 800 pixels wide."""
-    picture = Picture.fromarray(np.ascontiguousarray(view.pixels))
-    if picture.width > _OVERLAY_WIDTH_PX:
-        height = round(picture.height * _OVERLAY_WIDTH_PX / picture.width)
-        picture = picture.resize((_OVERLAY_WIDTH_PX, height))
-    draw_boxes(picture, view.pose, boxes, class_names=class_names)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+                frame_id = optical_frames[camera]
+                publisher.publish(overlay_message(view, boxes, self._class_names, frame_id))

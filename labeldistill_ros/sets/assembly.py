@@ -132,6 +132,8 @@ class Assembled:
     """Why the vehicle's poses are unknown; then all are the identity. Empty when they are known."""
     timings_ms: dict[str, float]
     """Wall-clock time of `decode_images` and `transforms`."""
+    optical_frames: Mapping[str, str]
+    """ROS name of each camera's optical frame: that of its images, or the user's."""
 
 
 class Assembler:
@@ -202,7 +204,10 @@ class Assembler:
             "decode_images": (decoded_s - transforms_s) * 1e3,
         }
         frames = FrameSet(images.stamp_ns, tuple(views))
-        return Assembled(frames, output_from_fixed, tuple(problems), no_pose, timings)
+        optical_frames = {name: self._optical_frame(name, images) for name in frames.by_name}
+        return Assembled(
+            frames, output_from_fixed, tuple(problems), no_pose, timings, optical_frames
+        )
 
     def _poses(
         self, images: CameraSet[Arrival], until_s: float
@@ -261,15 +266,18 @@ class Assembler:
         return CameraView(calibration, images.frames[name].stamp_ns, pixels, fixed_from_ego)
 
     def _ego_from_camera(self, name: str, images: CameraSet[Arrival], until_s: float) -> Transform:
-        frame = images.frames[name]
-        frame_id = self._options.frame_ids.get(name) or frame.item.message.header.frame_id
+        frame_id, stamp_ns = self._optical_frame(name, images), images.frames[name].stamp_ns
         if not frame_id:
             raise DataError(
                 f"{name}: its images name no frame: set header.frame_id in the driver, or the "
                 f"parameter cameras.{name}.frame_id"
             )
-        mounted = self._lookup(self._options.base_frame, frame_id, frame.stamp_ns, until_s)
+        mounted = self._lookup(self._options.base_frame, frame_id, stamp_ns, until_s)
         return replace(mounted, target=EGO_FRAME, source=name)
+
+    def _optical_frame(self, name: str, images: CameraSet[Arrival]) -> str:
+        own: str = images.frames[name].item.message.header.frame_id
+        return self._options.frame_ids.get(name) or own
 
     def _fixed_from_ego(self, stamp_ns: int, until_s: float) -> Transform:
         options = self._options

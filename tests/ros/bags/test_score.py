@@ -2,12 +2,15 @@
 """Scores of bags and result files. No DDS in here."""
 
 import json
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -16,14 +19,13 @@ from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.results import read_results, result_boxes
 from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
-from labeldistill_ros.bags.recording import match
+from labeldistill_ros.bags.recording import match, read_recording
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.bags.sensors import image_topic
-from labeldistill_ros.bags.truth import (
-    read_samples,
-)
+from labeldistill_ros.bags.truth import BagSample, read_samples
 from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.cli import main
+from labeldistill_ros.inputs.transforms import TransformBuffer
 from labeldistill_ros.messages import detections_message, header
 from labeldistill_ros.messages.bag_family import BAG
 from tests.support.bag_rig import ARRAY, truths_of, write_detections
@@ -135,6 +137,43 @@ def test_latencies_and_outcomes_come_from_the_status(
     assert found.latency_ms == {"total": (20.0, pytest.approx(29.0))}
     assert found.outcomes == {"seen": 4, "dropped": 1}
     assert "seen 4, dropped 1" in found.table()
+
+
+def test_reading_takes_time_in_proportion_to_the_bag(
+    shared_dataroot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than an hour at 12 Hz takes 2 s; it took 20 s when each looked at all before it."""
+    truth = truths_of(shared_dataroot)[0]
+    many = 60_000
+
+    class LongBag:
+        topics = {"/detector/detections": ARRAY}
+
+        def __init__(self, path: Path) -> None:
+            self.path = path
+
+        def __enter__(self) -> "LongBag":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def require(self, *topics: str) -> None:
+            assert set(topics) <= set(self.topics)
+
+        def messages(self, topics: list[str]) -> Iterator[tuple[None, Any]]:
+            empty = detections_message(Boxes3D.empty("map"), CLASSES, 0, family=BAG)
+            for number in range(many):
+                empty.header = header(truth.stamp_ns + number, "map", BAG)
+                yield None, empty
+
+    monkeypatch.setattr("labeldistill_ros.bags.recording.BagReader", LongBag)
+    sample = BagSample("scene", truth, {})
+    begun_s = time.process_time()
+    found = read_recording(Path("long"), [sample], TransformBuffer())
+    assert time.process_time() - begun_s < 12
+    assert found.coverage.sets == many
+    assert found.coverage.matched == 1
 
 
 def test_each_stamp_serves_one_sample_and_the_nearest() -> None:

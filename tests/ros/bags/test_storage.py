@@ -64,6 +64,7 @@ def mcap_content(path: Path) -> dict[str, Any]:
             for record in StreamReader(file, emit_chunks=True).records
             for inner in (breakup_chunk(record) if isinstance(record, Chunk) else [record])
         ]
+        file.seek(0)
         reader = make_reader(file)
         summary = reader.get_summary()
         assert summary is not None

@@ -63,7 +63,7 @@ def test_overlays_latencies_and_names_are_there_for_who_asks(
     detector_names = node.node._configured.detector.class_names
     assert [c.class_name for c in names[0].class_map] == list(detector_names)
     vehicle.drive_until(lambda: pictures and all(len(v) >= 2 for v in times.values()), 3)
-    assert pictures[-1].header.frame_id == "CAM_BACK"
+    assert pictures[-1].header.frame_id == "cam_back_optical_frame"
     cycle = round((stamp_to_ns(pictures[-1].header.stamp) - stamp_of(0, "CAM_BACK")) / 1e8)
     drawn = np.asarray(Picture.open(io.BytesIO(bytes(pictures[-1].data)))).astype(int)
     plain = offline_set(cycle).by_name["CAM_BACK"].image.astype(int)
