@@ -26,12 +26,17 @@ _LOG = logging.getLogger(__name__)
 class Sample(Protocol):
     """A batch, as every stage takes it."""
 
-    tokens: tuple[str, ...]
-    """Token of each sample, as in the tables."""
-    boxes: tuple[Boxes3D, ...]
-    """Ground truth of each sample in the model's frame."""
-    map_from_ego: tuple[Transform, ...]
-    """Pose of each sample's model frame in the map, without augmentation."""
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Token of each sample, as in the tables."""
+
+    @property
+    def boxes(self) -> tuple[Boxes3D, ...]:
+        """Ground truth of each sample in the model's frame."""
+
+    @property
+    def map_from_ego(self) -> tuple[Transform, ...]:
+        """Pose of each sample's model frame in the map, without augmentation."""
 
 
 class Stage(LightningModule, ABC):

@@ -3,6 +3,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ OPTICAL_FROM_BODY = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0
 """x forward, y left, z up, to x right, y down, z forward."""
 
 
-def yaw_matrix(degrees: float) -> np.ndarray:
+def yaw_matrix(degrees: float) -> np.ndarray[Any, Any]:
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
@@ -105,22 +106,27 @@ def make_student(config: StudentConfig, seed: int = 0) -> Student:
     student = Student(config)
     for module in student.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
     net = student.depth_net
+    assert net.camera_norm.running_var is not None
     net.camera_norm.running_var.fill_(1e3)  # raw focal lengths would saturate the gates
     if config.depth_net.deform_groups:
-        nn.init.normal_(net.deform.get_submodule("offset").weight, std=0.1)
+        nn.init.normal_(net.deform.get_parameter("offset.weight"), std=0.1)
     # small networks of random weights hardly react; make depth, context and maps vary
     with torch.no_grad():
         net.context_out.weight.mul_(20)
         net.depth_out.weight.mul_(20)
-        for task in student.head.tasks:
-            for branch in task.values():
-                branch[1].bias.abs_()
-                branch[-1].weight.mul_(10)
+        for name, parameter in student.head.tasks.named_parameters():
+            _, _, layer, kind = name.split(".")
+            if (layer, kind) == ("1", "bias"):
+                parameter.abs_()
+            elif (layer, kind) == ("3", "weight"):
+                parameter.mul_(10)
     return student.eval()
 
 

@@ -3,10 +3,13 @@
 
 from pathlib import Path
 
+from rosbags.interfaces import Qos
+
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.frames import Transform
+from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.messages import detections_message, table_message
 from labeldistill_ros.messages.bag_family import BAG
@@ -18,6 +21,13 @@ ARRAY = "vision_msgs/msg/Detection3DArray"
 def truths_of(root: Path) -> list[GroundTruth]:
     tables = NuScenesTables(root, VERSION)
     return [tables.ground_truth(token) for token in tables.samples(SCENES[0])]
+
+
+def profile_of(reader: BagReader, topic: str) -> Qos:
+    """How a topic was offered when it was recorded, which must be known."""
+    profile = reader.qos(topic)
+    assert profile is not None, f"{topic} has no profile"
+    return profile
 
 
 def write_detections(

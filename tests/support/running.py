@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from labeldistill_ros.installed_files import load_detector
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -17,8 +18,9 @@ from labeldistill_core.cameras import FrameSet
 from labeldistill_core.checkpoints import save_student
 from labeldistill_core.config import DecodeConfig, StudentConfig
 from labeldistill_core.network.student import Student
-from labeldistill_core.runtime.detector import Detections
+from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_ros.node.detector_node import DetectorNode
+from labeldistill_ros.parameters import Parameters
 from tests.support.small_networks import small
 
 
@@ -46,6 +48,7 @@ class RunningNode:
         values = {"model": str(model), "device": "cpu", "score_threshold": 0.0, **parameters}
         self.node = DetectorNode(
             context=context,
+            load=self._load,
             on_result=lambda frames, found: self.results.append((frames, found)),
             parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
         )
@@ -55,6 +58,10 @@ class RunningNode:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
+
+    def _load(self, parameters: Parameters) -> Detector:
+        self.detector = load_detector(parameters)
+        return self.detector
 
     def _spin(self) -> None:
         while not self._stop.is_set():

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,23 +12,24 @@ from labeldistill_core.data.images import ImageTransform, decode_jpeg
 from labeldistill_core.errors import DataError
 
 
-def encoded(image: np.ndarray, form: str) -> bytes:
+def encoded(image: np.ndarray[Any, Any], form: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, form, quality=95)
     return buffer.getvalue()
 
 
-def blob(u: float, v: float, width: int = 320, height: int = 180) -> np.ndarray:
+def blob(u: float, v: float, width: int = 320, height: int = 180) -> np.ndarray[Any, Any]:
     """A bright spot around pixel (u, v) on black."""
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     spot = 255 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / (2 * 4.0**2))
     return np.repeat(spot[..., None], 3, axis=2).astype(np.uint8)
 
 
-def centre_of_light(image: np.ndarray) -> np.ndarray:
+def centre_of_light(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     weight = image[..., 0].astype(float)
     rows, columns = np.indices(weight.shape)
-    return np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
+    centre = np.array([(columns * weight).sum(), (rows * weight).sum()])
+    return np.asarray(centre / weight.sum())
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +33,13 @@ def test_memory_comes_back_from_what_nobody_holds() -> None:
 
 def test_views_tensors_and_arrays_over_it_hold_it() -> None:
     pool = PixelPool()
-    for hold in (lambda a: a[1:, ::2], np.asarray, torch.from_numpy, memoryview):
+    holders: tuple[Callable[[Any], Any], ...] = (
+        lambda a: a[1:, ::2],
+        np.asarray,
+        torch.from_numpy,
+        memoryview,
+    )
+    for hold in holders:
         pixels = pool.take((8, 8, 3))
         pixels[...] = 7
         place, held = address(pixels), hold(pixels)

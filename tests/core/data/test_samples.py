@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def tables(synthetic_dataroot: Path) -> NuScenesTables:
     return NuScenesTables(synthetic_dataroot, "v1.0-mini")
 
 
-def centers_in_images(sample: StudentSample) -> list[np.ndarray]:
+def centers_in_images(sample: StudentSample) -> list[np.ndarray[Any, Any]]:
     """Pixels and depths of the boxes' centres in each current image, by the batch's geometry."""
     batch, (boxes,) = sample.batch, sample.boxes
     homogeneous = torch.cat([boxes.centers, torch.ones(len(boxes), 1)], dim=1)
@@ -116,7 +117,7 @@ def test_depth_labels_follow_the_image_transform(tables: NuScenesTables) -> None
     assert 0.005 < (plain.depth > 0).float().mean() < 0.3
 
 
-def nearest_label(depth: np.ndarray, column: int, row: int, expected_m: float) -> float:
+def nearest_label(depth: np.ndarray[Any, Any], column: int, row: int, expected_m: float) -> float:
     """Least difference between a depth and the labels within three pixels, metres."""
     window = depth[max(0, row - 3) : row + 4, max(0, column - 3) : column + 4]
     known = window[window > 0]

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -35,7 +37,7 @@ from labeldistill_core.presets import label_encoder_preset
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.recipe import Recipe
 from tests.core.lidar.test_lidar import SMALL, random_cloud
-from tests.core.training.test_training import small
+from tests.support.small_networks import small
 
 GRID = BevGrid((-16.0, 16.0), (-16.0, 16.0), cell_m=1.0)
 ENCODER = LabelEncoderConfig(GRID, TASKS, (8, 12), hidden_channels=16)
@@ -126,8 +128,9 @@ def test_the_encoder_learns_the_inverse_of_a_head() -> None:
     torch.manual_seed(0)
     teacher = Teacher(SMALL)
     with torch.no_grad():  # a head of random weights says nearly the same everywhere
-        for branch in (b for task in teacher.head.tasks for b in task.values()):  # type: ignore[union-attr, operator]
-            branch[-1].weight.mul_(8)
+        for name, parameter in teacher.head.tasks.named_parameters():
+            if name.endswith("3.weight"):  # the last layer of a branch
+                parameter.mul_(8)
     frozen = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     config = LabelEncoderConfig(SMALL.grid, SMALL.head.tasks, SMALL.second_channels, 32)
     stage = LabelEncoderStage(config, Recipe(), teacher).train()
@@ -231,12 +234,12 @@ def test_response_loss_has_its_least_at_the_teacher() -> None:
     targets = build_targets([boxes((0.5, 0.5, 4.0, 2.0, 0.0))], SMALL.grid, SMALL.head)
     place = targets[0].heatmap[0, 0].eq(1).nonzero()[0].tolist()
 
-    def pull(kind: str, at: float) -> float:
+    def pull(kind: Literal["soft", "official"], at: float) -> float:
         theirs, ours = copy.deepcopy(maps), copy.deepcopy(maps)
         theirs[0].heatmap.data.fill_(2.0)
         logits = torch.full_like(maps[0].heatmap, at).requires_grad_()
         ours = (replace(ours[0], heatmap=logits), *ours[1:])
-        losses = response_loss(ours, theirs, targets, kind)  # type: ignore[arg-type]
+        losses = response_loss(ours, theirs, targets, kind)
         (gradient,) = torch.autograd.grad(losses[0].heatmap, logits)
         return float(gradient[0, 0, place[0], place[1]])
 
@@ -262,8 +265,9 @@ def test_a_teacher_that_is_further_from_the_truth_than_the_student_is_not_follow
     grid, ours = maps(truth + 1)
     _, theirs = maps(truth + torch.tensor([2.0] * 5 + [0.5] * 5))
     pulled = {}
-    for kind in ("soft", "official"):
-        (loss,) = response_loss([ours], [theirs], targets[:1], kind)  # type: ignore[arg-type]
+    kinds: tuple[Literal["soft", "official"], ...] = ("soft", "official")
+    for kind in kinds:
+        (loss,) = response_loss([ours], [theirs], targets[:1], kind)
         (gradient,) = torch.autograd.grad(loss.box, grid)
         pulled[kind] = gradient[0, :, row, column].sign().tolist()
     assert pulled == {"soft": [0.0] * 5 + [1.0] * 5, "official": [-1.0] * 5 + [1.0] * 5}
@@ -292,7 +296,9 @@ def student_step(made: Distiller, student: Student) -> dict[str, Tensor]:
     output = student.detect(torch.cat(frames, 1))
     truth = [boxes((5.0, 5.0, 4.0, 2.0, 0.0)), boxes((-9.0, 3.0, 8.0, 2.5, 0.0), label="bus")]
     targets = build_targets(truth, config.grid, config.head)
-    losses = made(output, targets, truth, [random_cloud(800), random_cloud(900, 1)])
+    losses: dict[str, Tensor] = made(
+        output, targets, truth, [random_cloud(800), random_cloud(900, 1)]
+    )
     torch.stack(list(losses.values())).sum().backward()
     losses["current frame"] = frames[0].grad.abs().sum(dim=(0, 2, 3))  # type: ignore[union-attr]
     return losses
@@ -350,12 +356,14 @@ def test_each_teacher_shapes_its_own_channels(weights: tuple[float, float], touc
     lidar, label = weights
     config = DistillationConfig(lidar, label, 0.0, ratio=(3, 2, 3))
     made, student = distiller(config)
+
     # level 0 alone, so that what flows back comes straight from the loss
-    made.features = (
-        lambda taps, teacher, features, masks: feature_loss(  # type: ignore[method-assign]
-            made.adapted(taps, teacher)[:1], features[:1], masks[:1]
-        )
-    )
+    def first_level(
+        taps: Sequence[Tensor], teacher: str, features: Sequence[Tensor], masks: Sequence[Tensor]
+    ) -> list[Tensor]:
+        return feature_loss(made.adapted(taps, teacher)[:1], features[:1], masks[:1])
+
+    made.features = first_level  # type: ignore[method-assign]
     gradient = student_step(made, student)["current frame"]
     assert gradient.nonzero().flatten().tolist() == list(touched)
 
@@ -406,7 +414,7 @@ def test_the_published_head_works_with_batch_statistics_in_training_alone() -> N
     torch.manual_seed(0)
     stage = LabelEncoderStage(config, Recipe(), Teacher(SMALL), norm="batch")
     teacher = stage._teacher.on(torch.device("cpu"))
-    sample = SimpleNamespace(boxes=(boxes((3.0, 2.0, 4.0, 2.0, 0.3)),))
+    sample: Any = SimpleNamespace(boxes=(boxes((3.0, 2.0, 4.0, 2.0, 0.3)),))
     for mode in (True, False):
         stage.train(mode)._maps(sample)
         assert teacher.training is mode

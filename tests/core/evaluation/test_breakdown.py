@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -123,10 +124,14 @@ def test_thresholds_and_junit(tmp_path: Path) -> None:
 
 
 def test_an_empty_sample_scores_full(truths: list[GroundTruth]) -> None:
-    bare = replace(truths[0], boxes=truths[0].boxes[:0], bicycle_racks=truths[0].bicycle_racks)
+    nothing = torch.zeros(len(truths[0].boxes), dtype=torch.bool)
     bare = replace(
-        bare,
-        **{n: () for n in ("tokens", "instances", "num_lidar_pts", "num_radar_pts")},
+        truths[0],
+        boxes=truths[0].boxes[nothing],
+        tokens=(),
+        instances=(),
+        num_lidar_pts=(),
+        num_radar_pts=(),
         attributes=(),
         visibility=(),
     )

@@ -206,7 +206,10 @@ def test_result_files(tmp_path: Path, truths: list[GroundTruth]) -> None:
 
 
 def test_the_command(
-    shared_dataroot: Path, truths: list[GroundTruth], tmp_path: Path, capsys: pytest.CaptureFixture
+    shared_dataroot: Path,
+    truths: list[GroundTruth],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_results(tmp_path / "r.json", as_results(truths))
     args = [str(tmp_path / "r.json"), str(shared_dataroot), "--version", VERSION]

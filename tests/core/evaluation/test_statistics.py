@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,8 @@ def test_returns_by_distance_agree_with_a_plain_loop(synthetic_dataroot: Path) -
     band = measure(tables)["20 to 30 m"]
     assert band["boxes per key frame"] == len(counts) / 8
     shares = [
-        100 * sum(test(n) for n in counts) / len(counts)
-        for test in (lambda n: n == 0, lambda n: 1 <= n <= 5, lambda n: n > 5)
+        100 * sum(least <= n <= most for n in counts) / len(counts)
+        for least, most in ((0, 0), (1, 5), (6, math.inf))
     ]
     assert list(band.values())[1:] == pytest.approx(shares)
 

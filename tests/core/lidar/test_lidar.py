@@ -25,7 +25,12 @@ from labeldistill_core.errors import CheckpointError, ConfigError, DataError
 from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig, official_sweeps
 from labeldistill_core.lidar.points import Points, Scan, cloud
-from labeldistill_core.lidar.sparse import SparseConv3d, SparseTensor, build_rulebook, spconv
+from labeldistill_core.lidar.sparse import (
+    SparseConv3d,
+    SparseTensor,
+    build_rulebook,
+    has_spconv,
+)
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import RecallingTeacher
 from labeldistill_core.lidar.voxels import voxelize, voxelize_cloud
@@ -54,12 +59,12 @@ def random_cloud(points: int, seed: int = 0) -> Tensor:
 
 
 def voxels_one_by_one(
-    points: np.ndarray, config: TeacherConfig, limit: int
-) -> dict[tuple[int, ...], list[np.ndarray]]:
+    points: np.ndarray[Any, Any], config: TeacherConfig, limit: int
+) -> dict[tuple[int, ...], list[np.ndarray[Any, Any]]]:
     low = np.array([config.grid.x_m[0], config.grid.y_m[0], config.grid.z_m[0]], np.float32)
     size = np.array(config.voxel_m, np.float32)
     height, rows, columns = config.sparse_shape
-    voxels: dict[tuple[int, ...], list[np.ndarray]] = {}
+    voxels: dict[tuple[int, ...], list[np.ndarray[Any, Any]]] = {}
     for point in points:
         x, y, z = np.floor((point[:3] - low) / size).astype(int)
         if not (0 <= x < columns and 0 <= y < rows and 0 <= z < height - 1):
@@ -140,7 +145,9 @@ def test_gradients_by_finite_differences() -> None:
     def run(features: Tensor, weight: Tensor) -> Tensor:
         with torch.no_grad():
             conv.weight.copy_(weight)
-        out: Tensor = torch.func.functional_call(conv, {"weight": weight}, (replace_(x, features),))
+        out: SparseTensor = torch.func.functional_call(
+            conv, {"weight": weight}, (replace_(x, features),)
+        )
         return out.features
 
     features = x.features.detach().double().requires_grad_()
@@ -163,7 +170,7 @@ def test_one_rulebook_serves_all_convolutions_of_a_resolution() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(spconv is None, reason="needs spconv")
+@pytest.mark.skipif(not has_spconv(), reason="needs spconv")
 @pytest.mark.parametrize("submanifold", [True, False])
 def test_both_backends_agree(submanifold: bool) -> None:
     x = active((9, 16, 16), 300, 16)
@@ -271,7 +278,7 @@ def test_published_sweeps_end_at_the_first_gap() -> None:
         )
 
     def ages(config: SweepsConfig, first: int) -> list[float]:
-        tables = SimpleNamespace(
+        tables: Any = SimpleNamespace(
             lidar=lambda _: scan(0),
             lidar_sweeps=lambda _, past, future: [
                 *(scan(-turn) for turn in range(1, past + 1) if -turn >= first),

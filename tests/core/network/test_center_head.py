@@ -24,13 +24,21 @@ def test_maps_of_every_task() -> None:
     assert torch.equal(code[:, 8:10], second.velocity)
 
 
+def last_biases(head: CenterHead) -> list[torch.Tensor]:
+    """Of the last layer of each task's heatmap."""
+    branches = [task.get_submodule("heatmap") for task in head.tasks]
+    return [list(branch.parameters())[-1] for branch in branches]
+
+
 def test_a_new_head_expects_few_objects() -> None:
     torch.manual_seed(0)
     head = CenterHead(CONFIG, 6)
-    for task in head.tasks:
-        assert (task["heatmap"][-1].bias == CONFIG.heatmap_bias).all()
+    biases = last_biases(head)
+    assert len(biases) == len(CONFIG.tasks)
+    assert CONFIG.heatmap_bias is not None
+    assert all(bias.eq(CONFIG.heatmap_bias).all() for bias in biases)
     published = CenterHead(replace(CONFIG, heatmap_bias=None), 6)
-    assert published.tasks[0]["heatmap"][-1].bias.abs().max() < 0.5
+    assert last_biases(published)[0].abs().max() < 0.5
 
 
 def test_maps_are_float32_under_autocast() -> None:
@@ -45,13 +53,17 @@ def test_branches_together_are_the_branches_one_by_one(training: bool) -> None:
     torch.manual_seed(0)
     together = CenterHead(CONFIG, 6).train(training)
     for norm in (m for m in together.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         torch.nn.init.normal_(norm.running_mean)
         torch.nn.init.uniform_(norm.running_var, 0.5, 2.0)
     alone = copy.deepcopy(together)
     features = torch.randn(3, 6, 5, 7)
     maps = together(features)
     shared = alone.shared(features)
-    expected = [{name: branch(shared) for name, branch in task.items()} for task in alone.tasks]
+    expected = [
+        {name: branch(shared) for name, branch in task.named_children()} for task in alone.tasks
+    ]
     for task, one in zip(maps, expected, strict=True):
         for name, wanted in one.items():
             torch.testing.assert_close(getattr(task, name), wanted)

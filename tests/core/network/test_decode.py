@@ -119,14 +119,14 @@ def remain(
         centers[None, None], torch.ones(1, 1, len(centers), dtype=torch.bool), (radius_m2,), limit,
         rounds,
     )  # fmt: skip
-    return keep[0, 0].nonzero()[:, 0].tolist(), settled.item()
+    return keep[0, 0].nonzero()[:, 0].tolist(), bool(settled)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 30), st.integers(0, 10_000), st.integers(1, 10))
 def test_circle_nms(n: int, seed: int, limit: int) -> None:
     centers = torch.rand(n, 2, generator=torch.Generator().manual_seed(seed)) * 10
-    expected = []
+    expected: list[int] = []
     for index in range(n):
         if all(((centers[index] - centers[k]) ** 2).sum() > 4.0 for k in expected):
             expected.append(index)

@@ -60,6 +60,7 @@ def test_offsets_move_the_samples() -> None:
     torch.manual_seed(0)
     layer, x = DeformConv(4, groups=1), torch.randn(1, 4, 6, 6)
     with torch.no_grad():
+        assert layer.offset.bias is not None
         layer.offset.bias[0::2] = 1.0  # all nine taps one row down
         shifted = layer(x)
         expected = conv2d(x, layer.weight, padding=1)

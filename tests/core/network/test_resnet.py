@@ -14,6 +14,8 @@ def test_torchvision_weights_give_the_same_features(depth: int) -> None:
     theirs = getattr(torchvision.models, f"resnet{depth}")(weights=None).eval()
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 1.5)
     ours = ResNet(depth).eval()
@@ -56,10 +58,12 @@ def test_a_frozen_stem_stays_as_it_is() -> None:
     net = ResNet(18, base_channels=4)
     net.freeze_stem()
     net.train()
-    before = net.bn1.running_mean.clone()
+    means = net.bn1.running_mean
+    assert means is not None
+    before = means.clone()
     net(torch.rand(2, 3, 32, 32))[-1].sum().backward()
-    assert torch.equal(net.bn1.running_mean, before)
+    assert torch.equal(means, before)
     assert net.conv1.weight.grad is None
     assert net.bn1.weight.grad is None
-    assert net.layer1[0].bn1.training
-    assert net.layer1[0].conv1.weight.grad is not None
+    assert net.get_submodule("layer1.0.bn1").training
+    assert net.get_parameter("layer1.0.conv1.weight").grad is not None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -68,8 +69,9 @@ def test_gradients_flow_through_the_current_frame_only(
 ) -> None:
     images = batch.images.float().requires_grad_()
     output, _ = student.train()(replace(batch, images=images))
-    loss = sum(m.heatmap.square().sum() + m.box_code.square().sum() for m in output.maps)
-    loss.backward()
+    losses = [m.heatmap.square().sum() + m.box_code.square().sum() for m in output.maps]
+    torch.stack(losses).sum().backward()
+    assert images.grad is not None
     reached = images.grad.abs().sum((2, 3, 4, 5))[0]
     assert reached[0] > 0
     assert reached[1:].tolist() == [0.0, 0.0]
@@ -94,7 +96,7 @@ def test_channel_order(tiny_config: StudentConfig) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("stride", [8, 16])
 def test_other_backbones_and_strides(
-    tiny_config: StudentConfig, stride: int, frame_set: Callable[..., FrameSet]
+    tiny_config: StudentConfig, stride: Literal[8, 16], frame_set: Callable[..., FrameSet]
 ) -> None:
     encoder = ImageEncoderConfig(ConvNeXtConfig("tiny"), (4, 4, 4, 4), stride=stride)
     config = replace(tiny_config, image_encoder=encoder, history_s=())

@@ -263,7 +263,7 @@ def test_the_fastest_precision_is_one_of_the_device(
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags)
         assert Detector(torch_engine(student, precision="auto")).precision == expected
     with pytest.raises(ConfigError, match="no precision 'int4': use auto, float32"):
-        Detector(torch_engine(student, precision="int4"))
+        Detector(torch_engine(student, precision="int4"))  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
@@ -291,9 +291,12 @@ def test_cuda_equals_the_cpu(
         frames = frame_set(t, missing=["CAM_FRONT"] if t == 1.0 else ())
         expected, found = (detector.detect(frames).boxes for detector in (on_cpu, on_gpu))
         assert found.values.device.type == "cpu"
+        assert on_gpu.newest is not None
+        assert on_cpu.newest is not None
         assert on_gpu.newest.features.depth.is_cuda
         for name in ("depth", "context"):
-            one, two = (getattr(d.newest.features, name).cpu() for d in (on_gpu, on_cpu))
+            one = getattr(on_gpu.newest.features, name).cpu()
+            two = getattr(on_cpu.newest.features, name)
             torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
         # of nearly equal scores, another may be the better one
         assert abs(len(found) - len(expected)) <= 2

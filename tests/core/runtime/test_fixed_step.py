@@ -10,7 +10,7 @@ from unittest.mock import MagicMock, patch
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -35,7 +35,7 @@ class Watch(TorchDispatchMode):
     """Notes operations that a graph cannot hold, and copies between host and device."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.forbidden: list[str] = []
         self.waiting_copies: list[str] = []
         self.copies = 0
@@ -77,18 +77,24 @@ def fake_gpu() -> Iterator[None]:
 def on_gpu(network: Student) -> Student:
     """The network with fakes in place of its tensors."""
     for module in network.modules():
-        for table in (module._parameters, module._buffers):
-            for name, tensor in table.items():
-                if tensor is not None:
-                    table[name] = torch.empty_strided(
-                        tensor.shape, tensor.stride(), dtype=tensor.dtype, device=GPU
-                    )
+        parameters, buffers = (
+            module.named_parameters(recurse=False),
+            module.named_buffers(recurse=False),
+        )
+        for name, tensor in (*parameters, *buffers):
+            fake = torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device=GPU
+            )
+            if isinstance(tensor, nn.Parameter):
+                fake = nn.Parameter(fake, requires_grad=tensor.requires_grad)
+            setattr(module, name, fake)
     return network
 
 
 @pytest.fixture(params=[torch.float32, torch.float16], ids=str)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param
+    dtype: torch.dtype = request.param
+    return dtype
 
 
 @pytest.mark.parametrize("history_s", [(), (0.5, 1.0)])

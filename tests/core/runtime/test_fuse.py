@@ -24,6 +24,7 @@ def with_history(student: Student) -> Student:
                 (module.weight.data, 0.5, 1.5),
                 (module.bias.data, -0.5, 0.5),
             ):
+                assert tensor is not None
                 tensor.uniform_(low, high, generator=generator)
     return student.eval()
 
@@ -53,9 +54,9 @@ def test_a_fused_network_computes_the_same(student: Student, tiny_config: Studen
 
 def test_weights_are_stored_in_the_precision_of_the_step(student: Student) -> None:
     fused = fuse(student, torch.bfloat16)
-    assert fused.image_encoder.backbone.conv1.weight.dtype == torch.bfloat16
+    assert fused.image_encoder.get_parameter("backbone.conv1.weight").dtype == torch.bfloat16
     assert fused.depth_net.camera_norm.weight.dtype == torch.float32
-    assert student.image_encoder.backbone.conv1.weight.dtype == torch.float32
+    assert student.image_encoder.get_parameter("backbone.conv1.weight").dtype == torch.float32
 
 
 @pytest.mark.parametrize("groups", [1, 2])

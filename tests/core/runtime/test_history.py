@@ -19,7 +19,7 @@ def filled(history: History[PastFrame], *seconds: float) -> History[PastFrame]:
 
 
 def picked(history: History[PastFrame], seconds: float) -> list[float | None]:
-    return [f and f.stamp_ns / 1e9 for f in history.pick(round(seconds * 1e9))]
+    return [f.stamp_ns / 1e9 if f else None for f in history.pick(round(seconds * 1e9))]
 
 
 def test_frames_are_picked_by_age_and_not_by_count() -> None:
@@ -43,6 +43,7 @@ def test_no_frame_is_near_enough() -> None:
 def test_old_frames_are_dropped() -> None:
     history = filled(History((1.0,), tolerance_s=0.1), *(n / 2 for n in range(10)))
     assert len(history) == 3
+    assert history.newest is not None
     assert history.newest.stamp_ns == 4_500_000_000
     history.clear()
     assert len(history) == 0

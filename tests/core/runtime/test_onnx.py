@@ -59,7 +59,7 @@ def test_the_backend_can_be_chosen(files: Path, frame_set: Callable[..., FrameSe
     with pytest.raises(ConfigError, match="is a graph for onnxruntime: set backend to auto"):
         Detector.load(files / "student.onnx", backend="torch")
     with pytest.raises(ConfigError, match="no backend 'tensorrt': use auto, torch, onnx"):
-        Detector.load(files / "student.onnx", backend="tensorrt")
+        Detector.load(files / "student.onnx", backend="tensorrt")  # type: ignore[arg-type]
 
 
 def test_only_standard_operators(files: Path) -> None:

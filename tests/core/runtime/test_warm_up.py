@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from labeldistill_core.network.student import Student
@@ -19,7 +21,12 @@ def test_what_is_found_afterwards_is_the_same() -> None:
     warm, cold = Detector(torch_engine(student)), Detector(torch_engine(student))
     steps: list[Detections] = []
     detect = warm.detect
-    warm.detect = lambda *a, **k: steps.append(detect(*a, **k)) or steps[-1]  # type: ignore[method-assign]
+
+    def noted(*args: Any, **options: Any) -> Detections:
+        steps.append(detect(*args, **options))
+        return steps[-1]
+
+    warm.detect = noted  # type: ignore[method-assign]
     assert warm_up(warm, 0) is None
     last_s = warm_up(warm, 3)
     assert last_s is not None

@@ -121,7 +121,7 @@ def test_the_devkit_loads_it_and_agrees(synthetic_dataroot: Path) -> None:
         for token, velocity in zip(truth.tokens, truth.boxes.velocities, strict=True):
             expected = devkit.box_velocity(token)[:2]
             np.testing.assert_allclose(velocity, expected, atol=1e-6)
-            moving += np.linalg.norm(expected) > 1
+            moving += int(np.linalg.norm(expected) > 1)
         assert {r.channel for r in tables.cameras(sample["token"]).values()} == set(CAMERAS)
     assert moving > 5
     assert devkit.map[0]["mask"].mask().any()

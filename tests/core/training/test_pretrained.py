@@ -33,6 +33,8 @@ def torchvision_resnet(seed: int = 1) -> torchvision.models.ResNet:
     network = torchvision.models.resnet18()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             torch.nn.init.uniform_(module.running_mean)
             torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
     return network.eval()

@@ -72,14 +72,14 @@ def run(
     stage, data, collate = made(kind, root, recipe)
     batches, step = 0, stage.training_step
 
-    def counting(sample: Any, batch_idx: int) -> Tensor:
+    def counting(sample: Any, number: int) -> Tensor:
         nonlocal batches
         if batches == stop_at_batch:
             raise KeyboardInterrupt
         batches += 1
-        return step(sample, batch_idx)
+        return step(sample, number)
 
-    stage.training_step = counting  # type: ignore[method-assign]
+    stage.training_step = counting  # type: ignore[method-assign, assignment]
     machine = Machine(precision="32-true", workers=workers)
     try:
         fit(stage, data, collate, out, {"stage": kind}, machine, save_every=save_every)
@@ -176,13 +176,20 @@ def test_classes_are_drawn_equally_often() -> None:
     assert drawn != class_balanced(classes, seed=1)
 
 
+def averaged(average: MovingAverage, trainer: Any, module: LightningModule) -> dict[str, Tensor]:
+    """The weights that a checkpoint would hold."""
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    average.on_save_checkpoint(trainer, module, checkpoint)
+    weights: dict[str, Tensor] = checkpoint["state_dict"]
+    return weights
+
+
 def test_the_average_lives_on_the_device_of_the_network() -> None:
     average = MovingAverage(decay=0.9)
-    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
     stage = TeacherStage(small_teacher(), RECIPE)
-    average.setup(trainer, stage, "fit")  # type: ignore[arg-type]
-    assert average._average_model is not None
-    assert {p.device.type for p in average._average_model.parameters()} == {"meta"}
+    average.setup(trainer, stage, "fit")
+    assert {t.device.type for t in averaged(average, trainer, stage).values()} == {"meta"}
 
 
 def test_fewer_scored_samples_than_processes(synthetic_dataroot: Path, tmp_path: Path) -> None:
@@ -201,8 +208,7 @@ def test_the_average_of_a_short_run_has_forgotten_its_beginning(steps: int, reac
     for trainer.global_step in range(1, steps + 1):
         module.weight.data.fill_(trainer.global_step)
         average.on_train_batch_end(trainer, module, None, None, 0)
-    assert average._average_model is not None
-    assert steps - reach < average._average_model.module.weight.item() < steps - 5
+    assert steps - reach < averaged(average, trainer, module)["weight"].item() < steps - 5
 
 
 def test_a_gpu_is_fed_by_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:

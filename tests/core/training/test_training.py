@@ -25,6 +25,7 @@ from labeldistill_core.runtime import Detector
 from labeldistill_core.training.options import TrainingOptions
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine, fit
+from labeldistill_core.training.stage import Sample
 from labeldistill_core.training.student import StudentStage
 from labeldistill_ros.cli import main
 from tests.support.small_networks import small, small_teacher
@@ -56,7 +57,7 @@ def test_a_loss_that_is_not_finite_is_named(synthetic_dataroot: Path) -> None:
     dataset = StudentDataset(tables, tables.scene_names, small())
     training = StudentStage(small(), Recipe())
     with torch.no_grad():
-        training.network.head.tasks[0].heatmap[-1].bias.fill_(float("nan"))
+        training.network.head.get_parameter("tasks.0.heatmap.3.bias").fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="heatmap nan"):
         training.training_step(StudentSample.collate([dataset[0], dataset[1]]), 0)
 
@@ -97,12 +98,12 @@ def run(
     if stop_at is not None:
         step = stage.training_step
 
-        def stopping(sample: StudentSample, batch_idx: int) -> Tensor:
+        def stopping(sample: Sample, number: int) -> Tensor:
             if stage.global_step == stop_at:
                 raise KeyboardInterrupt
-            return step(sample, batch_idx)
+            return step(sample, number)
 
-        stage.training_step = stopping  # type: ignore[method-assign]
+        stage.training_step = stopping  # type: ignore[method-assign, assignment]
     machine = Machine(precision="32-true", workers=workers)
     try:
         fit(stage, data, StudentSample.collate, out, {"stage": "student"}, machine, save_every=1)

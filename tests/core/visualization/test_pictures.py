@@ -232,11 +232,12 @@ def test_top_view_shows_points_and_ignores_those_outside(front: CameraPose) -> N
 class Links(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.found, self.titles = [], []
+        self.found: list[str] = []
+        self.titles: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value for name, value in attrs if name in ("src", "href")]
+        self.found += [value for name, value in attrs if value and name in ("src", "href")]
 
 
 def test_page_links_only_to_what_lies_beside_it(tmp_path: Path) -> None:
@@ -303,9 +304,9 @@ def test_lidar_points_come_in_the_ego_frame(dataroot: Path) -> None:
     record = tables.lidar(token)
     record.path.parent.mkdir(parents=True, exist_ok=True)
     np.array([[1, 2, 3, 0, 0]], dtype=np.float32).tofile(record.path)
-    np.testing.assert_allclose(
-        lidar_points(tables, token), record.ego_from_sensor.apply([[1.0, 2.0, 3.0]])
-    )
+    points = lidar_points(tables, token)
+    assert points is not None
+    np.testing.assert_allclose(points, record.ego_from_sensor.apply([[1.0, 2.0, 3.0]]))
     record.path.write_bytes(b"too short")
     with pytest.raises(DataError, match="no nuScenes scan"):
         lidar_points(tables, token)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ def spun(ros_context: Context) -> Iterator[Node]:
 
 
 def yaw_of(box: ResultBox) -> float:
-    return 2 * np.arctan2(box["rotation"][3], box["rotation"][0])
+    return 2 * math.atan2(box["rotation"][3], box["rotation"][0])
 
 
 def check_boxes(found: list[ResultBox], wanted: list[ResultBox]) -> None:

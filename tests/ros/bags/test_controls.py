@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -71,24 +73,24 @@ def test_pause_and_step_by_services(bag: Path, player: Node, ros_context: Contex
             target=lambda: told.append(replay(bag, player, options, controls=controls))
         )
         thread.start()
-        pause = client.create_client(SetBool, "/replay/pause")
-        step = client.create_client(Trigger, "/replay/step")
+        pause: Client[Any, Any] = client.create_client(SetBool, "/replay/pause")
+        step: Client[Any, Any] = client.create_client(Trigger, "/replay/step")
         assert pause.wait_for_service(10)
         assert step.wait_for_service(10)
 
-        def call(client: object, request: object) -> object:
-            future = client.call_async(request)  # type: ignore[attr-defined]
+        def call(client: Client[Any, Any], request: object) -> Any:
+            future = client.call_async(request)
             executor.spin_until_future_complete(future, 10)
             return future.result()
 
         time.sleep(1.2)  # longer than the bag, which stands still
         assert thread.is_alive()
-        assert call(step, Trigger.Request()).success  # type: ignore[attr-defined]
+        assert call(step, Trigger.Request()).success
         time.sleep(0.8)
         assert thread.is_alive()
         reply = call(pause, SetBool.Request(data=False))
-        assert reply.message == "running"  # type: ignore[attr-defined]
-        assert not call(step, Trigger.Request()).success  # type: ignore[attr-defined]
+        assert reply.message == "running"
+        assert not call(step, Trigger.Request()).success
         thread.join(20)
     assert not thread.is_alive()
     assert time.monotonic() - before_s > 1.2 + 0.8

@@ -23,7 +23,7 @@ from labeldistill_ros.bags.truth import (
 )
 from labeldistill_ros.messages import stamp_of
 from labeldistill_ros.messages.bag_family import typestore
-from tests.support.bag_rig import truths_of
+from tests.support.bag_rig import profile_of, truths_of
 from tests.support.nuscenes_fixture import HEIGHT, SCENES, VERSION, WIDTH, ego_at
 
 
@@ -94,9 +94,9 @@ def test_each_image_has_its_calibration(bag: Path) -> None:
 def test_transforms(bag: Path, shared_dataroot: Path) -> None:
     tables = NuScenesTables(shared_dataroot, VERSION)
     with BagReader(bag) as reader:
-        assert reader.qos("/tf_static").durability == QosDurability.TRANSIENT_LOCAL
-        assert reader.qos("/tf_static").reliability == QosReliability.RELIABLE
-        assert reader.qos("/tf").durability == QosDurability.VOLATILE
+        assert profile_of(reader, "/tf_static").durability == QosDurability.TRANSIENT_LOCAL
+        assert profile_of(reader, "/tf_static").reliability == QosReliability.RELIABLE
+        assert profile_of(reader, "/tf").durability == QosDurability.VOLATILE
         ((_, static),) = reader.messages(["/tf_static"])
         moving = [m.transforms[0] for _, m in reader.messages(["/tf"])]
     mounted = {t.child_frame_id: t for t in static.transforms}

@@ -31,6 +31,7 @@ from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.writer import BagWriter, Storage
 from labeldistill_ros.cli import main
 from labeldistill_ros.messages.bag_family import BAG
+from tests.support.bag_rig import profile_of
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 TOPICS = (SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static")
@@ -125,7 +126,7 @@ def test_a_killed_recording_is_recovered_by_the_next(
         assert kept <= known
         counts = second.counts()
         assert min(counts[topic] for topic in TOPICS) > 0
-        assert second.qos("/tf_static").durability == QosDurability.TRANSIENT_LOCAL
+        assert profile_of(second, "/tf_static").durability == QosDurability.TRANSIENT_LOCAL
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -41,6 +41,7 @@ from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.cli import main
 from labeldistill_ros.messages import stamp_to_ns
 from labeldistill_ros.messages.bag_family import BAG, typestore
+from tests.support.bag_rig import profile_of
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 FRONT = image_topic("CAM_FRONT")
@@ -292,7 +293,7 @@ def test_the_recorder_finds_latched_and_best_effort_topics(
     assert (counts["/label"], counts["/nobody"]) == (1, 0)
     assert counts["/lossy"] > 0
     with BagReader(tmp_path / "out") as reader:
-        assert reader.qos("/label").durability == QosDurability.TRANSIENT_LOCAL
+        assert profile_of(reader, "/label").durability == QosDurability.TRANSIENT_LOCAL
 
 
 def test_the_commands(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

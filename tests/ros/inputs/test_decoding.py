@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from labeldistill_ros.inputs.decoding import to_rgb
 RGB = np.random.default_rng(1).integers(0, 255, (6, 8, 3), np.uint8)
 
 
-def message(encoding: str, pixels: np.ndarray, padding: int = 0) -> Image:
+def message(encoding: str, pixels: np.ndarray[Any, Any], padding: int = 0) -> Image:
     rows = pixels.reshape(len(pixels), -1)
     rows = np.pad(rows, ((0, 0), (0, padding)))
     made = Image(height=6, width=8, encoding=encoding, step=rows.shape[1])
@@ -35,7 +36,7 @@ def message(encoding: str, pixels: np.ndarray, padding: int = 0) -> Image:
     ],
 )
 @pytest.mark.parametrize("padding", [0, 5])
-def test_colors(encoding: str, pixels: np.ndarray, padding: int) -> None:
+def test_colors(encoding: str, pixels: np.ndarray[Any, Any], padding: int) -> None:
     np.testing.assert_array_equal(to_rgb(message(encoding, pixels, padding)), RGB)
 
 

@@ -122,7 +122,9 @@ def test_bag_loop_drops_the_future(buffer: TransformBuffer) -> None:
     ("wxyz", "translation"),
     [((0, 0, 0, 0), (1, 2, 3)), ((np.nan, 0, 0, 1), (0, 0, 0)), ((1, 0, 0, 0), (np.inf, 0, 0))],
 )
-def test_what_is_no_rigid_transform_is_named(wxyz: tuple, translation: tuple) -> None:
+def test_what_is_no_rigid_transform_is_named(
+    wxyz: tuple[float, float, float, float], translation: tuple[float, float, float]
+) -> None:
     tf = TransformBuffer()
     tf.add("map", "base_link", S, wxyz, translation)
     with pytest.raises(TransformError, match="'map' from 'base_link' was published as no rigid"):

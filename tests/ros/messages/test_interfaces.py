@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rclpy
@@ -77,7 +78,7 @@ def test_bytes_on_the_wire_match_an_independent_reader(repository: Path) -> None
     store.register({name: humble.fielddefs[name] for name in humble.fielddefs})
     for path in (repository / "interfaces" / "vision_msgs" / "msg").glob("*.msg"):
         store.register(get_types_from_msg(path.read_text(), f"vision_msgs/msg/{path.stem}"))
-    read = store.deserialize_cdr(
+    read: Any = store.deserialize_cdr(
         serialize_message(detections()), "vision_msgs/msg/Detection3DArray"
     )
     detection = read.detections[0]

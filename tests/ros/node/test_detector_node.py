@@ -7,17 +7,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.client import Client
 from rclpy.context import Context
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
+from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.checkpoints import save_student
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import Student
@@ -29,7 +32,6 @@ from labeldistill_ros.messages import (
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.messages.tables import boxes_from_table
 from tests.support.rig import (
-    CAMERAS,
     PATIENT,
     PERIOD_NS,
     Vehicle,
@@ -53,7 +55,7 @@ def test_six_cameras_give_the_offline_boxes(
     vehicle.wait(lambda: vehicle.outcomes().count("processed") >= 6, "six sets")
     vehicle.spin(0.3)
 
-    offline, names = Detector.load(tiny_model), node.node._configured.detector.class_names
+    offline, names = Detector.load(tiny_model), node.detector.class_names
     cycles = [
         (stamp_to_ns(m.header.stamp) - stamp_of(0, "CAM_FRONT")) / PERIOD_NS
         for m in vehicle.detections
@@ -95,7 +97,7 @@ def test_boxes_in_the_fixed_frame(vehicle: Vehicle, detector: Start) -> None:
     vehicle.drive(range(4))
     vehicle.wait(lambda: vehicle.detections, "boxes")
     assert {m.header.frame_id for m in vehicle.detections} == {"map"}
-    names = node.node._configured.detector.class_names
+    names = node.detector.class_names
     got = boxes_from_detections(vehicle.detections[0], names)
     found = node.results[0][1]
     boxes = found.in_frame(Transform("map", "map", np.eye(3), np.zeros(3)))
@@ -126,7 +128,7 @@ def test_raw_images_under_a_prefix(
             vehicle.moving.publish(TFMessage(transforms=[pose]))
             info = vehicle.info(camera, stamp_ns)
             image = Image(header=info.header, width=160, height=90, encoding="bgr8", step=480)
-            image.data.frombytes(view.image[..., ::-1].tobytes())
+            image.data.frombytes(view.pixels[..., ::-1].tobytes())
             publishers[camera][1].publish(info)
             publishers[camera][0].publish(image)
         vehicle.spin(0.3)
@@ -179,14 +181,16 @@ def test_lifecycle_by_hand(vehicle: Vehicle, detector: Start) -> None:
     """Inactive, active, inactive, unconfigured and again: no publisher or thread is left behind."""
     node = detector()
     before = threading.active_count()
-    client = vehicle.node.create_client(ChangeState, "/detector/change_state")
+    client: Client[Any, Any] = vehicle.node.create_client(ChangeState, "/detector/change_state")
     vehicle.wait(client.service_is_ready, "the service")
 
     def change(transition: int) -> None:
         request = ChangeState.Request(transition=Transition(id=transition))
         future = client.call_async(request)
         vehicle.wait(future.done, "the transition")
-        assert future.result().success
+        answer = future.result()
+        assert answer is not None
+        assert answer.success
 
     for _ in range(2):
         change(Transition.TRANSITION_DEACTIVATE)

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from labeldistill_core.cameras import CameraCalibration
+from labeldistill_core.cameras import CAMERAS, CameraCalibration
 from labeldistill_core.data.pixel_pool import PixelPool
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.decoding import _ENCODINGS, to_rgb
 from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.messages import calibration_from_info
-from tests.support.rig import CAMERAS, PATIENT, Vehicle, jpeg
+from tests.support.rig import PATIENT, Vehicle, jpeg
 from tests.support.running import RunningNode
 
 

@@ -120,7 +120,7 @@ def test_processing_levels(health: Health) -> None:
 
 
 def test_boxes_are_missed_while_images_come_and_somebody_waits(health: Health) -> None:
-    def level(now_s: float) -> int:
+    def level(now_s: float) -> object:
         return statuses(health, now_s)["processing"].level
 
     for now_s in (5.0, 5.9, 6.4):

@@ -16,11 +16,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64
 from vision_msgs.msg import LabelInfo
 
+from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.messages import header, stamp_to_ns
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.outputs.publishers import STAGES
 from tests.support.rig import (
-    CAMERAS,
     HEIGHT,
     PATIENT,
     WIDTH,
@@ -60,13 +60,13 @@ def test_overlays_latencies_and_names_are_there_for_who_asks(
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     listen(LabelInfo, "/detector/label_info", names.append, latched)
     vehicle.wait(lambda: names, "the names, though they were told before")
-    detector_names = node.node._configured.detector.class_names
+    detector_names = node.detector.class_names
     assert [c.class_name for c in names[0].class_map] == list(detector_names)
     vehicle.drive_until(lambda: pictures and all(len(v) >= 2 for v in times.values()), 3)
     assert pictures[-1].header.frame_id == "cam_back_optical_frame"
     cycle = round((stamp_to_ns(pictures[-1].header.stamp) - stamp_of(0, "CAM_BACK")) / 1e8)
     drawn = np.asarray(Picture.open(io.BytesIO(bytes(pictures[-1].data)))).astype(int)
-    plain = offline_set(cycle).by_name["CAM_BACK"].image.astype(int)
+    plain = offline_set(cycle).by_name["CAM_BACK"].pixels.astype(int)
     assert drawn.shape == (HEIGHT, WIDTH, 3)
     changed = np.abs(drawn - plain).max(axis=2) > 60
     assert 0.002 < changed.mean() < 0.9, "lines over the picture"
@@ -110,7 +110,7 @@ def test_one_camera_may_have_another_transport(vehicle: Vehicle, detector: Start
         view = offline_set(cycle).by_name["CAM_BACK"]
         image = Image(header=header(view.stamp_ns, "cam_back_optical_frame"), encoding="rgb8")
         image.width, image.height, image.step = WIDTH, HEIGHT, 3 * WIDTH
-        image.data.frombytes(view.image.tobytes())
+        image.data.frombytes(view.pixels.tobytes())
         raw.publish(image)
         vehicle.drive([cycle], without=["CAM_BACK"])
         if node.results:
@@ -128,7 +128,7 @@ def test_range_and_rate_are_limited_while_it_runs(vehicle: Vehicle, detector: St
     vehicle.detections.clear()
     n = vehicle.drive_until(lambda: len(vehicle.detections) >= 2, 3)
     message = vehicle.detections[-1]
-    boxes = boxes_from_detections(message, node.node._configured.detector.class_names)
+    boxes = boxes_from_detections(message, node.detector.class_names)
     place = map_from_ego(stamp_to_ns(message.header.stamp)).translation
     apart = np.linalg.norm(boxes.centers.numpy()[:, :2] - place[:2], axis=1)
     assert 0 < apart.max() < 20.5

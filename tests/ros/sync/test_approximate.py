@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -41,7 +42,7 @@ class ApproximateTimeSynchronizer(SimpleFilter):
         self._newest: dict[int, Any] = {}
         self._count, self._slop = len(filters), slop
         for number, source in enumerate(filters):
-            source.registerCallback(lambda m, n=number: self._add(n, m))
+            source.registerCallback(partial(self._add, number))
 
     def _add(self, number: int, message: Any) -> None:
         self._newest[number] = message
