@@ -20,6 +20,7 @@ from labeldistill_core.config import DecodeConfig, StudentConfig
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_ros.node.detector_node import DetectorNode
+from labeldistill_ros.node.model import load_detector
 from labeldistill_ros.parameters import Parameters
 from tests.support.small_networks import small
 

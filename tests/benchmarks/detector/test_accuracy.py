@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from labeldistill_core.cameras import FrameSet
 from labeldistill_core.checkpoints import save_student
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
+from labeldistill_core.profiling.ways import Way
 from labeldistill_core.runtime import Detector
 from labeldistill_core.runtime.detector import Detections
 from labeldistill_core.runtime.loading import torch_engine
@@ -36,7 +38,7 @@ def test_fast_ways_score_as_the_plain_one(
     synthetic_dataroot: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "out" / "accuracy.json"
-    options = {"version": "v1.0-mini", "split": "all", "scenes": 1, "json": file}
+    options: dict[str, Any] = {"version": "v1.0-mini", "split": "all", "scenes": 1, "json": file}
     assert bench_accuracy(checkpoint, synthetic_dataroot, **options) == 0
     found = json.loads(file.read_text())
     assert found["samples"] == 4
@@ -65,13 +67,13 @@ def test_a_way_that_computes_something_else_fails(
     detect = Detector.detect
 
     def shifted(self: Detector, frames: FrameSet, **options: Any) -> Detections:
-        views = tuple(replace(v, image=255 - v.pixels) for v in frames.views)
+        views = tuple(replace(v, image=np.uint8(255) - v.pixels) for v in frames.views)
         return detect(self, replace(frames, views=views), **options)
 
     monkeypatch.setattr(Detector, "detect", shifted)
-    monkeypatch.setattr(accuracy, "ways_to_compare", lambda *_: [accuracy.Way("float32")])
+    monkeypatch.setattr(accuracy, "ways_to_compare", lambda *_: [Way("float32")])
     monkeypatch.setattr(accuracy, "find_spec", lambda name: None)
-    options = {"version": "v1.0-mini", "split": "all", "scenes": 1}
+    options: dict[str, Any] = {"version": "v1.0-mini", "split": "all", "scenes": 1}
     assert bench_accuracy(checkpoint, synthetic_dataroot, **options) == 1
 
 
@@ -83,6 +85,7 @@ def test_the_reference_is_what_streaming_ought_to_be(
         expected, features = reference.detect(frame_set(t))
         found = detector.detect(frame_set(t))
         assert found.history_valid == expected.history_valid
+        assert detector.newest is not None
         torch.testing.assert_close(
             detector.newest.features.depth, features.depth, atol=1e-5, rtol=0
         )

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -100,7 +101,7 @@ def test_a_report_says_which_targets_are_met() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"threads": 0}])
-def test_numbers_that_are_not_positive_are_refused(wrong: dict[str, int]) -> None:
+def test_numbers_that_are_not_positive_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="1 or more"):
         bench_lift(**wrong)
 
@@ -169,7 +170,11 @@ def test_bench_by_stage(
 def test_what_a_gpu_is_measured_in() -> None:
     ways = ways_on(torch.device("cuda"), ("float32", "float16"), compile=True)
     gpu = torch.device("cuda")
-    names = [way.name(SimpleNamespace(precision=way.precision, device=gpu)) for way in ways]
+
+    def loaded(precision: str) -> Any:
+        return SimpleNamespace(precision=precision, device=gpu)
+
+    names = [way.name(loaded(way.precision)) for way in ways]
     assert names == [
         "float32, resized there",
         "float16, resized there",

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.detector.targets import bench_targets, targets
 
-ON_GPU = {
+ON_GPU: dict[str, Any] = {
     "machine": "m",
     "device": "cuda:0",
     "peak": {"copy_gb_s": 2000.0},
@@ -79,7 +79,7 @@ def test_a_target_that_is_missed(
     path: tuple[str, ...], value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = copy.deepcopy(ON_GPU)
-    place = figures["presets"]["r50_256x704_4key"]
+    place: Any = figures["presets"]["r50_256x704_4key"]
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from benchmarks.node.failure_table import SCENES
 from benchmarks.node.failures import Scene, as_json, run_scene
 from benchmarks.node.load import LoadOptions, run_load
 from benchmarks.node.overhead import SeenSets
+from labeldistill_core.cameras import FrameSet
+from labeldistill_core.runtime.detector import Detections
 from labeldistill_ros.isolated_domain import own_domain
 from labeldistill_ros.testing.running import Run
 from tests.support.nuscenes_fixture import VERSION
@@ -51,9 +54,14 @@ def test_the_detector_alone_finds_the_same_as_in_the_node(tiny_model: Path) -> N
         assert run.vehicle.wait(lambda: run.processed >= 6, 60.0) is not None
         jpeg = run.vehicle.jpeg
         run.node.trigger_deactivate()
-        before, again = run.last, []
+        before, again = run.last, list[FrameSet]()
         detect = run.detector.detect
-        run.detector.detect = lambda frames: again.append(frames) or detect(frames)  # type: ignore[method-assign]
+
+        def noted(frames: FrameSet, **options: Any) -> Detections:
+            again.append(frames)
+            return detect(frames, **options)
+
+        run.detector.detect = noted  # type: ignore[method-assign]
         assert len(seen.alone(run.detector, jpeg)) >= 1
     assert before is not None
     assert again[-1].stamp_ns == before.stamp_ns
