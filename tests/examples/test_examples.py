@@ -27,9 +27,9 @@ def test_detect_images_lists_and_draws_boxes(tmp_path: Path) -> None:
     for name, score, ahead, _, _, left, *_ in map(str.split, reversed(boxes)):
         surest[name] = float(score), float(ahead), float(left)
     for name, true_ahead, true_left in (("car", -11.1, -6.3), ("bicycle", 4.7, -6.3)):
-        score, ahead, left = surest[name]
-        assert score > 0.5
-        assert math.dist((ahead, left), (true_ahead, true_left)) < 1.0
+        found_score, *found_place = surest[name]
+        assert found_score > 0.5
+        assert math.dist(found_place, (true_ahead, true_left)) < 1.0
     with Image.open(picture) as image:
         assert image.size == (3 * 640, 2 * 360)
 

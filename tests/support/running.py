@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from labeldistill_ros.installed_files import load_detector
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter

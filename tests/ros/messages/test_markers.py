@@ -32,7 +32,7 @@ def two_boxes() -> Boxes3D:
     )
 
 
-@pytest.fixture(params=FAMILIES.values(), ids=FAMILIES)
+@pytest.fixture(params=list(FAMILIES.values()), ids=list(FAMILIES))
 def array(request: pytest.FixtureRequest) -> Any:
     """A `MarkerArray` as it is received."""
     made = marker_array(two_boxes(), CLASSES, 1_500_000_000, family=request.param)

@@ -36,7 +36,7 @@ STAMP_NS = 1_600_000_001_234_567_891
 ARRAY, CLOUD = "vision_msgs/msg/Detection3DArray", "sensor_msgs/msg/PointCloud2"
 
 
-@pytest.fixture(params=FAMILIES.values(), ids=FAMILIES)
+@pytest.fixture(params=list(FAMILIES.values()), ids=list(FAMILIES))
 def family(request: pytest.FixtureRequest) -> MessageFamily:
     found: MessageFamily = request.param
     return found
