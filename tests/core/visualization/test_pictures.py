@@ -33,7 +33,8 @@ from labeldistill_core.visualization.pictures import (
     clip_to_image,
     draw_boxes,
 )
-from labeldistill_core.visualization.view import lidar_points, view
+from labeldistill_core.visualization.view import ViewOptions, lidar_points, view
+from labeldistill_ros.cli import main
 
 CAR = CLASSES.index("car")
 
@@ -261,7 +262,8 @@ def test_page_links_only_to_what_lies_beside_it(tmp_path: Path) -> None:
 def test_view_draws_the_key_frames_of_a_scene(
     shared_dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    view(shared_dataroot, tmp_path / "page", version="v1.0-test", scene="scene-0002")
+    options = ["--version", "v1.0-test", "--scene", "scene-0002"]
+    assert main(["view", str(shared_dataroot), str(tmp_path / "page"), *options]) == 0
     text = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert text.count("<figure>") == 3
     assert "scene-0002" in text
@@ -278,11 +280,13 @@ def test_view_with_a_student_tells_what_it_found(
     view(
         shared_dataroot,
         tmp_path / "page",
-        version="v1.0-test",
-        checkpoint=tmp_path / "tiny.safetensors",
-        limit=2,
-        min_score=0.0,
-        device="cpu",
+        ViewOptions(
+            version="v1.0-test",
+            checkpoint=tmp_path / "tiny.safetensors",
+            limit=2,
+            min_score=0.0,
+            device="cpu",
+        ),
     )
     text = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert text.count("<figure>") == 2
@@ -294,7 +298,7 @@ def test_view_without_images_says_so(dataroot: Path, tmp_path: Path) -> None:
     for path in (dataroot / "samples" / "CAM_FRONT").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="none of the 3 key frames has all its images"):
-        view(dataroot, tmp_path / "page", version="v1.0-test", scene="scene-0001")
+        view(dataroot, tmp_path / "page", ViewOptions(version="v1.0-test", scene="scene-0001"))
     assert not (tmp_path / "page").exists()
 
 
