@@ -47,8 +47,8 @@ def written(writer: Any) -> Path:
         topics[topic] = Connection(number, topic, kind, msgdef, digest, 0, ext, None)
     writer.add_msgtype(topics["/text"])
     writer.add_msgtype(topics["/n"])
-    for topic in topics.values():
-        writer.add_connection(topic, qos_text(reliable()))
+    for connection in topics.values():
+        writer.add_connection(connection, qos_text(reliable()))
     for stamp_ns in range(1_000, 1_012):
         for topic in ("/text", "/more"):
             writer.write(topics[topic], stamp_ns, bytes([stamp_ns % 256]) * 100_000)
