@@ -90,7 +90,9 @@ class SyncParameters:
         bounds=(0.001, 1.0),
     )
     deadline: float = _parameter(
-        0.065, "Seconds to wait for missing cameras after the anchor's image.", bounds=(0.001, 2.0)
+        0.0,
+        "Seconds to wait for missing cameras after the anchor's image. 0: 2.4 learned periods.",
+        bounds=(0.0, 2.0),
     )
     max_age: float = _parameter(
         0.25,
@@ -291,7 +293,7 @@ def sync_options(sync: SyncParameters, cameras: Mapping[str, CameraParameters]) 
         names,
         sync.anchor or preferred,
         sync.tolerance,
-        sync.deadline,
+        sync.deadline or None,
         sync.max_age,
         min(sync.min_cameras, len(names)),
         sync.missing_camera_policy,

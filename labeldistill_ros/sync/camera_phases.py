@@ -17,9 +17,13 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 _HISTORY = 16
-"""Stamps kept for each camera; at 12 Hz a changed phase is adopted within a second."""
+"""Stamps of a camera that are looked at; at 12 Hz a changed phase is adopted within a second."""
+_KEPT = 64
+"""Stamps kept for each camera, so that one that is two seconds behind can still be compared."""
 _MIN_ANCHORS = 4
 """Frames of the anchor from which a period is believed."""
+_LARGEST_TOLERANCE = 0.4
+"""Of the period; from a half on, an image would fit into two cycles."""
 _MAX_OFFSET_NS = 500_000_000
 """Cameras that expose further apart than this do not see the same scene."""
 
@@ -44,22 +48,40 @@ class PhaseTracker:
         """
         self._cameras = tuple(cameras)
         self._anchor = anchor
-        self._tolerance_ns = tolerance_ns
+        self._given_tolerance_ns = tolerance_ns
         self._given_ns = {anchor: 0, **given_ns} if given_ns else {}
         self.relearned = 0
-        """How often an offset moved by more than the tolerance."""
+        """How often a learned offset moved by more than the tolerance."""
+        self._period_ns, self._period_known = 0, False
         self.forget()
 
     def forget(self) -> None:
         """Drop what was learned."""
         self.offsets_ns: dict[str, int] = dict(self._given_ns)
         """Known offsets."""
+        self._assumed: set[str] = set()
         self.clear_history()
 
     def clear_history(self) -> None:
         """Drop the stamps but keep the offsets, as after a bag loop."""
-        self._stamps: dict[str, deque[int]] = {c: deque(maxlen=_HISTORY) for c in self._cameras}
+        self._stamps: dict[str, deque[int]] = {c: deque(maxlen=_KEPT) for c in self._cameras}
         self._since_update = 0
+
+    def forget_stamps(self, camera: str) -> None:
+        """Drop one camera's stamps, as after its clock was set."""
+        self._stamps[camera].clear()
+
+    def assume(self, camera: str) -> None:
+        """Take it as exposing with the anchor until a phase is learned: it seems to have none."""
+        self._assumed.add(camera)
+        self.offsets_ns.setdefault(camera, 0)
+
+    @property
+    def tolerance_ns(self) -> int:
+        """As given, but never so much that two cycles come within it."""
+        if not self._period_ns:
+            return self._given_tolerance_ns
+        return min(self._given_tolerance_ns, int(_LARGEST_TOLERANCE * self._period_ns))
 
     @property
     def known(self) -> bool:
@@ -71,6 +93,9 @@ class PhaseTracker:
         stamps = self._stamps[camera]
         if stamps and stamp_ns < stamps[-1]:  # out of order; the median does not need it
             return
+        if stamps and stamp_ns > stamps[-1] and not self._period_known:
+            gap_ns = stamp_ns - stamps[-1]
+            self._period_ns = min(self._period_ns or gap_ns, gap_ns)
         stamps.append(stamp_ns)
 
     def learn_first_cycle(self, silence_ns: int) -> bool:
@@ -113,14 +138,16 @@ class PhaseTracker:
         anchors = list(self._stamps[anchor])
         if len(anchors) < _MIN_ANCHORS:
             return
-        period = int(median(b - a for a, b in zip(anchors, anchors[1:], strict=False)))
+        period = _period_ns(anchors[-_HISTORY:])
         if period <= 0:
             return
+        self._period_ns, self._period_known = period, True
         phases = {anchor: 0}
         base = self.offsets_ns.get(anchor, 0)
         for camera in self._cameras:
-            stamps = [s for s in self._stamps[camera] if s > anchors[0] - period]
-            if camera != anchor and len(stamps) >= 2 and stamps[0] < anchors[-1] + period:
+            first, last = anchors[0] - period, anchors[-1] + period
+            stamps = [s for s in self._stamps[camera] if first < s < last][-_HISTORY:]
+            if camera != anchor and len(stamps) >= 2:
                 present = self.offsets_ns.get(camera)
                 expected = None if present is None else present - base
                 phase = self._phase(stamps, anchors, period, expected)
@@ -132,7 +159,7 @@ class PhaseTracker:
         self, stamps: list[int], anchors: list[int], period: int, expected: int | None
     ) -> int | None:
         """Densest difference to the nearest anchor, modulo the period; None if there is none."""
-        differences = []
+        differences, tolerance = [], self.tolerance_ns
         for stamp in stamps:
             i = bisect_left(anchors, stamp)
             nearest = min(anchors[max(0, i - 1) : i + 1], key=lambda a: abs(stamp - a))
@@ -140,7 +167,7 @@ class PhaseTracker:
 
         def around(center: int) -> list[int]:
             wrapped = [(d - center + period // 2) % period - period // 2 for d in differences]
-            return [w for w in wrapped if abs(w) <= self._tolerance_ns]
+            return [w for w in wrapped if abs(w) <= tolerance]
 
         best = max(differences, key=lambda d: len(around(d)))
         votes = around(best)
@@ -176,8 +203,19 @@ class PhaseTracker:
             if camera in self._given_ns or abs(offset) > _MAX_OFFSET_NS:
                 continue
             old = self.offsets_ns.get(camera)
-            self.relearned += old is not None and abs(offset - old) > self._tolerance_ns
+            moved = old is not None and abs(offset - old) > self.tolerance_ns
+            self.relearned += moved and camera not in self._assumed
+            self._assumed.discard(camera)
             self.offsets_ns[camera] = offset
+
+
+def _period_ns(stamps: Sequence[int]) -> int:
+    """Median gap, where a gap in which frames were lost counts as the periods that it is."""
+    gaps = sorted(b - a for a, b in zip(stamps, stamps[1:], strict=False) if b > a)
+    if not gaps:
+        return 0
+    unbroken = gaps[len(gaps) // 4]
+    return int(median(gap / max(1, round(gap / unbroken)) for gap in gaps))
 
 
 def _spread(offsets: Mapping[str, int]) -> int:

@@ -255,7 +255,7 @@ def test_one_camera_in_bursts() -> None:
     events = sorted(
         (t + (2 - k % 3) * PERIOD if c == "CAM_BACK" else t, c, s, k) for t, c, s, k in stream()
     )
-    out = run(events, policy="mask")
+    out = run(events, policy="mask", deadline_s=0.065)
     assert len(out.usable) == 240
     assert out.mixed == 0
     assert out.sync.counts["late"] >= 158  # two of three come after the deadline
@@ -314,7 +314,7 @@ def test_wrong_offsets_show_why_they_are_not_optional() -> None:
 def test_deadline_closes_a_set_without_another_message() -> None:
     events = stream(4)[:-1]
     sync = Synchronizer[int](
-        SyncOptions(cameras=CAMERAS, anchor="CAM_FRONT", policy="mask", offsets_s=PHASE)
+        SyncOptions(CAMERAS, "CAM_FRONT", deadline_s=0.065, policy="mask", offsets_s=PHASE)
     )
     for arrival, camera, stamp, cycle in events:
         sync.add(camera, stamp, cycle, arrival)

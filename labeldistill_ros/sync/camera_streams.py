@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each camera's messages tell of it: whether it lives, its rate, and its clock.
+
+A camera's *reading* is the stamp of its newest image, carried on to now. Readings differ where a
+clock is off or where images take longer to come; which of the two cannot be seen from here. The
+difference says when an image of a given stamp will arrive, and names a camera that disagrees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+_NS = 1_000_000_000
+
+MAX_AHEAD_S = 1.0
+"""Readings further apart than this belong to different times; nobody waits that long."""
+_FIRST_PERIOD_S = 2.0
+"""A camera of which only one frame came is given this long for the next."""
+_SAMPLES = 15
+"""Readings kept for each camera; their median ignores a stray stamp and a joint jump of time."""
+_SLOWEST, _FASTEST = 0.01, 100.0
+"""Playback rates that are believed."""
+
+
+@dataclass
+class _Stream:
+    """One camera's messages."""
+
+    newest_ns: int | None = None
+    arrival_s: float = -math.inf
+    period_s: float = 0.0
+    stamp_period_s: float = 0.0
+    samples_s: deque[float] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
+
+    def alive(self, now_s: float, max_age_s: float) -> bool:
+        """Whether it sent something lately, measured by its own rate."""
+        limit_s = 2.5 * self.period_s if self.period_s else _FIRST_PERIOD_S
+        return now_s - self.arrival_s <= max(max_age_s, limit_s)
+
+
+def _followed(period_s: float, gap_s: float) -> float:
+    """An exponential mean of the period, in which a pause counts as at most two periods."""
+    if not period_s:
+        return max(gap_s, 0.0)
+    return period_s + 0.2 * (min(max(gap_s, 0.0), 2 * period_s) - period_s)
+
+
+class CameraStreams:
+    """Follows the messages of all cameras."""
+
+    def __init__(self, cameras: Sequence[str], preferred: str, max_age_s: float) -> None:
+        """Start without knowledge.
+
+        Args:
+            cameras: all names.
+            preferred: the camera that is believed where as many disagree as agree.
+            max_age_s: a camera that is silent for longer, and for 2.5 of its periods, is dead.
+        """
+        self._streams = {camera: _Stream() for camera in cameras}
+        self._preferred, self._max_age_s = preferred, max_age_s
+        self._measured_s: dict[str, float] = {}
+        self.rate = 1.0
+        """Seconds of the stamps in a second of the steady clock: a bag's playback rate, else 1."""
+        self.ahead_s: dict[str, float] = {}
+        """By how much a camera's stamps run ahead of most others' when they arrive."""
+
+    def newest_ns(self, camera: str) -> int | None:
+        """The latest stamp so far; None before the first."""
+        return self._streams[camera].newest_ns
+
+    def forget_stamps(self, camera: str) -> None:
+        """Its clock was wrong so far: what it said does not bind what it says from now on."""
+        self._streams[camera].newest_ns = None
+        self._streams[camera].samples_s.clear()
+        self._measured_s.pop(camera, None)
+
+    def alive(self, now_s: float) -> tuple[str, ...]:
+        """Cameras that send."""
+        return tuple(c for c, s in self._streams.items() if s.alive(now_s, self._max_age_s))
+
+    @property
+    def period_s(self) -> float:
+        """Between two images of a camera, on the steady clock; 0 before one is known."""
+        return median([s.period_s for s in self._streams.values() if s.period_s] or [0.0])
+
+    def astray(self, camera: str) -> bool:
+        """Whether it is at another time than most, so that no image of it can join a set."""
+        believed = len(self._streams[camera].samples_s) > 1
+        return believed and abs(self.ahead_s[camera]) > MAX_AHEAD_S
+
+    def arrived(self, camera: str, stamp_ns: int, now_s: float) -> None:
+        """Take note of an image.
+
+        Args:
+            camera: whose it is.
+            stamp_ns: time of exposure by the camera's clock.
+            now_s: steady clock.
+        """
+        stream = self._streams[camera]
+        if stream.newest_ns is not None:
+            stamp_gap_s = (stamp_ns - stream.newest_ns) / _NS
+            stream.period_s = _followed(stream.period_s, now_s - stream.arrival_s)
+            stream.stamp_period_s = _followed(stream.stamp_period_s, stamp_gap_s)
+        stream.newest_ns = max(stamp_ns, stream.newest_ns or stamp_ns)
+        stream.arrival_s = now_s
+        self.rate = self._rate()
+        stream.samples_s.append(-self._common_s(stamp_ns, now_s))
+        self._measured_s[camera] = median(stream.samples_s)
+        ordered = sorted(self._measured_s, key=lambda camera: camera != self._preferred)
+        consensus_s = _consensus([self._measured_s[camera] for camera in ordered])
+        self.ahead_s = {c: ahead_s - consensus_s for c, ahead_s in self._measured_s.items()}
+
+    def _rate(self) -> float:
+        streams = [s for s in self._streams.values() if s.period_s and s.stamp_period_s]
+        rate = median([s.stamp_period_s / s.period_s for s in streams] or [1.0])
+        return min(max(rate, _SLOWEST), _FASTEST)
+
+    def _common_s(self, zero_ns: int, now_s: float) -> float:
+        """The clock that all share, relative to `zero_ns`.
+
+        That is the median reading, from which what the camera was ahead is taken off, so that it
+        does not move when a camera joins or dies. The first camera defines it.
+        """
+        readings_s = [
+            (stream.newest_ns - zero_ns) / _NS + self.rate * (now_s - stream.arrival_s) - ahead_s
+            for camera, ahead_s in self._measured_s.items()
+            if (stream := self._streams[camera]).alive(now_s, self._max_age_s)
+            and stream.newest_ns is not None
+        ]
+        return median(readings_s or [0.0])
+
+
+def _consensus(ahead_s: Sequence[float]) -> float:
+    """Median of the largest group that is of one time, the first of equal ones."""
+    if max(ahead_s) - min(ahead_s) <= MAX_AHEAD_S:
+        return median(ahead_s)
+    groups = [[a for a in ahead_s if abs(a - center_s) <= MAX_AHEAD_S] for center_s in ahead_s]
+    return median(max(groups, key=len))
