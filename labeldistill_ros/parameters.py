@@ -80,13 +80,11 @@ class SyncParameters:
     )
     anchor: str = _parameter(
         "",
-        "Camera whose stamp the results carry, while it lives. Empty: CAM_FRONT, or the model's "
-        "first camera.",
+        "Camera whose stamp the results carry, while it lives. Empty: CAM_FRONT or the first.",
     )
     tolerance: float = _parameter(
         0.03,
-        "Seconds that a stamp may deviate from its camera's phase; more than the jitter, less than "
-        "half a period.",
+        "Seconds that a stamp may deviate from its camera's phase, but at most 0.4 periods.",
         bounds=(0.001, 1.0),
     )
     deadline: float = _parameter(

@@ -90,3 +90,13 @@ class CameraSet(Generic[T]):
         """Between the first and the last exposure."""
         stamps = [frame.stamp_ns for frame in self.frames.values()]
         return (max(stamps) - min(stamps)) / _NS
+
+
+@dataclass(frozen=True)
+class AddResult(Generic[T]):
+    """What a frame led to."""
+
+    sets: list[CameraSet[T]]
+    """Sets that it closed, oldest first."""
+    reset: bool = False
+    """Whether its stamp told that time was set back, so that all earlier frames are forgotten."""

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from labeldistill_ros.sync.camera_phases import PhaseTracker
-from labeldistill_ros.sync.camera_set import CameraSet, Frame, SyncOptions
+from labeldistill_ros.sync.camera_set import AddResult, CameraSet, Frame, SyncOptions
 from labeldistill_ros.sync.camera_streams import CameraStreams
 
-__all__ = ["CameraSet", "Frame", "SyncOptions", "Synchronizer"]
+__all__ = ["AddResult", "CameraSet", "Frame", "SyncOptions", "Synchronizer"]
 
 T = TypeVar("T")
 
@@ -42,16 +42,6 @@ _START_S = 1.0
 _DEADLINE_PERIODS = 2.4
 """Deadline where none is given: at 12 Hz 0.2 s. On a busy processor 65 ms lost 13 to 26 % of the
 sets, 0.2 s none."""
-
-
-@dataclass(frozen=True)
-class AddResult(Generic[T]):
-    """What a frame led to."""
-
-    sets: list[CameraSet[T]]
-    """Sets that it closed, oldest first."""
-    reset: bool = False
-    """Whether its stamp told that time was set back, so that all earlier frames are forgotten."""
 
 
 @dataclass

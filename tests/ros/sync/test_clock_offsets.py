@@ -85,7 +85,7 @@ def run(events: list[tuple[float, str, int, int]], **options: object) -> Outcome
 
     for arrival_s, camera, stamp_ns, cycle in events:
         poll_until(arrival_s)
-        sets.extend(sync.add(camera, stamp_ns, cycle, arrival_s))
+        sets.extend(sync.add(camera, stamp_ns, cycle, arrival_s).sets)
     poll_until(events[-1][0] + 3.0)
     assert [s.stamp_ns for s in sets] == sorted(s.stamp_ns for s in sets), "sets come in order"
     return Outcome(sync, sets)
