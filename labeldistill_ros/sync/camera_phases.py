@@ -20,7 +20,7 @@ _HISTORY = 16
 """Stamps of a camera that are looked at; at 12 Hz a changed phase is adopted within a second."""
 _KEPT = 64
 """Stamps kept for each camera, so that one that is two seconds behind can still be compared."""
-_MIN_ANCHORS = 4
+_MIN_ANCHORS = 3
 """Frames of the anchor from which a period is believed."""
 _LARGEST_TOLERANCE = 0.4
 """Of the period; from a half on, an image would fit into two cycles."""
@@ -128,11 +128,11 @@ class PhaseTracker:
     def update(self, anchor: str) -> None:
         """Follow the phases; call once for each frame of the anchor.
 
-        Works at every quarter of the history, needs a period, and leaves cameras alone whose
-        stamps keep no phase (another rate).
+        Works at every quarter of the history once all phases are known, needs a period, and leaves
+        cameras alone whose stamps keep no phase (another rate).
         """
         self._since_update += 1
-        if self._since_update < _HISTORY // 4:
+        if self.known and not self._assumed and self._since_update < _HISTORY // 4:
             return
         self._since_update = 0
         anchors = list(self._stamps[anchor])
