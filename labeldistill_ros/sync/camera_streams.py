@@ -139,4 +139,4 @@ def _consensus(ahead_s: Sequence[float]) -> float:
     if max(ahead_s) - min(ahead_s) <= MAX_AHEAD_S:
         return median(ahead_s)
     groups = [[a for a in ahead_s if abs(a - center_s) <= MAX_AHEAD_S] for center_s in ahead_s]
-    return median(max(groups, key=len))
+    return median(max(groups, key=lambda group: len(group)))

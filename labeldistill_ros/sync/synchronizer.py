@@ -199,7 +199,7 @@ class Synchronizer(Generic[T]):
     def _due(self, now_s: float) -> list[_Group[T]]:
         """Groups to close, none newer than one that may still become what the policy asks for."""
         expected = self._expected(now_s, _START_S)
-        due = []
+        due: list[_Group[T]] = []
         for group in self._groups:
             awaited = self._awaited(group, expected, now_s)
             content = len(group.frames) >= self._needed and now_s >= self._deadlines_s(group)[0]
