@@ -138,5 +138,9 @@ def _consensus(ahead_s: Sequence[float]) -> float:
     """Median of the largest group that is of one time, the first of equal ones."""
     if max(ahead_s) - min(ahead_s) <= MAX_AHEAD_S:
         return median(ahead_s)
-    groups = [[a for a in ahead_s if abs(a - center_s) <= MAX_AHEAD_S] for center_s in ahead_s]
-    return median(max(groups, key=lambda group: len(group)))
+
+    def near(center_s: float) -> list[float]:
+        return [a for a in ahead_s if abs(a - center_s) <= MAX_AHEAD_S]
+
+    center_s = max(ahead_s, key=lambda center_s: len(near(center_s)))
+    return median(near(center_s))
