@@ -133,6 +133,11 @@ def _truth_boxes(
             zip(rows.values.tolist(), rows.labels.tolist(), strict=True)
         ):
             x, y, z, length, width, height, yaw, vx, vy = row
+            if min(length, width, height) <= 0:
+                raise DataError(
+                    f"a true box of sample {truth.sample_token} is malformed: its size is not "
+                    "above 0"
+                )
             found.append(
                 DetectionBox(
                     sample_token=truth.sample_token,
@@ -174,5 +179,7 @@ def _predicted_boxes(
             raise DataError(f"a result box of sample {token} is malformed: {error!r}") from error
         if not all(np.isfinite([*b.translation, *b.size]).all() for b in parsed):
             raise DataError(f"a result box of sample {token} has an infinite centre or size")
+        if any(min(box.size) <= 0 for box in parsed):
+            raise DataError(f"a result box of sample {token} is malformed: its size is not above 0")
         boxes.add_boxes(token, parsed)
     return boxes

@@ -14,7 +14,7 @@ from labeldistill_core.distillation.label_encoder import load_label_encoder
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import Results, lidar_results, student_results
-from labeldistill_core.evaluation.results import read_results
+from labeldistill_core.evaluation.result_file import read_results
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.detector import Detector

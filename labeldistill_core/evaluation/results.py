@@ -6,7 +6,6 @@ Source: nuScenes detection task, "Results format".
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,6 @@ import torch
 from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
-from labeldistill_core.errors import DataError
 
 MAX_BOXES = 500
 """The evaluation takes no more for one sample."""
@@ -118,24 +116,3 @@ def write_results(path: Path, results: Mapping[str, Sequence[ResultBox]]) -> Non
     """Write a result file: boxes by sample token, made without LiDAR, radar or maps."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"meta": _META, "results": results}))
-
-
-def read_results(path: Path) -> dict[str, list[ResultBox]]:
-    """Boxes by sample token of a result file, `.json` or `.json.gz`.
-
-    Raises:
-        DataError: it is missing or no result file.
-    """
-    try:
-        data = path.read_bytes()
-        content = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-        results = content["results"]
-    except (OSError, EOFError) as error:
-        raise DataError(f"cannot read the result file {path}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} is no nuScenes result file: it needs JSON with the key 'results'"
-        ) from error
-    if not isinstance(results, dict):
-        raise DataError(f"{path}: 'results' must map sample tokens to lists of boxes")
-    return results

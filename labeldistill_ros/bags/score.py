@@ -22,7 +22,8 @@ from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.breakdown import Breakdown, break_down
 from labeldistill_core.evaluation.metrics import Metrics, evaluate, json_ready
-from labeldistill_core.evaluation.results import ResultBox, read_results
+from labeldistill_core.evaluation.result_file import read_results
+from labeldistill_core.evaluation.results import ResultBox
 from labeldistill_ros.bags.frames import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recording import (

@@ -13,7 +13,7 @@ from labeldistill_core.classes import CATEGORY_TO_CLASS, CLASSES, UNSCORED_CATEG
 from labeldistill_core.data.tables.chains import Chains
 from labeldistill_core.data.tables.columns import RACK, UNSCORED, BoxColumns
 from labeldistill_core.data.tables.faults import Faults
-from labeldistill_core.data.tables.keys import ABSENT, Keys, hashes
+from labeldistill_core.data.tables.keys import ABSENT, NOTHING, Keys, hashes
 from labeldistill_core.data.tables.parts import (
     Grouping,
     Parts,
@@ -90,6 +90,9 @@ def read_annotations(folder: Path, chains: Chains, faults: Faults) -> OrderedBox
 
     instance = instance_keys.rows(ordered("instance"))
     attribute, level = ordered("attribute"), ordered("level")
+    for rows_, table in ((attribute, "attribute"), (level, "visibility")):
+        if not (folder / f"{table}.json").exists():
+            rows_[:] = NOTHING
     prev, next_ = (group.moved(keys.rows(parts.take(side, none))) for side in ("prev", "next"))
     pose = parts.take("pose", np.empty((0, 7)))[group.order]
     size = parts.take("size", np.empty((0, 3)))[group.order]

@@ -18,6 +18,7 @@ from labeldistill_core.data.tables.columns import (
 )
 from labeldistill_core.data.tables.faults import Faults
 from labeldistill_core.data.tables.mountings import read_mountings
+from labeldistill_core.data.tables.schema import OPTIONAL
 from labeldistill_core.data.tables.sensor_data import read_sensor_data
 from labeldistill_core.data.tables.texts import TextCollector
 from labeldistill_core.errors import DataError
@@ -32,6 +33,9 @@ def build_columns(folder: Path) -> TableColumns:
         DataError: a table is missing or is no table, or something is wrong in every scene.
     """
     faults = Faults()
+    for table in OPTIONAL:
+        if not (path := folder / f"{table}.json").exists():
+            faults.notes.append(f"{path} is missing; what it would tell is left empty")
     chains = read_chains(folder, faults)
     mountings = read_mountings(folder)
     data = read_sensor_data(folder, chains, mountings, faults)

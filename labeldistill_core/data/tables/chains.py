@@ -66,7 +66,7 @@ def read_chains(folder: Path, faults: Faults) -> Chains:
     order: dict[str, Sample] = {}
     rows = []
     for row, scene in enumerate(scenes):
-        found = _follow(folder, scene, by_token, order, row, faults)
+        found = _follow(folder, scene, by_token, row, faults)
         twice = (
             f"{folder / 'scene.json'} has more than one scene {scene.name}: what is made of "
             "one would replace that of the other; give them names of their own"
@@ -92,41 +92,33 @@ def read_chains(folder: Path, faults: Faults) -> Chains:
 
 
 def _follow(
-    folder: Path,
-    scene: Scene,
-    samples: dict[str, Sample],
-    taken: dict[str, Sample],
-    row: int,
-    faults: Faults,
+    folder: Path, scene: Scene, samples: dict[str, Sample], row: int, faults: Faults
 ) -> list[Sample]:
     """Samples of a scene up to where its chain ends or is at fault."""
     path = folder / "sample.json"
     found: dict[str, Sample] = {}
-    where, token = f"{folder / 'scene.json'}, record {shown(scene.token)}", scene.first_sample_token
-    field = "first_sample_token"
+    where, field = f"{folder / 'scene.json'}, record {shown(scene.token)}", "first_sample_token"
+    token = scene.first_sample_token
     while token:
         if token not in samples:
             faults.add(row, f"{where}: its `{field}` is not in {path}; the table is not complete")
-        elif token in found:
-            faults.add(
-                row, f"{where}: its `{field}` leads back to {shown(token)}: a ring of samples"
-            )
-        elif token in taken:
-            faults.add(row, f"{where}: its `{field}` leads to {shown(token)} of another scene")
-        else:
-            found[token] = sample = samples[token]
-            where, field = f"{path}, record {shown(token)}", "next"
-            if sample.scene_token != scene.token:
-                faults.add(row, f"{where}: its `scene_token` is not that of scene {scene.name}")
-            token = sample.next or ""
-            continue
-        break
+            break
+        if token in found:
+            back = f"its `{field}` leads back to {shown(token)}"
+            faults.add(row, f"{where}: {back}, so the scene would never end")
+            break
+        sample, where, field = samples[token], f"{path}, record {shown(token)}", "next"
+        if sample.scene_token != scene.token:
+            faults.add(row, f"{where}: its `scene_token` is not that of scene {scene.name}")
+            break
+        found[token] = sample
+        token = sample.next or ""
     _check_times(path, list(found.values()), row, faults)
     return list(found.values())
 
 
 def _check_times(path: Path, samples: list[Sample], row: int, faults: Faults) -> None:
-    stamps_us = np.array([int(sample.timestamp) for sample in samples], np.int64)
+    stamps_us = np.array([sample.timestamp for sample in samples], np.float64)
     steps_us = np.diff(stamps_us)
     if not len(steps_us):
         return

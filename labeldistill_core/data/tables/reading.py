@@ -145,7 +145,7 @@ def _refuse(path: Path, part: bytearray, before: int, text: str) -> NoReturn:
     index, field = int(place[1]), place[2]
     try:
         record: Any = json.loads(part)[index]
-    except ValueError:  # the part is no JSON beyond the record
+    except (ValueError, RecursionError):  # the part is no JSON beyond the record
         record = None
     token = record.get("token") if isinstance(record, dict) else None
     named = f" (token {shown(token)})" if isinstance(token, str) else ""
@@ -160,6 +160,6 @@ def _refuse(path: Path, part: bytearray, before: int, text: str) -> NoReturn:
 def _refuse_json(path: Path, part: bytearray) -> NoReturn:
     try:
         json.loads(part)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no readable JSON table: {error}") from error
     raise AssertionError(f"{path} was read at the second attempt")

@@ -14,11 +14,11 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
+from labeldistill_core.evaluation.result_file import read_results
 from labeldistill_core.evaluation.results import (
     MAX_BOXES,
     ResultBox,
     attribute_of,
-    read_results,
     result_boxes,
     write_results,
 )

@@ -16,7 +16,8 @@ from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
 from labeldistill_core.evaluation.metrics import evaluate
-from labeldistill_core.evaluation.results import read_results, result_boxes
+from labeldistill_core.evaluation.result_file import read_results
+from labeldistill_core.evaluation.results import result_boxes
 from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recording import match, read_recording

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labeldistill_core.errors import DataError
+from labeldistill_core.evaluation.result_file import read_results
+
+BOX = {
+    "sample_token": "s",
+    "translation": [1, 2.5, 0],
+    "size": [1, 2, 1.5],
+    "rotation": [1, 0, 0, 0],
+    "velocity": [0, 0],
+    "detection_name": "car",
+    "detection_score": 1,
+    "attribute_name": "",
+}
+
+
+def written(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_whole_numbers_unknown_velocities_and_other_keys(tmp_path: Path) -> None:
+    box = {**BOX, "velocity": [math.nan, math.nan], "tracking_id": {"a": [1]}}
+    del box["attribute_name"]
+    found = read_results(written(tmp_path / "r.json", {"results": {"s": [box], "t": []}}))
+    assert found["t"] == []
+    assert found["s"][0]["translation"] == [1.0, 2.5, 0.0]
+    assert type(found["s"][0]["detection_score"]) is float
+    assert math.isnan(found["s"][0]["velocity"][0])
+    assert found["s"][0]["attribute_name"] == ""
+    assert "tracking_id" not in found["s"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"size": [0, 1, 1]}, r"its `size` '\[0.0, 1.0, 1.0\]' must be above zero"),
+        ({"size": [1, -1, 1]}, "its `size`.*must be above zero"),
+        ({"size": [1, 1]}, "its `size`: .*length"),
+        ({"size": [math.nan, 1, 1]}, "its `size`.*infinite or no number"),
+        ({"translation": [math.inf, 1, 1]}, "its `translation`.*infinite or no number"),
+        ({"translation": None}, "its `translation`: Expected"),
+        ({"velocity": [None, None]}, "its `velocity`: Expected"),
+        ({"velocity": [math.inf, 0]}, "its `velocity`.*infinite"),
+        ({"rotation": [0, 0, 0, 0]}, "its `rotation`.*no quaternion"),
+        ({"detection_score": "high"}, "its `detection_score`: Expected"),
+        ({"detection_score": math.nan}, "its `detection_score`.*no number"),
+        ({"detection_name": "tram"}, "its class 'tram' is none of car"),
+        ({"detection_name": "\x1b[2J\n"}, r"its class '\\x1b\[2J\\n' is none of"),
+        ({"detection_name": "x" * 10_000}, "its class 'x+...' is none of"),
+        ({"attribute_name": None}, "its `attribute_name`: Expected"),
+    ],
+)
+def test_a_box_that_cannot_be(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    results = {"good": [BOX], "bad": [BOX, {**BOX, **change}]}
+    path = written(tmp_path / "r.json", {"meta": {}, "results": results})
+    with pytest.raises(DataError, match=rf"r\.json: box 1 of sample 'bad' is malformed: {told}"):
+        read_results(path)
+
+
+@pytest.mark.parametrize("field", [name for name in BOX if name != "attribute_name"])
+def test_a_box_without_a_field(tmp_path: Path, field: str) -> None:
+    box = {key: value for key, value in BOX.items() if key != field}
+    with pytest.raises(DataError, match=f"box 0 of sample 's' is malformed: its `{field}` is mis"):
+        read_results(written(tmp_path / "r.json", {"results": {"s": [box]}}))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"results": {"s": null}}', "sample 's' is malformed: Expected `array`, got `null`"),
+        ('{"results": {"s": [null]}}', "box 0 of sample 's' is malformed: Expected `object`"),
+        ('{"results": {"s": {}}}', "sample 's' is malformed"),
+        ('{"results": {"a\\u0000b\\n": 1}}', r"sample 'a\\x00b\\n' is malformed"),
+        ('{"results": null}', "'results'"),
+        ("null", "'results'"),
+        ("[]", "'results'"),
+        ('{"meta": NaN}', "'results'"),
+        ('{"results": NaN}', "'results'"),
+        ('{"results": {"s": [NaN]}}', "box 0 of sample 's'"),
+        ("", "'results'"),
+        ("\ufeff{}", "'results'"),
+        ("[" * 200_000, r"r\.json"),
+        ('{"results": {"s": ' + "[" * 200_000, r"r\.json"),
+        ('{"results": {"s": [{"x": ' + "[" * 5_000 + "]" * 5_000 + "}]}}", "nested too deeply"),
+    ],
+)
+def test_odd_files(tmp_path: Path, content: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        read_results(written(tmp_path / "r.json", content))
+
+
+def test_damaged_archives(tmp_path: Path) -> None:
+    whole = gzip.compress(json.dumps({"results": {"s": [BOX]}}).encode())
+    path = tmp_path / "r.json.gz"
+    path.write_bytes(whole)
+    assert len(read_results(path)["s"]) == 1
+    for damaged in (whole[:-9], whole[:20] + b"xx" + whole[22:], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"r\.json\.gz"):
+            read_results(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(["file", "results", "boxes", "box", *BOX]), JSON)
+def test_any_json_is_read_or_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, where: str, value: Any
+) -> None:
+    content: Any = {"results": {"s": [{**BOX, where: value}]}}
+    if where == "file":
+        content = value
+    elif where == "results":
+        content = {"results": value}
+    elif where in ("boxes", "box"):
+        content = {"results": {"s": value if where == "boxes" else [value]}}
+    path = tmp_path_factory.mktemp("results") / "r.json"
+    path.write_text(json.dumps(content))
+    try:
+        found = read_results(path)
+    except DataError as error:
+        assert "r.json" in str(error)  # noqa: PT017 - either way is right
+    else:
+        assert all(min(box["size"]) > 0 for boxes in found.values() for box in boxes)
