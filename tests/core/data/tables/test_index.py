@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.tables import build, opening, store
@@ -256,7 +257,7 @@ def test_what_a_killed_build_leaves_is_removed(dataroot: Path, builds: list[Path
 
 def _open_in_process(root: Path, counts: Any) -> None:
     opening._SMALL_BYTES = 0
-    slow = opening.build_columns
+    slow = build.build_columns
 
     def counted(folder: Path) -> Any:
         with counts.get_lock():
@@ -264,7 +265,7 @@ def _open_in_process(root: Path, counts: Any) -> None:
         time.sleep(0.2)
         return slow(folder)
 
-    opening.build_columns = counted
+    vars(opening)["build_columns"] = counted
     opened(root)
 
 
@@ -330,7 +331,7 @@ def test_a_disk_that_fills_up(dataroot: Path) -> None:
 
 def refuse_writing(monkeypatch: pytest.MonkeyPatch, folder: Path, code: int) -> None:
     """As a disk that is full or may not be written to; root may write everywhere."""
-    whole, lock = Path.open, opening.FileLock
+    whole, lock = Path.open, FileLock
 
     def refused(path: Path) -> None:
         if path.is_relative_to(folder):
