@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,31 @@ from labeldistill_core.official.config import student_config
 from labeldistill_core.official.weights import read_official
 
 
+class _Widened(Mapping[str, NDArray[Any]]):
+    """Arrays that are read as float64 where they were recorded in float32."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        array = self._arrays[name]
+        return array.astype(np.float64) if array.dtype == np.float32 else array
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
 class GoldenFolder:
     """One folder; files are read when they are first asked for."""
+
+    double = False
+    """Whether recorded values and weights are float64."""
 
     def __init__(self, folder: Path) -> None:
         """Read the configuration.
@@ -66,7 +89,17 @@ class GoldenFolder:
             archive: Mapping[str, NDArray[Any]] = np.load(path, allow_pickle=False)
         except (zipfile.BadZipFile, ValueError, OSError) as error:
             raise DataError(f"{path} is truncated or no archive of arrays: {error}") from error
-        return archive
+        return _Widened(archive) if self.double else archive
+
+    def widened(self) -> GoldenFolder:
+        """The same recordings in float64, for networks that compute in it."""
+        other = GoldenFolder(self.folder)
+        other.double = True
+        other.weights = {
+            name: tensor.double() if tensor.is_floating_point() else tensor
+            for name, tensor in self.weights.items()
+        }
+        return other
 
     @property
     def code_weights(self) -> Tensor:

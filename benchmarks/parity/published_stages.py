@@ -15,10 +15,9 @@ from torch import Tensor
 
 from benchmarks.parity.distillation_stages import build_label_encoder, recorded_levels
 from benchmarks.parity.golden import GoldenFolder
-from benchmarks.parity.result import OF_SPREAD, StageResult, features
+from benchmarks.parity.result import Comparison, features, scalar
 from benchmarks.parity.student_stages import OFFICIAL_MAPS, recorded_maps
 from benchmarks.parity.teacher_stages import build_teacher, recorded_points
-from benchmarks.parity.training_stages import TRAINING_SPREAD, scalar
 from labeldistill_core.distillation.config import PUBLISHED_WEIGHT
 from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
 from labeldistill_core.network.center_head import TaskMaps
@@ -29,7 +28,7 @@ _RUN = "official_all_train"
 
 
 @torch.no_grad()
-def compare(golden: GoldenFolder) -> Iterator[StageResult]:
+def compare(golden: GoldenFolder) -> Iterator[Comparison]:
     """All stages."""
     targets = build_targets(golden.boxes(), golden.config.grid, golden.config.head)
     yield from _inverse_of_the_head(golden, targets)
@@ -38,7 +37,7 @@ def compare(golden: GoldenFolder) -> Iterator[StageResult]:
         yield from _step(golden, step, targets)
 
 
-def _inverse_of_the_head(golden: GoldenFolder, targets: Any) -> Iterator[StageResult]:
+def _inverse_of_the_head(golden: GoldenFolder, targets: Any) -> Iterator[Comparison]:
     """What the teacher's head reads from the label encoder's features, and its loss."""
     arrays, boxes = golden.arrays("label_encoder"), golden.boxes()
     for training, prefix, recorded in (
@@ -47,15 +46,14 @@ def _inverse_of_the_head(golden: GoldenFolder, targets: Any) -> Iterator[StageRe
     ):
         encoder, teacher = build_label_encoder(golden), build_teacher(golden)
         maps = teacher.train(training).detect(encoder.train(training)(boxes))
-        spread = TRAINING_SPREAD if training else OF_SPREAD
         for task, one in enumerate(maps):
             for theirs, ours in OFFICIAL_MAPS.items():
                 name = f"{recorded}/teacher_head_on_label_feats/task{task}/{theirs}"
                 if name in arrays:
                     stage = f"{prefix}task{task}_{ours}"
-                    yield features(stage, getattr(one, ours), arrays[name], spread)
+                    yield features(stage, getattr(one, ours), arrays[name])
         if (name := f"{recorded}/step1_detection_loss") in arrays:
-            yield scalar(f"{prefix}loss", _detection(golden, maps, targets), arrays[name], spread)
+            yield scalar(f"{prefix}loss", _detection(golden, maps, targets), arrays[name])
 
 
 def _detection(golden: GoldenFolder, maps: tuple[TaskMaps, ...], targets: Any) -> Tensor:
@@ -63,7 +61,7 @@ def _detection(golden: GoldenFolder, maps: tuple[TaskMaps, ...], targets: Any) -
     return torch.stack([task.heatmap + task.box for task in losses]).sum()
 
 
-def _step(golden: GoldenFolder, step: Mapping[str, Any], targets: Any) -> Iterator[StageResult]:
+def _step(golden: GoldenFolder, step: Mapping[str, Any], targets: Any) -> Iterator[Comparison]:
     """Losses of a step; the student is the same as beside teachers in evaluation mode."""
     masks, name = ObjectMasks.of(targets, "bilinear"), "training/published/"
     lidar = build_teacher(golden).train()(recorded_points(golden))
@@ -78,12 +76,12 @@ def _step(golden: GoldenFolder, step: Mapping[str, Any], targets: Any) -> Iterat
         losses = feature_loss(recorded_levels(step, f"teachers_eval/adapt_{teacher}"), taps, levels)
         for level, (tap, loss) in enumerate(zip(taps, losses, strict=True)):
             if (array := f"{_RUN}/{teacher}_feats/level{level}") in step:
-                yield features(f"{name}{teacher}_level{level}", tap, step[array], TRAINING_SPREAD)
+                yield features(f"{name}{teacher}_level{level}", tap, step[array])
             array = f"{_RUN}/loss/{teacher}_feat_level{level}_unweighted"
             stage = f"{name}{teacher}_feature_loss/level{level}"
-            yield scalar(stage, loss, step[array], TRAINING_SPREAD)
+            yield scalar(stage, loss, step[array])
         total = total + PUBLISHED_WEIGHT * torch.stack(losses).sum()
     tasks = response_loss(student, lidar.maps, targets, "official", golden.code_weights)
     response = torch.stack([task.heatmap + task.box for task in tasks]).sum()
-    yield scalar(name + "response_loss", response, step[f"{_RUN}/loss/response"], TRAINING_SPREAD)
-    yield scalar(name + "total", total + response, step[f"{_RUN}/loss/total"], TRAINING_SPREAD)
+    yield scalar(name + "response_loss", response, step[f"{_RUN}/loss/response"])
+    yield scalar(name + "total", total + response, step[f"{_RUN}/loss/total"])

@@ -1,19 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a stage is from its recording, and whether that is within tolerance."""
+"""How far a stage is from its recording, and whether that is more than rounding.
+
+Both our code and the recorded one compute in float32. How far rounding moves a stage is measured:
+the same code runs in float64 as well, and the largest distance of its two results is the *rounding*
+of the stage. A value may differ from the recording by
+
+    RELATIVE |recorded| + OF_SPREAD spread + min(MULTIPLE rounding, CAP spread)
+
+where the spread is the standard deviation of the recorded values. The first two terms are all that
+is allowed where nothing rounds. Where float64 moves a value by more than `DECISION` of the spread,
+it is no rounding but a decision that falls otherwise, such as a point on a cell's edge; such a
+stage gets the first two terms alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 RELATIVE = 1e-4
-"""Of a feature's own value."""
+"""Share of a recorded value."""
 OF_SPREAD = 1e-4
-"""Of a stage's standard deviation, for values near zero."""
+"""Share of a stage's standard deviation, for values near zero."""
+MULTIPLE = 4.0
+"""Two float32 codes round apart: twice the rounding of one, with a margin of two."""
+CAP = 5e-3
+"""A fault of one per cent of the spread fails, whatever rounding does."""
+DECISION = 1e-2
+"""Share of the spread beyond which a change is no rounding."""
 BOUNDARY_SHARE = 2e-4
 """Share of whole numbers that may differ because a point lies on a cell's edge."""
+_UNLIKE = "another shape, or not finite"
 
 
 @dataclass(frozen=True)
@@ -21,15 +46,15 @@ class StageResult:
     """How far one stage is from the recording."""
 
     stage: str
-    """Group and name."""
+    """Group and name of the stage."""
     max_abs: float
     """Largest absolute error."""
     max_rel: float
     """Largest absolute error over the recording's largest magnitude."""
     passed: bool
-    """Within tolerance."""
+    """Whether the stage is within tolerance."""
     note: str = ""
-    """What is special."""
+    """What is special about this stage."""
 
     def line(self) -> str:
         """One line of text."""
@@ -38,53 +63,121 @@ class StageResult:
         return f"{verdict}  {self.stage:<58} {errors}  {self.note}".rstrip()
 
 
-def features(
-    stage: str, ours: ArrayLike, theirs: ArrayLike, of_spread: float = OF_SPREAD
-) -> StageResult:
-    """Floating point values: relative tolerance plus a share of the spread."""
-    ours, theirs = _same_shape(ours, theirs)
-    error = np.abs(ours - theirs)
-    spread = float(theirs.std()) if theirs.size else 0.0
-    allowed = RELATIVE * np.abs(theirs) + of_spread * spread + 1e-7
-    passed = bool(np.isfinite(ours).all() and (error <= allowed).all())
-    return _result(stage, error, theirs, passed)
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What we compute for a stage beside what was recorded; not judged yet."""
+
+    stage: str
+    """Group and name of the stage."""
+    ours: NDArray[np.float64]
+    """What we compute."""
+    theirs: NDArray[np.float64]
+    """What was recorded."""
+    kind: Literal["rounded", "fixed", "whole"] = "rounded"
+    """Values that round, values with a tolerance of their own, or whole numbers."""
+    tolerance: float = 0.0
+    """Largest absolute error of values with a tolerance of their own."""
+    note: str = ""
+    """What is special about this stage."""
+    noise: float = 0.0
+    """How far perturbed runs moved the values, where decisions make rounding jump: gradients."""
+
+    def judge(self, exact: NDArray[np.float64] | None = None) -> StageResult:
+        """Whether the stage is as recorded.
+
+        Args:
+            exact: what we compute in float64; None counts as no rounding.
+        """
+        if self.ours.shape != self.theirs.shape:
+            # not a number fails every stage, also one that was recorded as empty
+            return StageResult(self.stage, np.nan, np.nan, False, _UNLIKE)
+        error = np.abs(self.ours - self.theirs)
+        worst = float(error.max()) if error.size else 0.0
+        scale = float(np.abs(self.theirs).max()) if self.theirs.size else 0.0
+        relative = worst / scale if scale else worst
+        if np.isnan(worst):
+            return StageResult(self.stage, worst, worst, False, _UNLIKE)
+        if self.kind == "whole":
+            different = int((error > 0).sum())
+            passed = different <= BOUNDARY_SHARE * error.size
+            note = self.note or f"{different} of {error.size} differ"
+            return StageResult(self.stage, worst, relative, passed, note)
+        allowed, note = self._allowed(exact, scale)
+        passed = bool(np.isfinite(self.ours).all() and (error <= allowed).all())
+        return StageResult(self.stage, worst, relative, passed, note)
+
+    def _allowed(
+        self, exact: NDArray[np.float64] | None, scale: float
+    ) -> tuple[NDArray[np.float64], str]:
+        """Largest error of each value, and a note."""
+        if self.kind == "fixed":
+            return np.array(self.tolerance), self.note
+        rounding = 0.0
+        if exact is not None and exact.shape == self.ours.shape and exact.size:
+            rounding = float(np.abs(self.ours - exact).max())
+        if self.noise:
+            moved = max(rounding, self.noise)
+            note = f"rounding alone moves it by {moved:.1e}"
+            return np.array(RELATIVE * scale + MULTIPLE * moved), note
+        spread = float(self.theirs.std()) if self.theirs.size > 1 else scale
+        if rounding > DECISION * spread:
+            rounding = 0.0
+        base = RELATIVE * np.abs(self.theirs) + (OF_SPREAD * spread if self.theirs.size > 1 else 0)
+        return base + min(MULTIPLE * rounding, CAP * spread) + 1e-7, self.note
 
 
-def absolute(stage: str, ours: ArrayLike, theirs: ArrayLike, tolerance: float) -> StageResult:
+def features(stage: str, ours: ArrayLike, theirs: ArrayLike) -> Comparison:
+    """Floating point values that round."""
+    return Comparison(stage, _array(ours), _array(theirs))
+
+
+def scalar(stage: str, ours: Tensor, theirs: Any) -> Comparison:
+    """One number that rounds, such as a loss."""
+    return Comparison(stage, _array(ours.detach().reshape(1)), _array(theirs).reshape(1))
+
+
+def absolute(stage: str, ours: ArrayLike, theirs: ArrayLike, tolerance: float) -> Comparison:
     """Values with one absolute tolerance."""
-    ours, theirs = _same_shape(ours, theirs)
-    error = np.abs(ours - theirs)
-    return _result(stage, error, theirs, bool((error <= tolerance).all()))
+    return Comparison(stage, _array(ours), _array(theirs), "fixed", tolerance)
 
 
-def integers(stage: str, ours: ArrayLike, theirs: ArrayLike) -> StageResult:
+def integers(stage: str, ours: ArrayLike, theirs: ArrayLike) -> Comparison:
     """Whole numbers: equal but for a handful of points on an edge."""
-    ours, theirs = _same_shape(ours, theirs)
-    error = np.abs(ours - theirs)
-    different = int((error > 0).sum())
-    passed = different <= BOUNDARY_SHARE * error.size
-    return _result(stage, error, theirs, passed, f"{different} of {error.size} differ")
+    return Comparison(stage, _array(ours), _array(theirs), "whole")
 
 
-def _same_shape(
-    ours: ArrayLike, theirs: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    one, two = (np.asarray(x, dtype=np.float64) for x in (ours, theirs))
-    if one.shape != two.shape:
-        # not a number fails every stage, also one that was recorded as empty
-        return np.array([np.nan]), np.zeros(1)
-    return one, two
+def gradient(stage: str, runs: list[Tensor], theirs: ArrayLike) -> Comparison:
+    """The first run's values; the others, if there are any, say how far perturbations move them."""
+    ours, *others = (_array(run) for run in runs)
+    noise = max((float(np.abs(run - ours).max()) for run in others), default=0.0)
+    return Comparison(stage, ours, _array(theirs), noise=noise)
 
 
-def _result(
-    stage: str,
-    error: NDArray[np.float64],
-    theirs: NDArray[np.float64],
-    passed: bool,
-    note: str = "",
-) -> StageResult:
-    worst = float(error.max()) if error.size else 0.0
-    scale = float(np.abs(theirs).max()) if theirs.size else 0.0
-    if np.isnan(worst):
-        return StageResult(stage, worst, worst, False, "another shape, or not finite")
-    return StageResult(stage, worst, worst / scale if scale else worst, passed, note)
+def _array(values: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64)
+
+
+class _Widened(TorchFunctionMode):
+    """What asks for float32 gets float64."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call a function of torch."""
+        kwargs = dict(kwargs or {})
+        if kwargs.get("dtype") is torch.float32:
+            kwargs["dtype"] = torch.float64
+        args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
+        return (Tensor.double if func is Tensor.float else func)(*args, **kwargs)
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Networks are built and computed in float64, also where they ask for float32 themselves."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Widened():
+            yield
+    finally:
+        torch.set_default_dtype(before)

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from benchmarks.parity.__main__ import main
 from benchmarks.parity.golden import GoldenFolder
-from benchmarks.parity.result import StageResult, absolute, features, integers
+from benchmarks.parity.result import Comparison, absolute, features, float64, gradient, integers
 from labeldistill_core.errors import CheckpointError
+
+Array = NDArray[np.floating[Any]]
 
 
 @pytest.fixture(scope="session")
@@ -129,11 +133,13 @@ def test_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_tolerance_of_features() -> None:
     theirs = np.array([1.0, 100.0, 0.0])
-    assert features("s", theirs * (1 + 5e-5), theirs).passed
-    assert not features("s", theirs * (1 + 5e-4), theirs).passed
-    assert features("s", theirs + [0, 0, 1e-3], theirs).passed  # a small share of the spread
-    assert not features("s", theirs + [0, 0, 0.1], theirs).passed
-    result = features("s", theirs + [0, 1.0, 0], theirs)
+    assert features("s", theirs * (1 + 5e-5), theirs).judge().passed
+    assert not features("s", theirs * (1 + 5e-4), theirs).judge().passed
+    assert (
+        features("s", theirs + [0, 0, 1e-3], theirs).judge().passed
+    )  # a small share of the spread
+    assert not features("s", theirs + [0, 0, 0.1], theirs).judge().passed
+    result = features("s", theirs + [0, 1.0, 0], theirs).judge()
     assert (result.max_abs, result.max_rel) == pytest.approx((1.0, 0.01))
 
 
@@ -141,27 +147,89 @@ def test_tolerance_of_integers() -> None:
     theirs = np.zeros(10_000)
     ours = theirs.copy()
     ours[:2] = 5
-    assert integers("s", ours, theirs).passed
+    assert integers("s", ours, theirs).judge().passed
     ours[:3] = 5
-    result = integers("s", ours, theirs)
+    result = integers("s", ours, theirs).judge()
     assert not result.passed
     assert result.note == "3 of 10000 differ"
 
 
 @pytest.mark.parametrize("compare", [features, integers, partial(absolute, tolerance=1e9)])
-def test_other_shapes_never_pass(compare: Callable[..., StageResult]) -> None:
-    assert compare("s", np.zeros((3, 2)), np.zeros((2, 3))).passed is False
-    assert compare("s", np.zeros((4, 11)), np.zeros((0, 11))).passed is False
-    assert compare("s", np.zeros((0, 11)), np.zeros((0, 11))).passed is True
+def test_other_shapes_never_pass(compare: Callable[..., Comparison]) -> None:
+    assert compare("s", np.zeros((3, 2)), np.zeros((2, 3))).judge().passed is False
+    assert compare("s", np.zeros((4, 11)), np.zeros((0, 11))).judge().passed is False
+    assert compare("s", np.zeros((0, 11)), np.zeros((0, 11))).judge().passed is True
 
 
 def test_what_is_not_finite_never_passes() -> None:
     theirs = np.ones(3)
-    assert features("s", [1.0, np.nan, 1.0], theirs).passed is False
-    assert features("s", [1.0, np.inf, 1.0], theirs).passed is False
-    assert absolute("s", [1.0, np.nan, 1.0], theirs, 1e9).passed is False
+    assert features("s", [1.0, np.nan, 1.0], theirs).judge().passed is False
+    assert features("s", [1.0, np.inf, 1.0], theirs).judge().passed is False
+    assert absolute("s", [1.0, np.nan, 1.0], theirs, 1e9).judge().passed is False
 
 
 def test_lines() -> None:
-    assert features("a/b", [1.0], [1.0]).line().startswith("ok       a/b")
-    assert features("a/b", [2.0], [1.0]).line().startswith("FAILED   a/b")
+    assert features("a/b", [1.0], [1.0]).judge().line().startswith("ok       a/b")
+    assert features("a/b", [2.0], [1.0]).judge().line().startswith("FAILED   a/b")
+
+
+@pytest.fixture
+def rounded() -> tuple[Array, Array, Array]:
+    """A long product in float32 in two orders of its terms, and in float64."""
+    generator = np.random.default_rng(0)
+    one, two = generator.normal(size=(64, 20_000)), generator.normal(size=(20_000, 64))
+    order = generator.permutation(20_000)
+    narrow, wide = one.astype(np.float32), two.astype(np.float32)
+    ours, theirs = narrow @ wide, narrow[:, order] @ wide[order]
+    return ours, theirs, narrow.astype(np.float64) @ wide.astype(np.float64)
+
+
+def test_another_order_of_float32_sums_passes_where_rounding_is_known(
+    rounded: tuple[Array, Array, Array],
+) -> None:
+    ours, theirs, exact = rounded
+    assert features("s", ours, theirs).judge(exact).passed
+    # as large as rounding, beyond what is allowed where nothing rounds
+    spread, rounding = exact.std(), 2e-3 * exact.std()
+    moved, recorded = exact + rounding, exact - rounding
+    assert not features("s", moved, recorded).judge().passed
+    assert not features("s", moved, recorded).judge(moved).passed
+    assert features("s", moved, recorded).judge(exact).passed
+    assert not features("s", moved, moved + 0.01 * spread).judge(exact).passed
+
+
+def test_a_fault_of_a_per_cent_of_the_spread_fails_whatever_rounds(
+    rounded: tuple[Array, Array, Array],
+) -> None:
+    ours, _, exact = rounded
+    spread = exact.std()
+    for rounding in (0.0, 1e-6, 1e-4, 5e-3, 9e-3, 0.5):
+        faulty = ours.copy()
+        at = np.abs(ours).argmin()  # where no share of the value is allowed
+        faulty.flat[at] += 0.01 * spread
+        assert not features("s", faulty, ours).judge(faulty + rounding * spread).passed
+
+
+def test_a_decision_that_falls_otherwise_in_float64_allows_nothing() -> None:
+    theirs = np.eye(8)
+    exact = np.roll(theirs, 1, axis=0)
+    assert features("s", theirs, theirs).judge(exact).passed
+    assert not features("s", theirs + 1e-3, theirs).judge(exact).passed
+
+
+def test_gradients_follow_the_largest_of_what_rounding_moves() -> None:
+    ours = torch.tensor([1.0, -1.0])
+    runs = [ours, ours + 1e-3, ours - 2e-3]
+    assert gradient("s", runs, (ours + 7e-3).numpy()).judge(ours.numpy()).passed
+    assert not gradient("s", runs, (ours + 9e-3).numpy()).judge(ours.numpy()).passed
+    assert gradient("s", runs, (ours + 9e-3).numpy()).judge(ours.numpy() + 3e-3).passed
+
+
+def test_networks_compute_in_float64_where_they_ask_for_float32() -> None:
+    with float64():
+        layer = torch.nn.Linear(2, 2)
+        out = layer(torch.ones(1, 2)).float()
+        assert out.dtype == torch.float64
+        assert torch.zeros_like(out, dtype=torch.float32).dtype == torch.float64
+    assert torch.ones(1).float().dtype == torch.float32
+    assert torch.get_default_dtype() == torch.float32
