@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All parameters of the node: one typed tree, from which ROS declarations and checks are made.
+"""All parameters of the node: one typed tree, which `parameter_store` declares and checks.
 
 A field's path is the parameter's name (`sync.tolerance`). Its text, range and choices stand in its
 metadata, are shown by `ros2 param describe` and head `config/detector.yaml`.
@@ -13,29 +13,13 @@ checked by mypy before they are generated. Here the dataclass is the only source
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar
-
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
-from rclpy import exceptions
-from rclpy.node import Node
-from rclpy.parameter import Parameter
+from typing import Any, Literal
 
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.sync.synchronizer import SyncOptions
-
-P = TypeVar("P")
-
-_OTHERS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
-"""Parameters that rclpy declares by itself."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +27,13 @@ class Spec:
     """What is known of one parameter beyond its type."""
 
     text: str
-    """One or two sentences for people."""
+    """One or two sentences that tell a person what the parameter does."""
     bounds: tuple[float, float] | None = None
-    """Smallest and largest value."""
+    """Smallest and largest value that is allowed; any when None."""
     choices: tuple[str, ...] = ()
-    """Allowed strings; any when empty."""
+    """Strings that are allowed; any when there are none."""
     live: bool = False
-    """Can change while the node is configured."""
+    """Whether the parameter can change while the node is configured."""
 
     def problem(self, value: object) -> str:
         """Why a value cannot be taken; empty when it can."""
@@ -74,7 +58,7 @@ class SyncParameters:
     )
     slop: float = _parameter(
         0.055,
-        "Of `approximate_time`: largest difference of stamps in a set, seconds; above the "
+        "Largest difference of stamps in a set under `approximate_time`, seconds; above the "
         "cameras' spread, below the period less the largest pause.",
         bounds=(0.0, 1.0),
     )
@@ -158,9 +142,13 @@ class CameraParameters:
     info_topic: str = _parameter(
         "", "Full name of the camera_info topic. Empty: <camera_prefix>/<camera>/camera_info."
     )
-    frame_id: str = _parameter("", "Optical frame. Empty: that of the image's header.")
+    frame_id: str = _parameter(
+        "", "Optical frame of the camera. Empty: that of its images' headers."
+    )
     transport: Literal["", "compressed", "raw"] = _parameter(
-        "", "Of this camera. Empty: the common transport.", choices=("", "compressed", "raw")
+        "",
+        "Transport of this camera's images. Empty: the common one.",
+        choices=("", "compressed", "raw"),
     )
     time_offset: float = _parameter(
         math.nan, "Seconds from the anchor's exposure to this camera's. NaN: learned from stamps."
@@ -169,7 +157,7 @@ class CameraParameters:
 
 @dataclass(frozen=True)
 class ClassParameters:
-    """Of one class of boxes; declared for every class of the model."""
+    """How one class of boxes is published; declared for every class of the model."""
 
     score_threshold: float = _parameter(
         math.nan,
@@ -180,7 +168,7 @@ class ClassParameters:
 
 @dataclass(frozen=True)
 class Parameters:
-    """All but those of the single cameras."""
+    """All parameters of the node but those of single cameras and classes."""
 
     model: str = _parameter(
         "",
@@ -196,8 +184,8 @@ class Parameters:
     device: str = _parameter("auto", "cpu, cuda:0 and so on, or auto: CUDA where there is one.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = _parameter(
         "float32",
-        "Of the convolutions. auto: what the device computes fastest, float16 on GPUs, bfloat16 on "
-        "newer CPUs.",
+        "Number format of the convolutions. auto: what the device computes fastest, float16 on "
+        "GPUs, bfloat16 on newer CPUs.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     warmup_iterations: int = _parameter(
@@ -207,7 +195,9 @@ class Parameters:
         bounds=(0, 100),
     )
     autostart: bool = _parameter(True, "Configure and activate at the start, unasked.")
-    camera_prefix: str = _parameter("", "Before all derived camera topics, for example /sensing.")
+    camera_prefix: str = _parameter(
+        "", "What all derived camera topics begin with, such as /sensing."
+    )
     transport: Literal["compressed", "raw"] = _parameter(
         "compressed",
         "Image messages: compressed (JPEG, PNG) or raw.",
@@ -246,7 +236,9 @@ class Parameters:
         bounds=(0.0, 1.0),
         live=True,
     )
-    max_boxes: int = _parameter(200, "At most this many, the best.", bounds=(1, 5000), live=True)
+    max_boxes: int = _parameter(
+        200, "Largest number of boxes in a message; the best are kept.", bounds=(1, 5000), live=True
+    )
     max_range: float = _parameter(
         0.0,
         "Boxes whose centre is further from the vehicle are not published, metres. 0: all.",
@@ -307,100 +299,3 @@ def flatten(tree: object, prefix: str = "") -> Iterator[tuple[str, Any, Spec]]:
             yield from flatten(value, f"{prefix}{entry.name}.")
         else:
             yield prefix + entry.name, value, entry.metadata["spec"]
-
-
-def _descriptor(value: object, spec: Spec) -> ParameterDescriptor:
-    constraints = f"one of {', '.join(spec.choices)}" if spec.choices else ""
-    descriptor = ParameterDescriptor(description=spec.text, additional_constraints=constraints)
-    if spec.bounds and isinstance(value, int):
-        descriptor.integer_range = [
-            IntegerRange(from_value=int(spec.bounds[0]), to_value=int(spec.bounds[1]))
-        ]
-    elif spec.bounds:
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=float(spec.bounds[0]), to_value=float(spec.bounds[1]))
-        ]
-    return descriptor
-
-
-class ParameterStore:
-    """Declares parameter trees on a node, checks what is set and gives out typed trees."""
-
-    def __init__(self, node: Node) -> None:
-        """Start checking; nothing is declared yet."""
-        self._node = node
-        self._specs: dict[str, Spec] = {}
-        self.locked = False
-        """Whether only live parameters can change."""
-        self.revision = 0
-        """Counts changes; they are in force once the callback that brought them has ended."""
-        node.add_on_set_parameters_callback(self._check)
-
-    def declare(self, defaults: P, prefix: str = "") -> P:
-        """The tree with what the user set; parameters that are declared already are only read.
-
-        Raises:
-            ConfigError: a value is of the wrong type or out of range.
-        """
-        values: dict[str, Any] = {}
-        for name, default, spec in flatten(defaults, prefix):
-            self._specs[name] = spec
-            if not self._node.has_parameter(name):
-                self._declare(name, default, spec)
-            try:
-                values[name] = self._node.get_parameter(name).value
-            except exceptions.ParameterUninitializedException as error:
-                raise ConfigError(
-                    f"parameter {name} has no value: give one, or none at all"
-                ) from error
-        return _rebuilt(defaults, prefix, values)
-
-    def _declare(self, name: str, default: Any, spec: Spec) -> None:
-        try:
-            self._node.declare_parameter(name, default, _descriptor(default, spec))
-        except exceptions.InvalidParameterTypeException as error:
-            raise ConfigError(
-                f"parameter {name} must be of type {type(default).__name__}, for example "
-                f"{default!r} ({error}). {spec.text}"
-            ) from error
-        except exceptions.InvalidParameterValueException as error:
-            low, high = spec.bounds or (None, None)
-            hint = f"use a value from {low:g} to {high:g} ({error})" if spec.bounds else error
-            raise ConfigError(f"parameter {name}: {hint}. {spec.text}") from error
-
-    def unknown(self) -> list[str]:
-        """One sentence for each parameter that was given and that nobody declared."""
-        given: Sequence[str] = list(getattr(self._node, "_parameter_overrides", ()))
-        sentences = []
-        for name in given:
-            if name in self._specs or name.startswith(_OTHERS) or self._node.has_parameter(name):
-                continue
-            near = difflib.get_close_matches(name, self._specs, n=1)
-            hint = f": did you mean {near[0]}?" if near else ", it is ignored"
-            sentences.append(f"there is no parameter {name}{hint}")
-        return sentences
-
-    def _check(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
-        for parameter in parameters:
-            spec = self._specs.get(parameter.name)
-            if spec is None:
-                continue
-            reason = spec.problem(parameter.value)
-            if self.locked and not spec.live and self._node.has_parameter(parameter.name):
-                reason = "it is read when the node is configured: clean up, set, configure"
-            if reason:
-                return SetParametersResult(
-                    successful=False, reason=f"{parameter.name} cannot be set: {reason}"
-                )
-        self.revision += 1
-        return SetParametersResult(successful=True)
-
-
-def _rebuilt(tree: P, prefix: str, values: dict[str, Any]) -> P:
-    changed = {}
-    for entry in fields(tree):  # type: ignore[arg-type]
-        value, name = getattr(tree, entry.name), prefix + entry.name
-        changed[entry.name] = (
-            _rebuilt(value, f"{name}.", values) if is_dataclass(value) else values[name]
-        )
-    return type(tree)(**changed)

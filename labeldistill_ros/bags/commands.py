@@ -228,8 +228,8 @@ def score(
             show the first run.
         report_frames: at most so many key frames are pictured; 0 for all.
         min_nds: exit with 1 when a run has a lower NDS (0 to 1).
-        min_map: likewise the mAP.
-        min_coverage: likewise the share of key frames that have boxes.
+        min_map: exit with 1 when a run has a lower mAP (0 to 1).
+        min_coverage: exit with 1 when a smaller share of the key frames has boxes (0 to 1).
         max_latency: milliseconds; exit with 1 when the 95th percentile of a run is higher.
 
     Returns:

@@ -54,46 +54,46 @@ _MARGIN_NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What goes into a bag."""
+    """What goes into the bag of a scene."""
 
     sweeps: bool = True
-    """Also what was taken between the samples."""
+    """Also take the images and clouds between the samples, which no ground truth belongs to."""
     clouds: bool = True
-    """LiDAR and radar."""
+    """Take the LiDAR scans and radar sweeps."""
     can: bool = True
-    """IMU and odometry, where the CAN bus expansion is there."""
+    """Take IMU and odometry, where the CAN bus expansion of nuScenes is there."""
     truth: bool = True
-    """Samples and ground truth."""
+    """Write the samples and their ground truth, so that the bag can be scored alone."""
     storage: Storage = "mcap"
-    """File format; Humble reads mcap only with its plugin."""
+    """File format of the bag; Humble reads mcap only with its plugin installed."""
     zstd: bool = False
     """Compress chunks that get smaller by it, as LiDAR does and JPEG does not; mcap only."""
     start_ns: int | None = None
     """Time of the first message instead of the true one; all others keep their distance to it."""
     faults: Faults = field(default_factory=Faults)
-    """What goes wrong."""
+    """What goes wrong with the cameras; nothing by default."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What went into the bag."""
+    """Numbers of what went into a bag."""
 
     samples: int
-    """Samples with all their images."""
+    """Number of samples with all their images."""
     samples_left_out: int
-    """Samples of the scene of which an image is missing."""
+    """Number of samples of the scene of which an image is missing."""
     images: int
-    """Key frames and sweeps."""
+    """Number of images, those of samples and sweeps together."""
     images_left_out: int
-    """Images of which the tables speak without a file, or of samples left out."""
+    """Number of images that have no file, or belong to a sample that is left out."""
     images_lost: int
-    """Images that the faults took."""
+    """Number of images that the faults took."""
     clouds: int
-    """LiDAR scans and radar sweeps."""
+    """Number of LiDAR scans and radar sweeps."""
     duration_s: float
-    """From the first image to the last."""
+    """Seconds from the first image to the last."""
     counts: dict[str, int]
-    """Messages by topic."""
+    """Number of messages in the bag, by topic."""
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def convert_scene(
     about: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> Conversion:
-    """Write one scene.
+    """Write one scene as a bag.
 
     Args:
         tables: of the data root.

@@ -30,7 +30,7 @@ class Faults:
     miscalibrate_deg: float = 0.0
     """Each camera's mounting in the bag is turned by so much, each about another axis."""
     seed: int = 0
-    """Another one draws other faults."""
+    """Seed of the random faults; another seed draws other faults."""
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
@@ -42,7 +42,7 @@ class Faults:
 
     @property
     def any(self) -> bool:
-        """Whether there is one."""
+        """Whether anything goes wrong at all."""
         return bool(self.drop or self.jitter_ms or self.kill_camera or self.miscalibrate_deg)
 
     def killed_ns(self) -> dict[str, int]:

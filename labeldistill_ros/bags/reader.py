@@ -37,23 +37,23 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class Recorded:
-    """One message."""
+    """A message of a bag, not decoded yet."""
 
     topic: str
-    """Name."""
+    """Name of the topic that the message was published on."""
     msgtype: str
-    """Such as `std_msgs/msg/String`."""
+    """Type of the message, such as `std_msgs/msg/String`."""
     stamp_ns: int
-    """Log time."""
+    """Log time of the message, in nanoseconds since the epoch."""
     data: bytes
-    """CDR."""
+    """The message as CDR bytes."""
 
 
 class BagReader:
     """A bag that is open for reading; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Look at the bag.
+        """Find the files of the bag.
 
         Raises:
             BagError: it is missing or damaged.
@@ -65,18 +65,18 @@ class BagReader:
             self._reader = AnyReader([self.path], default_typestore=typestore())
 
     def __enter__(self) -> BagReader:
-        """Open."""
+        """Open the files of the bag."""
         with _named(self.path):
             self._reader.open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
+        """Close the files of the bag."""
         self._reader.close()
 
     @property
     def topics(self) -> dict[str, str]:
-        """Message type by topic."""
+        """Message type of each topic of the bag."""
         return {connection.topic: connection.msgtype for connection in self._reader.connections}
 
     def counts(self) -> dict[str, int]:
@@ -91,7 +91,7 @@ class BagReader:
 
     @property
     def duration_s(self) -> float:
-        """From the first message to the last."""
+        """Seconds from the first message of the bag to the last."""
         return self._reader.duration / 1e9
 
     def require(self, *topics: str) -> None:
@@ -130,7 +130,7 @@ class BagReader:
             yield recorded, self.decoded(recorded)
 
     def decoded(self, recorded: Recorded) -> Any:
-        """The message.
+        """The message of its CDR bytes.
 
         Raises:
             BagError: it is damaged.

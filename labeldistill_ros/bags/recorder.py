@@ -83,7 +83,7 @@ class Recorder:
         storage: Storage = "mcap",
         force: bool = False,
     ) -> None:
-        """Subscribe.
+        """Subscribe to the topics.
 
         Args:
             node: spun by the caller.

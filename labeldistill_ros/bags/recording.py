@@ -36,22 +36,22 @@ TOLERANCE_S = 0.05
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which samples got boxes."""
+    """Which samples got boxes, and how near in time these were."""
 
     samples: int
-    """That there are."""
+    """Number of samples that could get boxes."""
     matched: int
-    """With a message of the detector."""
+    """Number of samples that have a message of the detector."""
     missed: tuple[str, ...]
-    """Tokens of those without."""
+    """Tokens of the samples that have no message of the detector."""
     sets: int
-    """Messages of the detector, at samples or between them."""
+    """Number of messages of the detector, at samples or between them."""
     largest_gap_ms: float
-    """Between the stamps of a sample and its message."""
+    """Largest difference between the stamps of a sample and of its message."""
 
     @property
     def share(self) -> float:
-        """Of the samples that got boxes, 0 to 1."""
+        """Share of the samples that got boxes, 0 to 1."""
         return self.matched / self.samples
 
 
@@ -62,13 +62,13 @@ class Recording:
     results: dict[str, list[ResultBox]]
     """Boxes by sample token; none for a sample without a message."""
     coverage: Coverage
-    """Of the samples."""
+    """Which samples got boxes."""
     velocities: bool
     """Whether velocities were recorded; without, they count as zero."""
     latencies_ms: dict[str, tuple[float, ...]]
-    """By stage of the sets processed, as the node's status tells; empty without status."""
+    """Latencies of the processed sets by stage, from the status; empty without a status."""
     outcomes: dict[str, int]
-    """Sets seen by the node, by what became of them; empty without status."""
+    """Number of sets that the node has seen, by what became of them; empty without a status."""
 
 
 def read_recording(
@@ -168,7 +168,7 @@ def match(
 
 
 def _published(reader: BagReader, topic: str) -> dict[int, Boxes3D]:
-    """Boxes by stamp."""
+    """The boxes of each message, by its stamp in nanoseconds."""
     table_topic = f"{topic}_table"
     tables: dict[int, Boxes3D] = {}
     try:

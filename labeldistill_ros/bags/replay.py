@@ -44,22 +44,23 @@ _ACK_S = 2.0
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """How to play."""
+    """How a bag is played."""
 
     rate: float = 1.0
-    """Times faster than recorded."""
+    """How many times faster than it was recorded the bag is played."""
     topics: tuple[str, ...] = ()
-    """What to play; all when empty."""
+    """Topics to play; all topics of the bag when this is empty."""
     loop: bool = False
-    """Start again at the end; time then jumps back."""
+    """Start again at the end of the bag, where time jumps back to its beginning."""
     wait_for_s: float = 0.0
-    """Wait so long until every image topic (or every topic, without images) has a subscriber."""
+    """Seconds to wait until every image topic (every topic, in a bag without images) has a
+    subscriber."""
     clock: bool = True
-    """Publish `/clock`."""
+    """Publish the time of the bag on `/clock`."""
     start_s: float = 0.0
-    """Begin so long after the first message; what was latched before comes first."""
+    """Seconds of the bag to skip; what was latched before is published first."""
     step_s: float = 0.5
-    """How much of the bag a step plays while paused."""
+    """Seconds of the bag that one step plays while the replay is paused."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be played."""
@@ -71,16 +72,16 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class Replay:
-    """What was played."""
+    """What a replay has published."""
 
     counts: dict[str, int]
-    """Messages published, by topic."""
+    """Number of messages that were published, by topic."""
     rounds: int
     """How often the bag was played to its end."""
     wall_s: float
-    """How long it took."""
+    """Seconds that the replay took, by the wall clock."""
     late_ms: tuple[float, ...]
-    """By how much each message came too late, wall clock."""
+    """Milliseconds by which each message came too late, by the wall clock."""
 
     def late(self, percentile: float) -> float:
         """Percentile of the lateness in milliseconds; 0 when nothing was played."""

@@ -46,7 +46,7 @@ def write_run_report(
     min_score: float = 0.3,
     extremes: int = 2,
 ) -> None:
-    """Write the file.
+    """Write the HTML report of one or several runs.
 
     Args:
         path: of the file.

@@ -27,13 +27,13 @@ class SceneResult:
     """What became of one scene."""
 
     scene: str
-    """Its name."""
+    """Name of the scene."""
     bag: Path
-    """Its folder."""
+    """Folder of the bag that the scene is written to."""
     done: Conversion | None
     """What was written; None when the bag was there already, or when it failed."""
     error: str = ""
-    """Why it failed."""
+    """Why the scene could not be converted; empty when it could."""
 
 
 def convert_scenes(

@@ -43,11 +43,11 @@ class Reference:
     """What runs are measured against."""
 
     source: Path
-    """Bag or data root."""
+    """The bag or the nuScenes data root that the samples come from."""
     samples: tuple[BagSample, ...]
     """Key frames with their ground truth, in the order of time within a scene."""
     transforms: TransformBuffer | None
-    """Of the bag; None when it is a data root."""
+    """Transforms of the bag, to move boxes to "map"; None when the source is a data root."""
     whole: bool
     """Whether nothing beyond `samples` can be meant, so that other sample tokens are wrong."""
 
@@ -99,21 +99,21 @@ class Score:
     """What a detector is worth."""
 
     name: str
-    """Of the run: name of its bag or result file."""
+    """Name of the run, which is that of its bag or result file."""
     metrics: Metrics
-    """Official."""
+    """Metrics of the nuScenes detection benchmark, by the devkit's own definition."""
     breakdown: Breakdown
-    """By distance, visibility and LiDAR returns."""
+    """The same scores for groups of boxes: by distance, visibility and LiDAR returns."""
     coverage: Coverage
-    """Of the samples."""
+    """Which samples got boxes, and how far in time those were."""
     results: dict[str, list[ResultBox]]
-    """What was scored, by sample token."""
+    """The boxes that were scored, by sample token."""
     velocities: bool = True
     """Whether velocities were recorded; without, they count as zero."""
     latencies_ms: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """By stage, one for each set; `total` runs from a set's last image to its boxes."""
+    """Latencies by stage, one for each set; `total` runs from a set's last image to its boxes."""
     outcomes: dict[str, int] = field(default_factory=dict)
-    """Sets seen by the node, by what became of them."""
+    """Number of sets that the node has seen, by what became of them."""
 
     @property
     def latency_ms(self) -> dict[str, tuple[float, float]]:
@@ -143,7 +143,7 @@ class Score:
         }
 
     def table(self) -> str:
-        """For people."""
+        """The figures as lines of text for people."""
         coverage = self.coverage
         lines = [
             self.metrics.table(),

@@ -38,15 +38,15 @@ class Entry:
     """A message that is yet to be made."""
 
     stamp_ns: int
-    """Log time."""
+    """Log time of the message, in nanoseconds since the epoch."""
     topic: str
-    """Name."""
+    """Name of the topic that the message goes to."""
     msgtype: str
-    """Such as `std_msgs/msg/String`."""
+    """Type of the message, such as `std_msgs/msg/String`."""
     build: Callable[[], Any]
     """Makes the message, or the pieces of its CDR; late, so that few images are in memory."""
     qos: Qos | None = None
-    """Recorded profile; reliable when None."""
+    """Profile that is recorded for the topic; a reliable one when None."""
 
 
 def optical_frame(camera: str) -> str:

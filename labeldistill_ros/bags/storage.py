@@ -123,7 +123,7 @@ class McapFile(McapWriter):
 
 
 class Sqlite3File(Sqlite3Writer):
-    """An SQLite file."""
+    """An SQLite file with the tables of rosbag2."""
 
     def __init__(self, folder: Path) -> None:
         """Make `folder/<name>.db3`."""
@@ -134,5 +134,5 @@ class Sqlite3File(Sqlite3Writer):
         super().write(connection, timestamp, data[0] if len(data) == 1 else b"".join(data))
 
     def flush(self) -> None:
-        """Commit."""
+        """Commit what was written, so that another process can read it."""
         self.conn.commit()

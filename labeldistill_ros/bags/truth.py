@@ -38,15 +38,15 @@ class BagSample:
     """A sample as a bag tells of it."""
 
     scene: str
-    """Name of its scene."""
+    """Name of the scene that the sample belongs to."""
     truth: GroundTruth
-    """Its boxes."""
+    """Ground truth of the sample: its boxes and the pose of the vehicle."""
     camera_stamps_ns: Mapping[str, int]
-    """Exposure of each camera's key frame."""
+    """Exposure of each camera's key frame, in nanoseconds since the epoch."""
 
     @property
     def stamps_ns(self) -> tuple[int, ...]:
-        """Of the sample and of its cameras; each belongs to no other sample."""
+        """Stamps of the sample and of its cameras; each belongs to no other sample."""
         return (self.truth.stamp_ns, *self.camera_stamps_ns.values())
 
 

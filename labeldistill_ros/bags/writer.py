@@ -74,7 +74,7 @@ class BagWriter:
         about: Mapping[str, str] | None = None,
         keep: bool = False,
     ) -> None:
-        """Prepare.
+        """Check that the bag can be written; nothing is made yet.
 
         Args:
             path: folder to make.

@@ -25,7 +25,7 @@ class SetStatus:
     """What a message on `~/status` tells."""
 
     report: SetReport
-    """The record of the set."""
+    """The record of the set that the message belongs to."""
     totals: Mapping[str, int]
     """Sets since the start: `seen`, and each outcome."""
 

@@ -39,11 +39,11 @@ from labeldistill_ros.node.pipeline import Job, OnResult
 from labeldistill_ros.node.ros_logging import RosHandler, ThrottledLog
 from labeldistill_ros.node.session import Active, Configured, activate, check_topics
 from labeldistill_ros.outputs.publishers import Outputs
+from labeldistill_ros.parameter_store import ParameterStore
 from labeldistill_ros.parameters import (
     CameraParameters,
     ClassParameters,
     Parameters,
-    ParameterStore,
     sync_options,
 )
 from labeldistill_ros.sets.assembly import Arrival, Problem

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node publishes of each set."""
+"""The topics of the node, and what it publishes of each set."""
 
 from __future__ import annotations
 
@@ -61,7 +61,13 @@ class Outputs:
     def __init__(
         self, node: LifecycleNode, class_names: Sequence[str], cameras: Sequence[str]
     ) -> None:
-        """Advertise."""
+        """Advertise all topics on a node.
+
+        Args:
+            node: that publishes.
+            class_names: by label.
+            cameras: of the model; each has an overlay.
+        """
         self._node, self._class_names = node, class_names
         self._message = DetectionsMessage(class_names)
 
@@ -90,7 +96,7 @@ class Outputs:
         }
 
     def close(self) -> None:
-        """Withdraw the publishers."""
+        """Withdraw all topics from the node."""
         for publisher in (
             self._detections,
             self._table,
@@ -110,7 +116,7 @@ class Outputs:
         return wanted or any(p.get_subscription_count() for p in self._overlays.values())
 
     def labels(self, threshold: float, stamp_ns: int) -> None:
-        """Tell the class names."""
+        """Publish the class names behind the numbers of the table, for subscribers of any time."""
         self._labels.publish(label_info(self._class_names, threshold, stamp_ns))
 
     def status(self, message: DiagnosticArray) -> None:

@@ -16,10 +16,10 @@ from rclpy.parameter import Parameter
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.parameter_docs import with_table, yaml_text
+from labeldistill_ros.parameter_store import ParameterStore
 from labeldistill_ros.parameters import (
     CameraParameters,
     Parameters,
-    ParameterStore,
     SyncParameters,
     flatten,
     sync_options,

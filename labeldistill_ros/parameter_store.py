@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameter trees on a running node: declared, checked when they are set, and read back typed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy import exceptions
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from labeldistill_core.errors import ConfigError
+from labeldistill_ros.parameters import Spec, flatten
+
+P = TypeVar("P")
+
+_OTHERS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
+"""Parameters that rclpy declares by itself."""
+
+
+def _descriptor(value: object, spec: Spec) -> ParameterDescriptor:
+    constraints = f"one of {', '.join(spec.choices)}" if spec.choices else ""
+    descriptor = ParameterDescriptor(description=spec.text, additional_constraints=constraints)
+    if spec.bounds and isinstance(value, int):
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(spec.bounds[0]), to_value=int(spec.bounds[1]))
+        ]
+    elif spec.bounds:
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(spec.bounds[0]), to_value=float(spec.bounds[1]))
+        ]
+    return descriptor
+
+
+class ParameterStore:
+    """Declares parameter trees on a node, checks what is set and gives out typed trees."""
+
+    def __init__(self, node: Node) -> None:
+        """Start checking; nothing is declared yet."""
+        self._node = node
+        self._specs: dict[str, Spec] = {}
+        self.locked = False
+        """Whether only live parameters can change."""
+        self.revision = 0
+        """Counts changes; they are in force once the callback that brought them has ended."""
+        node.add_on_set_parameters_callback(self._check)
+
+    def declare(self, defaults: P, prefix: str = "") -> P:
+        """The tree with what the user set; parameters that are declared already are only read.
+
+        Raises:
+            ConfigError: a value is of the wrong type or out of range.
+        """
+        values: dict[str, Any] = {}
+        for name, default, spec in flatten(defaults, prefix):
+            self._specs[name] = spec
+            if not self._node.has_parameter(name):
+                self._declare(name, default, spec)
+            try:
+                values[name] = self._node.get_parameter(name).value
+            except exceptions.ParameterUninitializedException as error:
+                raise ConfigError(
+                    f"parameter {name} has no value: give one, or none at all"
+                ) from error
+        return _rebuilt(defaults, prefix, values)
+
+    def _declare(self, name: str, default: Any, spec: Spec) -> None:
+        try:
+            self._node.declare_parameter(name, default, _descriptor(default, spec))
+        except exceptions.InvalidParameterTypeException as error:
+            raise ConfigError(
+                f"parameter {name} must be of type {type(default).__name__}, for example "
+                f"{default!r} ({error}). {spec.text}"
+            ) from error
+        except exceptions.InvalidParameterValueException as error:
+            low, high = spec.bounds or (None, None)
+            hint = f"use a value from {low:g} to {high:g} ({error})" if spec.bounds else error
+            raise ConfigError(f"parameter {name}: {hint}. {spec.text}") from error
+
+    def unknown(self) -> list[str]:
+        """One sentence for each parameter that was given and that nobody declared."""
+        given: Sequence[str] = list(getattr(self._node, "_parameter_overrides", ()))
+        sentences = []
+        for name in given:
+            if name in self._specs or name.startswith(_OTHERS) or self._node.has_parameter(name):
+                continue
+            near = difflib.get_close_matches(name, self._specs, n=1)
+            hint = f": did you mean {near[0]}?" if near else ", it is ignored"
+            sentences.append(f"there is no parameter {name}{hint}")
+        return sentences
+
+    def _check(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        for parameter in parameters:
+            spec = self._specs.get(parameter.name)
+            if spec is None:
+                continue
+            reason = spec.problem(parameter.value)
+            if self.locked and not spec.live and self._node.has_parameter(parameter.name):
+                reason = "it is read when the node is configured: clean up, set, configure"
+            if reason:
+                return SetParametersResult(
+                    successful=False, reason=f"{parameter.name} cannot be set: {reason}"
+                )
+        self.revision += 1
+        return SetParametersResult(successful=True)
+
+
+def _rebuilt(tree: P, prefix: str, values: dict[str, Any]) -> P:
+    changed = {}
+    for entry in fields(tree):  # type: ignore[arg-type]
+        value, name = getattr(tree, entry.name), prefix + entry.name
+        changed[entry.name] = (
+            _rebuilt(value, f"{name}.", values) if is_dataclass(value) else values[name]
+        )
+    return type(tree)(**changed)
