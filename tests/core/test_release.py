@@ -45,3 +45,18 @@ def test_files_that_contributing_and_glossary_name_are_there(repository: Path) -
     }
     assert len(named) > 20
     assert [path for path in sorted(named) if not (repository / path).is_file()] == []
+
+
+def test_what_pip_brings_to_a_ros_workspace_is_what_setup_py_asks_for(repository: Path) -> None:
+    block = re.search(r"install_requires=\[(.*?)\]", (repository / "setup.py").read_text(), re.S)
+    assert block
+    wanted = set(re.findall(r'"([\w-]+)', block[1]))
+    with_torch = {"filelock", "markupsafe", "typing_extensions"}
+    from_rosdep = {"PyYAML"}
+    for file in ("README.md", ".github/workflows/ci.yml"):
+        command = re.search(
+            r"pip install -c src/labeldistill/\S+ ((?:.*\\\n)*.*)", (repository / file).read_text()
+        )
+        assert command
+        named = set(re.findall(r'[\s"]([\w-]+)', " " + command[1]))
+        assert wanted - with_torch - from_rosdep <= named, file
