@@ -121,27 +121,27 @@ def find_command(name: str) -> Callable[..., object]:
 
             return evaluate_results
         case "bag from-nuscenes":
-            from labeldistill_ros.bags.commands import from_nuscenes
+            from labeldistill_ros.commands.bags import from_nuscenes
 
             return from_nuscenes
         case "bag replay":
-            from labeldistill_ros.bags.ros_commands import replay
+            from labeldistill_ros.commands.ros_bags import replay
 
             return replay
         case "bag record":
-            from labeldistill_ros.bags.ros_commands import record
+            from labeldistill_ros.commands.ros_bags import record
 
             return record
         case "bag recover":
-            from labeldistill_ros.bags.commands import recover
+            from labeldistill_ros.commands.bags import recover
 
             return recover
         case "bag detect":
-            from labeldistill_ros.bags.commands import detect
+            from labeldistill_ros.commands.bags import detect
 
             return detect
         case "bag score":
-            from labeldistill_ros.bags.commands import score
+            from labeldistill_ros.commands.bags import score
 
             return score
         case _:

@@ -7,7 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from xml.etree import ElementTree
+
+import tyro
 
 from labeldistill_core.errors import ConfigError
 
@@ -22,8 +25,8 @@ class Thresholds:
     """Lowest mean average precision (mAP) that passes, 0 to 1."""
     min_coverage: float | None = None
     """Lowest share of key frames with boxes of the detector that passes, 0 to 1."""
-    max_latency_ms: float | None = None
-    """Largest 95th percentile of the time from the last image of a set to its boxes that passes."""
+    max_latency_ms: Annotated[float | None, tyro.conf.arg(name="max-latency")] = None
+    """Largest 95th percentile that passes, in milliseconds from a set's last image to its boxes."""
 
     def __post_init__(self) -> None:
         """Refuse what no run can be measured against."""

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -68,9 +70,9 @@ class ConversionOptions:
     """File format of the bag; Humble reads mcap only with its plugin installed."""
     zstd: bool = False
     """Compress chunks that get smaller by it, as LiDAR does and JPEG does not; mcap only."""
-    start_ns: int | None = None
+    start_ns: tyro.conf.Suppress[int | None] = None
     """Time of the first message instead of the true one; all others keep their distance to it."""
-    faults: Faults = field(default_factory=Faults)
+    faults: Annotated[Faults, tyro.conf.arg(name="")] = field(default_factory=Faults)
     """What goes wrong with the cameras; nothing by default."""
 
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, FrameSet
@@ -44,24 +45,24 @@ _STATUS = "diagnostic_msgs/msg/DiagnosticArray"
 
 @dataclass(frozen=True)
 class DetectOptions:
-    """As the node's parameters of these names."""
+    """What is detected, and what of it is kept; the node has parameters of these names."""
 
     score_threshold: float = 0.1
     """Boxes of a lower score are left out."""
     max_boxes: int = 500
-    """At most this many, the best."""
+    """At most so many boxes of a set are kept, the best."""
     output_frame: str = BASE_FRAME
-    """Frame of the boxes."""
-    policy: Literal["skip", "mask"] = "skip"
-    """What becomes of sets that lack images."""
+    """Frame that the boxes are written in."""
+    policy: Annotated[Literal["skip", "mask"], tyro.conf.arg(name="missing-camera-policy")] = "skip"
+    """Sets that lack images are left out (skip), or used without them (mask)."""
     min_cameras: int = 4
-    """Fewest images of a set under `mask`."""
-    max_age_s: float = 0.25
-    """A camera that is silent for longer is dead."""
-    reset_gap_s: float = 2.0
-    """A longer gap between sets breaks the history."""
-    max_speed_m_s: float = 100.0
-    """So does a faster motion of the vehicle."""
+    """Fewest images of a set that is used under `mask`."""
+    max_age_s: Annotated[float, tyro.conf.arg(name="max-age")] = 0.25
+    """Seconds of silence after which a camera counts as dead."""
+    reset_gap_s: Annotated[float, tyro.conf.arg(name="reset-gap")] = 2.0
+    """Seconds between two sets after which past images are forgotten."""
+    max_speed_m_s: Annotated[float, tyro.conf.arg(name="max-speed")] = 100.0
+    """Metres per second of the vehicle beyond which past images are forgotten as well."""
 
 
 @dataclass(frozen=True)

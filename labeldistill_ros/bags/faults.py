@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+import tyro
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.errors import ConfigError
@@ -23,12 +25,12 @@ class Faults:
 
     drop: float = 0.0
     """Share of the images that are lost, 0 to 1."""
-    jitter_ms: float = 0.0
-    """Standard deviation of an error in the images' stamps."""
+    jitter_ms: Annotated[float, tyro.conf.arg(name="jitter")] = 0.0
+    """Standard deviation in milliseconds of an error in the images' stamps."""
     kill_camera: tuple[str, ...] = ()
     """Cameras that fall silent: NAME, or NAME@SECONDS after the first image."""
-    miscalibrate_deg: float = 0.0
-    """Each camera's mounting in the bag is turned by so much, each about another axis."""
+    miscalibrate_deg: Annotated[float, tyro.conf.arg(name="miscalibrate")] = 0.0
+    """Degrees by which each camera's mounting is turned, each about another axis."""
     seed: int = 0
     """Seed of the random faults; another seed draws other faults."""
 

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -52,14 +53,14 @@ class ReplayOptions:
     """Topics to play; all topics of the bag when this is empty."""
     loop: bool = False
     """Start again at the end of the bag, where time jumps back to its beginning."""
-    wait_for_s: float = 0.0
+    wait_for_s: Annotated[float, tyro.conf.arg(name="wait-for")] = 0.0
     """Seconds to wait until every image topic (every topic, in a bag without images) has a
     subscriber."""
     clock: bool = True
     """Publish the time of the bag on `/clock`."""
-    start_s: float = 0.0
+    start_s: Annotated[float, tyro.conf.arg(name="start")] = 0.0
     """Seconds of the bag to skip; what was latched before is published first."""
-    step_s: float = 0.5
+    step_s: Annotated[float, tyro.conf.arg(name="step")] = 0.5
     """Seconds of the bag that one step plays while the replay is paused."""
 
     def __post_init__(self) -> None:

@@ -9,50 +9,34 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from tyro.conf import Positional
 
+from labeldistill_core.console import INTERRUPTED, Flat
+from labeldistill_ros.bags import controls as controlling
+from labeldistill_ros.bags import replay as replaying
+from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.writer import Storage
 
 
 def replay(
-    bag: Annotated[Path, tyro.conf.Positional],
-    rate: float = 1.0,
-    loop: bool = False,
-    topics: tuple[str, ...] = (),
-    wait_for: float = 0.0,
-    clock: bool = True,
-    start: float = 0.0,
-    paused: bool = False,
-    step: float = 0.5,
+    bag: Positional[Path], options: Flat[replaying.ReplayOptions], paused: bool = False
 ) -> int:
     """Publish the messages of a bag over ROS with their true timing, and the clock.
 
     In a terminal the space bar pauses, `s` plays a step and `q` ends; so do the services
-    `/replay/pause` (std_srvs/SetBool) and `/replay/step` (std_srvs/Trigger).
+    `/replay/pause` (std_srvs/SetBool) and `/replay/step` (std_srvs/Trigger). The exit code is 130
+    when Ctrl-C came before the end.
 
     Args:
-        bag: folder.
-        rate: times faster than recorded.
-        loop: again and again until Ctrl-C; time then jumps back.
-        topics: what to publish; everything when none is given.
-        wait_for: seconds to wait until every image topic has a subscriber.
-        clock: publish /clock.
-        start: seconds of the bag to leave out; what was latched in them is published first.
+        bag: folder of the bag.
+        options: what is played, and how.
         paused: begin paused.
-        step: seconds of the bag that a step plays.
-
-    Returns:
-        Exit code: 0, or 130 when Ctrl-C came before the end.
     """
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
-
-    from labeldistill_ros.bags import controls as controlling
-    from labeldistill_ros.bags import replay as replaying
-
-    options = replaying.ReplayOptions(rate, topics, loop, wait_for, clock, start, step)
     controls = controlling.Controls(paused)
     # not rclpy's own handlers, which would take the context away under the publishers
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -75,11 +59,11 @@ def replay(
         f"late by p50 {done.late(50):.2f} ms, p99 {done.late(99):.2f} ms, "
         f"at most {done.late(100):.2f} ms"
     )
-    return 0 if done.rounds or loop else 130
+    return 0 if done.rounds or options.loop else INTERRUPTED
 
 
 def record(
-    out: Annotated[Path, tyro.conf.Positional],
+    out: Positional[Path],
     topics: tuple[str, ...] = (),
     detector: str = "/detector",
     storage: Storage = "mcap",
@@ -96,13 +80,6 @@ def record(
         force: replace a bag that is there.
         use_sim_time: log at the time of /clock.
     """
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.parameter import Parameter
-    from rclpy.signals import SignalHandlerOptions
-
-    from labeldistill_ros.bags.recorder import Recorder
-
     # rclpy's own handlers raise wherever Python stands, also where that is swallowed
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:

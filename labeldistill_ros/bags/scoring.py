@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several runs against one reference, and whether they keep the thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.evaluation.verdict import Check, Thresholds, check
+from labeldistill_ros.bags import report
+from labeldistill_ros.bags.recording import DETECTIONS_TOPIC, TOLERANCE_S
+from labeldistill_ros.bags.report import Pictures
+from labeldistill_ros.bags.score import (
+    Reference,
+    Score,
+    is_result_file,
+    reference_scenes,
+    score_run,
+)
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What runs are measured against, and what they must reach."""
+
+    dataroot: Path | None = None
+    """nuScenes data root to take the truth from; only its tables are read."""
+    version: str = "v1.0-trainval"
+    """Folder of the data root's tables."""
+    split: str = "val"
+    """Key frames of the data root: train, val, mini_train, mini_val or all."""
+    scenes: tuple[str, ...] = ()
+    """Names of scenes of the data root, in the place of a split."""
+    topic: str = DETECTIONS_TOPIC
+    """Topic of the detections in a run's bag."""
+    tolerance_s: Annotated[float, tyro.conf.arg(name="tolerance")] = TOLERANCE_S
+    """Seconds between a sample and the detections that are taken for it."""
+    thresholds: Annotated[Thresholds, tyro.conf.arg(name="")] = field(default_factory=Thresholds)
+    """What each run must reach."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Runs that were scored."""
+
+    reference: Reference
+    """What they were measured against."""
+    scores: tuple[Score, ...]
+    """What each run is worth, in the order in which they were given."""
+    checks: tuple[Check, ...]
+    """Each threshold and each run."""
+    pictures: Pictures
+    """Images of the reference's key frames."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether all runs keep all thresholds."""
+        return all(one.passed for one in self.checks)
+
+
+def score_runs(source: Path, runs: Sequence[Path], options: ScoreOptions) -> Scored:
+    """Score runs with the official metrics.
+
+    Args:
+        source: bag with samples, ground truth and poses; with a data root, the first run.
+        runs: bags or result files; when there is none, `source` holds the detections too.
+        options: what they are measured against.
+
+    Raises:
+        ConfigError: there is nothing to measure a result file against.
+        BagError: a bag is unreadable or lacks what is needed.
+        DataError: a result file or a table cannot be used.
+    """
+    compared = tuple(runs)
+    if options.dataroot:
+        tables = NuScenesTables(options.dataroot, options.version)
+        chosen = reference_scenes(tables, options.split, options.scenes)
+        reference, compared = Reference.of_dataroot(tables, chosen), (source, *compared)
+        pictures = report.pictures_of_dataroot(tables, reference)
+    elif is_result_file(source):
+        raise ConfigError(
+            f"{source} is a result file: say with --dataroot, --version and --split what it is "
+            "measured against, or put a bag with the ground truth before it"
+        )
+    else:
+        reference, compared = Reference.of_bag(source), compared or (source,)
+        pictures = report.pictures_of_bag(source)
+    topic = "/" + options.topic.strip("/")
+    scores = tuple(
+        score_run(reference, run, topic=topic, tolerance_s=options.tolerance_s) for run in compared
+    )
+    checks = tuple(
+        one
+        for score in scores
+        for one in check(
+            score.name,
+            options.thresholds,
+            nds=score.metrics.nds,
+            mean_ap=score.metrics.mean_ap,
+            coverage=score.coverage.share,
+            latency_p95_ms=score.latency_p95_ms,
+        )
+    )
+    return Scored(reference, scores, checks, pictures)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands `labeldistill bag ...` that need no ROS; the others are in `ros_bags`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from labeldistill_core.console import MISSED, REFUSED, Flat
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import BagError, ConfigError
+from labeldistill_core.evaluation.results import write_results
+from labeldistill_core.evaluation.verdict import write_junit
+from labeldistill_core.files import write_json
+from labeldistill_core.installed_files import demo_model
+from labeldistill_core.runtime.allocator import keep_freed_memory
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.device import Precision
+from labeldistill_ros.bags import recover as recovering
+from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert_scene
+from labeldistill_ros.bags.detect import DetectOptions, detect_bag
+from labeldistill_ros.bags.report import write_run_report
+from labeldistill_ros.bags.scenes import convert_scenes
+from labeldistill_ros.bags.score import comparison
+from labeldistill_ros.bags.scoring import ScoreOptions, score_runs
+from labeldistill_ros.bags.writer import Storage
+
+
+def from_nuscenes(
+    dataroot: Positional[Path],
+    out: Positional[Path],
+    options: Flat[ConversionOptions],
+    scene: str | None = None,
+    scenes: tuple[str, ...] = (),
+    version: str = "v1.0-trainval",
+    now: bool = False,
+    workers: int = 0,
+    force: bool = False,
+) -> int:
+    """Convert nuScenes scenes to rosbags: sensors, calibration, poses and ground truth.
+
+    Args:
+        dataroot: folder with the tables, `samples/` and `sweeps/`.
+        out: folder of the bag with --scene; otherwise a folder that gets a bag for each scene.
+        options: what goes into the bags.
+        scene: name of a single scene, such as scene-0103.
+        scenes: names; all scenes when neither is given. Bags that are complete are kept.
+        version: folder of the data root's tables.
+        now: the bag begins at this moment rather than at its true time.
+        workers: scenes at a time; one a core when 0.
+        force: replace bags that are there.
+    """
+    if scene and scenes:
+        raise ConfigError("give --scene or --scenes, not both")
+    options = replace(options, start_ns=time.time_ns() if now else None)
+    tables = NuScenesTables(dataroot, version)
+    if scene:
+        done = convert_scene(tables, scene, out, options, about=tables.about(scene), force=force)
+        _tell(out, done)
+        return 0
+    failed = 0
+    chosen = scenes or tables.scene_names
+    for result in convert_scenes(tables, chosen, out, options, workers=workers, force=force):
+        failed += bool(result.error)
+        if result.error:
+            print(f"error: {result.error}", file=sys.stderr)
+        elif result.done:
+            _tell(result.bag, result.done)
+        else:
+            print(f"{result.bag}: was complete already")
+    if failed:
+        print(f"error: {failed} of {len(chosen)} scenes failed", file=sys.stderr)
+    return REFUSED if failed else 0
+
+
+def _tell(bag: Path, done: Conversion) -> None:
+    """What went into a bag."""
+    print(
+        f"{bag}: {done.samples} samples, {done.images} images, {done.clouds} clouds, "
+        f"{done.duration_s:.1f} s, {sum(done.counts.values())} messages on "
+        f"{len(done.counts)} topics"
+        + (f", {done.images_lost} images lost" if done.images_lost else "")
+    )
+
+
+def detect(
+    bag: Positional[Path],
+    out: Positional[Path],
+    options: Flat[DetectOptions],
+    model: Path | None = None,
+    device: str = "auto",
+    precision: Precision = "float32",
+    storage: Storage = "mcap",
+    force: bool = False,
+) -> None:
+    """Run the detector over a bag without ROS, at full speed, and write a bag with its boxes.
+
+    Args:
+        bag: with images, calibrations and transforms.
+        out: folder of the bag to write; `bag score OUT` scores it.
+        options: what is detected, and what of it is kept.
+        model: student checkpoint; the demo's when not given.
+        device: cpu, cuda:0 and so on, or auto.
+        precision: number format of the convolutions.
+        storage: file format of the new bag.
+        force: replace a bag that is there.
+    """
+    detector = Detector.load(model or demo_model(), device=device, precision=precision)
+    if detector.device.type == "cpu":
+        keep_freed_memory()
+    with tqdm(unit="set", disable=None) as bar:
+        done = detect_bag(
+            bag,
+            out,
+            detector,
+            options,
+            storage=storage,
+            force=force,
+            progress=lambda _: bar.update() and None,
+        )
+    print(
+        f"{out}: {done.processed} of {done.sets} sets, {done.boxes} boxes, {done.wall_s:.1f} s "
+        f"for {done.bag_s:.1f} s of driving"
+    )
+    for problem, count in done.problems.items():
+        print(f"{count} sets without boxes: {problem}")
+    if not done.processed:
+        raise BagError(f"{bag}: no set of images could be used; what was found is told above")
+
+
+def recover(
+    source: Positional[Path], out: Positional[Path], storage: Storage = "mcap", force: bool = False
+) -> None:
+    """Make a bag of what is whole in one that was cut off; what is there stays as it is.
+
+    Args:
+        source: folder of the bag, or its .mcap or .db3 file; metadata.yaml is not needed.
+        out: folder of the bag to write.
+        storage: file format of the new bag.
+        force: replace a bag that is there.
+    """
+    counts = recovering.recover(source, out, storage=storage, force=force)
+    for topic, count in sorted(counts.items()):
+        print(f"{count:7d}  {topic}")
+
+
+def score(
+    source: Positional[Path],
+    runs: Positional[tuple[Path, ...]],
+    options: Flat[ScoreOptions],
+    out: Path | None = None,
+    json: Path | None = None,
+    junit: Path | None = None,
+    report: Path | None = None,
+    report_frames: int = 40,
+) -> int:
+    """Score detections with the official nuScenes metrics: recordings or result files.
+
+    Without --dataroot the first path is the bag with samples, ground truth and poses, and the
+    runs are measured against it; when none is given, that bag holds the detections too. With
+    --dataroot all paths are runs. A run is a bag with the detector's topics or a result file
+    (`.json`, `.json.gz`). Several runs are compared. The exit code is 1 when a run misses a
+    threshold.
+
+    Args:
+        source: bag with the truth, or with --dataroot the first run.
+        runs: bags or result files.
+        options: what they are measured against, and what they must reach.
+        out: nuScenes result file to write, of a single run.
+        json: file to write all figures to.
+        junit: file to write the verdict to, as JUnit XML.
+        report: HTML file to write: tables, curves, best and worst samples, the scene. Its pictures
+            show the first run.
+        report_frames: at most so many key frames are pictured; 0 for all.
+    """
+    compared = len(runs) + 1 if options.dataroot else len(runs) or 1
+    if out and compared > 1:
+        raise ConfigError(f"--out takes the boxes of one run, and {compared} are given")
+    found = score_runs(source, runs, options)
+    scores = found.scores
+    # what was computed is told and written before what may still fail
+    print(scores[0].table() if len(scores) == 1 else comparison(scores))
+    for one in found.checks:
+        print(one.sentence())
+    if junit:
+        write_junit(junit, found.checks)
+    if json:
+        figures = [score.as_json() for score in scores]
+        write_json(json, figures[0] if len(scores) == 1 else {"runs": figures})
+    if out:
+        write_results(out, scores[0].results)
+    if report:
+        write_run_report(report, found.reference, scores, found.pictures, frames=report_frames)
+        print(report)
+    return 0 if found.passed else MISSED
