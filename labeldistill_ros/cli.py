@@ -73,11 +73,11 @@ def find_command(name: str) -> Callable[..., object]:
 
             return train_student
         case "export-onnx":
-            from labeldistill_core.runtime.onnx_export import export_onnx
+            from labeldistill_ros.commands.models import export_onnx
 
             return export_onnx
         case "export":
-            from labeldistill_ros.commands.training import export
+            from labeldistill_ros.commands.models import export
 
             return export
         case "overfit":
@@ -105,7 +105,7 @@ def find_command(name: str) -> Callable[..., object]:
 
             return bench
         case "robustness":
-            from labeldistill_ros.robustness.command import robustness
+            from labeldistill_ros.commands.measuring import robustness
 
             return robustness
         case "synth":

@@ -14,7 +14,6 @@ import logging
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from labeldistill_core.checkpoints import load_student
@@ -118,7 +117,7 @@ def output_names(config: StudentConfig) -> list[str]:
     return ["depth", "context", *maps]
 
 
-def export_onnx(checkpoint: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> None:
+def export_onnx(checkpoint: Path, out: Path) -> None:
     """Write a student as an ONNX graph that the node loads, float32.
 
     The graph is one streaming step with standard operators; the node computes the tables that it

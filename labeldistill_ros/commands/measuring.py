@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tyro.conf import Positional
+
 from labeldistill_core.console import Flat
+from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.files import write_json
 from labeldistill_core.profiling import bench as profiling
+from labeldistill_ros.robustness import degradation
+from labeldistill_ros.robustness.page import write_page, write_plot
 
 
 def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> None:
@@ -33,3 +39,32 @@ def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> No
         print(f"\n{name}\n{profiling.table(found)}", flush=True)
         if json:
             write_json(json, figures)
+
+
+def robustness(
+    dataroot: Positional[Path],
+    options: Flat[degradation.RobustnessOptions],
+    json: Path | None = None,
+    page: Path | None = None,
+    plot: Path | None = None,
+) -> None:
+    """Score a model on a data root while cameras, stamps or calibrations fail.
+
+    Args:
+        dataroot: nuScenes data root, real or synthetic.
+        options: which model is scored, and on what.
+        json: file to write the figures to.
+        page: Markdown page whose table is replaced.
+        plot: SVG file to draw the figures into.
+    """
+    rows = []
+    for row in degradation.robustness(dataroot, options):
+        rows.append(row)
+        print(f"{row.fault:36} mAP {row.mean_ap:.4f}  NDS {row.nds:.4f}", flush=True)
+    if json:
+        scenes = options.chosen(NuScenesTables(dataroot, options.version))
+        write_json(json, {"scenes": len(scenes), "rows": [asdict(row) for row in rows]})
+    if page:
+        write_page(page, rows)
+    if plot:
+        write_plot(plot, rows)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`labeldistill train ...`, `overfit`, `ablation` and `export`."""
+"""`labeldistill train ...`, `overfit` and `ablation`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from tyro.conf import Positional
 
 from labeldistill_core.console import MISSED, Flat
 from labeldistill_core.experiments import ablation as comparison
-from labeldistill_core.training import export as exporting
 from labeldistill_core.training import overfit as overfitting
 from labeldistill_core.training import train
 from labeldistill_core.training.export import Written
@@ -59,22 +58,6 @@ def train_student(
         options: of the training.
     """
     _tell(train.train_student(dataroot, out, options))
-
-
-def export(
-    run: Positional[Path], out: Positional[Path], options: Flat[exporting.ExportOptions]
-) -> None:
-    """Write the student of a run, without teachers and optimizer, as the node loads it.
-
-    The file holds averaged weights and their hash, the configuration with the class names, and the
-    record of the training. A run that is still going on can be exported, too.
-
-    Args:
-        run: folder of `labeldistill train student`, or one of its checkpoints.
-        out: file to write, `*.safetensors`.
-        options: which of its networks, and how.
-    """
-    _tell(exporting.export(run, out, options))
 
 
 def overfit(

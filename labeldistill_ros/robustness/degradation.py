@@ -8,64 +8,69 @@ over DDS, so that the figures are the same on every machine. The data are key fr
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from labeldistill_core.cameras import CAMERAS, FIXED_FRAME, CameraView, FrameSet
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
+from labeldistill_core.installed_files import demo_model
 from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.device import Precision
+from labeldistill_ros.bags.faults import Faults
 from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 
 _TRANSPORT_S = 0.005
+_POLICIES: tuple[Literal["mask", "skip"], ...] = ("mask", "skip")
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One condition."""
+class Condition:
+    """What a detector has to cope with."""
 
     name: str
-    """For the table."""
-    off: tuple[str, ...] = ()
-    """Cameras that send nothing."""
-    loss: float = 0.0
-    """Share of the images that is lost, of each camera."""
-    jitter_s: float = 0.0
-    """Standard deviation of the stamps; poses are looked up at the wrong time accordingly."""
-    turn_deg: float = 0.0
-    """Each camera is mounted so much off its calibration, about a random axis."""
+    """Name of the condition in the table."""
+    faults: Faults = field(default_factory=Faults)
+    """What goes wrong with the cameras."""
     every: int = 1
     """Only each so-many-th set is sent."""
-    policy: str = "mask"
-    """What the node does with incomplete sets."""
+    policy: Literal["skip", "mask"] = "mask"
+    """Whether sets that lack images are left out, or used without them."""
 
 
-FAULTS: tuple[Fault, ...] = (
-    Fault("none", policy="skip"),
-    *(Fault(f"{camera} off", off=(camera,)) for camera in CAMERAS),
-    Fault("any camera off, skip", off=(CAMERAS[1],), policy="skip"),
+CONDITIONS: tuple[Condition, ...] = (
+    Condition("none", policy="skip"),
+    *(Condition(f"{camera} off", Faults(kill_camera=(camera,))) for camera in CAMERAS),
+    Condition("any camera off, skip", Faults(kill_camera=(CAMERAS[1],)), policy="skip"),
     *(
-        Fault(f"{share:.0%} of images lost, {policy}", loss=share, policy=policy)
+        Condition(f"{share:.0%} of images lost, {policy}", Faults(drop=share), policy=policy)
         for share in (0.05, 0.1, 0.2)
-        for policy in ("mask", "skip")
+        for policy in _POLICIES
     ),
-    *(Fault(f"stamps jitter by {ms} ms", jitter_s=ms / 1e3) for ms in (3, 5)),
-    *(Fault(f"calibration off by {deg:g} degrees", turn_deg=deg) for deg in (0.5, 1.0)),
-    Fault("half the rate", every=2),
+    *(Condition(f"stamps jitter by {ms} ms", Faults(jitter_ms=ms)) for ms in (3, 5)),
+    *(
+        Condition(f"calibration off by {deg:g} degrees", Faults(miscalibrate_deg=deg))
+        for deg in (0.5, 1.0)
+    ),
+    Condition("half the rate", every=2),
 )
+"""The rows of the table; the first one is what the others are compared with."""
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """What a fault does."""
+    """What a condition does to the scores."""
 
     fault: str
-    """Name."""
+    """Name of the condition."""
     mean_ap: float
     """mAP over all key frames; those without boxes count as empty."""
     nds: float
@@ -76,59 +81,91 @@ class Degradation:
     """Key frames."""
 
 
-def run_fault(
-    fault: Fault, tables: NuScenesTables, scenes: Sequence[str], detector: Detector, seed: int = 0
-) -> Degradation:
-    """Metrics under one fault.
+@dataclass(frozen=True)
+class RobustnessOptions:
+    """Which model is scored, and on what."""
+
+    model: Path | None = None
+    """Student checkpoint; the demo's when not given."""
+    version: str = "v1.0-trainval"
+    """Folder of the data root's tables."""
+    split: Literal["train", "val", "all"] = "val"
+    """Scenes to run on."""
+    scenes: int = 0
+    """Run on the first so many of these scenes only; on all when 0."""
+    device: str = "auto"
+    """Where the model runs: cpu, cuda:0 and so on, or auto."""
+    precision: Precision = "float32"
+    """Number format of the convolutions."""
+
+    def chosen(self, tables: NuScenesTables) -> list[str]:
+        """Names of the scenes to run on."""
+        return split_scenes(tables, self.split)[: self.scenes or None]
+
+
+def robustness(dataroot: Path, options: RobustnessOptions) -> Iterator[Degradation]:
+    """Score a data root under one condition after the other, see `CONDITIONS`.
 
     Args:
-        fault: what is wrong.
+        dataroot: nuScenes data root, real or synthetic.
+        options: which model is scored, and on what.
+    """
+    tables = NuScenesTables(dataroot, options.version)
+    names = options.chosen(tables)
+    model = options.model or demo_model()
+    detector = Detector.load(model, device=options.device, precision=options.precision)
+    for condition in CONDITIONS:
+        yield degradation(condition, tables, names, detector)
+
+
+def degradation(
+    condition: Condition, tables: NuScenesTables, scenes: Sequence[str], detector: Detector
+) -> Degradation:
+    """Metrics under one condition.
+
+    Args:
+        condition: what is wrong.
         tables: of the data root.
         scenes: names of its scenes.
         detector: the network.
-        seed: of what is random.
     """
-    rng = np.random.default_rng(seed)
     results: dict[str, list[ResultBox]] = {}
     sets = 0
-    for scene in tqdm(scenes, desc=fault.name, unit="scene", leave=False, disable=None):
+    for scene in tqdm(scenes, desc=condition.name, unit="scene", leave=False, disable=None):
         detector.reset(f"scene {scene}")
         tokens = tables.samples(scene)
         results.update({token: [] for token in tokens})
-        for token, frames in _sets(fault, tables, tokens, detector, rng):
+        for token, frames in _sets(condition, tables, tokens, detector):
             found = detector.detect(frames)
             boxes = found.in_frame(Transform.identity(FIXED_FRAME, FIXED_FRAME))
             results[token] = result_boxes(token, boxes, detector.class_names)
             sets += 1
     metrics: Metrics = evaluate([tables.ground_truth(token) for token in results], results)
-    return Degradation(fault.name, metrics.mean_ap, metrics.nds, sets, len(results))
+    return Degradation(condition.name, metrics.mean_ap, metrics.nds, sets, len(results))
 
 
 def _sets(
-    fault: Fault,
-    tables: NuScenesTables,
-    tokens: Sequence[str],
-    detector: Detector,
-    rng: np.random.Generator,
+    condition: Condition, tables: NuScenesTables, tokens: Sequence[str], detector: Detector
 ) -> list[tuple[str, FrameSet]]:
     """Sets that the synchronizer makes of a scene's images, with the sample each belongs to."""
-    cameras = detector.config.cameras
-    turns = {camera: _turn(camera, fault.turn_deg, rng) for camera in cameras}
+    cameras, faults = detector.config.cameras, condition.faults
     events: list[tuple[int, str, str, CameraView]] = []
-    for token in tokens[:: fault.every]:
+    first_ns: int | None = None
+    for token in tokens[:: condition.every]:
+        records = tables.cameras(token)
         for camera, view in tables.frame_set(token, cameras).by_name.items():
-            lost = rng.random() < fault.loss
-            late_ns = round(rng.normal(0.0, fault.jitter_s) * 1e9)
-            if camera in fault.off or lost:
-                continue
-            events.append((view.stamp_ns + late_ns, camera, token, view))
+            record = records[camera].token
+            first_ns = view.stamp_ns if first_ns is None else first_ns
+            if not faults.lost(record, camera, view.stamp_ns - first_ns):
+                stamp_ns = view.stamp_ns + faults.stamp_error_ns(record)
+                events.append((stamp_ns, camera, token, view))
     events.sort(key=lambda event: event[0])
     pose_at = _poses([event[3] for event in events])
     sync = Synchronizer[tuple[str, CameraView]](
         SyncOptions(
             cameras,
             "CAM_FRONT" if "CAM_FRONT" in cameras else cameras[0],
-            policy="mask" if fault.policy == "mask" else "skip",
+            policy=condition.policy,
         )
     )
     closed = []
@@ -136,11 +173,10 @@ def _sets(
         now_s = stamp_ns / 1e9 + _TRANSPORT_S
         while (due_s := sync.next_deadline_s()) is not None and due_s < now_s:
             closed += sync.poll(due_s + 1e-6)
-        calibration = replace(
-            view.calibration, ego_from_camera=view.calibration.ego_from_camera @ turns[camera]
-        )
         moved = view
-        if fault.jitter_s or fault.turn_deg:
+        if faults.any:
+            mounted = faults.mounted(view.calibration.ego_from_camera)
+            calibration = replace(view.calibration, ego_from_camera=mounted)
             moved = replace(
                 view, calibration=calibration, stamp_ns=stamp_ns, fixed_from_ego=pose_at(stamp_ns)
             )
@@ -154,14 +190,6 @@ def _sets(
         for found in closed
         if found.usable
     ]
-
-
-def _turn(camera: str, angle_deg: float, rng: np.random.Generator) -> Transform:
-    """A small rotation of an optical frame about a random axis."""
-    axis = rng.normal(size=3)
-    half = np.deg2rad(angle_deg) / 2
-    xyz = np.sin(half) * axis / np.linalg.norm(axis)
-    return Transform.from_quaternion(camera, camera, (np.cos(half), *xyz), (0.0, 0.0, 0.0))
 
 
 def _poses(views: Sequence[CameraView]) -> Callable[[int], Transform]:

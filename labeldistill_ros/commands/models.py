@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`labeldistill export`, `export-onnx` and `convert-checkpoint`: files of networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from labeldistill_core.console import Flat
+from labeldistill_core.runtime import onnx_export
+from labeldistill_core.training import export as exporting
+
+
+def export(
+    run: Positional[Path], out: Positional[Path], options: Flat[exporting.ExportOptions]
+) -> None:
+    """Write the student of a run, without teachers and optimizer, as the node loads it.
+
+    The file holds averaged weights and their hash, the configuration with the class names, and the
+    record of the training. A run that is still going on can be exported, too.
+
+    Args:
+        run: folder of `labeldistill train student`, or one of its checkpoints.
+        out: file to write, `*.safetensors`.
+        options: which of its networks, and how.
+    """
+    print(exporting.export(run, out, options))
+
+
+def export_onnx(checkpoint: Positional[Path], out: Positional[Path]) -> None:
+    """Write a student as an ONNX graph that the node loads, float32.
+
+    The graph is one streaming step with standard operators; the node computes the tables that it
+    takes. Weights of 2 GB and more go to a file beside it.
+
+    Args:
+        checkpoint: student, `*.safetensors`.
+        out: file to write, `*.onnx`.
+    """
+    onnx_export.export_onnx(checkpoint, out)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from pathlib import Path
+
+import pytest
+
+from labeldistill_ros.cli import main
+from labeldistill_ros.robustness import degradation
+from labeldistill_ros.robustness.page import BEGIN, END
+
+CHOSEN = (
+    "none", "CAM_BACK off", "any camera off, skip", "20% of images lost, mask",
+    "stamps jitter by 5 ms", "calibration off by 1 degrees", "half the rate",
+)  # fmt: skip
+
+
+def test_conditions_are_scored(
+    synthetic_dataroot: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = tuple(c for c in degradation.CONDITIONS if c.name in CHOSEN)
+    monkeypatch.setattr(degradation, "CONDITIONS", chosen)
+    file, page, plot = (tmp_path / name for name in ("rows.json", "page.md", "plot.svg"))
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    command = ["robustness", str(synthetic_dataroot), "--model", str(tiny_model)]
+    command += ["--version", "v1.0-mini", "--split", "all", "--scenes", "1", "--device", "cpu"]
+    command += ["--json", str(file), "--page", str(page), "--plot", str(plot)]
+    assert main(command) == 0
+    figures = json.loads(file.read_text())
+    assert figures["scenes"] == 1
+    rows = {row["fault"]: row for row in figures["rows"]}
+    assert tuple(rows) == CHOSEN
+    assert {row["samples"] for row in rows.values()} == {4}
+    assert rows["none"]["sets"] == 4
+    assert rows["CAM_BACK off"]["sets"] == 4  # without the camera
+    assert rows["any camera off, skip"]["sets"] == 0
+    assert rows["half the rate"]["sets"] == 2
+    text = page.read_text()
+    assert "old" not in text
+    assert "| half the rate |" in text
+    assert plot.read_text().startswith("<?xml")
