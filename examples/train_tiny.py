@@ -17,7 +17,7 @@ from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import student_results
 from labeldistill_core.presets import preset_config
-from labeldistill_core.synthetic.dataset import synth
+from labeldistill_core.synthetic.dataset import WorldOptions, write_dataset
 from labeldistill_core.training.recipe import recipe_of
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.student import StudentStage
@@ -29,7 +29,7 @@ def main(folder: tyro.conf.Positional[Path] = Path("out/tiny")) -> Metrics:
     Args:
         folder: for the world, the checkpoints and the student; kept as far as it is there.
     """
-    synth(folder / "world", scenes=2, key_frames=4, workers=1)
+    write_dataset(folder / "world", WorldOptions(scenes=2, key_frames=4, workers=1))
     tables = NuScenesTables(folder / "world", "v1.0-mini")
     trained_on, unseen = tables.scene_names
 

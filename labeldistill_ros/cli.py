@@ -109,7 +109,7 @@ def find_command(name: str) -> Callable[..., object]:
 
             return robustness
         case "synth":
-            from labeldistill_core.synthetic.dataset import synth
+            from labeldistill_ros.commands.data import synth
 
             return synth
         case "convert-checkpoint":

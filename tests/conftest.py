@@ -41,10 +41,11 @@ def shared_dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def synthetic_dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two scenes of four key frames of the synthetic world (seed 3, 200x112), not to be changed."""
-    from labeldistill_core.synthetic.dataset import write_dataset
+    from labeldistill_core.synthetic.dataset import WorldOptions, write_dataset
 
     root = tmp_path_factory.mktemp("world") / "data"
-    assert write_dataset(root, 2, 4, seed=3, image_size_px=(200, 112)) == "v1.0-mini"
+    options = WorldOptions(2, 4, seed=3, image_size_px=(200, 112), workers=1)
+    assert write_dataset(root, options) == "v1.0-mini"
     return root
 
 

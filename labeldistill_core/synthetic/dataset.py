@@ -8,13 +8,14 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from tqdm import tqdm
+from tyro.constructors import PrimitiveConstructorSpec
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.classes import CATEGORY_TO_CLASS
@@ -46,62 +47,73 @@ for _category, _class in CATEGORY_TO_CLASS.items():
 _CATEGORIES["bus"] = "vehicle.bus.rigid"
 
 
-def synth(
-    out: tyro.conf.Positional[Path],
-    scenes: int = 10,
-    key_frames: int = 40,
-    seed: int = 0,
-    image_size: str = "400x225",
-    sweeps: Sweeps = "none",
-    workers: Annotated[int, tyro.conf.arg(help_behavior_hint="(default: one a core)")] = 0,
-) -> None:
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) >= 32 and int(height) >= 32):
+        raise ConfigError(f"image size {text!r}: write width x height in pixels, like 400x225")
+    return int(width), int(height)
+
+
+_SIZE = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="WIDTHxHEIGHT",
+    instance_from_str=lambda words: _size(words[0]),
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=lambda size: ["{}x{}".format(*size)],
+)
+"""How a size is written on the command line."""
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """What is written of a synthetic world."""
+
+    scenes: int = 10
+    """Number of scenes; up to 10 become v1.0-mini, more v1.0-trainval (at most 850)."""
+    key_frames: int = 40
+    """Key frames of each scene, two a second."""
+    seed: int = 0
+    """Another one gives another world; the same one gives the same bytes."""
+    image_size_px: Annotated[tuple[int, int], tyro.conf.arg(name="image-size"), _SIZE] = (400, 225)
+    """Width x height of the images in pixels."""
+    sweeps: Sweeps = "none"
+    """Sensors whose frames between key frames are written too: none, the LiDAR (20 Hz), or all
+    (cameras 12 Hz)."""
+    workers: int = 0
+    """Processes that write scenes; one a core when 0."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no scene."""
+        if self.key_frames < 1:
+            raise ConfigError(f"key_frames is {self.key_frames}: a scene needs at least one")
+
+
+def write_dataset(out: Path, options: WorldOptions) -> str:
     """Write driving scenes of a synthetic world as a nuScenes data root.
 
     A call that was cut off goes on where it stopped when it is repeated.
 
     Args:
         out: folder for the data root.
-        scenes: number of scenes; up to 10 become v1.0-mini, more v1.0-trainval (at most 850).
-        key_frames: key frames in each scene, at 2 Hz.
-        seed: the same seed gives the same bytes.
-        image_size: width x height of the images in pixels.
-        sweeps: sensors whose frames between key frames are written too: none, the LiDAR (20 Hz), or
-            all (cameras 12 Hz).
-        workers: processes; 0 for one a core.
-    """
-    width, height = _size(image_size)
-    version = write_dataset(
-        out, scenes, key_frames, seed=seed, image_size_px=(width, height), sweeps=sweeps,
-        workers=workers or os.cpu_count() or 1,
-    )  # fmt: skip
-    print(f"{out}: {scenes} scenes of {key_frames} key frames as {version}")
+        options: what is written.
 
-
-def write_dataset(
-    out: Path,
-    scenes: int,
-    key_frames: int,
-    *,
-    seed: int = 0,
-    image_size_px: tuple[int, int] = (400, 225),
-    sweeps: Sweeps = "none",
-    workers: int = 1,
-) -> str:
-    """Write a data root and return its version. See `synth`.
+    Returns:
+        The version: the name of the folder with the tables.
 
     Raises:
         ConfigError: a number is out of range.
         DataError: the folder holds a data root of other settings.
     """
-    if key_frames < 1:
-        raise ConfigError(f"key_frames is {key_frames}: a scene needs at least one")
-    version, names = scene_names(scenes)
-    template = SceneSettings("", 0, seed, key_frames, image_size_px, sweeps)
+    version, names = scene_names(options.scenes)
+    template = SceneSettings(
+        "", 0, options.seed, options.key_frames, options.image_size_px, options.sweeps
+    )
     _claim(out, template)
     settings = [replace(template, name=name, index=_number(name)) for name in names]
     todo = [s for s in settings if not _part(out, s).exists()]
     if len(todo) < len(settings):
         _LOG.info("%d of %d scenes are there already", len(settings) - len(todo), len(settings))
+    workers = options.workers or os.cpu_count() or 1
     for _ in tqdm(_each(todo, out, workers), total=len(todo), unit="scene", disable=None):
         pass
     _write_tables(out / version, [json.loads(_part(out, s).read_text()) for s in settings])
@@ -129,13 +141,6 @@ def _number(name: str) -> int:
 
     order = list(dict.fromkeys([*mini_train, *mini_val, *train, *val]))
     return int(order.index(name))
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) >= 32 and int(height) >= 32):
-        raise ConfigError(f"image size {text!r}: write width x height in pixels, like 400x225")
-    return int(width), int(height)
 
 
 def _claim(out: Path, template: SceneSettings) -> None:

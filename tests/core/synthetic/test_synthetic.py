@@ -14,7 +14,7 @@ from labeldistill_core.cameras import CAMERAS, CameraPose
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.synthetic.camera import take_picture
-from labeldistill_core.synthetic.dataset import scene_names, write_dataset
+from labeldistill_core.synthetic.dataset import WorldOptions, scene_names, write_dataset
 from labeldistill_core.synthetic.lidar import scan
 from labeldistill_core.synthetic.objects import SHAPES, SIZES
 from labeldistill_core.synthetic.raycast import Stage
@@ -129,7 +129,7 @@ def test_the_devkit_loads_it_and_agrees(synthetic_dataroot: Path) -> None:
 
 def test_same_seed_same_bytes_with_any_workers(synthetic_dataroot: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    write_dataset(again, 2, 4, seed=3, image_size_px=SIZE, workers=2)
+    write_dataset(again, WorldOptions(2, 4, seed=3, image_size_px=SIZE, workers=2))
     assert files_of(again) == files_of(synthetic_dataroot)
 
 
@@ -144,7 +144,7 @@ def test_goes_on_where_it_stopped(synthetic_dataroot: Path, tmp_path: Path) -> N
     (root / ".scenes" / f"{second}.json").unlink()
     kept = next(path for path in root.rglob("*.jpg") if second not in path.name)
     before = kept.stat().st_mtime_ns
-    write_dataset(root, 2, 4, seed=3, image_size_px=SIZE)
+    write_dataset(root, WorldOptions(2, 4, seed=3, image_size_px=SIZE, workers=1))
     assert kept.stat().st_mtime_ns == before
     assert files_of(root) == files_of(synthetic_dataroot)
 
@@ -153,7 +153,7 @@ def test_a_scene_does_not_depend_on_how_many_there_are(
     synthetic_dataroot: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "three"
-    write_dataset(root, 3, 4, seed=3, image_size_px=SIZE)
+    write_dataset(root, WorldOptions(3, 4, seed=3, image_size_px=SIZE, workers=1))
     assert set(scene_names(2)[1]) < set(scene_names(3)[1])
     more = files_of(root)
     for name, data in files_of(synthetic_dataroot).items():
@@ -166,8 +166,8 @@ def test_sweeps_come_between_and_leave_key_frames_as_they_were(
     sweeps: Sweeps, images: int, tmp_path: Path
 ) -> None:
     plain, root = tmp_path / "none", tmp_path / "sweeps"
-    write_dataset(plain, 1, 2, seed=3, image_size_px=SIZE)
-    write_dataset(root, 1, 2, seed=3, image_size_px=SIZE, sweeps=sweeps)
+    write_dataset(plain, WorldOptions(1, 2, seed=3, image_size_px=SIZE, workers=1))
+    write_dataset(root, WorldOptions(1, 2, seed=3, image_size_px=SIZE, sweeps=sweeps, workers=1))
     there = files_of(root)
     for name, data in files_of(plain).items():
         if name.startswith("samples/") or name.endswith("sample_annotation.json"):
@@ -203,15 +203,15 @@ def test_one_sees_through_a_bicycle_and_not_through_a_motorcycle() -> None:
 @pytest.mark.parametrize("scenes", [0, 851])
 def test_refuses_a_number_of_scenes_without_names(scenes: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"scenes is {scenes}"):
-        write_dataset(tmp_path / "x", scenes, 2)
+        write_dataset(tmp_path / "x", WorldOptions(scenes, 2, workers=1))
 
 
 def test_refuses_a_folder_of_other_settings(synthetic_dataroot: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="other settings"):
-        write_dataset(synthetic_dataroot, 2, 4, seed=9, image_size_px=SIZE)
+        write_dataset(synthetic_dataroot, WorldOptions(2, 4, seed=9, image_size_px=SIZE, workers=1))
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="not empty"):
-        write_dataset(tmp_path, 1, 1)
+        write_dataset(tmp_path, WorldOptions(1, 1, workers=1))
 
 
 def test_ground_truth_as_prediction_scores_as_the_devkit_says(synthetic_dataroot: Path) -> None:

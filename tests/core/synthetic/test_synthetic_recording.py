@@ -15,7 +15,7 @@ import pytest
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.synthetic.dataset import scene_names, write_dataset
+from labeldistill_core.synthetic.dataset import WorldOptions, scene_names, write_dataset
 from labeldistill_core.synthetic.meshes import box
 from labeldistill_core.synthetic.raycast import Stage
 from labeldistill_core.synthetic.rig import CAMERA_PHASES_S, camera_calibrations
@@ -25,8 +25,8 @@ from labeldistill_core.synthetic.world import World
 WRITE = """
 import sys
 from pathlib import Path
-from labeldistill_core.synthetic.dataset import write_dataset
-write_dataset(Path(sys.argv[1]), 2, 4, seed=3, image_size_px=(200, 112))
+from labeldistill_core.synthetic.dataset import WorldOptions, write_dataset
+write_dataset(Path(sys.argv[1]), WorldOptions(2, 4, seed=3, image_size_px=(200, 112), workers=1))
 """
 
 
@@ -51,7 +51,7 @@ def test_killed_within_a_scene_it_goes_on_to_the_same_bytes(
     first, _ = scene_names(2)[1]
     assert not (root / ".scenes" / f"{first}.json").exists()
     assert 3 <= len(list(root.glob("samples/CAM_*/*.jpg"))) < 24
-    write_dataset(root, 2, 4, seed=3, image_size_px=(200, 112))
+    write_dataset(root, WorldOptions(2, 4, seed=3, image_size_px=(200, 112), workers=1))
     assert files_of(root) == files_of(synthetic_dataroot)
 
 
