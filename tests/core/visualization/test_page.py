@@ -114,7 +114,7 @@ def test_a_drawing_that_is_no_markup_is_escaped(tmp_path: Path) -> None:
 
 
 def test_view_of_a_data_set_with_hostile_names(dataroot: Path, tmp_path: Path) -> None:
-    scene, folder = HOSTILE[0], "<script>'x'"
+    scene, folder = HOSTILE[1], "<script>'x'"
     tables = dataroot / VERSION / "scene.json"
     rows = json.loads(tables.read_text())
     rows[0]["name"] = scene
