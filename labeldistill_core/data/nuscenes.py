@@ -163,10 +163,22 @@ class NuScenesTables:
         views = tuple(records[name].view() for name in names)
         return FrameSet(self.stamp_ns(sample_token), views)
 
-    def has_images(self, sample_token: str) -> bool:
-        """Whether the files of all of the sample's cameras are there."""
+    def has_images(self, sample_token: str, cameras: Sequence[str] | None = None) -> bool:
+        """Whether the files of the sample's cameras are there.
+
+        Args:
+            sample_token: of the sample.
+            cameras: names; all that the sample has when None.
+        """
         rows = self._key_frames(sample_token, "camera")
-        return bool(rows) and all(self._path(row).is_file() for row in rows)
+        there = {
+            self._mounting(int(self._data.mounting[row])).channel: row
+            for row in rows
+            if self._path(row).is_file()
+        }
+        if cameras is None:
+            return bool(rows) and len(there) == len(rows)
+        return all(name in there for name in cameras)
 
     def lidar(self, sample_token: str) -> SensorRecord:
         """The LiDAR scan of a sample.

@@ -288,13 +288,21 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             sample: how samples are made.
 
         Raises:
-            DataError: a scene is not there.
+            DataError: a scene is not there, or an image where the root may not be partial.
         """
         super().__init__(tables, scenes, config.cameras, augmentation, points)
         self._config, self._partial, self._sample = config, partial, sample
         self._samples: list[tuple[str, ...]] = []
+        without = [t for t in self.tokens if not tables.has_images(t, config.cameras)]
+        if without and not partial:
+            raise DataError(
+                f"{len(without)} of {len(self.tokens)} samples lack images under "
+                f"{tables.dataroot}, such as sample {without[0]}: unpack the camera blobs there, "
+                "or choose scenes that are whole"
+            )
+        left_out = set(without)
         for scene in scenes:
-            tokens = [t for t in tables.samples(scene) if not partial or tables.has_images(t)]
+            tokens = [token for token in tables.samples(scene) if token not in left_out]
             stamps = np.array([tables.stamp_ns(token) for token in tokens])
             self._samples += [
                 (token, *self._past(tokens, stamps, index)) for index, token in enumerate(tokens)

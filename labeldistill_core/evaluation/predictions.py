@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,6 +13,7 @@ from labeldistill_core.cameras import CAMERAS, FIXED_FRAME
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset
 from labeldistill_core.distillation.label_encoder import LabelEncoder
+from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.points import Points
@@ -20,6 +22,8 @@ from labeldistill_core.network.decode import decode
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import resolve_device
 
+_LOG = logging.getLogger(__name__)
+
 Results = dict[str, list[ResultBox]]
 """Result boxes by sample token."""
 
@@ -27,8 +31,26 @@ Results = dict[str, list[ResultBox]]
 def student_results(
     detector: Detector, tables: NuScenesTables, samples: Mapping[str, Sequence[str]]
 ) -> Results:
-    """Run a student over samples of scenes, each scene's in the order of time."""
-    tokens = [(scene, token) for scene, tokens in samples.items() for token in tokens]
+    """Run a student over samples of scenes, each scene's in the order of time.
+
+    Where a data root is partial, samples that lack an image are left out and counted.
+
+    Raises:
+        DataError: no sample has all its images.
+    """
+    known = [(scene, token) for scene, tokens in samples.items() for token in tokens]
+    cameras = detector.config.cameras
+    tokens = [(scene, token) for scene, token in known if tables.has_images(token, cameras)]
+    if known and not tokens:
+        raise DataError(
+            f"none of the {len(known)} samples has all its images under {tables.dataroot}; unpack "
+            "the camera blobs there"
+        )
+    if left_out := len(known) - len(tokens):
+        _LOG.warning(
+            "%s is partial: %d of %d samples lack images and are left out",
+            tables.dataroot, left_out, len(known),
+        )  # fmt: skip
     identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
     results: Results = {}
     before = ""
@@ -36,7 +58,7 @@ def student_results(
         if scene != before:
             detector.reset(f"scene {scene}")
             before = scene
-        found = detector.detect(tables.frame_set(token, detector.config.cameras))
+        found = detector.detect(tables.frame_set(token, cameras))
         results[token] = result_boxes(token, found.in_frame(identity), detector.class_names)
     return results
 

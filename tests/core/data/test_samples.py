@@ -27,6 +27,7 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.lidar.config import SweepsConfig
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.presets import demo
+from tests.support.nuscenes_fixture import SCENES, VERSION
 
 CONFIG: StudentConfig = replace(demo(), grid=BevGrid(cell_m=3.2))
 
@@ -208,3 +209,12 @@ def test_splits(tables: NuScenesTables) -> None:
     assert split_scenes(tables, "val") == ["scene-0103"]
     with pytest.raises(DataError, match="no split 'test'"):
         split_scenes(tables, "test")
+
+
+def test_a_partial_root_is_refused_before_the_first_step(dataroot: Path) -> None:
+    tables = NuScenesTables(dataroot, VERSION)
+    tables.cameras("sample-1-2")["CAM_BACK"].path.unlink()
+    with pytest.raises(DataError, match="1 of 6 samples lack images .*such as sample sample-1-2"):
+        StudentDataset(tables, SCENES, CONFIG)
+    assert len(StudentDataset(tables, SCENES[:1], CONFIG)) == 3
+    assert len(StudentDataset(tables, SCENES, CONFIG, partial=True)) == 5
