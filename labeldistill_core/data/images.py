@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from labeldistill_core.data.image_header import check_header
 from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array
@@ -30,8 +31,10 @@ TakePixels = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Where an array of a shape comes from, such as `PixelPool.take`."""
 
 
-def decode_jpeg(data: bytes, take: TakePixels = new_pixels) -> NDArray[np.uint8]:
-    """JPEG or PNG bytes to (height, width, 3) RGB.
+def decode_jpeg(
+    data: bytes, take: TakePixels = new_pixels, largest_wh: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """JPEG or PNG bytes to (height, width, 3) RGB; 16 bits a channel are scaled to 8.
 
     Where OpenCV is installed, it decodes JPEG more than twice as fast as Pillow. Both use
     libjpeg-turbo and give the same pixels. OpenCV fills up an image that ends too early, so only
@@ -40,11 +43,15 @@ def decode_jpeg(data: bytes, take: TakePixels = new_pixels) -> NDArray[np.uint8]
     Args:
         data: of the file.
         take: where OpenCV's result goes.
+        largest_wh: width and height of the camera's images, where they are known.
 
     Raises:
-        DataError: the bytes are no image or end too early.
+        DataError: the bytes are no JPEG or PNG, end too early, or are of a larger image.
     """
-    if cv2 is not None and data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9"):
+    header = check_header(data, largest_wh)
+    if header.form == "jpeg" and header.bits != 8:
+        raise DataError(f"a JPEG of {header.bits} bits a colour is not read: publish one of 8 bits")
+    if cv2 is not None and header.form == "jpeg" and data.endswith(b"\xff\xd9"):
         # the order that the network wants, where OpenCV is new enough to decode to it
         order = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
         try:
@@ -60,7 +67,10 @@ def decode_jpeg(data: bytes, take: TakePixels = new_pixels) -> NDArray[np.uint8]
             rgb[...] = pixels
             return rgb
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            if image.mode.startswith("I"):  # Pillow would cut off what is above 255
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # damaged bytes lead Pillow's decoders to errors of any kind
         raise DataError(f"corrupt image of {len(data)} bytes: {error}") from error

@@ -8,24 +8,27 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CameraCalibration, CameraView
+from labeldistill_core.data.image_header import read_header
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array, Transform
 from labeldistill_core.names import shown
 
+_HEAD_BYTES = 1 << 18
+"""Of an image file that are read for its size; a thumbnail may stand before it."""
+
 
 def size_of_image(path: Path) -> tuple[int, int]:
     """Width and height that the head of an image file tells; zeros where it is missing or none."""
     try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
-            width, height = image.size
-            return width, height
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        with path.open("rb") as file:
+            header = read_header(file.read(_HEAD_BYTES))
+    except (OSError, DataError):
         return 0, 0
+    return header.width_px, header.height_px
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +114,7 @@ class SensorRecord:
         """
         data = self.read()
         try:
-            image = decode_jpeg(data)
+            image = decode_jpeg(data, largest_wh=(self.width_px, self.height_px))
             return CameraView(self.calibration, self.stamp_ns, image, self.fixed_from_ego)
         except (DataError, ValueError) as error:
             raise DataError(f"{self.path}: {error}") from error

@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 from labeldistill_core.cameras import CameraView, FrameSet
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.batch import evaluation_transform
+from labeldistill_core.data.image_header import check_header
 from labeldistill_core.data.images import ImageTransform
 from labeldistill_core.errors import DataError
 
@@ -34,6 +35,8 @@ def decode_on(device: torch.device, jpegs: Sequence[bytes]) -> list[Tensor]:
     # torchvision means to give this up, so that only those who ask for it depend on it
     from torchvision.io import ImageReadMode, decode_jpeg
 
+    for jpeg in jpegs:
+        check_header(jpeg)
     data = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
     try:
         images = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView, FrameSet
-from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import BagSample, read_samples
+from labeldistill_ros.inputs.decoding import to_rgb
 from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
 from labeldistill_ros.messages.calibration import calibration_from_info
 from labeldistill_ros.messages.stamps import stamp_of
@@ -97,5 +97,5 @@ def camera_view(name: str, image: Any, info: Any, transforms: TransformBuffer) -
     pose = transforms.lookup(FIXED_FRAME, BASE_FRAME, stamp_ns)
     mounted = replace(mounted, target=EGO_FRAME, source=name)
     calibration = calibration_from_info(name, info, mounted)
-    pixels = decode_jpeg(bytes(image.data))
+    pixels = to_rgb(image, largest_wh=(calibration.width_px, calibration.height_px))
     return CameraView(calibration, stamp_ns, pixels, replace(pose, source=EGO_FRAME))

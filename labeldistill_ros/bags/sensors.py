@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from rosbags.interfaces import Qos
 
+from labeldistill_core.data.image_header import PNG_SIGNATURE
 from labeldistill_core.data.nuscenes_records import SensorRecord
 from labeldistill_core.errors import DataError
 from labeldistill_ros.bags.types import with_data
@@ -75,8 +76,10 @@ def image_entries(record: SensorRecord) -> list[Entry]:
     frame = optical_frame(camera)
 
     def image() -> Any:
-        empty = BAG.make(_IMAGE, header=header(stamp_ns, frame, BAG), format="jpeg")
-        return with_data(_IMAGE, empty, record.read(), behind=0)
+        data = record.read()
+        form = "png" if data.startswith(PNG_SIGNATURE) else "jpeg"
+        empty = BAG.make(_IMAGE, header=header(stamp_ns, frame, BAG), format=form)
+        return with_data(_IMAGE, empty, data, behind=0)
 
     def info() -> Any:
         size_px = (record.width_px, record.height_px)

@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
 
+from labeldistill_core.data.image_header import read_header
 from labeldistill_core.data.images import TakePixels, decode_jpeg
 from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
+from labeldistill_core.names import shown
+
+if TYPE_CHECKING:  # messages of rosbags have the same fields, and need no ROS
+    from sensor_msgs.msg import CompressedImage, Image
 
 Pixels = NDArray[np.uint8]
 
@@ -60,26 +65,32 @@ _ENCODINGS: dict[str, tuple[int, Callable[[Pixels], Pixels]]] = {
 }
 
 
-def to_rgb(message: Image | CompressedImage, take: TakePixels = new_pixels) -> Pixels:
+def to_rgb(
+    message: Image | CompressedImage,
+    take: TakePixels = new_pixels,
+    largest_wh: tuple[int, int] | None = None,
+) -> Pixels:
     """Pixels of an image message, raw or compressed.
 
     Args:
         message: stays as it is.
         take: where the pixels go.
+        largest_wh: width and height of the camera's images, where they are known.
 
     Raises:
-        DataError: the data is damaged, or in an encoding that is not known.
+        DataError: the data is damaged, in an encoding that is not known, or of a larger image.
     """
-    if isinstance(message, CompressedImage):
-        return decode_jpeg(bytes(message.data), take)
+    if not hasattr(message, "encoding"):
+        return _decompressed(message, take, largest_wh)
     if message.encoding not in _ENCODINGS:
         raise DataError(
-            f"image encoding {message.encoding!r} is not known: use one of {', '.join(_ENCODINGS)}"
+            f"image encoding {shown(message.encoding)} is not known: use one of "
+            f"{', '.join(_ENCODINGS)}"
         )
     channels, convert = _ENCODINGS[message.encoding]
     height, width, step = message.height, message.width, message.step
     data = np.frombuffer(message.data, np.uint8)
-    if step < width * channels or data.size < height * step:
+    if not height or not width or step < width * channels or data.size < height * step:
         raise DataError(
             f"corrupt image: {width} x {height} pixels of {message.encoding} with a step of {step} "
             f"do not fit in {data.size} bytes"
@@ -88,3 +99,22 @@ def to_rgb(message: Image | CompressedImage, take: TakePixels = new_pixels) -> P
     pixels = take((height, width, 3))
     pixels[...] = convert(rows.reshape(height, width, channels))
     return pixels
+
+
+def _decompressed(
+    message: CompressedImage, take: TakePixels, largest_wh: tuple[int, int] | None
+) -> Pixels:
+    """A JPEG or PNG, whatever `format` calls it; a mosaic that was compressed as grey is undone.
+
+    `image_transport` writes the raw encoding, `; jpeg compressed `, and the encoding in which it
+    was compressed, if that is another one.
+    """
+    data = bytes(message.data)
+    pixels = decode_jpeg(data, take, largest_wh)
+    encoding = message.format.partition(";")[0].strip()
+    if not encoding.startswith("bayer_") or read_header(data).channels != 1:
+        return pixels
+    pattern = encoding.removesuffix("16") + "8" if encoding.endswith("16") else encoding
+    if pattern not in _ENCODINGS:
+        raise DataError(f"a compressed image of {shown(encoding)} is not read: publish rgb8")
+    return _ENCODINGS[pattern][1](np.ascontiguousarray(pixels[..., :1]))

@@ -234,7 +234,8 @@ class DetectorNode(LifecycleNode):
             self._log.warning(f"{camera}/stamp", text)
             active.health.problems([Problem(camera, "image", text)], now_s)
             return
-        arrival = Arrival(message)
+        info = active.subscriptions.infos.get(camera)
+        arrival = Arrival(message, (info.width, info.height) if info else None)
         if active.worker.idle and active.pipeline.wanted():
             active.assembler.decode_ahead(arrival)
         added = active.synchronizer.add(camera, stamp_ns, arrival, now_s)

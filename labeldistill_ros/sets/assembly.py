@@ -38,10 +38,13 @@ Lookup = Callable[[str, str, int, float], Transform]
 class Arrival:
     """An image on its way; decoded once, in a pool, when that is asked for."""
 
-    def __init__(self, message: Image | CompressedImage) -> None:
-        """Wrap a message."""
+    def __init__(
+        self, message: Image | CompressedImage, largest_wh: tuple[int, int] | None = None
+    ) -> None:
+        """Wrap a message of a camera whose images are so wide and high, where that is known."""
         self.message = message
         """As it came."""
+        self._largest_wh = largest_wh
         self._decoded: Future[Pixels] | None = None
         self._asked = threading.Lock()  # by who receives and by who detects
 
@@ -49,7 +52,7 @@ class Arrival:
         """Start to decode, unless that was done before."""
         with self._asked:
             if self._decoded is None:
-                self._decoded = pool.submit(to_rgb, self.message, take)
+                self._decoded = pool.submit(to_rgb, self.message, take, self._largest_wh)
             return self._decoded
 
     def cancel(self) -> None:

@@ -73,3 +73,42 @@ def test_bad_images_are_refused() -> None:
         to_rgb(short)
     with pytest.raises(DataError, match="corrupt image of 9 bytes"):
         to_rgb(CompressedImage(data=b"no image!"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "kind"),
+    [("bayer_rggb8", "JPEG"), ("bayer_rggb8", "PNG"), ("bayer_rggb16", "PNG")],
+)
+def test_a_mosaic_that_was_compressed_as_grey_is_undone(encoding: str, kind: str) -> None:
+    smooth = np.asarray(Picture.fromarray(RGB).resize((64, 36), Picture.Resampling.BILINEAR))
+    mosaic = smooth[..., 1].copy()
+    mosaic[::2, ::2] = smooth[::2, ::2, 0]
+    mosaic[1::2, 1::2] = smooth[1::2, 1::2, 2]
+    grey = mosaic.astype(np.uint16) * 257 if encoding.endswith("16") else mosaic
+    buffer = io.BytesIO()
+    Picture.fromarray(grey).save(buffer, kind, **({"quality": 100} if kind == "JPEG" else {}))
+    form = f"{encoding}; {kind.lower()} compressed "
+    image = to_rgb(CompressedImage(format=form, data=buffer.getvalue()))
+    assert np.abs(image.astype(int) - smooth)[2:-2, 2:-2].mean() < 6
+    with pytest.raises(DataError, match="'bayer_xyz8' is not read"):
+        to_rgb(CompressedImage(format="bayer_xyz8; png", data=buffer.getvalue()))
+
+
+def test_an_image_that_is_larger_than_its_camera_is_refused_by_its_head() -> None:
+    buffer = io.BytesIO()
+    Picture.new("RGB", (320, 180)).save(buffer, "JPEG")
+    image = CompressedImage(format="jpeg", data=buffer.getvalue())
+    with pytest.raises(DataError, match="is 320 x 180 pixels, its camera_info says 160 x 90"):
+        to_rgb(image, largest_wh=(160, 90))
+    assert to_rgb(image, largest_wh=(320, 180)).shape == (180, 320, 3)
+    assert to_rgb(image, largest_wh=(0, 0)).shape == (180, 320, 3)  # no calibration
+
+
+def test_raw_images_of_no_size_and_long_encodings_are_refused_by_name() -> None:
+    empty = message("rgb8", RGB)
+    empty.height = 0
+    with pytest.raises(DataError, match="do not fit"):
+        to_rgb(empty)
+    with pytest.raises(DataError) as refused:
+        to_rgb(message("x" * 10_000, RGB))
+    assert len(str(refused.value)) < 500

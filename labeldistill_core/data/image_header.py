@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the head of a JPEG or PNG says, read before any decoder sees the bytes.
+
+Images come from sensors, bags and files of others. A decoder that guesses the format can be led to
+any of its forty (PostScript among them), and a few kilobytes can ask for gigabytes or for minutes.
+
+Source: ITU T.81 annex B (JPEG markers); PNG specification, third edition, section 11.2.1 (IHDR).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+from labeldistill_core.errors import DataError
+
+MAX_PIXELS = 1 << 26
+"""67 megapixels, 200 MB in RGB: more than any camera on a vehicle has."""
+_MAX_SCANS = 64
+"""Of a progressive JPEG; encoders make ten or so."""
+_MAX_SCANNED_PIXELS = 1 << 27
+"""Pixels times scans, about a second of decoding: twelve megapixels in ten scans."""
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""JPEG markers that begin a frame; the other three define tables."""
+_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """Format and size of an encoded image."""
+
+    form: Literal["jpeg", "png"]
+    """Told by the first bytes, whatever a name or a message says."""
+    width_px: int
+    """Columns."""
+    height_px: int
+    """Rows."""
+    bits: int
+    """Of one channel of one pixel."""
+    channels: int
+    """Colours, or indices, of one pixel."""
+
+
+def read_header(data: bytes) -> ImageHeader:
+    """Read the head of an image.
+
+    Raises:
+        DataError: the bytes are no JPEG or PNG, or their head is damaged.
+    """
+    try:
+        if data.startswith(PNG_SIGNATURE):
+            return _png(data)
+        if data.startswith(_JPEG):
+            return _jpeg(data)
+    except (struct.error, KeyError, IndexError) as error:
+        raise DataError(
+            f"corrupt image of {len(data)} bytes: its head is cut or damaged"
+        ) from error
+    raise DataError(f"corrupt image of {len(data)} bytes: it is neither a JPEG nor a PNG")
+
+
+def check_header(data: bytes, largest_wh: tuple[int, int] | None = None) -> ImageHeader:
+    """Read the head of an image and refuse what would cost more than an image may.
+
+    Args:
+        data: encoded image.
+        largest_wh: width and height of the camera's images; None or zeros where they are unknown.
+
+    Raises:
+        DataError: as `read_header`, or the image is larger than it may be.
+    """
+    header = read_header(data)
+    width, height = header.width_px, header.height_px
+    if not width or not height:
+        raise DataError(f"corrupt image of {len(data)} bytes: it has {width} x {height} pixels")
+    known = largest_wh is not None and all(largest_wh)
+    if largest_wh and known and (width > largest_wh[0] or height > largest_wh[1]):
+        raise DataError(
+            f"the image is {width} x {height} pixels, its camera_info says "
+            f"{largest_wh[0]} x {largest_wh[1]}: publish a camera_info for this size"
+        )
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"the image is {width} x {height} pixels, and {MAX_PIXELS / 1e6:.0f} million are the "
+            "most that are decoded"
+        )
+    # 0xff is followed by 0 inside a scan, so that these two bytes are found at its start alone
+    scans = data.count(b"\xff\xda") if header.form == "jpeg" else 1
+    if scans > _MAX_SCANS or scans * width * height > _MAX_SCANNED_PIXELS:
+        raise DataError(
+            f"the JPEG has {scans} scans of {width} x {height} pixels, which would take seconds to "
+            "decode: publish baseline JPEG"
+        )
+    return header
+
+
+def _png(data: bytes) -> ImageHeader:
+    name, width, height, bits, colour = struct.unpack_from(">4sIIBB", data, 12)
+    if name != b"IHDR":
+        raise IndexError
+    return ImageHeader("png", width, height, bits, _PNG_CHANNELS[colour])
+
+
+def _jpeg(data: bytes) -> ImageHeader:
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise IndexError
+        while data[at] == 0xFF:  # any number of fill bytes may stand before a marker
+            at += 1
+        marker = data[at]
+        at += 1
+        if marker in _WITHOUT_LENGTH:
+            continue
+        if marker in _FRAMES:
+            bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 2)
+            return ImageHeader("jpeg", width, height, bits, channels)
+        if marker in (0xD9, 0xDA):
+            raise IndexError
+        at += int.from_bytes(data[at : at + 2], "big")
