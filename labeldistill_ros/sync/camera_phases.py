@@ -138,9 +138,12 @@ class PhaseTracker:
         anchors = list(self._stamps[anchor])
         if len(anchors) < _MIN_ANCHORS:
             return
-        period = _period_ns(anchors[-_HISTORY:])
-        if period <= 0:
+        # The others tell whether the anchor's first gaps are of frames that were lost.
+        gaps = {c: _gaps([*stamps][-_HISTORY:]) for c, stamps in self._stamps.items()}
+        if not gaps[anchor]:
             return
+        common = median([gap for own in gaps.values() for gap in own])
+        period = int(median([gap / max(1, round(gap / common)) for gap in gaps[anchor]]))
         self._period_ns, self._period_known = period, True
         phases = {anchor: 0}
         base = self.offsets_ns.get(anchor, 0)
@@ -209,13 +212,8 @@ class PhaseTracker:
             self.offsets_ns[camera] = offset
 
 
-def _period_ns(stamps: Sequence[int]) -> int:
-    """Median gap, where a gap in which frames were lost counts as the periods that it is."""
-    gaps = sorted(b - a for a, b in zip(stamps, stamps[1:], strict=False) if b > a)
-    if not gaps:
-        return 0
-    unbroken = gaps[len(gaps) // 4]
-    return int(median(gap / max(1, round(gap / unbroken)) for gap in gaps))
+def _gaps(stamps: Sequence[int]) -> list[int]:
+    return [b - a for a, b in zip(stamps, stamps[1:], strict=False) if b > a]
 
 
 def _spread(offsets: Mapping[str, int]) -> int:
