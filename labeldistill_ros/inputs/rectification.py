@@ -13,9 +13,9 @@ from labeldistill_core.data.images import TakePixels
 from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
 from labeldistill_ros.inputs.decoding import Pixels
+from labeldistill_ros.messages.calibration import FISHEYE, is_distorted, raw_intrinsics
 
 _BROWN = ("plumb_bob", "rational_polynomial")
-_FISHEYE = ("equidistant", "fisheye")
 
 _Key = tuple[object, ...]
 
@@ -34,12 +34,14 @@ class Rectifier:
         self._maps: dict[str, tuple[_Key, tuple[Any, Any]]] = {}
 
     def apply(self, camera: str, pixels: Pixels, info: CameraInfo) -> Pixels:
-        """The image without distortion; itself where D is zero.
+        """The image without distortion; itself where a pinhole camera took it.
+
+        Zeros are no distortion but in a fisheye model, whose projection bends by itself.
 
         Raises:
             DataError: the distortion model is unknown, or OpenCV is not installed.
         """
-        if not np.any(np.asarray(info.d)):
+        if not is_distorted(info):
             return pixels
         try:
             import cv2
@@ -49,12 +51,15 @@ class Rectifier:
                 "or publish rectified images and set images_rectified to true"
             ) from error
         height, width = pixels.shape[:2]
-        k, d = np.asarray(info.k, np.float64), np.asarray(info.d, np.float64)
+        k = raw_intrinsics(camera, info)
+        d = np.asarray(info.d, np.float64)
+        if info.distortion_model in FISHEYE and not d.size:
+            d = np.zeros(4)
         key = (width, height, info.distortion_model, k.tobytes(), d.tobytes())
         with self._lock:
             known = self._maps.get(camera)
             if known is None or known[0] != key:
-                known = (key, _maps(camera, info.distortion_model, k.reshape(3, 3), d, key[:2]))
+                known = (key, _maps(camera, info.distortion_model, k, d, key[:2]))
                 self._maps[camera] = known
         straight = self._take(pixels.shape)
         return np.asarray(cv2.remap(pixels, *known[1], cv2.INTER_LINEAR, dst=straight))
@@ -66,11 +71,11 @@ def _maps(camera: str, model: str, k: Any, d: Any, size_wh: Any) -> tuple[Any, A
     try:
         if model in _BROWN:
             return cv2.initUndistortRectifyMap(k, d, None, k, size_wh, cv2.CV_16SC2)  # type: ignore[call-overload,no-any-return]
-        if model in _FISHEYE:
+        if model in FISHEYE:
             return cv2.fisheye.initUndistortRectifyMap(k, d, np.eye(3), k, size_wh, cv2.CV_16SC2)
     except cv2.error as error:
         raise DataError(f"{camera}: {len(d)} coefficients do not fit {model}: {error}") from error
     raise DataError(
-        f"{camera}: the distortion model {model!r} is none of {', '.join(_BROWN + _FISHEYE)}: set "
+        f"{camera}: the distortion model {model!r} is none of {', '.join(_BROWN + FISHEYE)}: set "
         "distortion_model in camera_info, or publish rectified images and set images_rectified"
     )

@@ -13,6 +13,14 @@ from labeldistill_core.frames import Transform
 from labeldistill_ros.messages.family import ROS, MessageFamily
 from labeldistill_ros.messages.stamps import header
 
+FISHEYE = ("equidistant", "fisheye")
+"""Distortion models in which the angle to the axis, not its tangent, gives the radius."""
+_LONGEST, _SHORTEST = 20.0, 0.05
+"""Focal lengths in image widths and heights: fields of view of 3 and of 169 degrees."""
+_OFF_CENTRE = 2.0
+"""How far the principal point may lie from the middle, in image sizes; K of an image ten times as
+large is further off."""
+
 
 def camera_info(
     intrinsics_px: np.ndarray[Any, np.dtype[np.float64]],
@@ -64,36 +72,104 @@ def calibration_from_info(
     Raises:
         DataError: the camera is not calibrated, or its images are distorted.
     """
-    if not info.width or not info.height:
-        raise DataError(
-            f"{name}: camera_info says {info.width} x {info.height} pixels; set width and height"
-        )
-    matrix, field = (info.p, "P") if rectified else (info.k, "K")
-    intrinsics = np.asarray(matrix, dtype=np.float64).reshape(3, -1)[:, :3]
-    if not (np.isfinite(intrinsics).all() and np.isfinite(np.asarray(info.d)).all()):
-        raise DataError(
-            f"{name}: camera_info has values in {field} or D that are no numbers; publish the "
-            "calibration in camera_info"
-        )
-    if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
-        raise DataError(
-            f"{name}: camera_info has the focal lengths {intrinsics[0, 0]:g} and "
-            f"{intrinsics[1, 1]:g} in {field}: the camera is not calibrated; publish the "
-            "calibration in camera_info"
-        )
+    width, height = image_size(name, info)
+    intrinsics = _intrinsics(name, info, "P" if rectified else "K")
     if rectified:
         turn = np.asarray(info.r, dtype=np.float64).reshape(3, 3)  # rectified from optical
         if not turn.any():
             raise DataError(f"{name}: camera_info has no R, which rectified images need")
+        if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) or np.linalg.det(turn) < 0:
+            raise DataError(f"{name}: R in camera_info is no rotation: calibrate the camera anew")
         mounted = Transform(ego_from_camera.source, ego_from_camera.source, turn.T, np.zeros(3))
         ego_from_camera = ego_from_camera @ mounted
-    elif not undistorted and np.any(np.asarray(info.d)):
+    elif not undistorted and is_distorted(info):
         raise DataError(
             f"{name}: camera_info has the distortion {[round(float(d), 4) for d in info.d]}: "
             "rectify the images (image_proc), set the image topic to the rectified one and "
             "images_rectified to true"
         )
-    return CameraCalibration(name, intrinsics, info.width, info.height, ego_from_camera)
+    return CameraCalibration(name, intrinsics, width, height, ego_from_camera)
+
+
+def is_distorted(info: Any) -> bool:
+    """Whether raw images are other than those of the pinhole camera K.
+
+    `sensor_msgs` means D of zeros as "no distortion" for the polynomial models; a fisheye lens
+    without coefficients still projects by the angle, not by its tangent.
+    """
+    return bool(np.any(np.asarray(info.d)) or info.distortion_model in FISHEYE)
+
+
+def image_size(name: str, info: Any) -> tuple[int, int]:
+    """Width and height of the images: the region of interest of the sensor, binned.
+
+    Raises:
+        DataError: they are zero, or the region lies outside the sensor.
+    """
+    if not info.width or not info.height:
+        raise DataError(
+            f"{name}: camera_info says {info.width} x {info.height} pixels; set width and height"
+        )
+    roi = info.roi
+    width, height = roi.width or info.width, roi.height or info.height
+    # Drivers also tell the size of the region in width and height; then it is the whole image.
+    told_as_image = (width, height) == (info.width, info.height)
+    if not told_as_image and (
+        roi.x_offset + width > info.width or roi.y_offset + height > info.height
+    ):
+        raise DataError(
+            f"{name}: the region of interest (roi) of camera_info, {width} x {height} pixels at "
+            f"({roi.x_offset}, {roi.y_offset}), leaves the {info.width} x {info.height} of the "
+            "sensor: correct roi in camera_info"
+        )
+    return width // (info.binning_x or 1), height // (info.binning_y or 1)
+
+
+def raw_intrinsics(name: str, info: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(3, 3) K for the pixels of the raw images.
+
+    Raises:
+        DataError: K projects nothing.
+    """
+    return _intrinsics(name, info, "K")
+
+
+def _intrinsics(name: str, info: Any, field: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """K or the left of P, which speak of the full sensor, for the region of interest, binned."""
+    matrix = np.asarray(info.p if field == "P" else info.k, dtype=np.float64).reshape(3, -1)
+    matrix, distortion = matrix[:, :3].copy(), np.asarray(info.d)
+    if not (np.isfinite(matrix).all() and np.isfinite(distortion).all()):
+        raise DataError(
+            f"{name}: camera_info has values in {field} or D that are no numbers; publish the "
+            "calibration in camera_info"
+        )
+    if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
+        raise DataError(
+            f"{name}: camera_info has the focal lengths {matrix[0, 0]:g} and {matrix[1, 1]:g} in "
+            f"{field}: the camera is not calibrated; publish the calibration in camera_info"
+        )
+    if not np.allclose(matrix[2], [0.0, 0.0, 1.0]) or abs(matrix[1, 0]) > 1e-6 * matrix[0, 0]:
+        raise DataError(
+            f"{name}: {field} in camera_info is {matrix.tolist()}: its last row has to be 0, 0, 1 "
+            "and the value under the focal length 0; publish the whole calibration"
+        )
+    matrix[0, 2] -= info.roi.x_offset
+    matrix[1, 2] -= info.roi.y_offset
+    matrix[0] /= info.binning_x or 1
+    matrix[1] /= info.binning_y or 1
+    width, height = image_size(name, info)
+    focal = max(matrix[0, 0] / width, matrix[1, 1] / height)
+    least = min(matrix[0, 0] / width, matrix[1, 1] / height)
+    inside = abs(matrix[0, 2] / width - 0.5) < _OFF_CENTRE and (
+        abs(matrix[1, 2] / height - 0.5) < _OFF_CENTRE
+    )
+    if focal > _LONGEST or least < _SHORTEST or not inside:
+        raise DataError(
+            f"{name}: {field} in camera_info (focal length {matrix[0, 0]:.6g}, {matrix[1, 1]:.6g}, "
+            f"centre {matrix[0, 2]:.6g}, {matrix[1, 2]:.6g}) is not that of {width} x {height} "
+            "pixels: publish the calibration of this image size"
+        )
+    return matrix
 
 
 def rectification_differs(info: Any) -> bool:
