@@ -26,6 +26,7 @@ DEV = [
     "hypothesis",
     "mypy",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff",
     "types-PyYAML",
 ]

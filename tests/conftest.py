@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every test may ask for."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,23 @@ import torch
 from tests.support.nuscenes_fixture import write_dataroot
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two workers with as many threads each as there are cores wait for one another; what they start
+    # reads the variable.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give all tests that run in real time to one worker, where none disturbs another."""
+    for item in items:
+        if "ros_context" in getattr(item, "fixturenames", ()):
+            item.add_marker("real_time")
+        if item.get_closest_marker("real_time"):
+            item.add_marker(pytest.mark.xdist_group("real_time"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

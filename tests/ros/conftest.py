@@ -13,8 +13,18 @@ from rclpy.context import Context
 from tests.support.rig import Vehicle
 from tests.support.running import RunningNode, save_tiny
 
-# DDS derives UDP ports from the domain; above 101 they meet Linux's ephemeral ports.
-_domains = (1 + number % 101 for number in itertools.count(os.getpid()))
+
+def _own_domains() -> Iterator[int]:
+    """Numbers from 1 to 101, one after the other; those of two workers of xdist never meet.
+
+    DDS derives UDP ports from the domain; above 101 they meet Linux's ephemeral ports.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = 101 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return (1 + worker * share + number % share for number in itertools.count(os.getpid()))
+
+
+_domains = _own_domains()
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ from labeldistill_ros.bags.frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.cli import main
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture
 def small_bag(synthetic_dataroot: Path, tmp_path: Path) -> Path:

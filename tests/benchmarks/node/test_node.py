@@ -21,6 +21,8 @@ from labeldistill_ros.isolated_domain import own_domain
 from labeldistill_ros.testing.running import Run
 from tests.support.nuscenes_fixture import VERSION
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name.replace(" ", "_"))
 def test_every_event_of_the_scene(scene: Scene, tiny_model: Path) -> None:

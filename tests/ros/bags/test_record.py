@@ -35,6 +35,8 @@ from labeldistill_ros.messages.bag_family import BAG
 from tests.support.bag_rig import profile_of
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
+pytestmark = pytest.mark.real_time
+
 TOPICS = (SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static")
 STORAGES = ("mcap", "sqlite3")
 

@@ -44,6 +44,8 @@ from labeldistill_ros.messages.bag_family import BAG, typestore
 from tests.support.bag_rig import profile_of
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
+pytestmark = pytest.mark.real_time
+
 FRONT = image_topic("CAM_FRONT")
 
 

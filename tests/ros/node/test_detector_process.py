@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.rig import Vehicle
 
+pytestmark = pytest.mark.real_time
+
 NODE = [sys.executable, "-m", "labeldistill_ros.node.detector_node", "--ros-args"]
 
 
