@@ -57,7 +57,7 @@ def find_command(name: str) -> Callable[..., object]:
     """
     match name:
         case "demo":
-            from labeldistill_ros.demo import demo
+            from labeldistill_ros.commands.demo import demo
 
             return demo
         case "train teacher":

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import rclpy
@@ -36,40 +37,63 @@ _DRAIN_S = 10.0
 """How long the last set may take."""
 
 
-def demo(
-    out: Path = Path("out/demo"),
-    bag: Path | None = None,
-    model: Path | None = None,
-    device: str = "auto",
-    rate: float = 1.0,
-    min_score: float = 0.3,
-) -> None:
+@dataclass(frozen=True)
+class DemoOptions:
+    """What is replayed, and which detector sees it."""
+
+    out: Path = Path("out/demo")
+    """Folder for the page, the recorded boxes, the result file and the metrics."""
+    bag: Path | None = None
+    """Bag with samples and ground truth, of `bag from-nuscenes`; the demo's when not given."""
+    model: Path | None = None
+    """Student checkpoint; the demo's when not given."""
+    device: str = "auto"
+    """Where the detector runs: cpu, cuda:0 and so on, or auto."""
+    rate: float = 1.0
+    """How many times faster than recorded the bag is played."""
+    min_score: float = 0.3
+    """Boxes with a lower score are not drawn; all are scored."""
+
+    @property
+    def played(self) -> Path:
+        """The bag that is replayed."""
+        return self.bag or shared_file(DEMO_BAG).parent
+
+
+@dataclass(frozen=True, eq=False)
+class Demo:
+    """What came of it."""
+
+    replayed: str
+    """What was played and heard, in a sentence."""
+    score: Score
+    """What the boxes are worth."""
+    page: Path
+    """The page with the boxes, drawn."""
+
+
+def demo(options: DemoOptions) -> Demo:
     """Replay a bag through the detector node over ROS, score its boxes and draw them.
 
     The node is the one that `ros2 launch` starts, in a process of its own; images and boxes go
     over DDS.
 
     Args:
-        out: folder for the page, the recorded boxes, the result file and the metrics.
-        bag: with samples and ground truth, as `bag from-nuscenes` writes it; the demo's if absent.
-        model: student checkpoint; the demo's when not given.
-        device: cpu, cuda:0 and so on, or auto.
-        rate: times faster than recorded.
-        min_score: boxes below are not drawn; all are scored.
+        options: what is replayed, and which detector sees it.
+
+    Raises:
+        BagError: the bag cannot be used, or the node ended.
+        CheckpointError: the model is missing, damaged or not a student's.
     """
-    bag = bag or shared_file(DEMO_BAG).parent
-    model = model or demo_model()
+    bag, model, out = options.played, options.model or demo_model(), options.out
     load_student(model)  # a message here is easier to find than in the node's log
     out.mkdir(parents=True, exist_ok=True)
     recorded = out / "detections"
-    with own_domain(), _node(model, device):
-        print(f"replaying {bag} through the node ...")
-        _replay_and_record(bag, recorded, rate)
+    with own_domain(), _node(model, options.device):
+        replayed = _replay_and_record(bag, recorded, options.rate)
     score = score_bag(bag, recorded)
     write_results(out / "results.json", score.results)
-    print(score.table())
-    page = _write_page(out, bag, score, min_score)
-    print(f"\nopen {page}")
+    return Demo(replayed, score, _write_page(out, bag, score, options.min_score))
 
 
 @contextmanager
@@ -95,7 +119,8 @@ def _node(model: Path, device: str) -> Iterator[None]:
             process.wait()
 
 
-def _replay_and_record(bag: Path, recorded: Path, rate: float) -> None:
+def _replay_and_record(bag: Path, recorded: Path, rate: float) -> str:
+    """Play and record; returns what was played and heard, in a sentence."""
     with BagReader(bag) as reader:
         duration_s = reader.duration_s
     rclpy.init()
@@ -122,13 +147,13 @@ def _replay_and_record(bag: Path, recorded: Path, rate: float) -> None:
                 done.set()
                 thread.join()
         sets = recorder.counts["/detector/status"]
-        print(
-            f"{sum(played.counts.values())} messages in {played.wall_s:.1f} s for a bag of "
-            f"{duration_s:.1f} s; the node spoke of {sets} sets"
-        )
         executor.shutdown()
     finally:
         rclpy.try_shutdown()
+    return (
+        f"{sum(played.counts.values())} messages in {played.wall_s:.1f} s for a bag of "
+        f"{duration_s:.1f} s; the node spoke of {sets} sets"
+    )
 
 
 def _drain(recorder: Recorder, done: threading.Event) -> None:

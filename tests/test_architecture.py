@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 INSTALLED = ("labeldistill_core", "labeldistill_ros")
@@ -82,16 +81,9 @@ def test_what_is_installed_stands_without_tests_and_benchmarks(name: str) -> Non
     assert not foreign(name) & {"unittest", "pytest", "benchmarks", "tests"}
 
 
-def without_ros() -> Iterator[ParameterSet]:
-    """Modules that must import without rclpy."""
-    for name in modules("labeldistill_ros"):
-        if name.startswith(WITHOUT_ROS):
-            # the node's parameters still stand beside their declaration to ROS
-            known = name == "labeldistill_ros.sets.assembly"
-            yield pytest.param(name, marks=pytest.mark.xfail if known else ())
-
-
-@pytest.mark.parametrize("name", without_ros())
+@pytest.mark.parametrize(
+    "name", [n for n in modules("labeldistill_ros") if n.startswith(WITHOUT_ROS)]
+)
 def test_sets_and_messages_need_no_ros_client(name: str) -> None:
     assert "rclpy" not in foreign(name)
     reached, waiting = set(), [name]
