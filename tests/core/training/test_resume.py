@@ -72,12 +72,12 @@ def run(
     stage, data, collate = made(kind, root, recipe)
     batches, step = 0, stage.training_step
 
-    def counting(sample: Any, number: int) -> Tensor:
+    def counting(sample: Any, batch_idx: int) -> Tensor:
         nonlocal batches
         if batches == stop_at_batch:
             raise KeyboardInterrupt
         batches += 1
-        return step(sample, number)
+        return step(sample, batch_idx)
 
     stage.training_step = counting  # type: ignore[method-assign, assignment]
     machine = Machine(precision="32-true", workers=workers)

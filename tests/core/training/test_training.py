@@ -98,10 +98,10 @@ def run(
     if stop_at is not None:
         step = stage.training_step
 
-        def stopping(sample: Sample, number: int) -> Tensor:
+        def stopping(sample: Sample, batch_idx: int) -> Tensor:
             if stage.global_step == stop_at:
                 raise KeyboardInterrupt
-            return step(sample, number)
+            return step(sample, batch_idx)
 
         stage.training_step = stopping  # type: ignore[method-assign, assignment]
     machine = Machine(precision="32-true", workers=workers)
