@@ -16,9 +16,8 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import student_results
-from labeldistill_core.presets import preset_config
+from labeldistill_core.presets import demo
 from labeldistill_core.synthetic.dataset import WorldOptions, write_dataset
-from labeldistill_core.training.recipe import recipe_of
 from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.student import StudentStage
 
@@ -33,8 +32,8 @@ def main(folder: tyro.conf.Positional[Path] = Path("out/tiny")) -> Metrics:
     tables = NuScenesTables(folder / "world", "v1.0-mini")
     trained_on, unseen = tables.scene_names
 
-    config = preset_config("demo")  # a `StudentConfig`: change what you like with `replace`
-    recipe = replace(recipe_of("student", "demo"), epochs=2, batch_size=2)
+    config = demo().student  # a `StudentConfig`: change what you like with `replace`
+    recipe = replace(demo().recipes.student, epochs=2, batch_size=2)
     stage = StudentStage(config, recipe)
     data = StudentDataset(tables, [trained_on], config, recipe.augmentation)
     machine = Machine(precision="32-true", workers=0)

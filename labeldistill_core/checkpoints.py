@@ -173,7 +173,7 @@ def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is truncated or no safetensors file ({error}); official checkpoints are "
+            f"{path} is truncated or no safetensors file ({error}); published checkpoints are "
             "read with `labeldistill convert-checkpoint`"
         ) from error
     if _CONFIG_KEY not in metadata:

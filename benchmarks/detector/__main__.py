@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from benchmarks.detector.accuracy import bench_accuracy
 from benchmarks.detector.lift import bench_lift
 from benchmarks.detector.page import bench_compare, bench_page
@@ -16,6 +14,7 @@ from benchmarks.detector.stages import stages
 from benchmarks.detector.targets import bench_targets
 from labeldistill_core.console import run_command
 from labeldistill_core.runtime.allocator import keep_freed_memory
+from labeldistill_core.runtime.device import resolve_device
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "stages": stages,
@@ -30,8 +29,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the named benchmark; returns its exit code."""
-    if not torch.cuda.is_available():
-        keep_freed_memory()
+    keep_freed_memory(resolve_device("auto"))
     return run_command("python -m benchmarks.detector", COMMANDS, args)
 
 

@@ -20,7 +20,7 @@ from benchmarks.detector.streaming import measure_streaming
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
-from labeldistill_core.presets import preset_config
+from labeldistill_core.presets import find_preset
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.loading import torch_engine
 
@@ -51,7 +51,7 @@ def bench_lift(
         raise ConfigError("--repeats and --threads must be 1 or more")
     if threads:
         torch.set_num_threads(threads)
-    report = measure(preset_config(preset), device=device, repeats=repeats)
+    report = measure(find_preset(preset).student, device=device, repeats=repeats)
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(json_module.dumps(asdict(report), indent=1) + "\n")

@@ -22,11 +22,8 @@ from benchmarks.parity.training_stages import (
 )
 from labeldistill_core.distillation.adaptors import Adaptor
 from labeldistill_core.distillation.config import (
-    PUBLISHED_WEIGHT,
     DistillationConfig,
     LabelEncoderConfig,
-    official_distillation,
-    official_label_encoder,
 )
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
@@ -34,7 +31,8 @@ from labeldistill_core.distillation.partition import Partition
 from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.losses import depth_loss, detection_loss
 from labeldistill_core.network.targets import build_targets
-from labeldistill_core.official.weights import (
+from labeldistill_core.published import behaviour
+from labeldistill_core.published.weights import (
     ADAPTOR_RENAMES,
     LABEL_ENCODER_RENAMES,
     STUDENT_RENAMES,
@@ -43,7 +41,7 @@ from labeldistill_core.official.weights import (
 )
 
 _TEACHERS: tuple[Literal["label", "lidar"], ...] = ("label", "lidar")
-_CONFIG = official_distillation(DistillationConfig())
+_CONFIG = behaviour.distillation(DistillationConfig())
 _ROUNDING = 1e-7
 _PERTURBED_STEPS = 4
 
@@ -62,7 +60,7 @@ def build_label_encoder(golden: GoldenFolder) -> LabelEncoder:
     """The recorded label encoder, in evaluation mode."""
     conf, config = golden.confs["labelenc_conf"], golden.config
     encoder = LabelEncoder(
-        official_label_encoder(
+        behaviour.label_encoder(
             LabelEncoderConfig(
                 config.grid, config.head.tasks, tuple(conf["out_features"]), conf["hidden_features"]
             )
@@ -173,13 +171,13 @@ def _losses(golden: GoldenFolder) -> Iterator[Comparison]:
         for level, loss in enumerate(losses):
             recorded = step[f"{run}/loss/{teacher}_feat_level{level}_unweighted"]
             yield scalar(f"training/{teacher}_feature_loss/level{level}", loss, recorded)
-        total = PUBLISHED_WEIGHT * torch.stack(losses).sum()
+        total = behaviour.FEATURE_WEIGHT * torch.stack(losses).sum()
         recorded = step[f"{run}/loss/{teacher}_feat_x0.3"]
         yield scalar(f"training/{teacher}_feature_loss/weighted", total, recorded)
     student, teacher_maps = (
         recorded_maps(step, f"{run}/{name}", len(targets)) for name in ("preds", "lidar_preds")
     )
-    tasks = response_loss(student, teacher_maps, targets, "official", golden.code_weights)
+    tasks = response_loss(student, teacher_maps, targets, "published", golden.code_weights)
     heatmap, box = (torch.stack([getattr(t, part) for t in tasks]) for part in ("heatmap", "box"))
     yield from _odd_boxes(golden, step, student, teacher_maps)
     name = "training/response_loss/"
@@ -204,7 +202,7 @@ def _odd_boxes(
             continue
         name = f"training/odd_boxes/{case}/"
         targets = build_targets(boxes, config.grid, config.head)
-        tasks = response_loss(student, teacher, targets, "official", golden.code_weights)
+        tasks = response_loss(student, teacher, targets, "published", golden.code_weights)
         total = torch.stack([task.heatmap + task.box for task in tasks]).sum()
         yield scalar(name + "response", total, arrays[f"{case}/loss/response"])
         masks = ObjectMasks.of(targets, _CONFIG.coarse_mask)
@@ -235,11 +233,11 @@ def _gradients(golden: GoldenFolder, adaptors: nn.ModuleDict) -> Iterator[Compar
     seeds = () if golden.double else range(_PERTURBED_STEPS)
     others = [_step(golden, adaptors, seed)[1] for seed in seeds]
     arrays = golden.arrays("train_grads")
-    official = json.loads((golden.folder / "grad_names.json").read_text())
+    published = json.loads((golden.folder / "grad_names.json").read_text())
     renames = (*STUDENT_RENAMES, *ADAPTOR_RENAMES)
-    norms = dict(zip(official, arrays["grad_norms"], strict=True))
-    names = {name: rename(name, renames) for name in official}
-    trained = [name for name in official if names[name] in ours]
+    norms = dict(zip(published, arrays["grad_norms"], strict=True))
+    names = {name: rename(name, renames) for name in published}
+    trained = [name for name in published if names[name] in ours]
     yield gradient(
         "training/gradients/norms",
         [torch.stack([run[names[name]].norm() for name in trained]) for run in (ours, *others)],
@@ -277,9 +275,11 @@ def _step(
     for teacher, levels in (("lidar", masks.soft), ("label", masks.binary)):
         theirs = recorded_levels(step, f"{run}/{teacher}_feats")
         ours = _adapted(golden, adaptors, output.taps, teacher)
-        total = total + PUBLISHED_WEIGHT * torch.stack(feature_loss(ours, theirs, levels)).sum()
+        total = (
+            total + behaviour.FEATURE_WEIGHT * torch.stack(feature_loss(ours, theirs, levels)).sum()
+        )
     lidar = recorded_maps(step, f"{run}/lidar_preds", len(targets))
-    response = response_loss(output.maps, lidar, targets, "official", golden.code_weights)
+    response = response_loss(output.maps, lidar, targets, "published", golden.code_weights)
     total = total + torch.stack([t.heatmap + t.box for t in response]).sum()
     total.backward()
     named = (*student.named_parameters(), *adaptors.named_parameters())

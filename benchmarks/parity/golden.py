@@ -31,8 +31,8 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.points import Scan
 from labeldistill_core.network.student import CameraBatch
-from labeldistill_core.official.config import student_config
-from labeldistill_core.official.weights import read_official
+from labeldistill_core.published.config import student_config
+from labeldistill_core.published.weights import read_state_dict
 
 
 class _Widened(Mapping[str, NDArray[Any]]):
@@ -113,8 +113,8 @@ class GoldenFolder:
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
-        """Official names to float32 tensors; counters, stored as vectors, are scalars again."""
-        stored = read_official(self.folder / "state_dict.safetensors")
+        """Published names to float32 tensors; counters, stored as vectors, are scalars again."""
+        stored = read_state_dict(self.folder / "state_dict.safetensors")
         return {
             name: tensor.squeeze() if name.endswith("num_batches_tracked") else tensor.float()
             for name, tensor in stored.items()

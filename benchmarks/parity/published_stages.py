@@ -16,13 +16,13 @@ from torch import Tensor
 from benchmarks.parity.distillation_stages import build_label_encoder, recorded_levels
 from benchmarks.parity.golden import GoldenFolder
 from benchmarks.parity.result import Comparison, features, scalar
-from benchmarks.parity.student_stages import OFFICIAL_MAPS, recorded_maps
+from benchmarks.parity.student_stages import PUBLISHED_MAPS, recorded_maps
 from benchmarks.parity.teacher_stages import build_teacher, recorded_points
-from labeldistill_core.distillation.config import PUBLISHED_WEIGHT
 from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
 from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.losses import detection_loss
 from labeldistill_core.network.targets import build_targets
+from labeldistill_core.published import behaviour
 
 _RUN = "official_all_train"
 
@@ -47,7 +47,7 @@ def _inverse_of_the_head(golden: GoldenFolder, targets: Any) -> Iterator[Compari
         encoder, teacher = build_label_encoder(golden), build_teacher(golden)
         maps = teacher.train(training).detect(encoder.train(training)(boxes))
         for task, one in enumerate(maps):
-            for theirs, ours in OFFICIAL_MAPS.items():
+            for theirs, ours in PUBLISHED_MAPS.items():
                 name = f"{recorded}/teacher_head_on_label_feats/task{task}/{theirs}"
                 if name in arrays:
                     stage = f"{prefix}task{task}_{ours}"
@@ -80,8 +80,8 @@ def _step(golden: GoldenFolder, step: Mapping[str, Any], targets: Any) -> Iterat
             array = f"{_RUN}/loss/{teacher}_feat_level{level}_unweighted"
             stage = f"{name}{teacher}_feature_loss/level{level}"
             yield scalar(stage, loss, step[array])
-        total = total + PUBLISHED_WEIGHT * torch.stack(losses).sum()
-    tasks = response_loss(student, lidar.maps, targets, "official", golden.code_weights)
+        total = total + behaviour.FEATURE_WEIGHT * torch.stack(losses).sum()
+    tasks = response_loss(student, lidar.maps, targets, "published", golden.code_weights)
     response = torch.stack([task.heatmap + task.box for task in tasks]).sum()
     yield scalar(name + "response_loss", response, step[f"{_RUN}/loss/response"])
     yield scalar(name + "total", total + response, step[f"{_RUN}/loss/total"])

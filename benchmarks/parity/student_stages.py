@@ -20,9 +20,9 @@ from labeldistill_core.network.decode import candidate_boxes, decode
 from labeldistill_core.network.depth_net import camera_vector
 from labeldistill_core.network.lift import grid_cells, pool
 from labeldistill_core.network.student import Student
-from labeldistill_core.official.weights import rename_student
+from labeldistill_core.published.weights import rename_student
 
-OFFICIAL_MAPS = {
+PUBLISHED_MAPS = {
     "heatmap": "heatmap",
     "reg": "offset",
     "height": "height",
@@ -30,7 +30,7 @@ OFFICIAL_MAPS = {
     "rot": "heading",
     "vel": "velocity",
 }
-"""Official names of a task's maps to ours."""
+"""Published names of a task's maps to ours."""
 
 
 def build_student(golden: GoldenFolder) -> Student:
@@ -46,7 +46,7 @@ def recorded_maps(arrays: Mapping[str, Any], prefix: str, tasks: int) -> tuple[T
         TaskMaps(
             **{
                 ours: torch.from_numpy(arrays[f"{prefix}/task{task}/{theirs}"])
-                for theirs, ours in OFFICIAL_MAPS.items()
+                for theirs, ours in PUBLISHED_MAPS.items()
             }
         )
         for task in range(tasks)
@@ -106,7 +106,7 @@ def compare(golden: GoldenFolder) -> Iterator[Comparison]:
         hook.remove()
     yield from _bev_network(seen, recorded)
     for task, ours in enumerate(maps):
-        for theirs, field in OFFICIAL_MAPS.items():
+        for theirs, field in PUBLISHED_MAPS.items():
             stage = f"student/head/task{task}_{field}"
             yield features(stage, getattr(ours, field), recorded[f"preds/task{task}/{theirs}"])
     yield from _boxes(golden, maps, recorded)

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.parity.golden import GoldenFolder, bev_augmentation
 from benchmarks.parity.result import Comparison, features, integers
-from benchmarks.parity.student_stages import OFFICIAL_MAPS, compare_boxes
+from benchmarks.parity.student_stages import PUBLISHED_MAPS, compare_boxes
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.lidar.encoder import SparseEncoder
 from labeldistill_core.lidar.points import cloud
@@ -19,8 +19,8 @@ from labeldistill_core.lidar.sparse import SparseTensor
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.lidar.voxels import voxelize
 from labeldistill_core.network.decode import decode
-from labeldistill_core.official.config import teacher_config
-from labeldistill_core.official.weights import rename_teacher
+from labeldistill_core.published.config import teacher_config
+from labeldistill_core.published.weights import rename_teacher
 
 _PADDING = -999.0
 _CLOUDS = 9
@@ -86,7 +86,7 @@ def _teacher(golden: GoldenFolder, config: TeacherConfig) -> Iterator[Comparison
     yield features("teacher/neck", teacher.neck(taps), arrays["neck"])
     maps = teacher.detect(taps)
     for task, one in enumerate(maps):
-        for theirs, field in OFFICIAL_MAPS.items():
+        for theirs, field in PUBLISHED_MAPS.items():
             if f"preds/task{task}/{theirs}" in arrays:
                 recorded = arrays[f"preds/task{task}/{theirs}"]
                 yield features(f"teacher/head/task{task}_{field}", getattr(one, field), recorded)

@@ -18,13 +18,13 @@ from benchmarks.parity.result import (
     integers,
     scalar,
 )
-from benchmarks.parity.student_stages import OFFICIAL_MAPS, build_student, recorded_maps
+from benchmarks.parity.student_stages import PUBLISHED_MAPS, build_student, recorded_maps
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.config import BevGrid
 from labeldistill_core.network.losses import depth_loss, detection_loss
 from labeldistill_core.network.targets import TaskTargets, build_targets
 
-_OFFICIAL_GRID = "grid128"
+_GRID = "grid128"
 
 
 def compare(golden: GoldenFolder) -> Iterator[Comparison]:
@@ -54,18 +54,19 @@ def label_cases(golden: GoldenFolder, arrays: Mapping[str, Any]) -> dict[str, li
 def grid_cases(
     golden: GoldenFolder, arrays: Mapping[str, Any]
 ) -> dict[str, tuple[BevGrid, list[Boxes3D]]]:
-    """Cells and boxes of each case whose targets were recorded, also on the official grid."""
+    """Cells and boxes of each case whose targets were recorded, also on the published grid."""
     cases = {
         case: (golden.config.grid, boxes) for case, boxes in label_cases(golden, arrays).items()
     }
-    if f"{_OFFICIAL_GRID}/gt_boxes/0" in arrays:
+    if f"{_GRID}/gt_boxes/0" in arrays:
         boxes = [
             recorded_boxes(
-                arrays[f"{_OFFICIAL_GRID}/gt_boxes/{i}"], arrays[f"{_OFFICIAL_GRID}/gt_labels/{i}"]
+                arrays[f"{_GRID}/gt_boxes/{i}"],
+                arrays[f"{_GRID}/gt_labels/{i}"],
             )
             for i in range(len(golden.params["idxs"]))
         ]
-        cases[_OFFICIAL_GRID] = (BevGrid(index_rounding="truncate"), boxes)
+        cases[_GRID] = (BevGrid(index_rounding="truncate"), boxes)
     return {c: value for c, value in cases.items() if f"{c}/heatmap/task0" in arrays}
 
 
@@ -146,7 +147,7 @@ def _student_in_training(golden: GoldenFolder, step: Mapping[str, Any]) -> Itera
             stage = f"{name}bev_frame{number}"
             yield features(stage, frame_cells, step[array])
     for task, maps in enumerate(output.maps):
-        for theirs, ours in OFFICIAL_MAPS.items():
+        for theirs, ours in PUBLISHED_MAPS.items():
             array = step[f"{recorded}preds/task{task}/{theirs}"]
             stage = f"{name}task{task}_{ours}"
             yield features(stage, getattr(maps, ours), array)

@@ -33,12 +33,11 @@ from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.sparse import Backend, has_spconv
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network import student as student_network
-from labeldistill_core.presets import label_encoder_preset, preset_config, teacher_preset
+from labeldistill_core.presets import Preset, find_preset
 from labeldistill_core.profiling.latency import replaced
 from labeldistill_core.profiling.timing import StageClock, time_ms
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.training.label_encoder import LabelEncoderStage
-from labeldistill_core.training.recipe import Recipe, recipe_of
 from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
@@ -68,8 +67,9 @@ def bench_training(
         json: file to write the figures to.
     """
     tables = NuScenesTables(dataroot, version)
-    recipe = recipe_of("student", preset)
-    bench = _Bench(tables, preset, recipe, batch_size or recipe.batch_size, device, repeats)
+    named = find_preset(preset)
+    size = batch_size or named.recipes.student.batch_size
+    bench = _Bench(tables, named, size, device, repeats)
     figures: dict[str, Any] = {
         "preset": preset,
         "batch_size": bench.size,
@@ -107,24 +107,27 @@ class _Bench:
     def __init__(
         self,
         tables: NuScenesTables,
-        preset: str,
-        recipe: Recipe,
+        preset: Preset,
         size: int,
         device: str,
         repeats: int,
     ) -> None:
-        self.preset, self.recipe, self.size = preset, recipe, size
+        self.preset, self.recipe, self.size = preset, preset.recipes.student, size
         self.device, self.repeats = torch.device(device), repeats
-        self.config = preset_config(preset)
+        self.config = preset.student
         scenes = split_scenes(tables, "all")
-        points = Points(teacher_preset(preset).sweeps)
-        self._students = StudentDataset(tables, scenes, self.config, recipe.augmentation, points)
-        self._lidar = LidarDataset(tables, scenes, self.config.cameras, recipe.augmentation, points)
+        points = Points(preset.teacher.sweeps)
+        self._students = StudentDataset(
+            tables, scenes, self.config, self.recipe.augmentation, points
+        )
+        self._lidar = LidarDataset(
+            tables, scenes, self.config.cameras, self.recipe.augmentation, points
+        )
 
     def teacher(self, backend: Backend = "auto") -> Teacher:
         """With random weights."""
         torch.manual_seed(0)
-        return Teacher(teacher_preset(self.preset), backend).to(self.device).eval()
+        return Teacher(self.preset.teacher, backend).to(self.device).eval()
 
     def clouds(self) -> list[Tensor]:
         """Points of one batch."""
@@ -132,16 +135,14 @@ class _Bench:
 
     def stages(self) -> dict[str, tuple[Stage, bool, torch.dtype | None]]:
         """Each way of training: the stage, whether with a materialized lift, autocast's type."""
-        encoder = LabelEncoder(label_encoder_preset(self.preset))
+        encoder = LabelEncoder(self.preset.label_encoder)
         distiller = Distiller(DistillationConfig(), self.config, self.teacher(), encoder)
         half = torch.bfloat16
         student = StudentStage(self.config, self.recipe)
         distilled = StudentStage(self.config, self.recipe, distiller)
-        labels = LabelEncoderStage(
-            label_encoder_preset(self.preset), self.recipe, self.teacher().cpu()
-        )
+        labels = LabelEncoderStage(self.preset.label_encoder, self.recipe, self.teacher().cpu())
         return {
-            "teacher": (TeacherStage(teacher_preset(self.preset), self.recipe), False, half),
+            "teacher": (TeacherStage(self.preset.teacher, self.recipe), False, half),
             "label encoder": (labels, False, half),
             "student, no teachers": (student, False, half),
             "student, materialized lift": (student, True, half),

@@ -107,13 +107,6 @@ class SampleConfig:
     stands."""
 
 
-def official_samples(config: SampleConfig) -> SampleConfig:
-    """As the published code makes them."""
-    return replace(
-        config, missing_history="last_valid", depth_collisions="last", depth_labels="one_hot"
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class StudentSample:
     """One sample, or several once collated."""

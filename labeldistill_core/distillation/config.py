@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of the label encoder and of distillation.
 
-Where the published code differs from its paper, a field has two values, and `official` functions
-give the published ones.
+Where the published code differs from its paper, a field has two values; `published.behaviour` sets
+the published ones.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from labeldistill_core.config import BevGrid
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.lidar.config import TeacherConfig
 
 TeacherNorm = Literal["running", "batch"]
 """See `DistillationConfig.teacher_norm`."""
-
-PUBLISHED_WEIGHT = 0.3
-"""Of both feature losses in the published code."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class LabelEncoderConfig:
     """Of the two maps, those of the teacher's."""
     hidden_channels: int = 256
     """Width of the MLPs and the residual block."""
-    raster: Literal["footprint", "official"] = "footprint"
+    raster: Literal["footprint", "published"] = "footprint"
     """Cells that a box fills: those whose centre lies in its footprint, and the one that holds its
     centre; or the published polygon of half the length and width, with truncated corners, which
     misses the centre of some thin boxes and clamps boxes beyond the far ends of the grid to its
@@ -45,6 +43,16 @@ class LabelEncoderConfig:
     weight in each cell, which ties the encoder to one grid."""
     background: Literal["empty", "encoded"] = "empty"
     """Cells without a box are zero, or, as published, what the MLPs make of zeros."""
+
+    @classmethod
+    def of(cls, teacher: TeacherConfig, hidden_channels: int = 256) -> LabelEncoderConfig:
+        """The label encoder that fits a teacher.
+
+        Args:
+            teacher: whose head is to be inverted.
+            hidden_channels: width of the MLPs and the residual block.
+        """
+        return cls(teacher.grid, teacher.head.tasks, teacher.second_channels, hidden_channels)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class DistillationConfig:
     present and another the past."""
     ratio: tuple[int, int, int] = (2, 2, 2)
     """Shares of LiDAR, label and camera channels (paper, Table 5)."""
-    response: Literal["soft", "official"] = "soft"
+    response: Literal["soft", "published"] = "soft"
     """Quality focal loss towards the teacher's score, and box codes only where the teacher is
     nearer to the truth; or the published focal loss, which has no positive term, and all codes."""
     scale: Literal["teacher", "cell"] = "teacher"
@@ -74,7 +82,7 @@ class DistillationConfig:
     """Where objects are in the coarser features: in cells that hold one in a finer cell, or, as
     published, by interpolation, which on small heat maps weighs an object by where it happens to
     stand."""
-    adaptors: Literal["quiet", "official"] = "quiet"
+    adaptors: Literal["quiet", "published"] = "quiet"
     """How they begin: with outputs near zero, so that the feature losses begin at the teacher's own
     squares and ask little of the student until the adaptors have learnt something; or, as
     published, with those of random weights."""
@@ -100,24 +108,3 @@ class DistillationConfig:
     def needs_teacher(self) -> bool:
         """Whether the LiDAR detector has to run."""
         return self.lidar_weight > 0 or self.response_weight > 0
-
-
-def official_label_encoder(config: LabelEncoderConfig) -> LabelEncoderConfig:
-    """As the published code builds it, for its weights."""
-    return replace(config, raster="official", box_input="raw", norm="map", background="encoded")
-
-
-def official_distillation(config: DistillationConfig) -> DistillationConfig:
-    """As the published code distils."""
-    return replace(
-        config,
-        lidar_weight=PUBLISHED_WEIGHT if config.lidar_weight else 0.0,
-        label_weight=PUBLISHED_WEIGHT if config.label_weight else 0.0,
-        scale="cell",
-        partition="contiguous",
-        response="official",
-        coarse_mask="bilinear",
-        adaptors="official",
-        teacher_norm="batch",
-        objects="process",
-    )

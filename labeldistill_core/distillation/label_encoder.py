@@ -81,12 +81,12 @@ class LabelEncoder(nn.Module):
         """(B, Y, X) index of the box in each cell; smaller boxes, or later tasks, lie on top."""
         values = torch.cat([sample.values for sample in boxes])
         labels = torch.cat([sample.labels for sample in boxes])
-        official = self.config.raster == "official"
-        key = labels if official else -values[:, 3:5].prod(-1)
+        published = self.config.raster == "published"
+        key = labels if published else -values[:, 3:5].prod(-1)
         bottom_up = key.argsort(stable=True)
         order = torch.empty_like(bottom_up)
         order[bottom_up] = torch.arange(len(order), device=order.device)
-        return owners(boxes, order, self.config.grid, official)
+        return owners(boxes, order, self.config.grid, published)
 
     def box_rows(self, values: Tensor, owner: Tensor, occupied: Tensor) -> Tensor:
         """(occupied cells, 9 or 10): input of the box MLP."""

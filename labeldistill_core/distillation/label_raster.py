@@ -16,14 +16,14 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.config import BevGrid
 
 
-def owners(boxes: Sequence[Boxes3D], order: Tensor, grid: BevGrid, official: bool) -> Tensor:
+def owners(boxes: Sequence[Boxes3D], order: Tensor, grid: BevGrid, published: bool) -> Tensor:
     """Which box fills each cell.
 
     Args:
         boxes: of each sample, in the ego frame.
         order: (M,) where boxes of all samples overlap, the one of the highest number wins.
         grid: the cells.
-        official: fill as the published code does, see `LabelEncoderConfig.raster`.
+        published: fill as the published code does, see `LabelEncoderConfig.raster`.
 
     Returns:
         (B, Y, X) int64 index among the boxes of all samples, -1 where there is none.
@@ -34,9 +34,9 @@ def owners(boxes: Sequence[Boxes3D], order: Tensor, grid: BevGrid, official: boo
     shape = (len(boxes), grid.rows, grid.columns)
     rank = torch.full((len(boxes) * grid.rows * grid.columns,), -1, device=values.device)
     if len(values):
-        cells, filled = (_polygon_cells if official else _footprint_cells)(values, grid)
+        cells, filled = (_polygon_cells if published else _footprint_cells)(values, grid)
         x, y = cells.unbind(-1)
-        if official:
+        if published:
             # its polygons begin at zero; what lies beyond the other end falls on the border
             filled = filled & (x >= 0) & (y >= 0)
             x, y = x.clamp(max=grid.columns - 1), y.clamp(max=grid.rows - 1)

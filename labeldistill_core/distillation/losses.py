@@ -88,7 +88,7 @@ def response_loss(
     student: Sequence[TaskMaps],
     teacher: Sequence[TaskMaps],
     targets: Sequence[TaskTargets],
-    kind: Literal["soft", "official"],
+    kind: Literal["soft", "published"],
     code_weights: Tensor | None = None,
 ) -> list[TaskLoss]:
     """Difference between the maps of the student and of the LiDAR detector, for each task.
@@ -103,7 +103,7 @@ def response_loss(
         count = object_count(target.heatmap.eq(1), at_least=1.0)
         heatmap = (
             focal_loss(ours.heatmap, score, count)
-            if kind == "official"
+            if kind == "published"
             else _quality_focal_loss(ours.heatmap, score, count)
         )
         code = theirs.codes_at(target.cell)

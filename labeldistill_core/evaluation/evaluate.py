@@ -16,7 +16,6 @@ from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import Results, lidar_results, student_results
 from labeldistill_core.evaluation.result_file import read_results
 from labeldistill_core.lidar.teacher import load_teacher
-from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision
 
@@ -103,7 +102,5 @@ def evaluate_checkpoint(checkpoint: Path, dataroot: Path, options: EvaluationOpt
         found = lidar_results(teacher, encoder, tables, scenes, options.device)
     else:
         detector = Detector.load(checkpoint, device=options.device, precision=options.precision)
-        if detector.device.type == "cpu":
-            keep_freed_memory()
         found = student_results(detector, tables, {name: tables.samples(name) for name in scenes})
     return Evaluation(found, evaluate([tables.ground_truth(token) for token in found], found))

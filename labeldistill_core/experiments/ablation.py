@@ -241,7 +241,7 @@ class Run:
             "preset": self.options.preset,
             "precision": self.options.machine.precision,
             "scenes": self.scenes,
-            "recipe": asdict(self.options.recipe("student")),
+            "recipe": asdict(self.options.resolved().recipes.student),
             **{name: path and file_sha256(path) for name, path in self.given.items()},
         }
         return dict(json.loads(json.dumps(settings)))
@@ -310,7 +310,7 @@ def _about(
     options: AblationOptions,
 ) -> dict[str, str | None]:
     """What all runs have in common."""
-    recipe = options.recipe("student")
+    recipe = options.resolved().recipes.student
     samples, frames = (sum(len(tables.samples(n)) for n in names) for names in (trained, scored))
     return {
         "preset": options.preset,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from labeldistill_core.config import BevGrid, DecodeConfig, HeadConfig
@@ -32,18 +32,6 @@ class SweepsConfig:
     frame: Literal["model", "lidar"] = "model"
     """Ego frame of the points: the one that boxes are given in, the mean of the cameras' poses; or
     the one at the time of the scan, as in the published code."""
-
-
-def official_sweeps(config: SweepsConfig) -> SweepsConfig:
-    """As the published code puts its clouds together."""
-    return replace(
-        config,
-        future=min(config.future, 3),
-        future_needs_past=True,
-        repeat_when_alone=8,
-        scale_height=False,
-        frame="lidar",
-    )
 
 
 @dataclass(frozen=True)

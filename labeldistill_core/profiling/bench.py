@@ -18,7 +18,7 @@ from labeldistill_core.checkpoints import load_student
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
-from labeldistill_core.presets import preset_config
+from labeldistill_core.presets import find_preset
 from labeldistill_core.profiling.apart import measure_apart
 from labeldistill_core.profiling.latency import measure_steps
 from labeldistill_core.profiling.scene import frame_set
@@ -76,7 +76,7 @@ class BenchOptions:
         """
         if self.model:
             return {self.model.stem: load_student(self.model).student}
-        configs = {name: preset_config(name) for name in self.presets}
+        configs = {name: find_preset(name).student for name in self.presets}
         return {name: random_student(config) for name, config in configs.items()}
 
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import ctypes
 import sys
 
+import torch
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h of the GNU C library
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(device: torch.device) -> bool:
     """Let this process keep the memory that a step gives back, for the next step.
 
     By default large buffers go back to the system at once and come back as pages that must be
@@ -20,10 +22,13 @@ def keep_freed_memory() -> bool:
     For commands and the node to call when they start: a detector in a program of somebody else
     leaves that program's memory alone.
 
+    Args:
+        device: that computes the network; where it is a GPU, nothing is changed.
+
     Returns:
-        Whether the C library takes this advice; only GNU's does.
+        Whether the C library was told and takes this advice; only GNU's does.
     """
-    if not sys.platform.startswith("linux"):
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

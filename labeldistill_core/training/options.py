@@ -17,8 +17,9 @@ from labeldistill_core.data.samples import LidarDataset, SampleConfig, StudentDa
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.presets import Preset, find_preset
 from labeldistill_core.training.label_encoder import Aim
-from labeldistill_core.training.recipe import Recipe, published_recipe, recipe_of
+from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine
 
 Split = Literal["train", "val", "all"]
@@ -74,12 +75,21 @@ class TrainingOptions:
         common = {f.name: getattr(other, f.name) for f in fields(TrainingOptions)}
         return cls(**common, **more)
 
-    def recipe(self, stage: str) -> Recipe:
-        """The preset's recipe, with what was given in its place."""
+    def resolved(self, **parts: Any) -> Preset:
+        """The preset that is meant: as published where asked for, its recipes as given here.
+
+        Args:
+            **parts: fields of `Preset` that take the place of the named preset's.
+
+        Raises:
+            ConfigError: there is no such preset.
+        """
+        preset = replace(find_preset(self.preset), **parts)
+        if self.published:
+            preset = preset.as_published()
         names = ("epochs", "batch_size", "accumulate", "learning_rate", "class_balanced")
         given: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
-        named = published_recipe if self.published else recipe_of
-        return replace(named(stage, self.preset), seed=self.seed, **given)
+        return replace(preset, recipes=preset.recipes.with_settings(seed=self.seed, **given))
 
     def scene_names(self, tables: NuScenesTables) -> tuple[list[str], list[str]]:
         """Those of the scenes to train on, and of those to score."""

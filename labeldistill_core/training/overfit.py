@@ -19,9 +19,8 @@ from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import student_results
-from labeldistill_core.presets import preset_config
+from labeldistill_core.presets import find_preset
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_core.training.recipe import recipe_of
 from labeldistill_core.training.student import StudentStage
 
 _EVERY = 50
@@ -79,7 +78,8 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
     Raises:
         ConfigError: none of the samples has images.
     """
-    config = preset_config(options.preset)
+    preset = find_preset(options.preset)
+    config = preset.student
     tables = NuScenesTables(dataroot, options.version)
     names = options.scenes or tables.scene_names
     data = StudentDataset(tables, names, config, partial=True)
@@ -93,7 +93,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
             f"none of the first {options.samples} samples of {', '.join(names)} has images"
         )
     seed_everything(options.seed, verbose=False)
-    recipe = replace(recipe_of("student", options.preset), seed=options.seed)
+    recipe = replace(preset.recipes.student, seed=options.seed)
     stage = StudentStage(config, recipe).train()
     for module in stage.network.modules():
         if isinstance(module, torch.nn.Dropout):

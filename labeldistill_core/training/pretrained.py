@@ -8,7 +8,7 @@ from pathlib import Path
 from labeldistill_core.checkpoints import load_weights
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.image_encoder import ConvNeXt, ImageEncoder
-from labeldistill_core.official.weights import read_official
+from labeldistill_core.published.weights import read_state_dict
 
 _CLASSIFIERS = ("fc.", "classifier.")
 """What torchvision's ResNets and ConvNeXts have behind their features."""
@@ -25,7 +25,7 @@ def load_pretrained(encoder: ImageEncoder, file: Path) -> None:
         CheckpointError: the file is missing, damaged or unsafe, or is of another network than the
             backbone; lists what is missing, unexpected or of another shape.
     """
-    weights = read_official(file)
+    weights = read_state_dict(file)
     kept = {n: t.float() for n, t in weights.items() if not n.startswith(_CLASSIFIERS)}
     backbone = encoder.backbone
     # counters are no weights, and files from before they existed lack them

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -91,71 +91,3 @@ class Recipe:
         if self.schedule == "steps":
             return float(10.0 ** -bisect.bisect_right(self.milestones, step / steps))
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-
-STAGES = ("teacher", "label-encoder", "student")
-"""In the order in which they are trained."""
-
-_PAPER = {
-    "teacher": Recipe(
-        epochs=20, learning_rate=2e-4, weight_decay=1e-2, schedule="cosine", image_rate=1.0
-    ),
-    "label-encoder": Recipe(
-        epochs=12, learning_rate=1e-3, weight_decay=1e-7, milestones=(10 / 12, 11 / 12)
-    ),
-    "student": Recipe(),
-}
-# A short run on a small world learns faster from what it will see: one rig, and the street ahead.
-# A mirrored street would have traffic on the left, which then no longer tells which end of a car is
-# its front. In distillation the teacher then runs once a sample, since all epochs are the same.
-# Boxes alone are soon learnt by heart, so the label encoder still sees them turned and scaled.
-_AS_THEY_ARE = AugmentationConfig(
-    resize=(1.0, 1.0), image_rotation_deg=(0.0, 0.0), image_flip=False,
-    bev_rotation_deg=(0.0, 0.0), bev_scale=(1.0, 1.0), bev_flip=False,
-)  # fmt: skip
-_SMALL_WORLD = {
-    # of few samples, many steps are worth more than large batches: 0.22 mAP where 4 gave 0.17
-    "teacher": Recipe(
-        epochs=1, batch_size=2, learning_rate=2.1e-3, reference_batch=4, schedule="cosine",
-        warmup_share=0.05, ema_decay=0.995, class_balanced=True, augmentation=_AS_THEY_ARE,
-    ),
-    "label-encoder": Recipe(
-        epochs=2, batch_size=8, learning_rate=2e-3, reference_batch=8, schedule="cosine",
-        warmup_share=0.05, weight_decay=1e-7, ema_decay=0.99,
-        augmentation=replace(_AS_THEY_ARE, bev_rotation_deg=(-22.5, 22.5), bev_scale=(0.95, 1.05)),
-    ),
-    "student": Recipe(
-        epochs=8, batch_size=2, learning_rate=1.5e-3, reference_batch=4, schedule="cosine",
-        warmup_share=0.05, ema_decay=0.99, image_rate=1.0, augmentation=_AS_THEY_ARE,
-    ),
-}  # fmt: skip
-# The same network, trained so shortly that many runs are done in two hours on two cores.
-_ABLATION = _SMALL_WORLD | {"student": replace(_SMALL_WORLD["student"], epochs=2, batch_size=4)}
-_RECIPES = {"demo": _SMALL_WORLD, "ablation": _ABLATION}
-
-
-def recipe_of(stage: str, preset: str) -> Recipe:
-    """The recipe of a stage for a preset: the paper's, unless a small preset has its own."""
-    return _RECIPES.get(preset, _PAPER)[stage]
-
-
-def published_recipe(stage: str, preset: str) -> Recipe:
-    """The recipe as the published code has it: no warm-up, and weight decay that spares nothing.
-
-    Its student of four past frames trains six epochs more than the paper says, all of them at the
-    lowest rate; its teacher's rate falls in steps. Velocities count half for the teacher and the
-    label encoder, and fully for the student.
-    """
-    recipe = replace(
-        recipe_of(stage, preset),
-        decay_everything=True,
-        warmup_share=0.0,
-        velocity_weight=1.0 if stage == "student" else 0.5,
-    )
-    if preset in _RECIPES:
-        return recipe
-    if stage == "teacher":
-        return replace(recipe, learning_rate=1e-4, schedule="steps", milestones=(16 / 20, 19 / 20))
-    if stage == "student" and preset == "r50_256x704_4key":
-        return replace(recipe, epochs=30, milestones=(19 / 30, 23 / 30))
-    return recipe

@@ -25,26 +25,14 @@ from labeldistill_core.data.samples import (
     LidarSample,
     StudentDataset,
     StudentSample,
-    official_samples,
 )
-from labeldistill_core.distillation.config import (
-    DistillationConfig,
-    TeacherNorm,
-    official_distillation,
-    official_label_encoder,
-)
+from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import load_label_encoder
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import RecallingTeacher
-from labeldistill_core.presets import (
-    label_encoder_preset,
-    official,
-    official_teacher,
-    preset_config,
-    teacher_preset,
-)
+from labeldistill_core.presets import find_preset
 from labeldistill_core.training.export import Written, export
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.options import (
@@ -74,9 +62,8 @@ def train_teacher(dataroot: Path, out: Path, options: TeacherOptions) -> Written
     Returns:
         The teacher's file; None in a process that another one writes for.
     """
-    recipe = options.recipe("teacher")
-    config = teacher_preset(options.preset)
-    config = official_teacher(config) if options.published else config
+    preset = options.resolved()
+    recipe, config = preset.recipes.teacher, preset.teacher
     seed_everything(recipe.seed, workers=True, verbose=False)
     stage = TeacherStage(config, recipe)
     if options.init:
@@ -110,11 +97,10 @@ def train_label_encoder(dataroot: Path, out: Path, options: LabelEncoderOptions)
     Returns:
         The label encoder's file; None in a process that another one writes for.
     """
-    recipe = options.recipe("label-encoder")
-    config = label_encoder_preset(options.preset)
-    config = official_label_encoder(config) if options.published else config
+    preset = options.resolved()
+    recipe, config = preset.recipes.label_encoder, preset.label_encoder
     seed_everything(recipe.seed, workers=True, verbose=False)
-    norm: TeacherNorm = "batch" if options.published else "running"
+    norm = preset.distillation.teacher_norm
     stage = LabelEncoderStage(config, recipe, load_teacher(options.teacher), options.aim, norm)
     data, scored = _lidar_data(stage, options, dataroot, recipe)
     identity = options.identity(
@@ -144,7 +130,7 @@ def _lidar_data(
 ) -> tuple[LidarDataset, LidarDataset | None]:
     """Samples to train on and samples to score, without images."""
     tables = stage.tables = NuScenesTables(dataroot, options.version)
-    cameras = preset_config(options.preset).cameras
+    cameras = find_preset(options.preset).student.cameras
     trained, scored = (
         LidarDataset(tables, names, cameras, recipe.augmentation, points)
         for names in options.scene_names(tables)
@@ -165,12 +151,9 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
     Returns:
         The student's file; None in a process that another one writes for.
     """
-    recipe = options.recipe("student")
-    config = preset_config(options.preset)
-    distillation, sample = options.distillation, options.sample
-    if options.published:
-        config, distillation = official(config), official_distillation(distillation)
-        sample = official_samples(sample)
+    preset = options.resolved(distillation=options.distillation, samples=options.sample)
+    recipe, config = preset.recipes.student, preset.student
+    distillation, sample = preset.distillation, preset.samples
     seed_everything(recipe.seed, workers=True, verbose=False)
     distiller = points = None
     if options.teacher or options.label_encoder:

@@ -111,8 +111,7 @@ def detect(
         force: replace a bag that is there.
     """
     detector = Detector.load(model or demo_model(), device=device, precision=precision)
-    if detector.device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(detector.device)
     with tqdm(unit="set", disable=None) as bar:
         done = detect_bag(
             bag,

@@ -13,6 +13,8 @@ from labeldistill_core.evaluation import statistics as describing
 from labeldistill_core.evaluation.metrics import json_ready
 from labeldistill_core.evaluation.results import write_results
 from labeldistill_core.files import write_json
+from labeldistill_core.runtime.allocator import keep_freed_memory
+from labeldistill_core.runtime.device import resolve_device
 from labeldistill_core.visualization import view as drawing
 
 
@@ -34,6 +36,7 @@ def evaluate(
         options: what it is run over, and where.
         out: folder for `results.json` and `metrics.json`.
     """
+    keep_freed_memory(resolve_device(options.device))
     found = scoring.evaluate_checkpoint(checkpoint, dataroot, options)
     print(found.metrics.table())
     if out:

@@ -14,6 +14,8 @@ from labeldistill_core.console import Flat
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.files import write_json
 from labeldistill_core.profiling import bench as profiling
+from labeldistill_core.runtime.allocator import keep_freed_memory
+from labeldistill_core.runtime.device import resolve_device
 from labeldistill_ros.robustness import degradation
 from labeldistill_ros.robustness.page import write_page, write_plot
 
@@ -34,6 +36,7 @@ def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> No
         "presets": {},
     }
     print(figures["machine"])
+    keep_freed_memory(options.place)
     for name, found in profiling.bench(options):
         figures["presets"][name] = found
         print(f"\n{name}\n{profiling.table(found)}", flush=True)
@@ -58,6 +61,7 @@ def robustness(
         plot: SVG file to draw the figures into.
     """
     rows = []
+    keep_freed_memory(resolve_device(options.device))
     for row in degradation.robustness(dataroot, options):
         rows.append(row)
         print(f"{row.fault:36} mAP {row.mean_ap:.4f}  NDS {row.nds:.4f}", flush=True)

@@ -31,6 +31,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.runtime.allocator import keep_freed_memory
+from labeldistill_core.runtime.device import resolve_device
 from labeldistill_core.runtime.warm_up import warm_up
 from labeldistill_ros.inputs.subscriptions import ImageMessage
 from labeldistill_ros.messages import header, stamp_to_ns
@@ -369,8 +370,7 @@ def _words(error: Exception) -> str:
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is told to stop; exits with 2 when it cannot start."""
-    if not torch.cuda.is_available():  # where the CPU computes the network
-        keep_freed_memory()
+    keep_freed_memory(resolve_device("auto"))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

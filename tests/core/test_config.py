@@ -7,13 +7,14 @@ import pytest
 
 from labeldistill_core.config import BevGrid, DepthBins, StudentConfig
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.presets import PRESETS, official
+from labeldistill_core.presets import PRESETS
+from labeldistill_core.published import behaviour
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("variant", [lambda c: c, official], ids=["plain", "official"])
+@pytest.mark.parametrize("variant", [lambda c: c, behaviour.student], ids=["plain", "published"])
 def test_json_round_trip(name: str, variant: Callable[[StudentConfig], StudentConfig]) -> None:
-    config = variant(PRESETS[name]())
+    config = variant(PRESETS[name].student)
     assert StudentConfig.from_json(config.to_json()) == config
 
 

@@ -4,12 +4,12 @@ import torch
 
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.network.student import Student
-from labeldistill_core.presets import PRESETS, official
+from labeldistill_core.presets import PRESETS
 
 
 def parameters(name: str) -> int:
     with torch.device("meta"):  # shapes without memory
-        return sum(p.numel() for p in Student(PRESETS[name]()).parameters())
+        return sum(p.numel() for p in Student(PRESETS[name].student).parameters())
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_the_demo_is_small() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_labels_are_the_class_list(name: str) -> None:
-    assert PRESETS[name]().class_names == CLASSES
+    assert PRESETS[name].student.class_names == CLASSES
 
 
-def test_official_variants_quirks() -> None:
-    config = official(PRESETS["r50_256x704_4key"]())
+def test_quirks_of_the_published_variant() -> None:
+    config = PRESETS["r50_256x704_4key"].as_published().student
     assert config.image.channel_order == "bgr"
     assert config.grid.index_rounding == "truncate"
     assert config.head.heatmap_bias is None

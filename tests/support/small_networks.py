@@ -14,7 +14,9 @@ from labeldistill_core.config import (
     ResNetConfig,
     StudentConfig,
 )
+from labeldistill_core.distillation.config import LabelEncoderConfig
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
+from labeldistill_core.presets import Preset
 
 
 def small() -> StudentConfig:
@@ -30,6 +32,16 @@ def small() -> StudentConfig:
         head=HeadConfig(shared_channels=8, branch_channels=8),
         history_s=(0.5,),
     )
+
+
+def preset_of(student: StudentConfig, teacher: TeacherConfig | None = None) -> Preset:
+    """A preset of the paper's recipes; its teacher is that of the paper unless one is given."""
+    teacher = teacher or TeacherConfig(grid=BevGrid(cell_m=0.8))
+    return Preset("small", student, teacher, LabelEncoderConfig.of(teacher, hidden_channels=64))
+
+
+def small_preset() -> Preset:
+    return preset_of(small(), small_teacher())
 
 
 def small_teacher() -> TeacherConfig:

@@ -28,11 +28,12 @@ from labeldistill_core.profiling.ways import Way, ways_on
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.history import History
 from labeldistill_core.runtime.loading import torch_engine
+from tests.support.small_networks import preset_of
 
 
 @pytest.fixture
 def tiny_preset(tiny_config: StudentConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lift, "preset_config", lambda name: tiny_config)
+    monkeypatch.setattr(lift, "find_preset", lambda name: preset_of(tiny_config))
 
 
 def test_bench_measures_and_reports(
@@ -112,7 +113,7 @@ def test_bench_by_stage(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(presets.PRESETS, "tiny", lambda: tiny_config)
+    monkeypatch.setitem(presets.PRESETS, "tiny", preset_of(tiny_config))
     file = tmp_path / "out" / "bench.json"
     options = StagesOptions(presets=("tiny",), precisions=("bfloat16",), repeats=2)
     stages(options, json=file)

@@ -20,16 +20,16 @@ from labeldistill_core.data.samples import (
     SampleConfig,
     StudentDataset,
     StudentSample,
-    official_samples,
 )
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import DataError
 from labeldistill_core.lidar.config import SweepsConfig
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.presets import demo
+from labeldistill_core.published import behaviour
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
-CONFIG: StudentConfig = replace(demo(), grid=BevGrid(cell_m=3.2))
+CONFIG: StudentConfig = replace(demo().student, grid=BevGrid(cell_m=3.2))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_augmented_points_lie_on_the_depth_labels_of_augmented_images(
 def test_published_samples_differ_where_the_published_code_does(tables: NuScenesTables) -> None:
     config = replace(CONFIG, history_s=(0.5, 1.0))
     scene = tables.scene_names[0]
-    published = official_samples(SampleConfig(depth_labels="linear"))
+    published = behaviour.samples(SampleConfig(depth_labels="linear"))
     assert published == SampleConfig("last_valid", "last", "one_hot")
     ours = StudentDataset(tables, [scene], config)
     theirs = StudentDataset(tables, [scene], config, sample=published)

@@ -42,7 +42,7 @@ from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
 from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import VERSION
-from tests.support.small_networks import small, small_teacher
+from tests.support.small_networks import small, small_preset, small_teacher
 
 
 def change(root: Path, version: str, table: str, edit: Callable[[Any], object]) -> None:
@@ -128,8 +128,7 @@ def test_draws_by_class_without_boxes_are_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     change(dataroot, VERSION, "sample_annotation", lambda rows: rows.clear())
-    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
-    monkeypatch.setitem(presets.PRESETS, "small", small)
+    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
     command = [
         "train", "teacher", str(dataroot), str(tmp_path / "run"), "--version", VERSION, "--preset",
         "small", "--split", "all", "--workers", "0", "--class-balanced", "True",
@@ -181,8 +180,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
-    monkeypatch.setitem(presets.PRESETS, "small", small)
+    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
     out = tmp_path / "run"
     command = [
         "train", "teacher", str(synthetic_dataroot), str(out), "--version", "v1.0-mini",
@@ -240,8 +238,7 @@ def test_export_writes_what_the_node_loads(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
-    monkeypatch.setitem(presets.PRESETS, "small", small)
+    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
     common = [
         "--version", "v1.0-mini", "--preset", "small", "--split", "all", "--batch-size", "4",
         "--workers", "0", "--precision", "32-true", "--epochs", "1",
@@ -271,10 +268,10 @@ def test_export_writes_what_the_node_loads(
 DDP = """
 import sys
 sys.path.insert(0, {repository!r})
-from tests.support.small_networks import small, small_teacher
+from tests.support.small_networks import small_preset
 from labeldistill_core import presets
 from labeldistill_ros import cli
-presets.PRESETS["small"], presets.TEACHERS["small"] = small, small_teacher
+presets.PRESETS["small"] = small_preset()
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -22,7 +22,6 @@ from labeldistill_core.distillation.adaptors import Adaptor
 from labeldistill_core.distillation.config import (
     DistillationConfig,
     LabelEncoderConfig,
-    official_label_encoder,
 )
 from labeldistill_core.distillation.distiller import Distiller, Frozen
 from labeldistill_core.distillation.label_encoder import LabelEncoder
@@ -33,7 +32,8 @@ from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.center_head import BOX_MAPS, TaskMaps
 from labeldistill_core.network.student import Student
 from labeldistill_core.network.targets import build_targets
-from labeldistill_core.presets import label_encoder_preset
+from labeldistill_core.presets import PRESETS
+from labeldistill_core.published import behaviour
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.recipe import Recipe
 from tests.core.lidar.test_lidar import SMALL, random_cloud
@@ -84,14 +84,14 @@ def test_every_box_has_the_cell_of_its_centre_and_small_ones_lie_on_top() -> Non
 
 
 def test_the_published_raster_clamps_what_is_outside_to_the_border() -> None:
-    encoder = LabelEncoder(official_label_encoder(ENCODER))
+    encoder = LabelEncoder(behaviour.label_encoder(ENCODER))
     cells = filled(encoder, boxes((40.0, 0.0, 4.0, 2.0, 0.0)))
     assert {x for _, x, _, _ in cells} == {31}
     # but not at the near ends, where it draws nothing
     assert filled(encoder, boxes((-40.0, 0.0, 4.0, 2.0, 0.0))) == set()
 
 
-@pytest.mark.parametrize("config", [ENCODER, official_label_encoder(ENCODER)])
+@pytest.mark.parametrize("config", [ENCODER, behaviour.label_encoder(ENCODER)])
 def test_features_follow_the_boxes(config: LabelEncoderConfig) -> None:
     torch.manual_seed(0)
     encoder = LabelEncoder(config).eval()
@@ -116,7 +116,7 @@ def test_our_features_move_with_the_boxes_and_the_published_ones_do_not() -> Non
 
 
 def test_published_parameter_count() -> None:
-    encoder = LabelEncoder(official_label_encoder(label_encoder_preset("r50_256x704_4key")))
+    encoder = LabelEncoder(PRESETS["r50_256x704_4key"].as_published().label_encoder)
     assert sum(p.numel() for p in encoder.parameters()) == 8_626_304
 
 
@@ -234,7 +234,7 @@ def test_response_loss_has_its_least_at_the_teacher() -> None:
     targets = build_targets([boxes((0.5, 0.5, 4.0, 2.0, 0.0))], SMALL.grid, SMALL.head)
     place = targets[0].heatmap[0, 0].eq(1).nonzero()[0].tolist()
 
-    def pull(kind: Literal["soft", "official"], at: float) -> float:
+    def pull(kind: Literal["soft", "published"], at: float) -> float:
         theirs, ours = copy.deepcopy(maps), copy.deepcopy(maps)
         theirs[0].heatmap.data.fill_(2.0)
         logits = torch.full_like(maps[0].heatmap, at).requires_grad_()
@@ -244,8 +244,8 @@ def test_response_loss_has_its_least_at_the_teacher() -> None:
         return float(gradient[0, 0, place[0], place[1]])
 
     assert pull("soft", -2.0) < 0 < pull("soft", 4.0)
-    assert pull("official", -2.0) >= 0
-    same = response_loss(maps, maps, targets, "official")
+    assert pull("published", -2.0) >= 0
+    same = response_loss(maps, maps, targets, "published")
     assert all(float(task.box) == 0 for task in same)
 
 
@@ -265,12 +265,12 @@ def test_a_teacher_that_is_further_from_the_truth_than_the_student_is_not_follow
     grid, ours = maps(truth + 1)
     _, theirs = maps(truth + torch.tensor([2.0] * 5 + [0.5] * 5))
     pulled = {}
-    kinds: tuple[Literal["soft", "official"], ...] = ("soft", "official")
+    kinds: tuple[Literal["soft", "published"], ...] = ("soft", "published")
     for kind in kinds:
         (loss,) = response_loss([ours], [theirs], targets[:1], kind)
         (gradient,) = torch.autograd.grad(loss.box, grid)
         pulled[kind] = gradient[0, :, row, column].sign().tolist()
-    assert pulled == {"soft": [0.0] * 5 + [1.0] * 5, "official": [-1.0] * 5 + [1.0] * 5}
+    assert pulled == {"soft": [0.0] * 5 + [1.0] * 5, "published": [-1.0] * 5 + [1.0] * 5}
 
 
 def distiller(config: DistillationConfig) -> tuple[Distiller, Student]:

@@ -4,32 +4,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from labeldistill_core import presets
-from labeldistill_core.training import recipe as recipe_module
+from labeldistill_core.presets import Recipes
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_ros.cli import main
-from tests.support.small_networks import small, small_teacher
+from tests.support.small_networks import small_preset
 
 
 def test_ablation_compares_arms_and_goes_on(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small)
-    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
+    monkeypatch.setitem(presets.PRESETS, "small", replace(
+        small_preset(), recipes=Recipes(*[Recipe(epochs=1, batch_size=2)] * 3)
+    ))  # fmt: skip
     figures = tmp_path / "figures.json"
     command = [
         "ablation", str(synthetic_dataroot), str(tmp_path / "out"), "--version", "v1.0-mini",
         "--preset", "small", "--seeds", "2", "--epochs", "1", "--batch-size", "2",
         "--workers", "0", "--precision", "32-true", "--json", str(figures),
     ]  # fmt: skip
-    monkeypatch.setattr(recipe_module, "_PAPER", {
-        stage: Recipe(epochs=1, batch_size=2) for stage in recipe_module.STAGES
-    })  # fmt: skip
     assert main([*command, "--arms", "none", "lidar+label+partition"]) == 0
     content = json.loads(figures.read_text())
     assert set(content["arms"]) == {"none", "lidar+label+partition"}

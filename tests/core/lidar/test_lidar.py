@@ -23,7 +23,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, LidarSample
 from labeldistill_core.errors import CheckpointError, ConfigError, DataError
 from labeldistill_core.frames import Transform
-from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig, official_sweeps
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.lidar.points import Points, Scan, cloud
 from labeldistill_core.lidar.sparse import (
     SparseConv3d,
@@ -34,7 +34,8 @@ from labeldistill_core.lidar.sparse import (
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import RecallingTeacher
 from labeldistill_core.lidar.voxels import voxelize, voxelize_cloud
-from labeldistill_core.presets import teacher_preset
+from labeldistill_core.presets import PRESETS
+from labeldistill_core.published import behaviour
 from tests.support.small_networks import small_teacher
 
 SMALL = TeacherConfig(
@@ -208,7 +209,7 @@ def test_training_steps_repeat_to_the_bit() -> None:
 
 
 def test_published_parameter_count() -> None:
-    teacher = Teacher(teacher_preset("r50_256x704_4key"))
+    teacher = Teacher(PRESETS["r50_256x704_4key"].teacher)
     assert sum(p.numel() for p in teacher.parameters()) == 8_938_262
 
 
@@ -287,7 +288,7 @@ def test_published_sweeps_end_at_the_first_gap() -> None:
         )
         return sorted(Points(config)(tables, "token", pose, BevAugmentation())[:, 4].tolist())
 
-    ours, published = SweepsConfig(), official_sweeps(SweepsConfig())
+    ours, published = SweepsConfig(), behaviour.sweeps(SweepsConfig())
     assert len(ages(ours, -6)) == 10
     assert ages(published, -6) == pytest.approx([0.05 * turn for turn in range(-3, 6)])
     assert ages(ours, 0) == pytest.approx([-0.2, -0.15, -0.1, -0.05, 0.0])

@@ -14,12 +14,13 @@ from labeldistill_core.checkpoints import load_student, load_weights
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.student import Student
-from labeldistill_core.official import commands
-from labeldistill_core.official.weights import read_official, rename_student
-from labeldistill_core.presets import PRESETS, official
+from labeldistill_core.presets import PRESETS
+from labeldistill_core.published import behaviour, convert
+from labeldistill_core.published.weights import read_state_dict, rename_student
 from labeldistill_ros.cli import main
+from tests.support.small_networks import preset_of
 
-OFFICIAL_NAMES = (
+RENAMES = (
     ("image_encoder.backbone.", "backbone.img_backbone."),
     ("image_encoder.neck.levels.", "backbone.img_neck.deblocks."),
     ("depth_net.reduce.", "backbone.depth_net.reduce_conv."),
@@ -56,21 +57,21 @@ BRANCHES = {
 LAYERS = {"0": "0.conv", "1": "0.bn", "3": "1"}
 
 
-def official_name(name: str) -> str:
+def published_name(name: str) -> str:
     """The name of one of our parameters in the published code, written down independently."""
     branch = re.fullmatch(r"head\.tasks\.(\d)\.(\w+)\.(\d)\.(\w+)", name)
     if branch:
         task, kind, layer, rest = branch.groups()
         return f"head.task_heads.{task}.{BRANCHES[kind]}.{LAYERS[layer]}.{rest}"
     return next(
-        theirs + name.removeprefix(ours) for ours, theirs in OFFICIAL_NAMES if name.startswith(ours)
+        theirs + name.removeprefix(ours) for ours, theirs in RENAMES if name.startswith(ours)
     )
 
 
 def as_published(student: Student) -> dict[str, Tensor]:
-    """An official state dict, with what does not belong to the student."""
+    """A published state dict, with what does not belong to the student."""
     return {
-        **{f"model.{official_name(name)}": t for name, t in student.state_dict().items()},
+        **{f"model.{published_name(name)}": t for name, t in student.state_dict().items()},
         "model.backbone.voxel_num": torch.tensor([32, 32, 1]),
         "model.backbone.frustum": torch.zeros(10, 4, 8, 4),
         "model.centerpoint.pts_backbone.blocks.0.0.weight": torch.zeros(2, 2),
@@ -82,8 +83,8 @@ def as_published(student: Student) -> dict[str, Tensor]:
 @pytest.fixture
 def tiny_preset(monkeypatch: pytest.MonkeyPatch, tiny_config: StudentConfig) -> StudentConfig:
     """The small network in the place of one of the published size."""
-    monkeypatch.setattr(commands, "PRESETS", {"r50_256x704_2key": lambda: tiny_config})
-    return official(tiny_config)
+    monkeypatch.setattr(convert, "PRESETS", {"r50_256x704_2key": preset_of(tiny_config)})
+    return behaviour.student(tiny_config)
 
 
 def test_names_round_trip(student: Student) -> None:
@@ -117,7 +118,7 @@ def test_all_published_names_and_shapes(shared_data: Path, listing: str, preset:
             name: torch.empty(ast.literal_eval(shape))
             for name, shape, *_ in (line.split("\t") for line in path.read_text().splitlines())
         }
-        student = Student(official(PRESETS[preset]()))
+        student = Student(PRESETS[preset].as_published().student)
     renamed = rename_student(published)
     ours = student.state_dict()
     assert renamed.keys() == ours.keys()
@@ -129,7 +130,7 @@ def test_conversion(
     tmp_path: Path, tiny_preset: StudentConfig, new_student: Callable[..., Student], suffix: str
 ) -> None:
     student = new_student(tiny_preset)
-    source, target = tmp_path / f"official{suffix}", tmp_path / "ours.safetensors"
+    source, target = tmp_path / f"published{suffix}", tmp_path / "ours.safetensors"
     weights = as_published(student)
     if suffix == ".safetensors":
         save_file(weights, source)
@@ -149,7 +150,7 @@ def test_a_network_of_another_shape_is_refused_with_a_list(
 ) -> None:
     weights = as_published(student)
     del weights["model.head.shared_conv.conv.weight"]
-    source, target = tmp_path / "official.pth", tmp_path / "ours.safetensors"
+    source, target = tmp_path / "published.pth", tmp_path / "ours.safetensors"
     torch.save(weights, source)
     assert main(["convert-checkpoint", str(source), str(target)]) == 2
     message = capsys.readouterr().err
@@ -181,31 +182,31 @@ def test_a_pickle_that_runs_code_is_refused(
 @pytest.mark.parametrize("kept", [0.5, 0.0])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_truncated_file(tmp_path: Path, student: Student, kept: float, suffix: str) -> None:
-    source = tmp_path / f"official{suffix}"
+    source = tmp_path / f"published{suffix}"
     save = save_file if suffix == ".safetensors" else torch.save
     save(as_published(student), source)
     data = source.read_bytes()
     source.write_bytes(data[: int(kept * len(data))])
-    with pytest.raises(CheckpointError, match=f"official{suffix} is (truncated|damaged)"):
-        read_official(source)
+    with pytest.raises(CheckpointError, match=f"published{suffix} is (truncated|damaged)"):
+        read_state_dict(source)
 
 
 @pytest.mark.parametrize("data", [b"hello\n", bytes(range(256)), b"\x80\x02N.", b"PK\x03\x04" * 9])
 def test_files_that_are_no_checkpoint(tmp_path: Path, data: bytes) -> None:
-    source = tmp_path / "official.pth"
+    source = tmp_path / "published.pth"
     source.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"official.pth (is|holds)"):
-        read_official(source)
+    with pytest.raises(CheckpointError, match=r"published.pth (is|holds)"):
+        read_state_dict(source)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"a": 1}}, torch.zeros(2)])
 def test_files_without_a_state_dict(tmp_path: Path, content: object) -> None:
-    source = tmp_path / "official.pth"
+    source = tmp_path / "published.pth"
     torch.save(content, source)
     with pytest.raises(CheckpointError, match="holds no state dict of tensors"):
-        read_official(source)
+        read_state_dict(source)
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint at"):
-        read_official(tmp_path / "absent.pth")
+        read_state_dict(tmp_path / "absent.pth")

@@ -18,7 +18,7 @@ from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.image_encoder import ImageEncoder
 from labeldistill_core.training.pretrained import load_pretrained
 from labeldistill_ros.cli import main
-from tests.support.small_networks import small
+from tests.support.small_networks import preset_of, small
 
 IMAGE = ImageConfig(height=64, width=96)
 
@@ -94,7 +94,7 @@ def test_training_starts_from_the_file(
     wide = replace(
         small(), image_encoder=ImageEncoderConfig(ResNetConfig(18), (8,) * 4, frozen_stem=True)
     )
-    monkeypatch.setitem(presets.PRESETS, "wide", lambda: wide)
+    monkeypatch.setitem(presets.PRESETS, "wide", preset_of(wide))
     file, out = tmp_path / "resnet18.pth", tmp_path / "run"
     torch.save(torchvision_resnet().state_dict(), file)
     command = [

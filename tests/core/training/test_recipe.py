@@ -32,26 +32,30 @@ def test_the_rate_rises_then_falls() -> None:
         replace(recipe, velocity_weight=-1.0)
 
 
-@pytest.mark.parametrize("stage", ["teacher", "label-encoder"])
+@pytest.mark.parametrize("stage", ["teacher", "label_encoder"])
 def test_velocities_count_half_for_published_teachers(stage: str) -> None:
-    published, own = (TrainingOptions(published=p).recipe(stage) for p in (True, False))
+    published, own = (
+        getattr(TrainingOptions(published=p).resolved().recipes, stage) for p in (True, False)
+    )
     assert own.code_weights(torch.device("cpu")) is None
     weights = published.code_weights(torch.device("cpu"))
     assert weights is not None
     assert weights.tolist() == [1.0] * 8 + [0.5] * 2
-    assert TrainingOptions(published=True).recipe("student").velocity_weight == 1.0
+    assert TrainingOptions(published=True).resolved().recipes.student.velocity_weight == 1.0
 
 
 def test_published_recipes_are_those_of_the_code() -> None:
-    student = TrainingOptions(preset="r50_256x704_4key", published=True).recipe("student")
+    student = TrainingOptions(preset="r50_256x704_4key", published=True).resolved().recipes.student
     assert (student.epochs, student.warmup_share, student.decay_everything) == (30, 0.0, True)
     steps = 3000  # a hundred an epoch
     rates = [student.rate_factor(epoch * 100, steps) for epoch in (0, 18, 19, 22, 23, 29)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-    assert TrainingOptions(preset="r50_256x704_2key", published=True).recipe("student").epochs == 24
-    teacher = TrainingOptions(preset="r50_256x704_4key", published=True).recipe("teacher")
+    shorter = TrainingOptions(preset="r50_256x704_2key", published=True).resolved().recipes
+    assert shorter.student.epochs == 24
+    teacher = TrainingOptions(preset="r50_256x704_4key", published=True).resolved().recipes.teacher
     rates = [teacher.rate_factor(epoch * 100, 2000) for epoch in (0, 15, 16, 19)]
     assert rates == pytest.approx([1, 1, 0.1, 0.01])
     # a given number of epochs comes first, and small presets keep their own
-    assert TrainingOptions(preset="demo", published=True, epochs=3).recipe("student").epochs == 3
-    assert TrainingOptions(preset="demo", published=True).recipe("student").schedule == "cosine"
+    given = TrainingOptions(preset="demo", published=True, epochs=3).resolved().recipes
+    assert given.student.epochs == 3
+    assert TrainingOptions(published=True).resolved().recipes.student.schedule == "cosine"

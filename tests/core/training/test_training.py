@@ -19,8 +19,9 @@ from labeldistill_core.config import ConvNeXtConfig, ImageEncoderConfig
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.errors import CheckpointError
-from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
+from labeldistill_core.lidar.config import SweepsConfig
 from labeldistill_core.lidar.teacher import load_teacher
+from labeldistill_core.published import behaviour
 from labeldistill_core.runtime import Detector
 from labeldistill_core.training.options import TrainingOptions
 from labeldistill_core.training.recipe import Recipe
@@ -28,7 +29,7 @@ from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.stage import Sample
 from labeldistill_core.training.student import StudentStage
 from labeldistill_ros.cli import main
-from tests.support.small_networks import small, small_teacher
+from tests.support.small_networks import preset_of, small, small_preset, small_teacher
 
 
 def test_the_loss_falls_on_one_batch(synthetic_dataroot: Path) -> None:
@@ -66,7 +67,7 @@ def test_what_is_trained_is_loaded(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small)
+    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
     out = tmp_path / "run"
     command = [
         "train", "student", str(synthetic_dataroot), str(out), "--version", "v1.0-mini",
@@ -187,8 +188,7 @@ def test_three_stages_one_after_the_other(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], published: bool,
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small)
-    monkeypatch.setitem(presets.TEACHERS, "small", small_teacher)
+    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
     common = [
         "--version", "v1.0-mini", "--preset", "small", "--split", "train", "--validate", "val",
         "--batch-size", "2", "--epochs", "1", "--workers", "0", "--precision", "32-true",
@@ -204,7 +204,7 @@ def test_three_stages_one_after_the_other(
     assert main(["train", "student", root, str(student.parent), *given, *common]) == 0
     assert "LiDAR and label teacher" in capsys.readouterr().out
     # the node needs no teacher
-    assert Detector.load(student).config == (presets.official(small()) if published else small())
+    assert Detector.load(student).config == (behaviour.student(small()) if published else small())
     lines = (student.parent / "log" / "scalars.jsonl").read_text().splitlines()
     logged = {name for line in lines for name in json.loads(line)}
     assert {"val/mAP", "val/NDS"} < logged
@@ -241,11 +241,8 @@ def test_a_teacher_starts_from_another(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    def neighbours() -> TeacherConfig:
-        return replace(small_teacher(), sweeps=SweepsConfig(2, 2))
-
-    monkeypatch.setitem(presets.PRESETS, "small", small)
-    monkeypatch.setitem(presets.TEACHERS, "small", neighbours)
+    neighbours = replace(small_teacher(), sweeps=SweepsConfig(2, 2))
+    monkeypatch.setitem(presets.PRESETS, "small", preset_of(small(), neighbours))
     common = [
         "--version", "v1.0-mini", "--preset", "small", "--batch-size", "2", "--epochs", "1",
         "--workers", "0", "--precision", "32-true",
@@ -273,7 +270,7 @@ def test_overfit_says_whether_it_reached_its_target(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small)
+    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
     command = [
         "overfit", str(synthetic_dataroot), str(tmp_path), "--preset", "small", "--samples", "1",
         "--steps", "3",

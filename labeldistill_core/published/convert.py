@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that speak with the published code's files."""
+"""Networks of the published code, written as checkpoints of this project."""
 
 from __future__ import annotations
 
@@ -10,24 +10,17 @@ from typing import Annotated, Literal
 import tyro
 
 from labeldistill_core.checkpoints import load_weights, save_network, save_student
-from labeldistill_core.distillation.config import official_label_encoder
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.student import Student
-from labeldistill_core.official.weights import (
+from labeldistill_core.presets import PRESETS, r50_256x704_4key
+from labeldistill_core.published.weights import (
     LABEL_ENCODER_RENAMES,
-    read_official,
+    read_state_dict,
     rename_part,
     rename_student,
     rename_teacher,
-)
-from labeldistill_core.presets import (
-    PRESETS,
-    label_encoder_preset,
-    official,
-    official_teacher,
-    teacher_preset,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -46,21 +39,23 @@ def convert_checkpoint(
     """Read a network of the published code and write it as a safetensors checkpoint.
 
     Args:
-        source: `.pth`, `.ckpt` or `.safetensors` file with official parameter names; for the
+        source: `.pth`, `.ckpt` or `.safetensors` file with the published parameter names; for the
             teacher also a CenterPoint of mmdetection3d.
         target: `.safetensors` file to write.
         part: which of the networks in the file.
         preset: network that the weights belong to; auto tries all of them.
     """
-    weights, note = read_official(source), f"converted from {source.name}"
+    weights, note = read_state_dict(source), f"converted from {source.name}"
+    # all published students were trained with the same two teachers
+    published = r50_256x704_4key().as_published()
     if part == "teacher":
-        config = official_teacher(teacher_preset("r50_256x704_4key"))
+        config = published.teacher
         teacher = Teacher(config)
         load_weights(teacher, rename_teacher(weights), str(source))
         save_network(target, "teacher", teacher, config, note)
         return
     if part == "label-encoder":
-        encoder_config = official_label_encoder(label_encoder_preset("r50_256x704_4key"))
+        encoder_config = published.label_encoder
         encoder = LabelEncoder(encoder_config)
         tensors = rename_part(weights, "label_encoder.", LABEL_ENCODER_RENAMES)
         load_weights(encoder, tensors, str(source))
@@ -68,7 +63,7 @@ def convert_checkpoint(
         return
     tensors, refusals = rename_student(weights), []
     for name in PRESETS if preset == "auto" else [preset]:
-        student = Student(official(PRESETS[name]()))
+        student = Student(PRESETS[name].as_published().student)
         try:
             load_weights(student, tensors, str(source))
         except CheckpointError as error:

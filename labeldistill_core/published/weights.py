@@ -50,7 +50,7 @@ STUDENT_RENAMES: tuple[tuple[str, str], ...] = (
     (r"(head\.tasks\.\d\.\w+)\.0\.conv\.", r"\1.0."),
     (r"(head\.tasks\.\d\.\w+)\.0\.bn\.", r"\1.1."),
 )
-"""Regular expressions at the start of an official name, applied in order."""
+"""Regular expressions at the start of a published name, applied in order."""
 
 LABEL_ENCODER_RENAMES: tuple[tuple[str, str], ...] = (
     (r"label_encoder\.", ""),
@@ -98,14 +98,14 @@ _TRAINING_ONLY = (
 )
 
 
-def rename_student(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The student's part of an official state dict under our names.
+def rename_student(published: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The student's part of a published state dict under our names.
 
     Geometry buffers are recomputed here and training-only parts belong to other networks; both
     are left out. A name that no rule knows is kept, so that loading reports it.
     """
     renamed = {}
-    for name, tensor in official.items():
+    for name, tensor in published.items():
         name = name.removeprefix("model.")
         if _GEOMETRY.match(name) or name.startswith(_TRAINING_ONLY):
             continue
@@ -113,13 +113,13 @@ def rename_student(official: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def rename_teacher(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The LiDAR teacher's part of an official state dict, or a plain CenterPoint, under our names.
+def rename_teacher(published: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The LiDAR teacher's part of a published state dict, or a plain CenterPoint, under our names.
 
     Sparse weights are (kz, ky, kx, Cin, Cout); those of spconv 2, (Cout, kz, ky, kx, Cin), are
     turned.
     """
-    names = {name.removeprefix("model."): tensor for name, tensor in official.items()}
+    names = {name.removeprefix("model."): tensor for name, tensor in published.items()}
     if any(name.startswith("centerpoint.") for name in names):
         names = {n: t for n, t in names.items() if n.startswith("centerpoint.")}
     renamed = {rename(name, TEACHER_RENAMES): tensor for name, tensor in names.items()}
@@ -133,22 +133,22 @@ def rename_teacher(official: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rename_part(
-    official: dict[str, Tensor], prefix: str, renames: tuple[tuple[str, str], ...]
+    published: dict[str, Tensor], prefix: str, renames: tuple[tuple[str, str], ...]
 ) -> dict[str, Tensor]:
-    """Tensors whose official name begins with `prefix`, under our names."""
-    names = {name.removeprefix("model."): tensor for name, tensor in official.items()}
+    """Tensors whose published name begins with `prefix`, under our names."""
+    names = {name.removeprefix("model."): tensor for name, tensor in published.items()}
     return {rename(n, renames): t for n, t in names.items() if n.startswith(prefix)}
 
 
 def rename(name: str, renames: tuple[tuple[str, str], ...]) -> str:
-    """An official name under ours; the patterns are applied in order."""
+    """A published name under ours; the patterns are applied in order."""
     for pattern, replacement in renames:
         name = re.sub(rf"^{pattern}", replacement, name)
     return name
 
 
-def read_official(path: Path) -> dict[str, Tensor]:
-    """Tensors of an official `.pth`, `.ckpt` or `.safetensors` file, under official names.
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `.pth`, `.ckpt` or `.safetensors` file of other code, under its names.
 
     Raises:
         CheckpointError: the file is missing, damaged, or a pickle that holds more than tensors and

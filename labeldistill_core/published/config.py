@@ -22,7 +22,8 @@ from labeldistill_core.config import (
     StudentConfig,
 )
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig, official_sweeps
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
+from labeldistill_core.published import behaviour
 
 _KEY_FRAME_S = 0.5
 
@@ -40,7 +41,7 @@ def student_config(confs: Mapping[str, Any], key_indices: list[int]) -> StudentC
     try:
         return _student_config(confs, key_indices)
     except KeyError as error:
-        raise ConfigError(f"the official configuration lacks {error}") from error
+        raise ConfigError(f"the published configuration lacks {error}") from error
 
 
 def _student_config(confs: Mapping[str, Any], key_indices: list[int]) -> StudentConfig:
@@ -129,10 +130,10 @@ def teacher_config(confs: Mapping[str, Any], student: StudentConfig) -> TeacherC
                 branch_channels=head["separate_head"].get("head_conv", 64),
             ),
             decode=student.decode,
-            sweeps=official_sweeps(SweepsConfig()),
+            sweeps=behaviour.sweeps(SweepsConfig()),
         )
     except KeyError as error:
-        raise ConfigError(f"the official configuration lacks {error}") from error
+        raise ConfigError(f"the published configuration lacks {error}") from error
 
 
 def _four(values: list[int]) -> tuple[int, int, int, int]:
