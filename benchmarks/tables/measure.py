@@ -7,6 +7,7 @@ map it, and the system takes them back when it needs them.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import resource
 from collections.abc import Callable, Sequence
@@ -154,13 +155,18 @@ def _mean_ms(read: Callable[[str], object], tokens: Sequence[str]) -> float:
 
 def _growth(read: Callable[[Sequence[str]], None], tokens: list[str], samples: int) -> Figures:
     fork = multiprocessing.get_context("fork")
-    results = fork.SimpleQueue()
+    results, together = fork.SimpleQueue(), fork.Barrier(_LOADERS)
 
     def load(part: list[str]) -> None:
         read(part[:100])
+        gc.collect()  # it writes to every object of the interpreter, whatever is loaded
+        together.wait()  # a process that ends leaves its share of common pages to the others
         before = memory_mib()
+        together.wait()
         read(part)
+        together.wait()
         after = memory_mib()
+        together.wait()
         results.put((after["anonymous"] - before["anonymous"], after["files"] - before["files"]))
 
     # both read the same samples: how much a process grows does not depend on which they are

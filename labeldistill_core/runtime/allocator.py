@@ -11,6 +11,18 @@ import torch
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h of the GNU C library
 
 
+def give_back_freed_memory() -> None:
+    """Give what is free to the system now, after work that took much memory once.
+
+    Only GNU's C library has a function for it.
+    """
+    if sys.platform.startswith("linux"):
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+        except (AttributeError, OSError):
+            return
+
+
 def keep_freed_memory(device: torch.device) -> bool:
     """Let this process keep the memory that a step gives back, for the next step.
 

@@ -26,6 +26,7 @@ from labeldistill_core.data.tables.store import (
     write_columns,
 )
 from labeldistill_core.errors import DataError
+from labeldistill_core.runtime.allocator import give_back_freed_memory
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ def open_columns(folder: Path) -> TableColumns:
                 built = built or _built(folder, stamps)
                 write_columns(place, *built)
                 if columns := map_columns(place, built[1]):
+                    built = None
+                    give_back_freed_memory()
                     return columns
         except (OSError, Timeout, NotImplementedError) as error:  # no locks on this file system
             reasons.append(f"{place.parent} ({getattr(error, 'strerror', None) or error})")

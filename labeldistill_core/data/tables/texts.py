@@ -36,9 +36,24 @@ class Texts:
         starts = self.starts[first : end + 1].tolist()
         data = self.data[starts[0] : starts[-1]].tobytes()
         cuts = [start - starts[0] for start in starts]
-        return [
-            data[a:b].decode(errors="surrogatepass") for a, b in zip(cuts, cuts[1:], strict=False)
-        ]
+        if data.isascii():
+            text = data.decode()
+            return [text[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
+        parts = [data[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
+        return [part.decode(errors="surrogatepass") for part in parts]
+
+    def at(self, rows: NDArray[np.int64]) -> list[str]:
+        """The texts of some rows."""
+        begins = self.starts[rows].astype(np.int64)
+        lengths = self.starts[rows + 1] - begins
+        if len(rows) and (lengths == lengths[0]).all():
+            # tokens are mostly of one length; then all are taken at once
+            length = int(lengths[0])
+            data = self.data[begins[:, None] + np.arange(length)].tobytes()
+            if data.isascii():
+                text = data.decode()
+                return [text[row * length : (row + 1) * length] for row in range(len(rows))]
+        return [self[row] for row in rows.tolist()]
 
     def reordered(self, order: NDArray[np.int64]) -> Texts:
         """The texts of other rows, in their order."""
