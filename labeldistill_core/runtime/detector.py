@@ -203,5 +203,9 @@ class Detector:
         if reason:
             self.reset(reason)
         known = self._calibration or (None,) * len(poses)
-        self._calibration = tuple(new or old for old, new in zip(known, poses, strict=True))
+        # What is equal keeps the older one, so that a slow drift is measured from where it began.
+        self._calibration = tuple(
+            old if old and (not new or old.calibration.equals(new.calibration)) else new
+            for old, new in zip(known, poses, strict=True)
+        )
         return reason if newest else ""

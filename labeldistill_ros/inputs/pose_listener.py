@@ -17,13 +17,18 @@ from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
 from labeldistill_ros.messages import stamp_to_ns
 
 _DEPTH = 100
+_QUIET_S = 5.0
+"""Between two repetitions of a warning."""
 
 
 class _WaitingBuffer:
     """A transform buffer between the thread that fills it and one that waits for its content."""
 
-    def __init__(self) -> None:
-        self._buffer = TransformBuffer()
+    def __init__(self, node: Node) -> None:
+        logger = node.get_logger()
+        self._buffer = TransformBuffer(
+            tell=lambda text: logger.warning(text, throttle_duration_sec=_QUIET_S)
+        )
         self._changed = threading.Condition()
         self._closed = False
 
@@ -66,7 +71,7 @@ class TransformListener:
     def __init__(self, node: Node) -> None:
         """Subscribe."""
         self._node = node
-        self._buffer = _WaitingBuffer()
+        self._buffer = _WaitingBuffer(node)
         reliable = ReliabilityPolicy.RELIABLE
         latched = DurabilityPolicy.TRANSIENT_LOCAL
         moving = QoSProfile(depth=_DEPTH, reliability=reliable)
@@ -126,7 +131,7 @@ class OdometryListener:
         """Subscribe to `topic`; lookups between `fixed_frame` and `base` go to it."""
         self._node, self._transforms = node, transforms
         self._fixed_frame, self._base, self._topic = fixed_frame, base, topic
-        self._buffer = _WaitingBuffer()
+        self._buffer = _WaitingBuffer(node)
         self._body = base
         self._subscription = node.create_subscription(Odometry, topic, self._on_odometry, _DEPTH)
 

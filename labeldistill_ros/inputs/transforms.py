@@ -11,12 +11,20 @@ does not say whether waiting can help, which decides between waiting and refusin
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.frames import Transform
+from labeldistill_core.names import shown
 
+_LOG = logging.getLogger(__name__)
+
+_MAX_FRAMES = 1000
+"""Of a vehicle with its map; a table that grows by what comes in has an end."""
+_LONGEST_NAME = 256
 _NS = 1_000_000_000
 
 Wxyz = tuple[float, float, float, float]
@@ -45,14 +53,21 @@ class _Edge:
 class TransformBuffer:
     """Remembers the poses of the last seconds; not thread-safe, the owner holds a lock."""
 
-    def __init__(self, keep_s: float = 10.0, jump_s: float = 0.5) -> None:
+    def __init__(
+        self,
+        keep_s: float = 10.0,
+        jump_s: float = 0.5,
+        tell: Callable[[str], None] = _LOG.warning,
+    ) -> None:
         """Start empty.
 
         Args:
-            keep_s: history of a moving frame.
+            keep_s: history of a moving frame, which is forgotten when it is silent for longer.
             jump_s: a pose that is older than the newest by more than this says that time was set
                 back, and what is newer than it is dropped.
+            tell: is given a sentence for each transform that is refused.
         """
+        self._tell = tell
         self._keep_ns = round(keep_s * _NS)
         self._jump_ns = round(jump_s * _NS)
         self._edges: dict[str, _Edge] = {}
@@ -69,11 +84,17 @@ class TransformBuffer:
     ) -> bool:
         """Take one transform (`parent_from_child`, metres).
 
+        One that cannot be is refused and told: it closes a loop, gives a frame a second parent, or
+        is of one frame more than a vehicle has.
+
         Returns:
             Whether time was set back.
         """
         edge = self._edges.get(child)
         if edge is None or edge.parent != parent or edge.static != static:
+            if fault := self._fault(parent, child, stamp_ns, static):
+                self._tell(fault)
+                return False
             edge = self._edges[child] = _Edge(parent, static)
         pose = (wxyz, translation)
         if static:
@@ -93,6 +114,36 @@ class TransformBuffer:
         if old > 64:  # in blocks, so that a deletion is cheap on average
             del stamps[:old], poses[:old]
         return jumped
+
+    def _fault(self, parent: str, child: str, stamp_ns: int, static: bool) -> str:
+        """Why the tree cannot take a new edge; empty where it can."""
+        if max(len(parent), len(child)) > _LONGEST_NAME:
+            return f"the transform of {shown(child)} in {shown(parent)} is refused: too long a name"
+        edge = self._edges.get(child)
+        if edge is None and len(self._edges) >= _MAX_FRAMES:
+            return f"the transform of {shown(child)} is refused: {_MAX_FRAMES} frames are known"
+        if edge is not None and edge.parent != parent:
+            both_static = edge.static and static  # what is latched anew corrects what was latched
+            if not both_static and not self._expired(edge, stamp_ns):
+                return (
+                    f"frame {shown(child)} has two parents, {shown(edge.parent)} and "
+                    f"{shown(parent)}; the second is refused: stop one of the two publishers"
+                )
+        path = [child, parent]
+        while path[-1] != child and (above := self._edges.get(path[-1])) is not None:
+            if self._expired(above, stamp_ns):
+                del self._edges[path[-1]]
+                break
+            path.append(above.parent)
+        if path[-1] == child:
+            return (
+                f"the transform of {shown(child)} in {shown(parent)} is refused, since it closes "
+                f"a loop: {' -> '.join(map(shown, path))}"
+            )
+        return ""
+
+    def _expired(self, edge: _Edge, stamp_ns: int) -> bool:
+        return not edge.static and edge.stamps_ns[-1] < stamp_ns - self._keep_ns
 
     def frames(self) -> tuple[str, ...]:
         """All names, sorted."""
@@ -117,11 +168,6 @@ class TransformBuffer:
     def _to_root(self, frame: str) -> list[str]:
         path = [frame]
         while (edge := self._edges.get(path[-1])) is not None:
-            if edge.parent in path:
-                raise TransformError(
-                    f"the transforms form a loop: {' -> '.join([*path, edge.parent])}",
-                    may_come=False,
-                )
             path.append(edge.parent)
         return path
 

@@ -50,3 +50,30 @@ def test_refuses_an_image_of_another_size_or_type(
 ) -> None:
     with pytest.raises(ValueError, match=r"CAM_FRONT: image is .* calibration says uint8 \(90, 16"):
         CameraView(calibration(1), 0, image, Transform.identity("map", "ego"))
+
+
+@pytest.mark.parametrize(
+    ("focal_px", "shift_m", "turn_rad", "same"),
+    [
+        (0.0, 0.0, 0.0, True),
+        (1e-8, 0.0005, 1e-6, True),
+        (1.0, 0.0, 0.0, False),
+        (0.0, 0.002, 0.0, False),
+        (0.0, 0.0, 0.005, False),
+    ],
+)
+def test_calibrations_are_the_same_within_what_a_detector_sees(
+    calibration: Callable[..., CameraCalibration],
+    focal_px: float,
+    shift_m: float,
+    turn_rad: float,
+    same: bool,
+) -> None:
+    one = calibration(1)
+    mounted = one.ego_from_camera
+    turn = Transform.from_quaternion(
+        mounted.source, mounted.source, (1.0, 0.0, turn_rad / 2, 0.0), (shift_m, 0.0, 0.0)
+    )
+    k = one.intrinsics_px + np.diag([focal_px, focal_px, 0.0])
+    other = replace(one, intrinsics_px=k, ego_from_camera=mounted @ turn)
+    assert one.equals(other) is other.equals(one) is same

@@ -80,9 +80,6 @@ def test_errors_name_the_frame_and_the_distance(buffer: TransformBuffer) -> None
         buffer.lookup("camera", "other", 0)
     with pytest.raises(TransformError, match="known frames: none"):
         TransformBuffer().lookup("map", "base_link", 0)
-    buffer.add("camera", "map", 0, yaw(0), (0.0, 0.0, 0.0), static=True)
-    with pytest.raises(TransformError, match="form a loop"):
-        buffer.lookup("camera", "lidar", 0)
 
 
 def test_static_transforms_hold_for_any_stamp_and_the_last_one_wins(
@@ -131,3 +128,53 @@ def test_what_is_no_rigid_transform_is_named(
         tf.lookup("base_link", "map", S)
     tf.add("map", "base_link", 2 * S, yaw(0.1), (1.0, 0.0, 0.0))
     assert tf.lookup("map", "base_link", 2 * S).translation[0] == 1.0
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(("parent", "child"), [("camera", "map"), ("odom", "map"), ("map", "map")])
+def test_an_edge_that_closes_a_loop_is_refused_and_told(
+    parent: str, child: str, static: bool
+) -> None:
+    told: list[str] = []
+    tf = TransformBuffer(tell=told.append)
+    tf.add("map", "odom", 0, yaw(0), (1.0, 0.0, 0.0))
+    tf.add("odom", "camera", 0, yaw(0), (1.0, 0.0, 0.0), static=True)
+    tf.add(parent, child, 0, yaw(0), (0.0, 0.0, 0.0), static=static)
+    assert tf.lookup("map", "camera", 0).translation[0] == 2.0
+    (text,) = told
+    assert "closes a loop: 'map' -> " in text
+
+
+def test_a_moving_frame_that_is_silent_is_forgotten_where_it_is_in_the_way() -> None:
+    told: list[str] = []
+    tf = TransformBuffer(keep_s=10.0, tell=told.append)
+    tf.add("base_link", "map", 0, yaw(0), (1.0, 0.0, 0.0))
+    tf.add("map", "base_link", 5 * S, yaw(0), (1.0, 0.0, 0.0))
+    assert len(told) == 1
+    tf.add("map", "base_link", 11 * S, yaw(0), (2.0, 0.0, 0.0))
+    assert tf.lookup("map", "base_link", 11 * S).translation[0] == 2.0
+    tf.add("odom", "base_link", 22 * S, yaw(0), (3.0, 0.0, 0.0))
+    assert tf.lookup("odom", "base_link", 22 * S).translation[0] == 3.0
+    assert len(told) == 1
+
+
+def test_two_parents_are_told_and_the_first_goes_on() -> None:
+    told: list[str] = []
+    tf = TransformBuffer(tell=told.append)
+    for k in range(10):
+        tf.add("map", "base_link", k * S, yaw(0), (float(k), 0.0, 0.0))
+        tf.add("odom", "base_link", k * S, yaw(0), (0.0, 0.0, 0.0))
+    assert tf.lookup("map", "base_link", 5 * S).translation[0] == 5.0
+    assert len(told) == 10
+    assert "'base_link' has two parents, 'map' and 'odom'" in told[0]
+
+
+def test_tables_of_frames_have_an_end() -> None:
+    told: list[str] = []
+    tf = TransformBuffer(tell=told.append)
+    tf.add("map", "x" * 100_000, 0, yaw(0), (0.0, 0.0, 0.0))
+    assert len(told[0]) < 300
+    for k in range(5000):
+        tf.add("map", f"frame{k}", 0, yaw(0), (0.0, 0.0, 0.0))
+    assert len(tf.frames()) <= 1001
+    assert len(told) == 1 + 4000
