@@ -39,6 +39,7 @@ from labeldistill_ros.node.model import LoadDetector, load_detector
 from labeldistill_ros.node.pipeline import Job, OnResult
 from labeldistill_ros.node.ros_logging import RosHandler, ThrottledLog
 from labeldistill_ros.node.session import Active, Configured, activate, check_topics
+from labeldistill_ros.node.spinning import Spinner
 from labeldistill_ros.outputs.publishers import Outputs
 from labeldistill_ros.parameter_store import ParameterStore
 from labeldistill_ros.parameters import (
@@ -387,11 +388,13 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger().setLevel(logging.INFO)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    spinner = Spinner(executor)
     try:
         if node.autostart and not node.start():
             code = 2
         while code == 0 and not stop.is_set() and not node.finished:
-            executor.spin_once(timeout_sec=0.1)
+            spinner.spin_once(timeout_s=0.1)
+        code = code or 3 * spinner.failed
     finally:
         node.close()
         logging.getLogger().removeHandler(handler)
