@@ -57,7 +57,7 @@ class TransformBuffer:
         self,
         keep_s: float = 10.0,
         jump_s: float = 0.5,
-        tell: Callable[[str], None] = _LOG.warning,
+        tell: Callable[[str], object] = _LOG.warning,
     ) -> None:
         """Start empty.
 
