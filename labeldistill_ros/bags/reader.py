@@ -3,36 +3,19 @@
 
 from __future__ import annotations
 
-import sqlite3
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
-from backports.zstd import ZstdError  # what rosbags decompresses with
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection, Qos
-from rosbags.rosbag2 import ReaderError
 
 from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.damage import library_reads
+from labeldistill_ros.bags.kinds import SUFFIXES, refuse_other_kinds
 from labeldistill_ros.messages.bag_family import typestore
-
-_DAMAGED = (
-    AnyReaderError,
-    ReaderError,
-    OSError,
-    ValueError,
-    AssertionError,
-    IndexError,
-    yaml.YAMLError,
-    sqlite3.Error,
-    struct.error,
-    ZstdError,
-)
-"""What reading a broken bag raises."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +38,37 @@ class BagReader:
     def __init__(self, path: Path) -> None:
         """Find the files of the bag.
 
+        Args:
+            path: folder of the bag, whose metadata may be missing, or a file of it.
+
         Raises:
-            BagError: it is missing or damaged.
+            BagError: it is missing, damaged or no bag of ROS 2.
         """
         self.path = Path(path)
         if not self.path.exists():
             raise BagError(f"no bag {self.path}: there is no such file or folder")
-        with _named(self.path):
-            self._reader = AnyReader([self.path], default_typestore=typestore())
+        refuse_other_kinds(self.path)
+        folder = self.path.is_dir()
+        paths = [self.path]
+        if folder and not (self.path / "metadata.yaml").exists() and (files := self._own_files()):
+            paths = files
+        with library_reads(self.path):
+            self._reader = AnyReader(paths, default_typestore=typestore())
 
     def __enter__(self) -> BagReader:
         """Open the files of the bag."""
-        with _named(self.path):
+        with library_reads(self.path):
             self._reader.open()
+            # `ros2 bag reindex` writes metadata that name neither topics nor files
+            if not self._reader.message_count and (files := self._own_files()):
+                self._reader.close()
+                self._reader = AnyReader(files, default_typestore=typestore())
+                self._reader.open()
         return self
+
+    def _own_files(self) -> list[Path]:
+        """Files in the folder of the bag, which its metadata need not name."""
+        return sorted(p for p in self.path.glob("*") if p.suffix in SUFFIXES and p.is_file())
 
     def __exit__(self, *_: object) -> None:
         """Close the files of the bag."""
@@ -116,7 +116,7 @@ class BagReader:
         connections = self._connections(topics)
         if not connections:
             return
-        with _named(self.path):
+        with library_reads(self.path):
             for connection, stamp_ns, data in self._reader.messages(connections):
                 yield Recorded(connection.topic, connection.msgtype, stamp_ns, bytes(data))
 
@@ -135,7 +135,7 @@ class BagReader:
         Raises:
             BagError: it is damaged.
         """
-        with _named(self.path):
+        with library_reads(self.path):
             return self._reader.deserialize(recorded.data, recorded.msgtype)
 
     def _connections(self, topics: Sequence[str] | None) -> list[Connection]:
@@ -145,29 +145,6 @@ class BagReader:
         return [c for c in self._reader.connections if c.topic in topics]
 
 
-class _named:
-    """Turns the library's errors into ours."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, _DAMAGED):
-            text = str(error) or type(error).__name__
-            raise BagError(
-                f"{self._path} is no readable bag: {text}; if it was cut off, `labeldistill bag "
-                "recover` saves what is whole"
-            ) from error
-
-
 def read_marks(bag: Path) -> dict[str, str]:
     """`custom_data` of a bag's metadata, without a look at its messages.
 
@@ -175,7 +152,7 @@ def read_marks(bag: Path) -> dict[str, str]:
         BagError: there is no readable metadata.
     """
     path = bag / "metadata.yaml"
-    with _named(bag):
+    with library_reads(bag):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         try:
             return dict(content["rosbag2_bagfile_information"].get("custom_data") or {})

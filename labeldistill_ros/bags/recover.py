@@ -4,46 +4,23 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import sqlite3
-import struct
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
-
-import zstandard
-from mcap.exceptions import EndOfFile, McapError
-from mcap.opcode import Opcode
-from mcap.records import Channel, Chunk, McapRecord, Message, Schema
-from mcap.stream_reader import StreamReader, breakup_chunk
-from rosbags.interfaces import Qos
-from rosbags.rosbag2.metadata import parse_qos
 
 from labeldistill_core.errors import BagError
-from labeldistill_ros.bags.types import learn
+from labeldistill_ros.bags.kinds import bag_files, refuse_other_kinds
+from labeldistill_ros.bags.salvage import Losses, whole_messages
 from labeldistill_ros.bags.writer import BagWriter, Storage, abandoned
 
 _LOG = logging.getLogger(__name__)
-_CUT_OFF = (McapError, struct.error, zstandard.ZstdError, OSError, ValueError, sqlite3.Error)
-
-_CHUNK_HEAD = struct.Struct("<BQQQQII")  # opcode, length, three numbers, checksum, name's length
-
-
-@dataclass(frozen=True)
-class _Topic:
-    name: str
-    msgtype: str
-    definition: str
-    qos: Qos | None
 
 
 def recover(
     source: Path, out: Path, *, storage: Storage = "mcap", force: bool = False
 ) -> dict[str, int]:
     """Write a bag with every whole message of a damaged one, which stays as it is.
+
+    A message is whole when it decodes as the type of its topic, to the last byte.
 
     Args:
         source: folder of a bag, of which the metadata may be missing, or a file of one.
@@ -55,17 +32,29 @@ def recover(
         Messages by topic.
 
     Raises:
-        BagError: there is no file of a bag, none has a whole message, or `out` cannot be written.
+        BagError: there is no file of a bag, it is one of another kind, none has a whole message,
+            or `out` cannot be written.
     """
-    files = sorted(p for p in (source, *source.rglob("*")) if p.suffix in (".mcap", ".db3"))
+    refuse_other_kinds(source)
+    files = bag_files(source)
     if not files:
-        raise BagError(f"{source} has no file of a bag, neither .mcap nor .db3")
+        raise BagError(
+            f"{source} has no file of a bag, neither .mcap nor .db3; those that end in .zstd, "
+            "decompress first with `unzstd`"
+        )
+    types: dict[str, str] = {}
     with BagWriter(out, storage=storage, force=force) as bag:
         for file in files:
-            read = _mcap if file.suffix == ".mcap" else _sqlite3
-            for topic, stamp_ns, data in read(file):
-                learn(topic.msgtype, topic.definition)
-                bag.write(topic.name, topic.msgtype, data, stamp_ns, topic.qos)
+            losses = Losses()
+            for topic, stamp_ns, data in whole_messages(file, losses):
+                kind = topic.kind
+                if types.setdefault(topic.name, kind.digest) != kind.digest:
+                    losses.topics[topic.name] = f"it has two types, of which one is {kind.name}"
+                    losses.messages += 1
+                    continue
+                bag.connect(topic.name, kind.name, topic.qos, (kind.text, kind.digest))
+                bag.write(topic.name, kind.name, data, stamp_ns)
+            losses.tell(file)
         if not sum(bag.counts.values()):
             raise BagError(f"{source}: no message in it is whole")
     return dict(bag.counts)
@@ -91,64 +80,3 @@ def recover_abandoned(path: Path, storage: Storage = "mcap") -> list[Path]:
             "an earlier recording was cut off: its %d messages are in %s", sum(counts.values()), out
         )
     return made
-
-
-def _mcap(file: Path) -> Iterator[tuple[_Topic, int, bytes]]:
-    schemas: dict[int, Schema] = {}
-    topics: dict[int, _Topic] = {}
-    try:
-        with file.open("rb") as stream:
-            for record in _records(stream):
-                if isinstance(record, Schema):
-                    schemas[record.id] = record
-                elif isinstance(record, Channel):
-                    schema, qos = schemas[record.schema_id], record.metadata
-                    profiles = parse_qos(qos.get("offered_qos_profiles", ""))
-                    topics[record.id] = _Topic(
-                        record.topic, schema.name, schema.data.decode(), (*profiles, None)[0]
-                    )
-                elif isinstance(record, Message):
-                    yield topics[record.channel_id], record.log_time, record.data
-    except _CUT_OFF as error:
-        _LOG.warning("%s ends too early: %s", file, error or type(error).__name__)
-
-
-def _records(stream: BinaryIO) -> Iterator[McapRecord]:
-    """Of an MCAP file, as far as they are whole; also of a chunk that is not."""
-    end = 0
-    try:
-        for record in StreamReader(stream, emit_chunks=True).records:
-            yield from breakup_chunk(record) if isinstance(record, Chunk) else (record,)
-            end = stream.tell()
-    except EndOfFile:
-        stream.seek(end)
-        head = stream.read(_CHUNK_HEAD.size)
-        if len(head) < _CHUNK_HEAD.size:
-            raise
-        opcode, *_, name_length = _CHUNK_HEAD.unpack(head)
-        if opcode != Opcode.CHUNK or name_length:  # what is compressed comes whole or not at all
-            raise
-        stream.seek(8, os.SEEK_CUR)
-        yield from StreamReader(stream, skip_magic=True).records
-
-
-def _sqlite3(file: Path) -> Iterator[tuple[_Topic, int, bytes]]:
-    try:
-        with closing(sqlite3.connect(file)) as base:
-            base.execute("PRAGMA writable_schema = ON")  # else a file that is too short is refused
-            texts = dict(
-                base.execute(
-                    "SELECT topic_type, encoded_message_definition FROM message_definitions"
-                )
-            )
-            topics = {
-                number: _Topic(name, kind, texts.get(kind, ""), (*parse_qos(qos), None)[0])
-                for number, name, kind, qos in base.execute(
-                    "SELECT id, name, type, offered_qos_profiles FROM topics"
-                )
-            }
-            rows = base.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
-            for number, stamp_ns, data in rows:
-                yield topics[number], stamp_ns, data
-    except _CUT_OFF as error:
-        _LOG.warning("%s ends too early: %s", file, error)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rosbags.typesys import get_types_from_msg
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
+from labeldistill_ros.bags.damage import DAMAGED
 from labeldistill_ros.messages.bag_family import typestore
 
 
@@ -18,12 +21,59 @@ def definition(msgtype: str) -> tuple[str, str]:
     return store.generate_msgdef(msgtype, ros_version=2)[0], store.hash_rihs01(msgtype)
 
 
-def learn(msgtype: str, text: str) -> None:
-    """Take a type from the definition that a bag carries, unless it is known."""
-    if msgtype in typestore().types:
-        return
-    types = get_types_from_msg(text, msgtype)
-    typestore().register({k: v for k, v in types.items() if k not in typestore().types})
+@dataclass(frozen=True, eq=False)
+class MessageType:
+    """A message type as a bag defines it."""
+
+    name: str
+    """Name of the type, such as `std_msgs/msg/String`."""
+    text: str
+    """Definition of the type with all that it contains."""
+    digest: str
+    """RIHS01 hash of the definition."""
+    store: Typestore
+    """Decodes messages of the type."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this project defines the type in the same way."""
+        return self.name in typestore().types and self.digest == definition(self.name)[1]
+
+    def decodes(self, data: bytes) -> bool:
+        """Whether bytes are a message of this type, to the last one."""
+        try:
+            self.store.deserialize_cdr(data, self.name)
+        except DAMAGED:
+            return False
+        return True
+
+
+def message_type(name: str, text: str, *, idl: bool = False) -> MessageType | None:
+    """A type by the definition that a bag carries, or where that is no use, by that of ROS.
+
+    Types of a bag stay apart from those of this project, since a bag may call a type by the name of
+    another one.
+
+    Args:
+        name: such as `std_msgs/msg/String`.
+        text: of the definition; may be empty.
+        idl: the text is in the interface definition language rather than that of `.msg` files.
+
+    Returns:
+        None when the definition cannot be read, and the type is not known here.
+    """
+    ours = None
+    if name in typestore().types:
+        ours = MessageType(name, *definition(name), typestore())
+        if text in ("", ours.text):
+            return ours
+    try:
+        store = get_typestore(Stores.EMPTY)
+        store.register(get_types_from_idl(text) if idl else get_types_from_msg(text, name))
+        content = store.generate_msgdef(name, ros_version=2)[0]
+        return MessageType(name, content, store.hash_rihs01(name), store)
+    except DAMAGED:
+        return ours
 
 
 def with_data(

@@ -151,13 +151,29 @@ class BagWriter:
         self._span_ns = (min(self._span_ns[0], stamp_ns), max(self._span_ns[1], stamp_ns))
         self.counts[topic] += 1
 
-    def connect(self, topic: str, msgtype: str, qos: Qos | None = None) -> None:
-        """Name a topic, which then is in the bag even without messages."""
+    def connect(
+        self,
+        topic: str,
+        msgtype: str,
+        qos: Qos | None = None,
+        defined: tuple[str, str] | None = None,
+    ) -> None:
+        """Name a topic, which then is in the bag even without messages.
+
+        Args:
+            topic: name.
+            msgtype: such as `std_msgs/msg/String`.
+            qos: offered profile.
+            defined: text and hash of the type's definition; those of this project when None.
+
+        Raises:
+            BagError: nobody here knows the type.
+        """
         if topic in self._topics:
             return
-        if msgtype not in typestore().types:
+        if defined is None and msgtype not in typestore().types:
             raise BagError(f"{topic}: no definition of the type {msgtype} to store in the bag")
-        (text, digest), qos = definition(msgtype), qos or reliable()
+        (text, digest), qos = defined or definition(msgtype), qos or reliable()
         connection = Connection(
             id=len(self._topics) + 1,
             topic=topic,

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole messages out of the damaged files of a bag, each with the topic that it belongs to."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mcap.records import Channel, Message, Schema
+from rosbags.interfaces import Qos
+from rosbags.rosbag2.metadata import parse_qos
+
+from labeldistill_core.names import shown
+from labeldistill_ros.bags.damage import DAMAGED, reason
+from labeldistill_ros.bags.mcap_walk import Walk
+from labeldistill_ros.bags.types import MessageType, message_type
+
+_LOG = logging.getLogger(__name__)
+
+_TOPIC = re.compile(r"[\w/~]{1,255}", re.ASCII)
+_TYPE = re.compile(r"\w{1,100}(/\w{1,100}){1,2}", re.ASCII)
+_LAST_STAMP_NS = 2**63 - 1
+_DAY_NS = 86_400 * 10**9
+_MOST_GAPS = 2**16
+"""So many rows of a table are looked for one by one behind a damaged page."""
+
+
+@dataclass(frozen=True, eq=False)
+class Topic:
+    """A topic as a bag tells of it."""
+
+    name: str
+    """Full name of the topic."""
+    kind: MessageType
+    """Type of its messages."""
+    qos: Qos | None
+    """Profile that was offered when it was recorded; None when unknown."""
+
+
+@dataclass
+class Losses:
+    """What a file has that cannot be saved, for one line of the log."""
+
+    messages: int = 0
+    """Number of messages that do not decode, or whose topic is unknown."""
+    places: int = 0
+    """Number of places where the structure of the file is broken."""
+    topics: dict[str, str] = field(default_factory=dict)
+    """Why messages of a topic cannot be saved, by its name."""
+
+    def tell(self, file: Path) -> None:
+        """Write them to the log, if there are any."""
+        for topic, why in self.topics.items():
+            _LOG.warning("%s: %s is left out: %s", file, shown(topic), why)
+        if self.messages or self.places:
+            _LOG.warning(
+                "%s is damaged or cut off at %d places; %d messages that are not whole are left "
+                "out",
+                file,
+                self.places,
+                self.messages,
+            )
+
+
+def whole_messages(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, bytes]]:
+    """Every whole message of a file, in its order, with its log time in nanoseconds.
+
+    Args:
+        file: an `.mcap` or `.db3` file, of which anything may be wrong.
+        losses: are added to.
+    """
+    try:
+        yield from (_of_mcap if file.suffix == ".mcap" else _of_sqlite3)(file, losses)
+    except (OSError, sqlite3.Error) as error:
+        losses.places += 1
+        _LOG.warning("%s: %s", file, reason(error))
+
+
+def _of_mcap(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, bytes]]:
+    with file.open("rb") as stream:
+        if not file.stat().st_size:
+            losses.places += 1
+            return
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            # topics first: they stand at the head and, in a complete file, once more at the end
+            topics = _mcap_topics(Walk().file(data), losses)
+
+            def is_whole(message: Message) -> bool:
+                topic = topics.get(message.channel_id)
+                return topic is not None and topic.kind.decodes(message.data)
+
+            walk, newest_ns = Walk(is_whole), 0
+            for record in walk.file(data):
+                if not isinstance(record, Message):
+                    continue
+                stamp_ns = _stamp_ns(record, newest_ns)
+                topic = topics.get(record.channel_id)
+                if topic is None or not is_whole(record) or stamp_ns is None:
+                    losses.messages += 1
+                    continue
+                newest_ns = stamp_ns
+                yield topic, stamp_ns, record.data
+            losses.places += walk.damages
+
+
+def _mcap_topics(records: Iterator[Schema | Channel | Message], losses: Losses) -> dict[int, Topic]:
+    kinds: dict[int, MessageType] = {}
+    channels: dict[int, list[Channel]] = {}
+    for record in records:
+        if isinstance(record, Schema):
+            if record.id not in kinds or not kinds[record.id].is_ours:
+                kind = _kind(record.name, record.data, idl=record.encoding == "ros2idl")
+                # of two copies, one of which may have a wrong byte, that which is known here
+                if kind and (record.id not in kinds or kind.is_ours):
+                    kinds[record.id] = kind
+        elif isinstance(record, Channel):
+            same = channels.setdefault(record.id, [])
+            if record not in same and len(same) < 2:
+                same.append(record)
+    topics: dict[int, Topic] = {}
+    for number, copies in channels.items():
+        for channel in copies:
+            if channel.message_encoding != "cdr":
+                if channel.message_encoding in ("protobuf", "json", "ros1", "flatbuffer", "cbor"):
+                    losses.topics[channel.topic] = (
+                        f"its messages are {channel.message_encoding}, and those of ROS 2 are CDR"
+                    )
+                continue
+            topic = _topic(
+                channel.topic,
+                kinds.get(channel.schema_id),
+                channel.metadata.get("offered_qos_profiles", ""),
+                losses,
+            )
+            if topic and number not in topics:
+                topics[number] = topic
+            elif topic and topics[number].name != topic.name:
+                losses.topics[topic.name] = (
+                    f"its messages are also said to be those of {topics[number].name}, under which "
+                    "they are saved"
+                )
+    return topics
+
+
+def _stamp_ns(message: Message, newest_ns: int) -> int | None:
+    """Log time of a message; the time of publishing, where the former is far from its neighbours'.
+
+    Recorders write both, and they differ by little, so one that is off by days has a wrong byte.
+    """
+    stamps = [ns for ns in (message.log_time, message.publish_time) if ns <= _LAST_STAMP_NS]
+    if not stamps:
+        return None
+    if newest_ns and abs(stamps[0] - stamps[-1]) > _DAY_NS:
+        return min(stamps, key=lambda ns: abs(ns - newest_ns))
+    return stamps[0]
+
+
+def _of_sqlite3(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, bytes]]:
+    with closing(sqlite3.connect(file)) as base:
+        base.text_factory = lambda data: data.decode(errors="replace")
+        base.execute("PRAGMA writable_schema = ON")  # else a file that is too short is refused
+        texts = dict(
+            _rows(base, "SELECT topic_type, encoded_message_definition FROM message_definitions")
+        )
+        topics: dict[Any, Topic] = {}
+        query = "SELECT id, name, type, offered_qos_profiles FROM topics"
+        for number, name, kind, qos in _rows(base, query):
+            found = _topic(str(name), _kind(str(kind), str(texts.get(kind, ""))), str(qos), losses)
+            if found:
+                topics[number] = found
+        for number, stamp_ns, data in _messages(base, losses):
+            topic = topics.get(number)
+            if (
+                topic is None
+                or not isinstance(stamp_ns, int)
+                or not isinstance(data, bytes)
+                or stamp_ns < 0
+                or not topic.kind.decodes(data)
+            ):
+                losses.messages += 1
+                continue
+            yield topic, stamp_ns, data
+
+
+def _rows(base: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
+    """Rows up to the first that cannot be read; a table may be missing, too."""
+    try:
+        yield from base.execute(query)
+    except sqlite3.Error as error:
+        _LOG.debug("%s: %s", query, error)
+
+
+_ROWS = "SELECT id, topic_id, timestamp, data FROM messages WHERE id"
+
+
+def _messages(base: sqlite3.Connection, losses: Losses) -> Iterator[tuple[Any, Any, Any]]:
+    """Rows of the messages; behind a damaged page, the next that can be read."""
+    last = 0
+    while True:
+        try:
+            for row in base.execute(f"{_ROWS} > ? ORDER BY id", (last,)):
+                last = row[0]
+                yield row[1:]
+            return
+        except sqlite3.Error:
+            losses.places += 1
+        found = _next_readable(base, last)
+        if found is None:
+            return
+        last = found[0]
+        yield found[1:]
+
+
+def _next_readable(base: sqlite3.Connection, last: int) -> Any:
+    """First row behind `last` that can be read, looked for one by one; None if there is none."""
+    try:
+        (end,) = base.execute("SELECT max(id) FROM messages").fetchone()
+    except sqlite3.Error:
+        end = last + _MOST_GAPS
+    for number in range(last + 1, (end or 0) + 1):
+        try:
+            for row in base.execute(f"{_ROWS} = ?", (number,)):
+                return row
+        except sqlite3.Error:
+            continue
+    return None
+
+
+def _kind(name: str, text: str | bytes, *, idl: bool = False) -> MessageType | None:
+    if not _TYPE.fullmatch(name):
+        return None
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    return message_type(name, text, idl=idl)
+
+
+def _topic(name: str, kind: MessageType | None, qos: str, losses: Losses) -> Topic | None:
+    if not _TOPIC.fullmatch(name):
+        return None
+    if kind is None:
+        losses.topics[name] = "the definition of its type cannot be read"
+        return None
+    try:
+        profiles = parse_qos(qos)
+    except DAMAGED:
+        profiles = []
+    return Topic(name, kind, profiles[0] if profiles else None)
