@@ -3,7 +3,10 @@
 
 
 class LabelDistillError(Exception):
-    """Base of all errors of this project; the command line prints its message and exits with 2."""
+    """Base of all errors of this project, which a user can mend.
+
+    A command prints its message in one line and ends with 2; `console` lists all exit codes.
+    """
 
 
 class ConfigError(LabelDistillError):

@@ -113,7 +113,7 @@ def find_command(name: str) -> Callable[..., object]:
 
             return synth
         case "convert-checkpoint":
-            from labeldistill_core.published.convert import convert_checkpoint
+            from labeldistill_ros.commands.models import convert_checkpoint
 
             return convert_checkpoint
         case "evaluate-results":

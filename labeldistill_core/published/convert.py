@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from labeldistill_core.checkpoints import load_weights, save_network, save_student
 from labeldistill_core.distillation.label_encoder import LabelEncoder
@@ -23,46 +21,69 @@ from labeldistill_core.published.weights import (
     rename_teacher,
 )
 
-_LOG = logging.getLogger(__name__)
-
 PresetName = Literal[
     "auto", "r50_256x704_4key", "r50_256x704_2key", "r101_512x1408_2key", "convnext_b"
 ]
 
 
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """Which network of a published file is converted."""
+
+    part: Literal["student", "teacher", "label-encoder"] = "student"
+    """Network to take from the file."""
+    preset: PresetName = "auto"
+    """Preset that a student's weights belong to; auto tries all of them."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A network that was converted."""
+
+    file: Path
+    """Checkpoint that was written."""
+    network: str
+    """The part of the published file, and for a student the preset that its weights fit."""
+    tensors: int
+    """Number of tensors in the checkpoint."""
+
+    def __str__(self) -> str:
+        """For people, in one line."""
+        return f"{self.file}: {self.network} with {self.tensors} tensors"
+
+
 def convert_checkpoint(
-    source: Annotated[Path, tyro.conf.Positional],
-    target: Annotated[Path, tyro.conf.Positional],
-    part: Literal["student", "teacher", "label-encoder"] = "student",
-    preset: PresetName = "auto",
-) -> None:
+    source: Path,
+    target: Path,
+    options: CheckpointOptions = CheckpointOptions(),  # noqa: B008 - frozen
+) -> Converted:
     """Read a network of the published code and write it as a safetensors checkpoint.
 
     Args:
         source: `.pth`, `.ckpt` or `.safetensors` file with the published parameter names; for the
             teacher also a CenterPoint of mmdetection3d.
         target: `.safetensors` file to write.
-        part: which of the networks in the file.
-        preset: network that the weights belong to; auto tries all of them.
+        options: which of the networks in the file.
+
+    Raises:
+        CheckpointError: the file is damaged, unsafe to read, or its weights fit no preset.
     """
     weights, note = read_state_dict(source), f"converted from {source.name}"
     # all published students were trained with the same two teachers
     published = r50_256x704_4key().as_published()
-    if part == "teacher":
-        config = published.teacher
-        teacher = Teacher(config)
-        load_weights(teacher, rename_teacher(weights), str(source))
-        save_network(target, "teacher", teacher, config, note)
-        return
-    if part == "label-encoder":
-        encoder_config = published.label_encoder
-        encoder = LabelEncoder(encoder_config)
+    if options.part == "teacher":
+        teacher, tensors = Teacher(published.teacher), rename_teacher(weights)
+        load_weights(teacher, tensors, str(source))
+        save_network(target, "teacher", teacher, published.teacher, note)
+        return Converted(target, "teacher", len(tensors))
+    if options.part == "label-encoder":
+        encoder = LabelEncoder(published.label_encoder)
         tensors = rename_part(weights, "label_encoder.", LABEL_ENCODER_RENAMES)
         load_weights(encoder, tensors, str(source))
-        save_network(target, "label encoder", encoder, encoder_config, note)
-        return
+        save_network(target, "label encoder", encoder, published.label_encoder, note)
+        return Converted(target, "label encoder", len(tensors))
     tensors, refusals = rename_student(weights), []
-    for name in PRESETS if preset == "auto" else [preset]:
+    for name in PRESETS if options.preset == "auto" else [options.preset]:
         student = Student(PRESETS[name].as_published().student)
         try:
             load_weights(student, tensors, str(source))
@@ -70,6 +91,5 @@ def convert_checkpoint(
             refusals.append(f"{name}: {error}")
             continue
         save_student(target, student, note=note)
-        _LOG.info("%s: %s with %d tensors", target, name, len(tensors))
-        return
+        return Converted(target, f"student {name}", len(tensors))
     raise CheckpointError("\n".join(refusals))

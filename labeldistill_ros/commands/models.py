@@ -8,6 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from labeldistill_core.console import Flat
+from labeldistill_core.published import convert as published
 from labeldistill_core.runtime import onnx_export
 from labeldistill_core.training import export as exporting
 
@@ -39,3 +40,19 @@ def export_onnx(checkpoint: Positional[Path], out: Positional[Path]) -> None:
         out: file to write, `*.onnx`.
     """
     onnx_export.export_onnx(checkpoint, out)
+
+
+def convert_checkpoint(
+    source: Positional[Path],
+    target: Positional[Path],
+    options: Flat[published.CheckpointOptions],
+) -> None:
+    """Read a network of the published code and write it as a safetensors checkpoint.
+
+    Args:
+        source: `.pth`, `.ckpt` or `.safetensors` file with the published parameter names; for the
+            teacher also a CenterPoint of mmdetection3d.
+        target: `.safetensors` file to write.
+        options: which of the networks in the file.
+    """
+    print(published.convert_checkpoint(source, target, options))

@@ -127,7 +127,11 @@ def test_all_published_names_and_shapes(shared_data: Path, listing: str, preset:
 
 @pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".safetensors"])
 def test_conversion(
-    tmp_path: Path, tiny_preset: StudentConfig, new_student: Callable[..., Student], suffix: str
+    tmp_path: Path,
+    tiny_preset: StudentConfig,
+    new_student: Callable[..., Student],
+    suffix: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     student = new_student(tiny_preset)
     source, target = tmp_path / f"published{suffix}", tmp_path / "ours.safetensors"
@@ -137,6 +141,9 @@ def test_conversion(
     else:
         torch.save({"epoch": 24, "global_step": 7, "state_dict": weights}, source)
     assert main(["convert-checkpoint", str(source), str(target)]) == 0
+    count = len(student.state_dict())
+    told = f"{target}: student r50_256x704_2key with {count} tensors\n"
+    assert capsys.readouterr().out == told
     checkpoint = load_student(target)
     assert checkpoint.student.config == tiny_preset
     assert checkpoint.note == f"converted from {source.name}"
