@@ -55,6 +55,8 @@ def find_command(name: str) -> Callable[..., object]:
     Args:
         name: one of `COMMANDS`.
     """
+    # Written out instead of a table of module names: the imports are checked by mypy and found by
+    # an editor, and only the one that is called is paid for.
     match name:
         case "demo":
             from labeldistill_ros.commands.demo import demo
@@ -154,6 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: the options are wrong, or help was asked for.
     """
+    # Everything runs within `exit_code`, also the reading of the command's name, so that each way
+    # to fail has its exit code.
     args = list(sys.argv[1:] if argv is None else argv)
     return exit_code(lambda: _run(args), NAME)
 
@@ -163,11 +167,15 @@ def _run(args: list[str]) -> int:
         print(f"{NAME} {_version()}")
         return 0
     group = ""
+    # `bag` and `train` are words in front of commands; the loop takes them off until a command is
+    # named.
     while args and f"{group} {args[0]}".strip() in GROUPS:
         group, args = f"{group} {args[0]}".strip(), args[1:]
     members = _members(group)
     if not args or args[0] in ("-h", "--help"):
         print(_usage(group, members))
+        # Asked for help is a success; no command at all is a wrong call, although the same text
+        # answers it.
         return 0 if args else REFUSED
     if args[0] not in members:
         print(f"error: {_unknown(group, args[0], members)}", file=sys.stderr)
@@ -192,6 +200,7 @@ def _members(group: str) -> dict[str, str]:
 
 def _unknown(group: str, word: str, members: Iterable[str]) -> str:
     """What is wrong with the name of a command, and what may have been meant."""
+    # The last words of all commands as well, since `labeldistill replay` leaves out `bag`.
     whole = {name.rpartition(" ")[2]: name for name in COMMANDS}
     near = get_close_matches(word, [*members, *whole], n=1)
     meant = f"{group} {near[0]}".strip() if near and near[0] in members else ""

@@ -111,6 +111,8 @@ def _node(model: Path, device: str) -> Iterator[None]:
             raise BagError(f"the node ended with code {process.returncode}; see its log above")
     finally:
         if process.poll() is None:
+            # As Ctrl-C does, so that the node ends its worker and frees the GPU before its process
+            # ends.
             process.send_signal(signal.SIGINT)
         try:
             process.wait(20)
@@ -125,17 +127,23 @@ def _replay_and_record(bag: Path, recorded: Path, rate: float) -> str:
         duration_s = reader.duration_s
     rclpy.init()
     try:
+        # The recorder's clock is the bag's, like the node's: ages in its messages are then those of
+        # the drive, at any rate of playing.
         sim_time = Parameter("use_sim_time", value=True)
+        # A node for each side and not one for both: the player publishes the /clock that the
+        # recorder follows.
         listener = rclpy.create_node("recorder", parameter_overrides=[sim_time])
         player = rclpy.create_node("replay")
         executor = SingleThreadedExecutor()
         executor.add_node(listener)
         done = threading.Event()
 
+        # Boxes are received in a thread, since `replay` keeps this one busy until the bag's end.
         def spin() -> None:
             while not done.is_set():
                 executor.spin_once(timeout_sec=0.05)
 
+        # A bag that exists is never written over; this one is the demo's own from a run before.
         shutil.rmtree(recorded, ignore_errors=True)
         thread = threading.Thread(target=spin, name="recorder")
         with Recorder(listener, recorded) as recorder:

@@ -15,6 +15,8 @@ def own_domain() -> Iterator[None]:
     """A ROS domain on this machine, with the Fast DDS profile, unless the user set one."""
     profile = str(shared_file("config/fastdds.xml"))
     chosen = {
+        # 1 to 100: 0 is the domain that everybody uses by default, and those above 101 meet the
+        # ephemeral ports of Linux.
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTDDS_DEFAULT_PROFILES_FILE": profile,
@@ -22,6 +24,7 @@ def own_domain() -> Iterator[None]:
     }
     if os.environ.get("ROS_DISTRO") == "humble":  # does not know the range; later ones warn of this
         chosen["ROS_LOCALHOST_ONLY"] = "1"
+    # What the user set stays: somebody who watches with RViz has chosen the domain for both.
     added = {key: value for key, value in chosen.items() if key not in os.environ}
     os.environ.update(added)
     try:

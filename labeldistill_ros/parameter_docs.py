@@ -33,6 +33,7 @@ _HEAD = """\
 
 
 def _value(value: Any) -> str:
+    # JSON is YAML but for NaN, for which YAML has a word of its own.
     if isinstance(value, float) and math.isnan(value):
         return ".nan"
     return json.dumps(value)
@@ -54,6 +55,8 @@ def _entries(tree: object, indent: str) -> list[str]:
     lines: list[str] = []
     open_group = ""
     for name, value, spec in flatten(tree):
+        # Groups are nested mappings in a parameter file; the head is written when the first of a
+        # group comes.
         group, _, leaf = name.rpartition(".")
         if group != open_group:
             lines += ["", f"{indent}{group}:"]
@@ -93,6 +96,7 @@ def markdown_table() -> str:
 
 def with_table(page: str) -> str:
     """A Markdown page with its table of parameters written anew."""
+    # Everything outside of the marks is written by hand and stays.
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{markdown_table()}\n{END}{after}"

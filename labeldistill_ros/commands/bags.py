@@ -57,12 +57,14 @@ def from_nuscenes(
     """
     if scene and scenes:
         raise ConfigError("give --scene or --scenes, not both")
+    # `--now` is an option of the command line alone: a library function does not read the clock.
     options = replace(options, start_ns=time.time_ns() if now else None)
     tables = NuScenesTables(dataroot, version)
     if scene:
         done = convert_scene(tables, scene, out, options, about=tables.about(scene), force=force)
         _tell(out, done)
         return 0
+    # One scene's fault does not keep the others from being converted; all are told at the end.
     failed = 0
     chosen = scenes or tables.scene_names
     for result in convert_scenes(tables, chosen, out, options, workers=workers, force=force):
@@ -111,6 +113,7 @@ def detect(
         force: replace a bag that is there.
     """
     detector = Detector.load(model or demo_model(), device=device, precision=precision)
+    # A switch of the whole process, so the command sets it and no function of the library does.
     keep_freed_memory(detector.device)
     with tqdm(unit="set", disable=None) as bar:
         done = detect_bag(

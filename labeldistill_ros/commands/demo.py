@@ -16,6 +16,8 @@ def demo(options: Flat[demonstration.DemoOptions]) -> None:
     Args:
         options: what is replayed, and which detector sees it.
     """
+    # First, and at once: loading torch and starting the node take longer than people wait in
+    # silence.
     print(f"replaying {options.played} through the node ...", flush=True)
     done = demonstration.demo(options)
     print(done.replayed)

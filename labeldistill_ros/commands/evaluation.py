@@ -36,11 +36,14 @@ def evaluate(
         options: what it is run over, and where.
         out: folder for `results.json` and `metrics.json`.
     """
+    # A switch of the whole process, so the command sets it and no function of the library does.
     keep_freed_memory(resolve_device(options.device))
     found = scoring.evaluate_checkpoint(checkpoint, dataroot, options)
+    # Printed before anything is written: a folder that cannot be written costs no result.
     print(found.metrics.table())
     if out:
         write_results(out / "results.json", found.results)
+        # Both files, since `results.json` is what the nuScenes server takes, and it has no scores.
         found.metrics.write(out / "metrics.json")
 
 

@@ -31,6 +31,7 @@ def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> No
         json: file to write the figures to.
     """
     figures: dict[str, Any] = {
+        # Figures without the command, machine and commit that gave them cannot be repeated.
         "command": " ".join(["labeldistill", *sys.argv[1:]]),
         **profiling.surroundings(options.place),
         "presets": {},

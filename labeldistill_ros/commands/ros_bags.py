@@ -59,6 +59,8 @@ def replay(
         f"late by p50 {done.late(50):.2f} ms, p99 {done.late(99):.2f} ms, "
         f"at most {done.late(100):.2f} ms"
     )
+    # A round is a bag that was played to its end; with --loop there is no end, so Ctrl-C is the way
+    # out.
     return 0 if done.rounds or options.loop else INTERRUPTED
 
 
@@ -94,6 +96,7 @@ def record(
             ) as recorder,
         ):
             while not stopped.is_set():
+                # Short waits, since a signal sets the event and wakes no executor.
                 executor.spin_once(timeout_sec=0.1)
     finally:
         rclpy.try_shutdown()
@@ -106,6 +109,8 @@ def _interrupt() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set."""
     event = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
+    # SIGTERM too: launch and systemd end processes with it, and the bag's index is written at the
+    # end.
     before = [signal.signal(number, lambda *_: event.set()) for number in numbers]
     try:
         yield event

@@ -25,7 +25,7 @@ def train_teacher(
     Args:
         dataroot: nuScenes data root, real or synthetic.
         out: folder for checkpoints, logs and the teacher.
-        options: of the training.
+        options: how long and on which device it learns, and from what.
     """
     _tell(train.train_teacher(dataroot, out, options))
 
@@ -40,7 +40,7 @@ def train_label_encoder(
     Args:
         dataroot: nuScenes data root, real or synthetic; only its boxes are read.
         out: folder for checkpoints, logs and the label encoder.
-        options: of the training.
+        options: how long and on which device it learns, and from what.
     """
     _tell(train.train_label_encoder(dataroot, out, options))
 
@@ -55,7 +55,7 @@ def train_student(
     Args:
         dataroot: nuScenes data root, real or synthetic.
         out: folder for checkpoints, logs and the student.
-        options: of the training.
+        options: how long and on which device it learns, and from what.
     """
     _tell(train.train_student(dataroot, out, options))
 
@@ -77,6 +77,7 @@ def overfit(
     found = overfitting.overfit(dataroot, out, options)
     print(found.metrics.table())
     print(f"mAP over the classes that are there: {found.present_map:.4f} ({found.file})")
+    # The figures are told either way; the exit code is for scripts that check a new data set.
     return 0 if found.reached else MISSED
 
 
@@ -97,6 +98,6 @@ def ablation(
 
 
 def _tell(written: Written | None) -> None:
-    """Of the file, in the process that wrote it."""
+    """Print what was written, once: of the processes that train together, one writes the file."""
     if written:
         print(written)

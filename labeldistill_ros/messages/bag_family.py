@@ -57,6 +57,9 @@ class BagMessages(MessageFamily):
 
     def make(self, kind: str, /, **fields: Any) -> Any:
         """See `MessageFamily.make`."""
+        # A class of rosbags wants every field, each of its exact numpy type. How to fill a type is
+        # looked up once and kept as a plan, since a recording holds thousands of messages of few
+        # types.
         plan = self._plans.get(kind) or self._learn(kind)
         for name, (default, convert) in plan.items():
             if name not in fields:
@@ -66,6 +69,8 @@ class BagMessages(MessageFamily):
         return typestore().types[kind](**fields)
 
     def _learn(self, kind: str) -> dict[str, tuple[_Default, _Converter | None]]:
+        # `fielddefs` describes a field as a node (name, base, array or sequence) and a detail of
+        # that node.
         plan = {name: self._plan(type_of) for name, type_of in typestore().fielddefs[kind][1]}
         for (owner, name), value in _FILLED.items():
             if owner == kind:
@@ -77,11 +82,13 @@ class BagMessages(MessageFamily):
         """How a field is filled where it is not given, and how a value is made to fit."""
         node, detail = described
         if node is Nodetype.NAME:
+            # Each message gets an object of its own: messages can be changed after they are made.
             return (lambda: self.make(detail)), None
         if node is Nodetype.BASE:
             zero = "" if detail[0] in ("string", "wstring") else _dtype(detail[0])(0).item()
             return (lambda: zero), None
         (item, item_detail), length = detail
+        # An array has a fixed length and is filled with defaults; a sequence starts empty.
         length = length if node is Nodetype.ARRAY else 0
         if item is Nodetype.BASE and "string" not in item_detail[0]:
             dtype = _dtype(item_detail[0])
@@ -91,6 +98,7 @@ class BagMessages(MessageFamily):
 
 
 def _dtype(name: str) -> Any:
+    # ROS calls an unsigned octet `byte` or `char`, for which numpy has other meanings.
     return np.dtype({"bool": "bool", "byte": "uint8", "char": "uint8"}.get(name, name)).type
 
 

@@ -57,6 +57,8 @@ class DetectionsMessage:
         Returns:
             The message; its detections hold until the next call.
         """
+        # One header object for array and elements, so that they cannot differ; consumers read
+        # either.
         head = header(stamp_ns, boxes.frame, self._family)
         self._pool += [_detection(self._family) for _ in range(len(boxes) - len(self._pool))]
         found = self._pool[: len(boxes)]
@@ -68,6 +70,7 @@ class DetectionsMessage:
             detection.header, detection.id = head, identity
             position, size = detection.bbox.center.position, detection.bbox.size
             position.x, position.y, position.z, size.x, size.y, size.z, yaw = row
+            # x and y stay zero: a box stands upright, so its heading is a turn about z alone.
             turn = detection.bbox.center.orientation
             turn.w, turn.z = math.cos(yaw / 2), math.sin(yaw / 2)
             hypothesis = detection.results[0].hypothesis
@@ -109,6 +112,8 @@ def boxes_from_detections(message: Any, class_names: Sequence[str]) -> Boxes3D:
     for detection in message.detections:
         if not detection.results:
             raise DataError("a detection has no result, so its class is unknown")
+        # `vision_msgs` allows several hypotheses for a box; the detector writes one, other nodes
+        # may not.
         best = max(detection.results, key=lambda result: result.hypothesis.score).hypothesis
         if best.class_id not in class_names:
             raise DataError(f"class {best.class_id!r} is none of {', '.join(class_names)}")

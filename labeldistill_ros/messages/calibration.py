@@ -45,6 +45,7 @@ def camera_info(
         height=height,
         width=width,
         distortion_model="plumb_bob",
+        # `plumb_bob` has five coefficients (k1, k2, t1, t2, k3); zeros mean no distortion.
         d=np.zeros(5),
         k=intrinsics_px.reshape(-1).copy(),
         r=np.eye(3).reshape(-1),
@@ -153,6 +154,8 @@ def _intrinsics(name: str, info: Any, field: str) -> np.ndarray[Any, np.dtype[np
             f"{name}: {field} in camera_info is {matrix.tolist()}: its last row has to be 0, 0, 1 "
             "and the value under the focal length 0; publish the whole calibration"
         )
+    # `sensor_msgs` defines K and P for the full resolution of the sensor: the window moves the
+    # centre first, and binning then scales centre and focal length.
     matrix[0, 2] -= info.roi.x_offset
     matrix[1, 2] -= info.roi.y_offset
     matrix[0] /= info.binning_x or 1

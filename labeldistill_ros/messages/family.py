@@ -48,6 +48,8 @@ class RosMessages(MessageFamily):
 
     def _learn(self, kind: str) -> Callable[..., Any]:
         package, _, name = kind.split("/")
+        # Imported by name at run time, so that bag tools, which never ask for these classes, work
+        # without a ROS distribution.
         found: Any = getattr(importlib.import_module(f"{package}.msg"), name)
         types = found.get_fields_and_field_types()
         octets = [field for field, type_name in types.items() if type_name == "octet"]

@@ -33,6 +33,8 @@ class _Markers:
         self._family = family
         self._head = header(stamp_ns, frame, family)
         self._lifetime = duration(lifetime_s, family)
+        # The order to delete goes first in the same array: RViz then never shows boxes of two sets,
+        # and needs no memory of which ids the set before had.
         make = family.make
         self._all = [make("visualization_msgs/msg/Marker", header=self._head, action=_DELETE_ALL)]
 
@@ -99,6 +101,7 @@ def marker_array(
         size = (length, width, height)
         markers.add("boxes", i, _CUBE, face, size, pose=turned)
 
+        # Half the diagonal and half a metre, so that the line leaves the box whatever its shape.
         front = math.hypot(length, width) / 2 + 0.5
         ahead = point(x + front * math.cos(yaw), y + front * math.sin(yaw), z, family=family)
         line = [center, ahead]

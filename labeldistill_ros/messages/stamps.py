@@ -22,6 +22,8 @@ def stamp_of(stamped: Any) -> int:
 
 def stamp_from_ns(stamp_ns: int, family: MessageFamily = ROS) -> Any:
     """`builtin_interfaces/Time` of a time."""
+    # Integers throughout: a float64 of seconds since 1970 is exact to 240 nanoseconds only, and
+    # stamps are compared for equality.
     sec, nanosec = divmod(stamp_ns, _NS)
     return family.make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
 

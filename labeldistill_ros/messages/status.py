@@ -42,6 +42,7 @@ def set_status(
         family: of the message's classes.
     """
     degraded = bool(report.missing or report.pose)
+    # `idle` is no fault: nobody listens. Without a pose or a camera boxes come, but worse ones.
     level = OK if report.outcome in ("processed", "idle") and not degraded else WARN
     if report.outcome == "failed":
         level = ERROR
@@ -91,6 +92,8 @@ def read_set_status(message: Any) -> list[SetStatus]:
 
 
 def _read(values: dict[str, str], stamp_ns: int) -> SetStatus:
+    # Every key in ms is a stage, but for spread and age, which are taken out again below: a stage
+    # that is added to the detector needs no change here.
     timings_ms = {
         key.removesuffix("_ms"): float(text) for key, text in values.items() if key.endswith("_ms")
     }

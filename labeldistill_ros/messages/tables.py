@@ -16,7 +16,7 @@ from labeldistill_ros.messages.stamps import header
 TABLE_DTYPE = np.dtype(
     [(name, "<f4") for name in (*BOX_FIELDS, "score")] + [("label", "<u4")]  # 44 bytes
 )
-"""One row of `~/detections_table`."""
+"""One row of `~/detections_table`: a box (metres, radians, metres a second), score and label."""
 
 # constants of sensor_msgs/PointField
 _DATATYPES = {"|i1": 1, "|u1": 2, "<i2": 3, "<u2": 4, "<i4": 5, "<u4": 6, "<f4": 7}
@@ -33,6 +33,7 @@ def table_message(boxes: Boxes3D, stamp_ns: int, family: MessageFamily = ROS) ->
     Returns:
         `PointCloud2` with the fields of `TABLE_DTYPE`; float32, an unknown velocity is NaN.
     """
+    # Filled by column, since a structured array has no common type by which to copy rows.
     rows = np.empty(len(boxes), TABLE_DTYPE)
     values = boxes.values.numpy()
     for column, name in enumerate(BOX_FIELDS):
@@ -90,8 +91,10 @@ def boxes_from_table(message: Any) -> Boxes3D:
         DataError: the cloud has other fields.
     """
     names = tuple(f.name for f in message.fields)
+    # Any point cloud may stand on a topic of this type; names and size together tell the table.
     if names != TABLE_DTYPE.names or message.point_step != TABLE_DTYPE.itemsize:
         raise DataError(f"not a table of detections: its fields are {', '.join(names)}")
+    # rclpy has the data as an `array`, rosbags as numpy: bytes of both are the same.
     rows = np.frombuffer(bytes(message.data), TABLE_DTYPE, count=message.width)
     values = np.stack([rows[name] for name in BOX_FIELDS], axis=1)
     return Boxes3D(

@@ -29,7 +29,7 @@ LABELS = {
     "bicycle": 6,
     "pedestrian": 7,
 }
-"""Of `ObjectClassification`; the other classes are 0, unknown."""
+"""Constants of `ObjectClassification` by class name; the other classes are 0, unknown."""
 _HEADING_KNOWN = 2
 _BOUNDING_BOX = 0
 
@@ -50,6 +50,7 @@ def objects_message(
     for row, label, score in zip(rows, labels, scores, strict=True):
         x, y, z, length, width, height, yaw, vx, vy = row
         entry = messages.DetectedObject(existence_probability=score)
+        # Autoware has no barrier and no traffic cone: they stay obstacles of an unknown kind.
         kind = LABELS.get(class_names[label], 0)
         entry.classification.append(messages.ObjectClassification(label=kind, probability=score))
         motion = entry.kinematics
@@ -57,9 +58,11 @@ def objects_message(
         pose.position.x, pose.position.y, pose.position.z = x, y, z
         pose.orientation = quaternion_of_yaw(yaw)
         motion.orientation_availability = _HEADING_KNOWN
+        # A velocity that the model does not know is NaN, which planners must not get as a number.
         motion.has_twist = math.isfinite(vx) and math.isfinite(vy)
         if motion.has_twist:
             speed = motion.twist_with_covariance.twist.linear
+            # From the axes of the output frame to those of the object: a turn by minus its heading.
             speed.x = vx * math.cos(yaw) + vy * math.sin(yaw)
             speed.y = vy * math.cos(yaw) - vx * math.sin(yaw)
         entry.shape.type = _BOUNDING_BOX

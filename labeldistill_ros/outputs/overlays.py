@@ -34,6 +34,8 @@ def overlay_message(
     picture = Picture.fromarray(np.ascontiguousarray(view.pixels))
     if picture.width > WIDTH_PX:
         picture = picture.resize((WIDTH_PX, round(picture.height * WIDTH_PX / picture.width)))
+    # Boxes after resizing, so that their lines are as thick in every camera; the pose is that of
+    # this image's own exposure.
     draw_boxes(picture, view.pose, boxes, class_names=class_names)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)

@@ -84,6 +84,7 @@ class Outputs:
         self._status = advertise(DiagnosticArray, "~/status", _RESULTS)
         self._labels = advertise(LabelInfo, "~/label_info", _LATCHED)
         self._objects = DetectedObjects and advertise(DetectedObjects, "~/objects", _RESULTS)
+        # Best effort: a slow viewer over a radio link loses pictures and holds nothing up.
         debug = qos_profile_sensor_data
         self._latencies = {
             stage: advertise(Float64, f"~/debug/latency/{stage}_ms", debug) for stage in STAGES
@@ -112,6 +113,8 @@ class Outputs:
     def wanted(self) -> bool:
         """Whether anybody listens to boxes in any form."""
         publishers = (self._detections, self._table, self._markers, self._objects)
+        # Neither status nor latencies count: whoever watches the node alone does not make it
+        # compute.
         wanted = any(p.get_subscription_count() for p in publishers if p)
         return wanted or any(p.get_subscription_count() for p in self._overlays.values())
 
@@ -125,6 +128,7 @@ class Outputs:
 
     def boxes(self, boxes: Boxes3D, stamp_ns: int, *, markers: bool) -> None:
         """Publish the boxes of a set in every form for which somebody asks."""
+        # To fill a message costs more than to send it, so none is made that nobody gets.
         if self._detections.get_subscription_count():
             self._detections.publish(self._message.fill(boxes, stamp_ns))
         if self._table.get_subscription_count():
@@ -159,6 +163,8 @@ class Outputs:
         asked = {c: p for c, p in self._overlays.items() if p.get_subscription_count()}
         if not asked:
             return
+        # Each image was exposed at a pose of its own; the fixed frame is the one that all of them
+        # share.
         boxes = replace(boxes.transformed(output_from_fixed.inverse), frame=FIXED_FRAME)
         for camera, publisher in asked.items():
             if view := frames.by_name.get(camera):

@@ -29,6 +29,7 @@ from labeldistill_ros.bags.faults import Faults
 from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 
 _TRANSPORT_S = 0.005
+"""Seconds from an exposure to the image's arrival; the same for all, so that nothing is late."""
 _POLICIES: tuple[Literal["mask", "skip"], ...] = ("mask", "skip")
 
 
@@ -47,6 +48,8 @@ class Condition:
 
 
 CONDITIONS: tuple[Condition, ...] = (
+    # One policy a camera: `mask` is what the table is about. `skip` makes no set at all without a
+    # camera, whichever it is, so a single row tells it.
     Condition("none", policy="skip"),
     *(Condition(f"{camera} off", Faults(kill_camera=(camera,))) for camera in CAMERAS),
     Condition("any camera off, skip", Faults(kill_camera=(CAMERAS[1],)), policy="skip"),
@@ -70,15 +73,15 @@ class Degradation:
     """What a condition does to the scores."""
 
     fault: str
-    """Name of the condition."""
+    """Name of the condition under which the scores were reached."""
     mean_ap: float
-    """mAP over all key frames; those without boxes count as empty."""
+    """Mean average precision over all key frames, from 0 to 1; those without a set are empty."""
     nds: float
-    """nuScenes detection score, likewise."""
+    """nuScenes detection score over the same key frames, from 0 to 1."""
     sets: int
     """Sets that were detected in."""
     samples: int
-    """Key frames."""
+    """Number of key frames that are scored, also those without a set."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class RobustnessOptions:
     version: str = "v1.0-trainval"
     """Folder of the data root's tables."""
     split: Literal["train", "val", "all"] = "val"
-    """Scenes to run on."""
+    """Which scenes of the data root to run on: nuScenes' train or val, or all."""
     scenes: int = 0
     """Run on the first so many of these scenes only; on all when 0."""
     device: str = "auto"
@@ -134,6 +137,8 @@ def degradation(
     for scene in tqdm(scenes, desc=condition.name, unit="scene", leave=False, disable=None):
         detector.reset(f"scene {scene}")
         tokens = tables.samples(scene)
+        # Every key frame is scored: what gave no set is an empty result, so that dropping hard
+        # frames does not raise a score.
         results.update({token: [] for token in tokens})
         for token, frames in _sets(condition, tables, tokens, detector):
             found = detector.detect(frames)
@@ -151,6 +156,8 @@ def _sets(
     cameras, faults = detector.config.cameras, condition.faults
     events: list[tuple[int, str, str, CameraView]] = []
     first_ns: int | None = None
+    # Each image is an event of its own, as on a vehicle: a fault may move it before or behind
+    # others.
     for token in tokens[:: condition.every]:
         records = tables.cameras(token)
         for camera, view in tables.frame_set(token, cameras).by_name.items():
@@ -159,6 +166,7 @@ def _sets(
             if not faults.lost(record, camera, view.stamp_ns - first_ns):
                 stamp_ns = view.stamp_ns + faults.stamp_error_ns(record)
                 events.append((stamp_ns, camera, token, view))
+    # By the stamp with its error: the synchronizer sees no other time.
     events.sort(key=lambda event: event[0])
     pose_at = _poses([event[3] for event in events])
     sync = Synchronizer[tuple[str, CameraView]](
@@ -170,17 +178,23 @@ def _sets(
     )
     closed = []
     for stamp_ns, camera, token, view in events:
+        # The steady clock is the stamps' own, so that no result depends on the machine's speed.
         now_s = stamp_ns / 1e9 + _TRANSPORT_S
+        # What became due before this image came is closed first, in the order in which a node
+        # would.
         while (due_s := sync.next_deadline_s()) is not None and due_s < now_s:
             closed += sync.poll(due_s + 1e-6)
         moved = view
         if faults.any:
             mounted = faults.mounted(view.calibration.ego_from_camera)
+            # A false stamp gets the pose of that false time, since this is what a node would look
+            # up in /tf.
             calibration = replace(view.calibration, ego_from_camera=mounted)
             moved = replace(
                 view, calibration=calibration, stamp_ns=stamp_ns, fixed_from_ego=pose_at(stamp_ns)
             )
         closed += sync.add(camera, stamp_ns, (token, moved), now_s).sets
+    # Nothing follows the last image, so the deadlines of the last sets are let pass.
     closed += sync.poll(now_s + 1.0) if events else []
     return [
         (

@@ -37,6 +37,8 @@ def write_plot(path: Path, rows: Sequence[Degradation]) -> None:
     """Bars of mAP and NDS as SVG, the same bytes for the same rows."""
     import matplotlib
 
+    # No display is needed, and the salt makes the ids within the SVG the same at every run, so that
+    # the picture changes only when the figures do.
     matplotlib.use("agg")
     matplotlib.rcParams["svg.hashsalt"] = "robustness"
     from matplotlib.figure import Figure
@@ -49,6 +51,7 @@ def write_plot(path: Path, rows: Sequence[Degradation]) -> None:
     axes.axvline(rows[0].mean_ap, color="C0", linewidth=0.8, linestyle=":")
     axes.axvline(rows[0].nds, color="C1", linewidth=0.8, linestyle=":")
     axes.set_yticks(list(at), [row.fault for row in rows])
+    # Bars are drawn from below; the table's first row belongs on top.
     axes.invert_yaxis()
     axes.legend(loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)

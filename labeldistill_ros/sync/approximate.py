@@ -18,6 +18,7 @@ from labeldistill_ros.sync.synchronizer import AddResult, CameraSet, Frame, Sync
 T = TypeVar("T")
 
 _QUEUE = 10
+"""Messages of each camera that the library keeps while it looks for a set."""
 
 
 @dataclass
@@ -37,11 +38,11 @@ class ApproximateSynchronizer(Generic[T]):
         self.require()
         self._options, self._slop_s = options, slop_s
         self.counts: Counter[str] = Counter()
-        """received, complete, resets."""
+        """How often each thing happened since the start: received, complete, resets."""
         self.anchor = options.anchor
         """Camera whose stamp the sets carry."""
         self.offsets_s: dict[str, float] = {}
-        """Nothing is learned."""
+        """Phase offset of each camera in seconds; always empty, since this policy learns none."""
         self.relearned = 0
         """Nothing is learned, so nothing is learned anew."""
         self._found: list[CameraSet[T]] = []
@@ -55,6 +56,8 @@ class ApproximateSynchronizer(Generic[T]):
             ConfigError: `message_filters` is not installed.
         """
         try:
+            # message_filters belongs to a ROS distribution and is not on PyPI: a checkout that pip
+            # installed runs without it, as long as nobody asks for this policy.
             import message_filters  # noqa: F401
         except ImportError as error:
             raise ConfigError(
@@ -65,6 +68,9 @@ class ApproximateSynchronizer(Generic[T]):
     def _build(self) -> None:
         import message_filters
 
+        # The library pairs messages by their headers and takes them from filters that subscribe.
+        # Filters without a subscription are fed by `add`, so that the node keeps its own
+        # subscriptions.
         self._filters: dict[str, Any] = {
             camera: message_filters.SimpleFilter() for camera in self._options.cameras
         }
@@ -92,6 +98,8 @@ class ApproximateSynchronizer(Generic[T]):
     def add(self, camera: str, stamp_ns: int, item: T, now_s: float) -> AddResult[T]:
         """Take a frame; see `Synchronizer.add`."""
         self.counts["received"] += 1
+        # Less than half a second back is an image out of order, which the library sorts in by
+        # itself.
         if reset := stamp_ns < self._newest_ns - 500_000_000:
             self.reset()  # the library would wait for the time before the jump
         self._newest_ns = max(self._newest_ns, stamp_ns)
@@ -109,9 +117,9 @@ class ApproximateSynchronizer(Generic[T]):
         return None
 
     def reset(self) -> None:
-        """Forget all frames."""
+        """Forget all frames that wait for others."""
         self.counts["resets"] += 1
         self._build()
 
     def relearn_offsets(self) -> None:
-        """There are none."""
+        """Do nothing: the library learns no offsets."""

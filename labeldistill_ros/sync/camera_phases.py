@@ -56,9 +56,9 @@ class PhaseTracker:
         self.forget()
 
     def forget(self) -> None:
-        """Drop what was learned."""
+        """Drop the learned offsets and all stamps; the given offsets stay."""
         self.offsets_ns: dict[str, int] = dict(self._given_ns)
-        """Known offsets."""
+        """Phase offset of each camera whose offset is given or learned, nanoseconds."""
         self._assumed: set[str] = set()
         self.clear_history()
 
@@ -81,6 +81,8 @@ class PhaseTracker:
         """As given, but never so much that two cycles come within it."""
         if not self._period_ns:
             return self._given_tolerance_ns
+        # Phases are known modulo the period alone, so beyond half of it an image fits two cycles
+        # alike.
         return min(self._given_tolerance_ns, int(_LARGEST_TOLERANCE * self._period_ns))
 
     @property
@@ -89,11 +91,14 @@ class PhaseTracker:
         return len(self.offsets_ns) == len(self._cameras)
 
     def observe(self, camera: str, stamp_ns: int) -> None:
-        """Remember a stamp."""
+        """Remember the stamp of a camera's image, nanoseconds."""
         stamps = self._stamps[camera]
         if stamps and stamp_ns < stamps[-1]:  # out of order; the median does not need it
             return
         if stamps and stamp_ns > stamps[-1] and not self._period_known:
+            # A first guess until `update` has three frames of the anchor. The smallest gap, since a
+            # lost image makes a gap longer, and a period that is too long would let two cycles come
+            # within the tolerance.
             gap_ns = stamp_ns - stamps[-1]
             self._period_ns = min(self._period_ns or gap_ns, gap_ns)
         stamps.append(stamp_ns)
@@ -109,6 +114,8 @@ class PhaseTracker:
         """
         events = sorted((s, c) for c, stamps in self._stamps.items() for s in stamps)
         n = len(self._cameras)
+        # The newest run first: the oldest may begin in the middle of a cycle, when the node was
+        # started.
         for start in range(len(events) - n, -1, -1):
             cycle = events[start : start + n]
             extent = cycle[-1][0] - cycle[0][0]
@@ -116,8 +123,11 @@ class PhaseTracker:
                 continue
             before = cycle[0][0] - events[start - 1][0] if start else None
             after = events[start + n][0] - cycle[-1][0] if start + n < len(events) else silence_ns
+            # The first run has no pause before it that was seen; the one after it decides alone.
             pause = after if before is None else min(before, after)
             inner = max((b[0] - a[0] for a, b in zip(cycle, cycle[1:], strict=False)), default=0)
+            # A pause twice as long as any gap within: cameras that are spread evenly over the
+            # period have no such cut, and wait until `update` knows the period.
             if pause > 2 * inner:
                 offsets = {camera: stamp for stamp, camera in cycle}
                 zero = offsets[self._anchor] - self._given_ns.get(self._anchor, 0)
@@ -166,14 +176,20 @@ class PhaseTracker:
         for stamp in stamps:
             i = bisect_left(anchors, stamp)
             nearest = min(anchors[max(0, i - 1) : i + 1], key=lambda a: abs(stamp - a))
+            # Modulo the period, since an exposure just before the anchor's is also one just after
+            # the last.
             differences.append((stamp - nearest) % period)
 
         def around(center: int) -> list[int]:
             wrapped = [(d - center + period // 2) % period - period // 2 for d in differences]
             return [w for w in wrapped if abs(w) <= tolerance]
 
+        # The densest place and not the median: where a camera loses images or runs at half the
+        # rate, the differences lie in two heaps, and their median in neither.
         best = max(differences, key=lambda d: len(around(d)))
         votes = around(best)
+        # The present offset stays as long as three quarters of the votes of the best one are for
+        # it. Jitter does not move the pairing back and forth.
         if expected is not None and len(around(expected)) * 4 >= len(votes) * 3:
             best, votes = expected, around(expected)
         # A camera of half the anchor's rate or double it gives half of the votes; one of an
@@ -193,6 +209,8 @@ class PhaseTracker:
         cut = ordered[max(range(len(gaps)), key=gaps.__getitem__)][1]
         base = self.offsets_ns.get(anchor, 0)
         tight = {c: (p - cut) % period for c, p in phases.items()}
+        # Relative to the anchor's own offset, which is zero unless another camera was elected
+        # meanwhile.
         tight = {c: base + t - tight[anchor] for c, t in tight.items()}
         near = {}
         for camera, phase in phases.items():
@@ -203,9 +221,12 @@ class PhaseTracker:
 
     def _adopt(self, offsets: dict[str, int]) -> None:
         for camera, offset in offsets.items():
+            # What the user gave is never learned over, and half a second apart is another scene.
             if camera in self._given_ns or abs(offset) > _MAX_OFFSET_NS:
                 continue
             old = self.offsets_ns.get(camera)
+            # Within the tolerance it is the same phase, measured better; only a real move is told
+            # as a warning.
             moved = old is not None and abs(offset - old) > self.tolerance_ns
             self.relearned += moved and camera not in self._assumed
             self._assumed.discard(camera)

@@ -48,6 +48,7 @@ class SyncOptions:
             raise ValueError(
                 f"min_cameras is {self.min_cameras}: use 1 to {len(self.cameras)} cameras"
             )
+        # A deadline that is learned never exceeds max_age, so that stands for it in the check.
         deadline_s = self.max_age_s if self.deadline_s is None else self.deadline_s
         if not all(0 < s < math.inf for s in (self.tolerance_s, deadline_s, self.max_age_s)):
             raise ValueError("tolerance, deadline and max_age must be positive seconds")
@@ -61,11 +62,11 @@ class Frame(Generic[T]):
     """One camera's contribution."""
 
     stamp_ns: int
-    """Time of exposure."""
+    """Time of exposure by the camera's clock, nanoseconds since the epoch."""
     arrival_s: float
-    """When it came, steady clock."""
+    """When the image came, in seconds of the steady clock."""
     item: T
-    """What the caller handed in."""
+    """What the caller handed in with the stamp, usually the image message."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class CameraSet(Generic[T]):
     anchor: str
     """Camera whose stamp this is: the anchor, or the next one present in a masked set."""
     stamp_ns: int
-    """The anchor's stamp."""
+    """Stamp of the anchor's image, nanoseconds since the epoch."""
     frames: Mapping[str, Frame[T]]
     """By camera, in the order of the options."""
     missing: tuple[str, ...]
@@ -83,11 +84,11 @@ class CameraSet(Generic[T]):
     usable: bool
     """False for an incomplete set that the policy drops; it is given out so that it can be told."""
     waited_s: float
-    """From the first frame's arrival until the set was closed."""
+    """Seconds from the first frame's arrival until the set was closed."""
 
     @property
     def spread_s(self) -> float:
-        """Between the first and the last exposure."""
+        """Seconds between the first and the last exposure."""
         stamps = [frame.stamp_ns for frame in self.frames.values()]
         return (max(stamps) - min(stamps)) / _NS
 

@@ -38,6 +38,7 @@ class _Stream:
 
     def alive(self, now_s: float, max_age_s: float) -> bool:
         """Whether it sent something lately, measured by its own rate."""
+        # One lost image makes a gap of two periods, which must not declare a camera dead.
         limit_s = 2.5 * self.period_s if self.period_s else _FIRST_PERIOD_S
         return now_s - self.arrival_s <= max(max_age_s, limit_s)
 
@@ -69,7 +70,7 @@ class CameraStreams:
         """By how much a camera's stamps run ahead of most others' when they arrive."""
 
     def newest_ns(self, camera: str) -> int | None:
-        """The latest stamp so far; None before the first."""
+        """The latest stamp of a camera so far, nanoseconds; None before its first image."""
         return self._streams[camera].newest_ns
 
     def forget_stamps(self, camera: str) -> None:
@@ -79,7 +80,7 @@ class CameraStreams:
         self._measured_s.pop(camera, None)
 
     def alive(self, now_s: float) -> tuple[str, ...]:
-        """Cameras that send."""
+        """Cameras that are sending at `now_s`, seconds of the steady clock."""
         return tuple(c for c, s in self._streams.items() if s.alive(now_s, self._max_age_s))
 
     @property
@@ -89,6 +90,8 @@ class CameraStreams:
 
     def astray(self, camera: str) -> bool:
         """Whether it is at another time than most, so that no image of it can join a set."""
+        # A single reading may be the stray stamp of one image; the camera itself is blamed from two
+        # on.
         believed = len(self._streams[camera].samples_s) > 1
         return believed and abs(self.ahead_s[camera]) > MAX_AHEAD_S
 
@@ -105,16 +108,20 @@ class CameraStreams:
             stamp_gap_s = (stamp_ns - stream.newest_ns) / _NS
             stream.period_s = _followed(stream.period_s, now_s - stream.arrival_s)
             stream.stamp_period_s = _followed(stream.stamp_period_s, stamp_gap_s)
+        # An image out of order does not turn the camera's clock back.
         stream.newest_ns = max(stamp_ns, stream.newest_ns or stamp_ns)
         stream.arrival_s = now_s
         self.rate = self._rate()
         stream.samples_s.append(-self._common_s(stamp_ns, now_s))
         self._measured_s[camera] = median(stream.samples_s)
+        # `_consensus` takes the first of equally large groups, so the preferred camera goes first.
         ordered = sorted(self._measured_s, key=lambda camera: camera != self._preferred)
         consensus_s = _consensus([self._measured_s[camera] for camera in ordered])
         self.ahead_s = {c: ahead_s - consensus_s for c, ahead_s in self._measured_s.items()}
 
     def _rate(self) -> float:
+        # Both periods are measured over the same images, so their ratio is the playback rate of a
+        # bag, whatever /clock says; the median bears one camera with a broken clock.
         streams = [s for s in self._streams.values() if s.period_s and s.stamp_period_s]
         rate = median([s.stamp_period_s / s.period_s for s in streams] or [1.0])
         return min(max(rate, _SLOWEST), _FASTEST)

@@ -20,9 +20,13 @@ class RateLimit:
             self._due_ns = None
             return True
         period_ns = 1e9 / rate_hz
+        # More than a period early is time that went back; more than a period late is a pause, after
+        # which counting from the old schedule would let a burst through.
         if self._due_ns is None or not -period_ns < self._due_ns - stamp_ns <= period_ns:
             self._due_ns = stamp_ns
         if self._due_ns - stamp_ns > _SLACK * period_ns:
             return False
+        # From the schedule and not from the stamp, so that the mean rate is exact although stamps
+        # jitter.
         self._due_ns += period_ns
         return True

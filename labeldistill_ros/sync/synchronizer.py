@@ -68,7 +68,7 @@ class Synchronizer(Generic[T]):
         self.missing: Counter[str] = Counter()
         """How often each camera was missing from a set."""
         self.anchor = options.anchor
-        """The camera that is the anchor now."""
+        """Camera whose stamp the next set carries: the preferred one, or one elected instead."""
         self._clear()
 
     def _clear(self) -> None:
@@ -89,12 +89,12 @@ class Synchronizer(Generic[T]):
         self._clear()
 
     def relearn_offsets(self) -> None:
-        """Forget the learned offsets."""
+        """Forget the learned offsets, and learn them anew from the next images."""
         self._phases.forget()
 
     @property
     def offsets_s(self) -> dict[str, float]:
-        """Phase offsets known so far."""
+        """Phase offsets known so far, by camera, in seconds relative to the anchor."""
         return {camera: ns / _NS for camera, ns in self._phases.offsets_ns.items()}
 
     @property
@@ -126,7 +126,7 @@ class Synchronizer(Generic[T]):
         return min(_DEADLINE_PERIODS * period_s, limit_s) if period_s else limit_s
 
     def alive(self, now_s: float) -> tuple[str, ...]:
-        """Cameras that send."""
+        """Cameras that are sending at `now_s`, seconds of the steady clock."""
         return self._streams.alive(now_s)
 
     def _expected(self, now_s: float, grace_s: float) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ class Synchronizer(Generic[T]):
         return tuple(camera for camera in cameras if not self._streams.astray(camera))
 
     def next_deadline_s(self) -> float | None:
-        """When `poll` is due; None when nothing is open."""
+        """When `poll` is due, seconds of the steady clock; None when nothing is open."""
         deadlines = [t for group in self._groups for t in self._deadlines_s(group)]
         if self._waiting and not self._phases.known:
             deadlines.append(self._waiting[-1][1].arrival_s + self.deadline_s)
@@ -160,12 +160,17 @@ class Synchronizer(Generic[T]):
         if newest_ns is not None and stamp_ns < newest_ns - _JUMP_NS:
             if not self._agrees(camera, stamp_ns, now_s):
                 return self._time_went_back(camera, frame)
+            # The others are at this time already: the camera's clock was wrong before and is right
+            # now.
             self._streams.forget_stamps(camera)
             self._phases.forget_stamps(camera)
+        # An image in order shows that the earlier jump of this camera was a stray stamp.
         self._jumped.pop(camera, None)
         if newest_ns == stamp_ns:
             self.counts["duplicate"] += 1
             return AddResult(self.poll(now_s))
+        # The first image, or the first after a silence of all: dead and slow cameras look alike
+        # until `_START_S` has passed.
         if not self.alive(now_s):
             self._started_s = now_s
         self._streams.arrived(camera, stamp_ns, now_s)
@@ -175,6 +180,8 @@ class Synchronizer(Generic[T]):
             self._phases.update(camera)
         if self._streams.astray(camera):
             self.counts["unmatched"] += 1
+        # While one camera's phase is unknown all frames wait, since a frame that is placed without
+        # it could close a group too early.
         elif self._waiting or camera not in self._phases.offsets_ns:
             self._waiting.append((camera, frame))
         else:
@@ -202,9 +209,13 @@ class Synchronizer(Generic[T]):
         due: list[_Group[T]] = []
         for group in self._groups:
             awaited = self._awaited(group, expected, now_s)
+            # `mask` is content with enough cameras once the anchor's deadline is over; `skip` needs
+            # all of them, so that there only completeness or hopelessness closes a group.
             content = len(group.frames) >= self._needed and now_s >= self._deadlines_s(group)[0]
             if content or not awaited or len(self._groups) - len(due) > _MAX_GROUPS:
                 due.append(group)
+            # This one may still become a set, so newer groups wait behind it: sets come in order of
+            # time.
             elif len(group.frames) + len(awaited) >= self._needed:
                 break
         return due
@@ -221,6 +232,7 @@ class Synchronizer(Generic[T]):
         """Believe a jump when two cameras tell of it; one alone may have a broken clock."""
         frames = self._jumped.setdefault(camera, [])
         frames.append(frame)
+        # With one live camera there is no witness, so its word is enough.
         if len(self._jumped) < min(2, len(self.alive(frame.arrival_s))):
             if len(frames) > _MAX_WAITING:
                 frames.pop(0)
@@ -228,6 +240,7 @@ class Synchronizer(Generic[T]):
             return AddResult([])
         jumped = [(c, f) for c, frames in self._jumped.items() for f in frames]
         self.reset()
+        # They were counted when they came, and `add` counts them a second time.
         self.counts["received"] -= len(jumped)
         sets: list[CameraSet[T]] = []
         for name, early in sorted(jumped, key=lambda entry: entry[1].stamp_ns):
@@ -239,6 +252,8 @@ class Synchronizer(Generic[T]):
         expected = self._expected(now_s, self._options.max_age_s)
         for camera in (self._options.anchor, self.anchor, *self._options.cameras):
             if camera in expected:
+                # The preferred camera takes its place back as soon as it lives, since the user
+                # chose its stamps.
                 self.counts["elections"] += camera != self.anchor
                 self.anchor = camera
                 return
@@ -247,11 +262,14 @@ class Synchronizer(Generic[T]):
         """Place the waiting frames once the phases of the live cameras are known."""
         if not self._phases.known:
             silence_s = now_s - self._waiting[-1][1].arrival_s
+            # A pause shorter than the deadline may be that of images which are still on their way.
             quiet = silence_s >= self.deadline_s
             self._phases.learn_first_cycle(round(silence_s * _NS) if quiet else 0)
         offsets = self._phases.offsets_ns
         full = len(self._waiting) >= _MAX_WAITING * len(self._options.cameras)
         unknown = [c for c in self._expected(now_s, 0.0) if c not in offsets]
+        # Eight cycles are enough for a phase. A camera that shows none by then keeps another rate
+        # or jitters, and is paired by nearest stamp instead of holding the others back.
         if unknown and not full:
             return
         for camera in unknown:
@@ -268,12 +286,16 @@ class Synchronizer(Generic[T]):
         offsets = self._phases.offsets_ns
         tolerance = self._phases.tolerance_ns
         cycle_ns = frame.stamp_ns - offsets[camera]
+        # Its set is out already. A second set of the same cycle would put one instant into the
+        # history twice.
         if self._told_ns is not None and cycle_ns <= self._told_ns + tolerance:
             self.counts["late"] += 1
             return
         near = [g for g in self._groups if abs(cycle_ns - g.cycle_ns) <= tolerance]
         if near:
             group = min(near, key=lambda g: abs(cycle_ns - g.cycle_ns))
+            # A camera faster than the others: one image per cycle belongs to the set, this is the
+            # other one.
             if camera in group.frames:
                 self.counts["unmatched"] += 1
                 return
@@ -282,6 +304,8 @@ class Synchronizer(Generic[T]):
             self._groups.append(group)
             self._groups.sort(key=lambda g: g.cycle_ns)
         group.frames[camera] = frame
+        # The mean of the members, so that the tolerance is measured from the middle of the group
+        # and not from whichever frame happened to come first.
         members = [f.stamp_ns - offsets.get(c, 0) for c, f in group.frames.items()]
         group.cycle_ns = sum(members) // len(members)
 
@@ -334,6 +358,8 @@ class Synchronizer(Generic[T]):
         if newest_ns is None:
             return False
         latest_ns = group.cycle_ns + self._phases.tolerance_ns
+        # DDS delivers one writer's messages in order, so a newer image means that this cycle's is
+        # lost. Without a phase the camera cannot be placed in the cycle and is not waited for.
         return offset_ns is None or newest_ns - offset_ns > latest_ns
 
     def _is_cycle(self, group: _Group[T]) -> bool:
