@@ -22,7 +22,7 @@ class Controls:
     """What a replay is told while it runs; safe from several threads."""
 
     def __init__(self, paused: bool = False) -> None:
-        """Start running, or paused."""
+        """Begin with time running, or standing still."""
         self._lock = threading.Lock()
         self._paused = paused
         self._steps = 0
@@ -31,7 +31,7 @@ class Controls:
 
     @property
     def paused(self) -> bool:
-        """Whether time stands still."""
+        """Whether the time of the replay stands still."""
         with self._lock:
             return self._paused
 
@@ -44,6 +44,7 @@ class Controls:
     def step(self) -> bool:
         """Go on for one step; false when the replay is not paused."""
         with self._lock:
+            # Steps are counted, so that two key presses between two looks are two steps.
             self._steps += self._paused
             return self._paused
 
@@ -72,6 +73,8 @@ def services(node: Node, controls: Controls) -> Iterator[None]:
 
     offered = [node.create_service(SetBool, "~/pause", pause)]
     offered.append(node.create_service(Trigger, "~/step", step))
+    # The replay itself sleeps and publishes in the caller's thread and never spins, so the services
+    # need an executor of their own.
     executor, done = SingleThreadedExecutor(context=node.context), threading.Event()
     executor.add_node(node)
 
@@ -102,6 +105,7 @@ def keys(controls: Controls) -> Iterator[bool]:
 
     def listen() -> None:
         while not done.is_set():
+            # A blocking read would hold the thread until the next key, long after the replay's end.
             if not select.select([sys.stdin], [], [], _POLL_S)[0]:
                 continue
             key = sys.stdin.read(1)
@@ -112,6 +116,8 @@ def keys(controls: Controls) -> Iterator[bool]:
             elif key == "q":
                 controls.stopped.set()
 
+    # Keys without Enter; unlike raw mode this leaves Ctrl-C a signal. The terminal gets its
+    # settings back whatever happens.
     tty.setcbreak(sys.stdin)
     thread = threading.Thread(target=listen, name="replay keys", daemon=True)
     thread.start()

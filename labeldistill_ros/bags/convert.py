@@ -135,6 +135,8 @@ def convert_scene(
         BagError: the bag is there already or cannot be written.
     """
     tokens, faults = tables.samples(scene), options.faults
+    # A sample that lacks an image is left out with its truth: detectors of all six cameras would be
+    # scored as if they had missed its boxes.
     whole = {token for token in tokens if tables.has_images(token)}
     if not whole:
         raise DataError(
@@ -147,9 +149,12 @@ def convert_scene(
     there = [
         r for r in cameras if (r.sample_token in whole if r.is_key_frame else r.path.is_file())
     ]
+    # Faults count from the first image that is there, and are drawn before anything is left out for
+    # them, so that one fault does not change what another one hits.
     first_ns = there[0].stamp_ns
     kept = [r for r in there if not faults.lost(r.token, r.channel, r.stamp_ns - first_ns)]
     clouds = [r for r in records if options.clouds and r.modality != "camera" and r.is_there]
+    # A sample's own stamp is that of its LiDAR scan, which may lie outside of the images' span.
     own = [tables.stamp_ns(token) for token in whole] if options.truth else []
     stamps_ns = [r.stamp_ns for r in (*there, *clouds)] + own
     span_ns = (min(stamps_ns), max(stamps_ns))
@@ -158,13 +163,19 @@ def convert_scene(
         for r in known
         if span_ns[0] - _MARGIN_NS <= r.stamp_ns <= span_ns[1] + _MARGIN_NS
     }
+    # Poses come from every sensor's records, also of those that are not taken: more of them make
+    # the interpolation of /tf finer.
     begin_ns = min(span_ns[0], *poses)
     shift_ns = 0 if options.start_ns is None else options.start_ns - begin_ns
     images = [_moved(r, shift_ns + faults.stamp_error_ns(r.token)) for r in kept]
 
+    # Messages are built when they are written: all images of a scene at once would not fit in
+    # memory.
     entries = [entry for record in images for entry in image_entries(record)]
     entries += [cloud_entry(_moved(r, shift_ns)) for r in clouds]
     if options.truth:
+        # The stamps as they are in the bag, errors included: scoring looks for the detector's
+        # message at one of them.
         exposures: dict[str, dict[str, int]] = {token: {} for token in tokens if token in whole}
         for record in images:
             if record.is_key_frame:
@@ -180,6 +191,7 @@ def convert_scene(
     entries += [_pose_entry(stamp_ns + shift_ns, pose) for stamp_ns, pose in poses.items()]
     # of the same time, the pose first: who gets an image can place it at once
     entries.sort(key=lambda entry: (entry.stamp_ns, entry.topic != "/tf", entry.topic))
+    # Latched topics begin the bag, since nothing can be placed before /tf_static is known.
     first = [
         _static_entry(known, entries[0].stamp_ns, faults),
         _scene_entry(tables, scene, entries[0].stamp_ns, options, about or {}),
@@ -199,6 +211,7 @@ def convert_scene(
         duration_s=(there[-1].stamp_ns - first_ns) / 1e9,
         counts=dict(bag.counts),
     )
+    # Told and not refused: the blobs of nuScenes are unpacked one by one, and a part is useful.
     if result.samples_left_out or result.images_left_out:
         _LOG.warning(
             "%s: the data root is partial: %d of %d samples and %d of %d images left out",
@@ -259,6 +272,7 @@ def _pose_entry(stamp_ns: int, pose: Transform) -> Entry:
 
 
 def _static_entry(records: Sequence[SensorRecord], stamp_ns: int, faults: Faults) -> Entry:
+    # The calibration of the first key frame: within a scene nuScenes has one for each sensor.
     sensors = {r.channel: r for r in reversed(records) if r.is_key_frame}
     transforms = []
     for name, record in sorted(sensors.items()):

@@ -68,9 +68,9 @@ class Faults:
         """Whether an image is not in the bag.
 
         Args:
-            token: of its record.
+            token: nuScenes token of the image's record.
             channel: name of the camera.
-            after_ns: since the first image.
+            after_ns: nanoseconds since the first image of the bag.
         """
         killed = self.killed_ns()
         if channel in killed and after_ns >= killed[channel]:
@@ -78,7 +78,7 @@ class Faults:
         return self.drop > 0 and bool(self._random(token, "drop").random() < self.drop)
 
     def stamp_error_ns(self, token: str) -> int:
-        """Error of an image's stamp."""
+        """Error in nanoseconds that is added to the stamp of an image, drawn from its token."""
         if not self.jitter_ms:
             return 0
         return round(self._random(token, "jitter").normal() * self.jitter_ms * 1e6)
@@ -87,6 +87,8 @@ class Faults:
         """The mounting that the bag tells of, for a camera; turned about its own centre."""
         if not self.miscalibrate_deg:
             return ego_from_sensor
+        # The axis is drawn from the camera's name and not from a record, so that a camera stays
+        # where it was turned to throughout the bag.
         name = ego_from_sensor.source
         axis = self._random(name, "axis").normal(size=3)
         half = math.radians(self.miscalibrate_deg) / 2
@@ -94,5 +96,7 @@ class Faults:
         return ego_from_sensor @ Transform.from_quaternion(name, name, turn, [0.0, 0.0, 0.0])
 
     def _random(self, token: str, kind: str) -> np.random.Generator:
+        # Not Python's `hash`, which differs from process to process: bags are made by several, and
+        # the same call has to give the same bag.
         digest = hashlib.sha256(f"{self.seed}/{kind}/{token}".encode()).digest()
         return np.random.default_rng(int.from_bytes(digest[:8], "little"))

@@ -32,6 +32,8 @@ def refuse_other_kinds(path: Path) -> None:
     Raises:
         BagError: says what it is, and how to make a ROS 2 bag of it.
     """
+    # Names prove nothing: a ROS 1 bag may be renamed, and MCAP files of other profiles end in .mcap
+    # too.
     for file in [path] if path.is_file() else sorted(path.glob("*")):
         if not file.is_file():
             continue

@@ -62,9 +62,13 @@ class Walk:
             size = _size(data, at, end)
             if size is not None:
                 body, after = at + _HEAD.size, at + _HEAD.size + size
+                # A record is believed where the next one begins right behind it, or the file ends
+                # there: a random length seldom leads to a place where a record can stand.
                 followed = aligned and (
                     after == end or _size(data, after, end) is not None or _is_end(data, after)
                 )
+                # Into the chunk rather than over it: its messages are walked one by one, so that a
+                # wrong byte in an uncompressed chunk costs one message.
                 if data[at] == Opcode.CHUNK and (inner := _chunk(data, body, after)):
                     yield from self._records(*inner)
                     at, aligned = after, True
@@ -76,6 +80,7 @@ class Walk:
                     yield record
                     at, aligned = after, True
                     continue
+                # A record of a kind that holds no message, such as an index: passed over.
                 if followed and data[at] != Opcode.CHUNK:
                     at = after
                     continue
@@ -84,6 +89,8 @@ class Walk:
                 yield from self._records(content, 0, len(content))
             elif aligned and not _is_end(data, at):
                 self.damages += 1
+            # One byte on and not one record on, as the length of what stands here cannot be
+            # trusted.
             found = _PLACES.search(data, at + 1, end)
             at, aligned = (found.start(), False) if found else (end, False)
 
@@ -93,6 +100,8 @@ def _size(data: Buffer, at: int, end: int) -> int | None:
     if end - at < _HEAD.size:
         return None
     opcode, size = _HEAD.unpack_from(data, at)
+    # Opcodes up to 0x0F are defined, from 0x80 on they are private; between them nothing is
+    # defined.
     known = 0 < opcode <= _LAST_OPCODE or opcode >= _FIRST_PRIVATE_OPCODE
     return size if known and size <= end - at - _HEAD.size else None
 
@@ -125,6 +134,8 @@ def _decompressed(data: Buffer, at: int, end: int) -> bytes:
         try:
             if frame[:4] == _ZSTD:
                 with zstandard.ZstdDecompressor().stream_reader(frame) as stream:
+                    # In steps, so that what came before a wrong byte is kept, and that a bomb ends
+                    # at the limit.
                     while len(out) < _LARGEST_CHUNK and (piece := stream.read(_STEP)):
                         out += piece
             elif frame[:4] == _LZ4:

@@ -40,6 +40,7 @@ def metadata_text(
         about: goes into `custom_data`.
     """
     begin_ns, end_ns = span_ns
+    # The same span twice in the file: of the bag, and of its only file.
     span = (
         "duration:\n"
         f"  nanoseconds: {end_ns - begin_ns}\n"

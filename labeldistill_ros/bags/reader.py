@@ -50,6 +50,8 @@ class BagReader:
         refuse_other_kinds(self.path)
         folder = self.path.is_dir()
         paths = [self.path]
+        # The metadata are written last, so a recording that was killed has none; its files still
+        # tell all.
         if folder and not (self.path / "metadata.yaml").exists() and (files := self._own_files()):
             paths = files
         with library_reads(self.path):

@@ -48,6 +48,8 @@ def recover(
             losses = Losses()
             for topic, stamp_ns, data in whole_messages(file, losses):
                 kind = topic.kind
+                # rosbag2 has one type for a topic; a second one means that a name was damaged into
+                # another topic's.
                 if types.setdefault(topic.name, kind.digest) != kind.digest:
                     losses.topics[topic.name] = f"it has two types, of which one is {kind.name}"
                     losses.messages += 1
@@ -74,6 +76,7 @@ def recover_abandoned(path: Path, storage: Storage = "mcap") -> list[Path]:
         except BagError as error:
             _LOG.warning("nothing recovered: %s", error)
             continue
+        # Only now: until the new bag is complete, what the killed recording left is the only copy.
         shutil.rmtree(left)
         made.append(out)
         _LOG.warning(

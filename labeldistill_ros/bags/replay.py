@@ -129,6 +129,7 @@ def replay(
     """
     with ExitStack() as stack:
         reader = stack.enter_context(BagReader(bag))
+        # A recorded /clock would contradict the one that the replay makes from the log time.
         topics = options.topics or tuple(t for t in reader.topics if t != "/clock")
         reader.require(*topics)
         publishers: dict[str, Publisher[Any]] = {}
@@ -156,6 +157,8 @@ def replay(
                 break
         wall_s = time.monotonic() - start_s
         for publisher in publishers.values():
+            # A publisher that is destroyed drops what reliable subscribers have not acknowledged
+            # yet, so the last messages would be missing without this.
             publisher.wait_for_all_acked(Duration(seconds=_ACK_S))
         late_ms = tuple(1e3 * late_s for late_s in player.late_s)
         return Replay(dict(player.counts), rounds, wall_s, late_ms)
@@ -202,13 +205,18 @@ class _Player:
                 self._publish(recorded)
                 continue
             if first_ns is None:
+                # From the first timed message: latched ones before it go out at once and keep no
+                # time.
                 first_ns, start_s = recorded.stamp_ns, time.monotonic()
             start_s += self._hold(recorded.stamp_ns)
+            # From the start and not from the message before, so that delays do not add up over a
+            # bag.
             due_s = start_s + (recorded.stamp_ns - first_ns) / _NS / self._rate
             while (wait_s := due_s - time.monotonic()) > 0:
                 if not self._going():
                     return False
                 now_ns = recorded.stamp_ns - round(wait_s * self._rate * _NS)
+                # A pause moves the start, as if time had stood still.
                 held_s = self._hold(now_ns)
                 start_s, due_s = start_s + held_s, due_s + held_s
                 if self._clock is None:
@@ -220,6 +228,8 @@ class _Player:
                 return False
             self.late_s.append(max(0.0, time.monotonic() - due_s))
             if self._clock:
+                # The clock before the message: a node that looks up a transform at this stamp must
+                # not see it in the future.
                 self._clock.tell(recorded.stamp_ns)
             self._publish(recorded)
         return first_ns is not None
@@ -228,6 +238,7 @@ class _Player:
         return self._keep_going() and not self._controls.stopped.is_set()
 
     def _publish(self, recorded: Recorded) -> None:
+        # rclpy publishes bytes as a serialized message, so nothing is decoded and encoded again.
         self._publishers[recorded.topic].publish(recorded.data)
         self.counts[recorded.topic] += 1
 
@@ -251,6 +262,8 @@ def _from_start(
     begin_ns: int | None = None
     latched = {topic for topic in topics if _is_latched(reader, topic)}
     for recorded in reader.raw(topics):
+        # The bag's first message of these topics begins the count; messages come in the order of
+        # log time.
         begin_ns = begin_ns or recorded.stamp_ns + round(start_s * _NS)
         if recorded.stamp_ns >= begin_ns:
             yield recorded, True
@@ -261,6 +274,8 @@ def _from_start(
 def _is_latched(reader: BagReader, topic: str) -> bool:
     recorded = reader.qos(topic)
     kept = recorded is not None and recorded.durability == QosDurability.TRANSIENT_LOCAL
+    # A bag may tell no QoS for it, and a static transform that is not latched never reaches those
+    # who subscribe later.
     return kept or topic == "/tf_static"
 
 
@@ -284,6 +299,7 @@ def _wait_for_subscribers(
     wait_s: float,
     keep_going: Callable[[], bool],
 ) -> None:
+    # Images are what the detector lives on; markers or truth may have no subscriber at all.
     images = [t for t in publishers if reader.topics[t].endswith("Image")]
     wanted: Sequence[str] = images or list(publishers)
     end_s = time.monotonic() + wait_s

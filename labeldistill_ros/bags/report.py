@@ -49,7 +49,7 @@ def write_run_report(
     """Write the HTML report of one or several runs.
 
     Args:
-        path: of the file.
+        path: file to write.
         reference: what the runs were measured against.
         scores: of the runs; pictures show the first one's boxes.
         pictures: `pictures_of_bag` or `pictures_of_dataroot`.
@@ -62,7 +62,9 @@ def write_run_report(
     matches = sample_matches(evaluation_boxes(truths, first.results), min_score)
     tokens = [truth.sample_token for truth in truths]
     ranked = sorted(tokens, key=lambda token: matches[token].f1)
+    # No sample is both among the best and among the worst.
     count = min(extremes, len(ranked) // 2)
+    # By F1 at the score from which boxes are drawn, so that what is called worst looks worst.
     highlights = dict.fromkeys(ranked[:count], "Worst")
     highlights |= dict.fromkeys(ranked[len(ranked) - count :], "Best")
     pages = (
@@ -77,7 +79,7 @@ def write_run_report(
 
 
 def pictures_of_bag(bag: Path) -> Pictures:
-    """From a bag with images."""
+    """Key frames of a bag, with the images that it carries."""
 
     def pictures(tokens: Set[str]) -> Iterator[tuple[BagSample, FrameSet]]:
         with BagReader(bag) as reader:
@@ -89,7 +91,7 @@ def pictures_of_bag(bag: Path) -> Pictures:
 
 
 def pictures_of_dataroot(tables: NuScenesTables, reference: Reference) -> Pictures:
-    """From a data root with images."""
+    """Key frames of a reference, with the images of their data root."""
 
     def pictures(tokens: Set[str]) -> Iterator[tuple[BagSample, FrameSet]]:
         for sample in reference.samples:
@@ -106,10 +108,11 @@ def page_frame(
     min_score: float,
     matches: dict[str, SampleMatches] | None = None,
 ) -> PageFrame:
-    """A key frame with true and found boxes."""
+    """A key frame as pictures: true and found boxes in the cameras and from above."""
     truth = sample.truth
     boxes = touched_boxes(truth)
     found = boxes_of_results(score.results[truth.sample_token])
+    # The metrics want weak boxes too, and a picture with all of them shows nothing.
     found = found[found.scores >= min_score]
     caption = f"{sample.scene}, {truth.stamp_ns / 1e9:.1f} s: "
     if matches:
@@ -133,7 +136,7 @@ def touched_boxes(truth: GroundTruth) -> Boxes3D:
 
 
 def summary(score: Score) -> list[tuple[str, str]]:
-    """The figures that are shown large."""
+    """The figures of a run that head the page, as pairs of a name and a text."""
     rows = metric_summary(score.metrics)
     rows.append(("coverage", f"{score.coverage.share:.0%}"))
     total = score.latency_ms.get("total")
@@ -158,6 +161,7 @@ def tables(scores: Sequence[Score]) -> list[PageTable]:
             (g.name, str(g.truth_boxes), _number(g.recall), _number(g.center_error_m))
             for g in groups
         ]
+        # Groups by visibility or LiDAR returns have no mAP, as false boxes belong to none of them.
         if any(math.isfinite(g.mean_ap) for g in groups):
             header += ("mAP",)
             rows = [(*row, _number(g.mean_ap)) for row, g in zip(rows, groups, strict=True)]
@@ -214,4 +218,5 @@ def _number(value: float, digits: int = 3) -> str:
 def _spread(tokens: Sequence[str], limit: int) -> set[str]:
     if not limit or len(tokens) <= limit:
         return set(tokens)
+    # The first and the last key frame are always among them.
     return {tokens[round(i * (len(tokens) - 1) / max(1, limit - 1))] for i in range(limit)}

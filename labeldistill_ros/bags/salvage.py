@@ -221,6 +221,7 @@ def _messages(base: sqlite3.Connection, losses: Losses) -> Iterator[tuple[Any, A
 def _next_readable(base: sqlite3.Connection, last: int) -> Any:
     """First row behind `last` that can be read, looked for one by one; None if there is none."""
     try:
+        # SQLite finds the largest key at the end of its tree, without a look at the damaged page.
         (end,) = base.execute("SELECT max(id) FROM messages").fetchone()
     except sqlite3.Error:
         end = last + _MOST_GAPS

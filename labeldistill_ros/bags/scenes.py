@@ -19,7 +19,7 @@ from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert
 from labeldistill_ros.bags.reader import read_marks
 
 _tables: NuScenesTables
-"""Of a worker process, which inherits them rather than reading them anew."""
+"""Tables of a worker process, which inherits them rather than reading them anew."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SceneResult:
     """What became of one scene."""
 
     scene: str
-    """Name of the scene."""
+    """Name of the scene in nuScenes, such as `scene-0103`."""
     bag: Path
     """Folder of the bag that the scene is written to."""
     done: Conversion | None
@@ -63,6 +63,7 @@ def convert_scenes(
         BagError: a bag that is there was made with other options.
     """
     global _tables  # noqa: PLW0603 - inherited by the workers
+    # Before any work starts, so that a misspelled scene ends the call and not its last hour.
     about = {scene: tables.about(scene) for scene in scenes}
     if len(set(scenes)) != len(scenes):
         raise DataError("a scene is named twice")
@@ -72,12 +73,15 @@ def convert_scenes(
             todo.append(scene)
         else:
             yield SceneResult(scene, folder / scene, None)
+    # One process is no pool: its errors keep their traceback, and a debugger reaches it.
     workers = min(workers or os.cpu_count() or 1, len(todo))
     if workers <= 1:
         for scene in todo:
             yield _convert(tables, scene, folder / scene, options, about[scene], force)
         return
     _tables = tables
+    # Forked and not spawned: the tables of nuScenes are inherited, instead of read anew by each
+    # worker.
     fork = multiprocessing.get_context("fork")
     # one thread of torch in each: a pool of threads does not survive the fork
     with ProcessPoolExecutor(workers, fork, torch.set_num_threads, (1,)) as pool:
@@ -85,6 +89,7 @@ def convert_scenes(
             pool.submit(_work, scene, folder / scene, options, about[scene], force)
             for scene in todo
         ]
+        # In the order of their end, so that progress shows what is done.
         for future in as_completed(futures):
             yield future.result()
 
@@ -114,6 +119,7 @@ def _is_done(bag: Path, scene: str, options: ConversionOptions) -> bool:
     if not bag.exists():
         return False
     try:
+        # A bag of other options under this name would be taken for the one that was asked for.
         same = read_marks(bag) == marks(scene, options)
     except (BagError, AnyReaderError):
         same = False

@@ -82,6 +82,7 @@ def score_runs(source: Path, runs: Sequence[Path], options: ScoreOptions) -> Sco
         tables = NuScenesTables(options.dataroot, options.version)
         chosen = reference_scenes(tables, options.split, options.scenes)
         reference, compared = Reference.of_dataroot(tables, chosen), (source, *compared)
+        # Images are read only when a report asks for them; metrics need the tables alone.
         pictures = report.pictures_of_dataroot(tables, reference)
     elif is_result_file(source):
         raise ConfigError(

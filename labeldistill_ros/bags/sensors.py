@@ -56,28 +56,31 @@ def optical_frame(camera: str) -> str:
 
 
 def image_topic(camera: str) -> str:
-    """Such as `/cam_front/image_raw/compressed`."""
+    """Topic of a camera's images, such as `/cam_front/image_raw/compressed`."""
     return f"/{camera.lower()}/image_raw/compressed"
 
 
 def info_topic(camera: str) -> str:
-    """Such as `/cam_front/camera_info`."""
+    """Topic of a camera's calibration, such as `/cam_front/camera_info`."""
     return f"/{camera.lower()}/camera_info"
 
 
 def points_topic(sensor: str) -> str:
-    """Such as `/lidar_top/points`."""
+    """Topic of the points of a LiDAR or radar, such as `/lidar_top/points`."""
     return f"/{sensor.lower()}/points"
 
 
 def image_entries(record: SensorRecord) -> list[Entry]:
-    """An image as it is in its file, and the calibration."""
+    """Messages of an image, as it is in its file, and of the camera's calibration."""
     stamp_ns, camera = record.stamp_ns, record.channel
     frame = optical_frame(camera)
 
     def image() -> Any:
+        # The file's name may say .jpg of a PNG, so the first bytes decide.
         data = record.read()
         form = "png" if data.startswith(PNG_SIGNATURE) else "jpeg"
+        # The image is not put into a message and serialized: its bytes go to the file as they were
+        # read.
         empty = BAG.make(_IMAGE, header=header(stamp_ns, frame, BAG), format=form)
         return with_data(_IMAGE, empty, data, behind=0)
 
@@ -92,12 +95,13 @@ def image_entries(record: SensorRecord) -> list[Entry]:
 
 
 def cloud_entry(record: SensorRecord) -> Entry:
-    """A LiDAR scan or a radar sweep."""
+    """The message of a LiDAR scan or a radar sweep, in the sensor's frame, metres."""
     read = lidar_points if record.modality == "lidar" else radar_points
     topic, frame = points_topic(record.channel), record.channel.lower()
 
     def cloud() -> Any:
         rows = read(record.path, record.read())
+        # Behind `data` the type has one field of one byte, `is_dense`.
         empty = cloud_message(rows, record.stamp_ns, frame, BAG, filled=False)
         return with_data(_CLOUD, empty, rows.view(np.uint8).data, behind=1)  # is_dense
 
@@ -114,6 +118,7 @@ def lidar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
         raise DataError(
             f"{path} has {len(data)} bytes, which is no scan of five float32 a point: is it whole?"
         )
+    # A view of the file's bytes, not a copy: LiDAR is the largest part of a scene but for images.
     return np.frombuffer(data, _LIDAR)
 
 
@@ -123,6 +128,7 @@ def radar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
     Raises:
         DataError: the file is no such file, or not whole.
     """
+    # The PCD format: a head of text lines whose last one says how the points are stored.
     head, found, body = data.partition(b"DATA binary\n")
     lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
     fields = {words[0]: words[1:] for words in lines if words}
@@ -140,6 +146,7 @@ def radar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
             f"{path} has {len(body)} bytes behind its head, {points} points need "
             f"{points * rows.itemsize}: is it whole?"
         )
+    # The head says how many points there are; what stands behind them is no part of the cloud.
     return np.frombuffer(body, rows, count=points)
 
 
@@ -164,6 +171,7 @@ def motion_entries(dataroot: Path, scene: str, shift_ns: int) -> list[Entry]:
             continue
         try:
             for row in json.loads(path.read_bytes()):
+                # `utime` is in microseconds, as all times of nuScenes.
                 stamp_ns = int(row["utime"]) * 1000 + shift_ns
                 built = build(row, stamp_ns)
                 entries.append(Entry(stamp_ns, topic, kind, lambda built=built: built))  # type: ignore[misc]

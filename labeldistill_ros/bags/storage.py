@@ -56,9 +56,11 @@ class McapFile(McapWriter):
             timestamp: log time in nanoseconds.
             data: CDR, in one piece or in several.
         """
+        # Only the chunk's memory is touched here; the file sees whole chunks.
         chunk, size = self.chunk.bio, sum(map(len, data))
         self._index[connection.id].append((timestamp, chunk.tell()))
         stamps = (timestamp, timestamp)
+        # Opcode, length of the record, channel, sequence number, log time and time of publishing.
         chunk.write(struct.pack("<BQHIQQ", _MESSAGE, 22 + size, connection.id, 0, *stamps))
         chunk.writelines(data)
         self.channel_stats[connection.id] += 1
@@ -81,6 +83,7 @@ class McapFile(McapWriter):
         size = len(chunk)
         stored: Buffer = chunk
         compression = ""
+        # Each chunk is tried: JPEG does not get smaller, and every reader would pay for nothing.
         if self._zstd and len(smaller := self._zstd.compress(chunk)) < _WORTH * size:
             stored, compression = smaller, "zstd"
         stamps = [stamp_ns for found in self._index.values() for stamp_ns, _ in found]
@@ -100,6 +103,7 @@ class McapFile(McapWriter):
             self.bio.write(record)
             offsets += struct.pack("<HQ", channel, offset)
             offset += len(record)
+        # The library writes these chunk indexes into the summary section when it closes the file.
         index = BytesIO()
         index.write(struct.pack("<QQQQI", begin_ns, end_ns, start, end - start, len(offsets)))
         index.write(offsets + struct.pack("<Q", offset - end) + name)

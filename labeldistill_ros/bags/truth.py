@@ -57,6 +57,7 @@ def sample_message(sample: BagSample) -> Any:
         {
             "token": truth.tokens[i],
             "instance": truth.instances[i],
+            # JSON has no NaN; the velocity of a box that is seen once is unknown.
             "velocity": [v if math.isfinite(v) else None for v in velocity],
             "num_lidar_pts": truth.num_lidar_pts[i],
             "num_radar_pts": truth.num_radar_pts[i],
@@ -87,6 +88,7 @@ def read_samples(bag: BagReader) -> list[BagSample]:
         BagError: a topic is missing, or what the two topics say does not fit together.
     """
     bag.require(SAMPLE_TOPIC, TRUTH_TOPIC)
+    # Joined by stamp and not by order, since a recorder may begin between the two messages.
     boxes = {stamp_of(truth): truth for _, truth in bag.messages([TRUTH_TOPIC])}
     samples = []
     for recorded, text in bag.messages([SAMPLE_TOPIC]):
@@ -108,6 +110,7 @@ def _sample(content: dict[str, Any], detections: Any) -> BagSample:
         raise DataError(f"{len(annotations)} annotations tell of {len(found)} boxes")
     velocities = [[math.nan if v is None else v for v in a["velocity"]] for a in annotations]
     known = torch.tensor(velocities, dtype=torch.float64).reshape(-1, 2)
+    # The velocities of the sample replace those of the message type, which has none.
     values = torch.cat([found.values[:, :7], known], dim=1)
     ego = content["map_from_base_link"]
     truth = GroundTruth(

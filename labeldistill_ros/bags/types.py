@@ -68,6 +68,8 @@ def message_type(name: str, text: str, *, idl: bool = False) -> MessageType | No
         if text in ("", ours.text):
             return ours
     try:
+        # A store of its own for each type of a bag, so that no definition of a bag replaces one of
+        # ROS.
         store = get_typestore(Stores.EMPTY)
         store.register(get_types_from_idl(text) if idl else get_types_from_msg(text, name))
         content = store.generate_msgdef(name, ros_version=2)[0]
@@ -87,6 +89,8 @@ def with_data(
         data: the field.
         behind: bytes of the fields after it, of one byte each, as nothing else needs no padding.
     """
+    # CDR writes a sequence as its length in four bytes and then its items; with an empty one
+    # everything else stands where it will stand, but for what follows.
     rest = bytes(typestore().serialize_cdr(message, msgtype))
     end = len(rest) - behind
     return rest[: end - 4] + len(data).to_bytes(4, "little"), data, rest[end:]
