@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ten nuScenes detection classes, their grouping into six head tasks, and the category map."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from labeldistill_core.errors import ConfigError
+
 CLASSES: tuple[str, ...] = (
     "car",
     "truck",
@@ -67,3 +73,25 @@ UNSCORED_CATEGORIES = frozenset(
 )
 """The other nuScenes categories, those of lidarseg and panoptic included, which belong to no
 detection class."""
+
+
+def positions_among(names: Sequence[str]) -> list[int]:
+    """Where each of `CLASSES` stands among the classes of a task or a network.
+
+    Ground truth is labelled by `CLASSES`; a network may have fewer classes, in another order.
+
+    Args:
+        names: classes of a task or a network.
+
+    Returns:
+        For each of `CLASSES` its index among `names`, or -1 where it is none of them.
+
+    Raises:
+        ConfigError: a name is none of `CLASSES`, so that no ground truth ever has it.
+    """
+    if unknown := [name for name in names if name not in CLASSES]:
+        raise ConfigError(
+            f"head.tasks names {', '.join(unknown)}, of which there is no ground truth: use "
+            f"{', '.join(CLASSES)}"
+        )
+    return [names.index(name) if name in names else -1 for name in CLASSES]

@@ -12,16 +12,27 @@ from pathlib import Path
 import torch
 
 
-def commit() -> str:
-    """Short name of the commit that the code stands at, or "unknown" outside of a checkout."""
-    try:
+def commit(package: Path = Path(__file__).parent) -> str:
+    """Short name of the commit that the code stands at, or "unknown" outside of its checkout.
+
+    An installed package may lie in a virtual environment within somebody else's repository, whose
+    commit says nothing of this code; so the repository must track the package's own files.
+
+    Args:
+        package: folder of the package.
+    """
+
+    def git(*words: str) -> str:
         told = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            ["git", "-C", str(package), *words], capture_output=True, text=True, check=True
+        )
+        return told.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "--short", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return told.stdout.strip()
 
 
 def machine() -> str:

@@ -8,6 +8,7 @@ Source: LabelDistill (Kim et al., ECCV 2024), section 3.2: g(y) = f(q(class + bo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.checkpoints import build_network, read_checkpoint
+from labeldistill_core.classes import positions_among
 from labeldistill_core.distillation.config import LabelEncoderConfig
 from labeldistill_core.distillation.label_raster import owners
 from labeldistill_core.network.resnet import BasicBlock
@@ -29,7 +31,8 @@ class LabelEncoder(nn.Module):
         """Random weights."""
         super().__init__()
         self.config = config
-        self.classes = sum(map(len, config.tasks))
+        names = [name for task in config.tasks for name in task]
+        self.classes, self._positions = len(names), positions_among(names)
         hidden = config.hidden_channels
         self.box_mlp = _mlp(_RAW if config.box_input == "raw" else _CELL, hidden)
         self.class_mlp = _mlp(self.classes, hidden)
@@ -57,7 +60,8 @@ class LabelEncoder(nn.Module):
         Cells are found where the boxes are, on the CPU in training, so that nothing has to wait
         for a GPU to know how many there are.
         """
-        owner = self.owners(boxes)
+        boxes = [self._own(sample) for sample in boxes]
+        owner = self._owners(boxes)
         values = torch.cat([sample.values for sample in boxes]).float()
         labels = torch.cat([sample.labels for sample in boxes])
         occupied = owner >= 0
@@ -78,7 +82,18 @@ class LabelEncoder(nn.Module):
         return embedded
 
     def owners(self, boxes: Sequence[Boxes3D]) -> Tensor:
-        """(B, Y, X) index of the box in each cell; smaller boxes, or later tasks, lie on top."""
+        """(B, Y, X) index of the box in each cell; smaller boxes, or later tasks, lie on top.
+
+        Boxes whose class the encoder does not know fill no cell and are not counted.
+        """
+        return self._owners([self._own(sample) for sample in boxes])
+
+    def _own(self, boxes: Boxes3D) -> Boxes3D:
+        """Boxes of the encoder's classes, labelled in the order of its tasks."""
+        labels = boxes.labels.new_tensor(self._positions)[boxes.labels]
+        return replace(boxes, labels=labels)[labels >= 0]
+
+    def _owners(self, boxes: Sequence[Boxes3D]) -> Tensor:
         values = torch.cat([sample.values for sample in boxes])
         labels = torch.cat([sample.labels for sample in boxes])
         published = self.config.raster == "published"

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.classes import positions_among
 from labeldistill_core.config import BevGrid, HeadConfig
 
 _OVERLAP = 0.1
@@ -45,17 +46,21 @@ def build_targets(
     """Targets of all tasks.
 
     Args:
-        boxes: ground truth of each sample in the (augmented) ego frame, labels by class id.
+        boxes: ground truth of each sample in the (augmented) ego frame, labels by
+            `classes.CLASSES`; a class that is in no task is left out.
         grid: the cells; a centre outside is left out.
         head: groups the classes into tasks.
 
     Returns:
         One `TaskTargets` a task, on the boxes' device.
+
+    Raises:
+        ConfigError: a task has a class that ground truth cannot have.
     """
-    targets, first = [], 0
+    targets = []
     for classes in head.tasks:
-        last = first + len(classes)
-        per_sample = [_task_objects(sample, grid, head, first, last) for sample in boxes]
+        channels = boxes[0].labels.new_tensor(positions_among(classes))
+        per_sample = [_task_objects(sample, grid, head, channels) for sample in boxes]
         cell, code, label, radius = (
             pad_sequence(list(column), batch_first=True) for column in zip(*per_sample, strict=True)
         )
@@ -63,22 +68,24 @@ def build_targets(
         valid = torch.arange(cell.shape[1], device=cell.device) < count[:, None]
         heatmap = _draw(cell, label, radius, valid, len(classes), grid)
         targets.append(TaskTargets(heatmap, cell, code, valid))
-        first = last
     return tuple(targets)
 
 
 def _task_objects(
-    boxes: Boxes3D, grid: BevGrid, head: HeadConfig, first: int, last: int
+    boxes: Boxes3D, grid: BevGrid, head: HeadConfig, channels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cell (M,), code (M, 10), label within the task (M,) and radius (M,) of one sample."""
+    """Cell (M,), code (M, 10), label within the task (M,) and radius (M,) of one sample.
+
+    `channels` has the label within the task of each of `CLASSES`, -1 for those of other tasks.
+    """
+    channel = channels[boxes.labels]
     values = boxes.values
     low = values.new_tensor([grid.x_m[0], grid.y_m[0]])
     center = (values[:, :2] - low) / grid.cell_m
     whole = center.trunc() if grid.index_rounding == "truncate" else center.floor()
     limit = values.new_tensor([grid.columns, grid.rows])
     keep = (
-        (boxes.labels >= first)
-        & (boxes.labels < last)
+        (channel >= 0)
         & (whole >= 0).all(-1)
         & (whole < limit).all(-1)
         & (values[:, 3:6] > 0).all(-1)
@@ -91,7 +98,7 @@ def _task_objects(
     )
     cell = (whole[:, 1] * grid.columns + whole[:, 0]).long()
     radius = _radius(values[:, 3:5] / grid.cell_m).clamp(min=head.least_radius)
-    return cell, code, boxes.labels[keep] - first, radius
+    return cell, code, channel[keep], radius
 
 
 def _radius(size: Tensor) -> Tensor:

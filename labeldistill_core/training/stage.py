@@ -19,6 +19,7 @@ from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
 from labeldistill_core.training.recipe import Recipe
+from labeldistill_core.training.sampling import seed_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Stage(LightningModule, ABC):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make dropout depend on the step alone, so that a resumed run draws the same."""
-        torch.manual_seed(hash((self.recipe.seed, self.trainer.global_step, batch_idx)))
+        torch.manual_seed(seed_of(self.recipe.seed, self.trainer.global_step, batch_idx))
 
     def training_step(self, sample: Sample, _: int) -> Tensor:
         """Sum of all losses of one batch."""
