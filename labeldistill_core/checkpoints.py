@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,13 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from labeldistill_core.config import Config, StudentConfig, from_json, to_json
+from labeldistill_core.config import StudentConfig
+from labeldistill_core.config_json import Config, from_json, to_json
 from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.files import write_whole
 from labeldistill_core.network.student import Student
 
 _LOG = logging.getLogger(__name__)
@@ -29,6 +30,21 @@ _RECORD_KEY = "labeldistill.record"
 _WEIGHTS_KEY = "labeldistill.weights_sha256"
 _LISTED = 8
 """Names that an error message lists before it only counts."""
+_NAME = 200
+"""Characters of a name that an error message quotes."""
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""What a safetensors header calls the types of numbers."""
 
 Network = TypeVar("Network", bound=nn.Module)
 Kind = Literal["student", "teacher", "label encoder"]
@@ -36,10 +52,10 @@ Kind = Literal["student", "teacher", "label encoder"]
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """What a file holds; the configuration is still text."""
+    """What the header of a file says; neither configuration nor weights have been looked at."""
 
-    tensors: dict[str, Tensor]
-    """By the names of our networks."""
+    outline: Mapping[str, Tensor]
+    """Types and shapes of the weights, by the names of our networks, on torch's meta device."""
     config: str
     """JSON."""
     path: Path
@@ -50,6 +66,25 @@ class CheckpointFile:
     """What the file says of its origin."""
     record: Mapping[str, Any]
     """How it was trained; empty when the file does not say."""
+    weights_sha256: str | None
+    """Of the weights as they were written; None when the file does not say."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Read them.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in self.outline}
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self.path, error) from error
+        if self.weights_sha256 not in (None, weights_sha256(tensors)):
+            raise CheckpointError(
+                f"{self.path} is damaged: its weights are not those that were written"
+            )
+        return tensors
 
 
 @dataclass(frozen=True)
@@ -84,7 +119,7 @@ def load_student(path: Path) -> StudentCheckpoint:
 
     Raises:
         CheckpointError: the file is missing, damaged, not a student checkpoint, or its weights do
-            not fit its configuration.
+            not fit its configuration or are not finite.
     """
     file = read_checkpoint(path, "student")
     student = build_network(file, StudentConfig, Student)
@@ -102,25 +137,26 @@ def save_network(
 ) -> None:
     """Write weights, their hash and the configuration; the file appears whole or not at all.
 
+    The same arguments give the same bytes.
+
     Args:
         path: file to write, usually `*.safetensors`.
         kind: of the network.
         network: whose weights are written.
         config: dataclass that the network was built from.
         note: one line on where the weights come from.
-        dtype: storage type of the floating point weights; their own when None.
+        dtype: storage type of the floating point weights; their own when None. Weights beyond its
+            range, such as variances of pixels in float16, are stored in their own.
         record: how it was trained, as JSON.
 
     Raises:
-        CheckpointError: the file cannot be written; a file of this name stays as it was.
+        CheckpointError: weights are not finite, or the file cannot be written; a file of this name
+            stays as it was.
     """
-    tensors = {
-        name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor)
-        .detach()
-        .cpu()
-        .contiguous()
-        for name, tensor in network.state_dict().items()
-    }
+    state = network.state_dict()
+    if bad := not_finite(state):
+        raise CheckpointError(f"{path} is not written: {bad}")
+    tensors = {name: _stored(tensor.detach(), dtype) for name, tensor in state.items()}
     metadata = {
         _KIND_KEY: kind,
         _CONFIG_KEY: to_json(config),
@@ -128,14 +164,33 @@ def save_network(
         _RECORD_KEY: json.dumps(record or {}, indent=1),
         _WEIGHTS_KEY: weights_sha256(tensors),
     }
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata)
-        os.replace(partial, path)
+        write_whole(path, _serialized(tensors, metadata))
     except (SafetensorError, OSError) as error:
-        partial.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write {path}: {error}") from error
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A tensor as it is written."""
+    if dtype and tensor.is_floating_point():
+        cast = tensor.to(dtype)
+        tensor = cast if torch.isfinite(cast).all() else tensor
+    return tensor.cpu().contiguous()
+
+
+def _serialized(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file whose metadata are in order.
+
+    The library keeps them in a hash map, so that the same content has other bytes, and another
+    hash, from one process to the next.
+    """
+    content = save(tensors, metadata)
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight, as the format asks
+    return len(text).to_bytes(8, "little") + text + content[begin:]
 
 
 def file_sha256(path: Path) -> str:
@@ -146,7 +201,11 @@ def file_sha256(path: Path) -> str:
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: give the path of a .safetensors file")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -161,7 +220,7 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
-    """Read what `save_network` wrote.
+    """Read the header of what `save_network` wrote.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another kind.
@@ -170,12 +229,13 @@ def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            outline = {
+                name: _outline(path, name, part.get_dtype(), part.get_shape())
+                for name in file.keys()  # noqa: SIM118 - no mapping
+                for part in [file.get_slice(name)]
+            }
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is truncated or no safetensors file ({error}); published checkpoints are "
-            "read with `labeldistill convert-checkpoint`"
-        ) from error
+        raise _damaged(path, error) from error
     if _CONFIG_KEY not in metadata:
         raise CheckpointError(
             f"{path} holds no network configuration: it was not written by this project; "
@@ -184,16 +244,40 @@ def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
     found = metadata.get(_KIND_KEY, "student")
     if found != kind:
         raise CheckpointError(f"{path} holds a {found}, and a {kind} is needed")
-    if metadata.get(_WEIGHTS_KEY, weights := weights_sha256(tensors)) != weights:
-        raise CheckpointError(f"{path} is damaged: its weights are not those that were written")
     return CheckpointFile(
-        tensors,
+        outline,
         metadata[_CONFIG_KEY],
         path,
         sha256,
         metadata.get(_NOTE_KEY, ""),
-        json.loads(metadata.get(_RECORD_KEY, "{}")),
+        _record(path, metadata.get(_RECORD_KEY, "{}")),
+        metadata.get(_WEIGHTS_KEY),
     )
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is truncated or no safetensors file ({error}); published checkpoints are "
+        "read with `labeldistill convert-checkpoint`"
+    )
+
+
+def _outline(path: Path, name: str, dtype: str, shape: list[int]) -> Tensor:
+    if dtype not in _TYPES:
+        raise CheckpointError(
+            f"{path}: {name[:_NAME]} is of type {dtype}; weights are {', '.join(_TYPES)}"
+        )
+    return torch.empty(shape, dtype=_TYPES[dtype], device="meta")
+
+
+def _record(path: Path, text: str) -> Mapping[str, Any]:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: its record is no JSON ({error})") from error
+    if not isinstance(record, Mapping):
+        raise CheckpointError(f"{path} is damaged: its record is no mapping")
+    return record
 
 
 def kind_of(path: Path) -> str:
@@ -220,33 +304,81 @@ def build_network(
         CheckpointError: the configuration is damaged, or the weights do not fit it.
     """
     try:
-        built = network(from_json(config, file.config))
+        wanted = from_json(config, file.config)
     except ConfigError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
-    load_weights(built, file.tensors, str(file.path))
+    # A configuration can ask for any amount of memory; on the meta device nothing takes any.
+    try:
+        with torch.device("meta"):
+            outline = network(wanted).state_dict()
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{file.path}: no network can be made of its configuration: {error}"
+        ) from error
+    _check_fit(outline, file.outline, str(file.path))
+    built = network(wanted)
+    load_weights(built, file.weights(), str(file.path))
     return built.eval()
 
 
-def load_weights(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Copy weights into a network, all or none.
 
     Raises:
-        CheckpointError: listing the names that are missing, unexpected or of another shape.
+        CheckpointError: listing the names that are missing, unexpected, of another shape or type,
+            or not finite in the network's type.
     """
     wanted = network.state_dict()
-    missing = [name for name in wanted if name not in tensors]
-    unexpected = [name for name in tensors if name not in wanted]
+    _check_fit(wanted, tensors, origin)
+    converted = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
+    if bad := not_finite(converted):
+        raise CheckpointError(f"{origin} cannot be used: {bad}")
+    network.load_state_dict(converted)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """A sentence on the weights that are NaN or infinite; empty when there are none."""
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+    ]
+    if not bad:
+        return ""
+    return (
+        f"{len(bad)} of {len(tensors)} weights are NaN or infinite ({_listed(bad)}), as after a "
+        "training that diverged; take an earlier checkpoint, or train with a lower learning rate"
+    )
+
+
+def _check_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], origin: str) -> None:
+    """Compare names, shapes and types.
+
+    Raises:
+        CheckpointError: listing what differs.
+    """
+    both = [name for name in wanted if name in found]
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
     misshapen = [
-        f"{name} is {tuple(tensors[name].shape)}, the network has {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in tensors and tensors[name].shape != tensor.shape
+        f"{name} is {tuple(found[name].shape)}, the network has {tuple(wanted[name].shape)}"
+        for name in both
+        if found[name].shape != wanted[name].shape
+    ]
+    # Half and double precision are the same numbers; truth values and integers are not.
+    mistyped = [
+        f"{name} is {found[name].dtype}, the network has {wanted[name].dtype}"
+        for name in both
+        if found[name].dtype != wanted[name].dtype
+        and not (found[name].is_floating_point() and wanted[name].is_floating_point())
     ]
     problems = [
-        f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{' ...' if len(names) > _LISTED else ''}"
+        f"{len(names)} {kind}: {_listed(names)}"
         for kind, names in (
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", misshapen),
+            ("of another type", mistyped),
         )
         if names
     ]
@@ -254,4 +386,9 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], origin: str) ->
         raise CheckpointError(
             f"{origin} does not fit the network; is it another preset? " + "; ".join(problems)
         )
-    network.load_state_dict(tensors)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name[:_NAME] for name in names[:_LISTED]) + (
+        " ..." if len(names) > _LISTED else ""
+    )

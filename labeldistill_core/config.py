@@ -7,23 +7,33 @@ docstring says which one the published weights need.
 
 from __future__ import annotations
 
-import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal, TypeVar
-
-import cattrs
-from cattrs.v import format_exception
+from typing import Any, Literal
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.classes import TASKS
+from labeldistill_core.config_json import from_json, from_mapping, to_json
 from labeldistill_core.errors import ConfigError
+
+_MAX_IMAGE_PX = 8192
+_MAX_CELLS = 4096
+_MAX_CAMERAS = 64
+_MAX_HISTORY = 64
+_MAX_RAY_POINTS = 1 << 26
+"""These bound the memory of a step, of which the shapes of weights say nothing; the largest
+published network has 3 million ray points."""
+_MAX_CLASSES = 1000
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _require_positive(name: str, *values: int) -> None:
+    _require(min(values) > 0, f"{name} is {', '.join(map(str, values))}: use positive numbers")
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,10 @@ class ImageConfig:
         for name in ("height", "width"):
             value = getattr(self, name)
             _require(
-                value > 0 and value % 32 == 0,
-                f"image.{name} is {value}: use a positive multiple of 32",
+                0 < value <= _MAX_IMAGE_PX and value % 32 == 0,
+                f"image.{name} is {value}: use a positive multiple of 32 up to {_MAX_IMAGE_PX}",
             )
+        _require(min(self.std) > 0, f"image.std is {self.std}: it divides, so use positive numbers")
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,10 @@ class ResNetConfig:
     """Number of layers of the standard topology."""
     base_channels: int = 64
     """Width of the stem; 64 is the standard network, for which pretrained weights exist."""
+
+    def __post_init__(self) -> None:
+        """Check the width."""
+        _require_positive("image_encoder.backbone.base_channels", self.base_channels)
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,10 @@ class ImageEncoderConfig:
     """Image pixels per feature cell."""
     frozen_stem: bool = False
     """Whether the backbone's first convolution and its norm stay as pretrained."""
+
+    def __post_init__(self) -> None:
+        """Check the widths."""
+        _require_positive("image_encoder.neck_channels", *self.neck_channels)
 
 
 @dataclass(frozen=True)
@@ -123,7 +142,14 @@ class DepthNetConfig:
     """Groups of the deformable convolution; 0 leaves it out, which saves a CPU much time."""
 
     def __post_init__(self) -> None:
-        """Check divisibility."""
+        """Check ranges and divisibility."""
+        _require_positive("depth_net.mid_channels", self.mid_channels)
+        _require_positive("depth_net.context_channels", self.context_channels)
+        _require(0 <= self.dropout <= 1, f"depth_net.dropout is {self.dropout}: use 0 to 1")
+        _require(
+            self.deform_groups >= 0,
+            f"depth_net.deform_groups is {self.deform_groups}: use a positive one, or 0 for none",
+        )
         _require(
             self.deform_groups == 0 or self.mid_channels % self.deform_groups == 0,
             f"depth_net.mid_channels {self.mid_channels} is no multiple of deform_groups "
@@ -149,12 +175,18 @@ class BevGrid:
 
     def __post_init__(self) -> None:
         """Check that cells fill the extent."""
+        _require(self.cell_m > 0, f"grid.cell_m is {self.cell_m}: use a positive number")
         for name in ("x_m", "y_m"):
             low, high = getattr(self, name)
             cells = (high - low) / self.cell_m
             _require(
                 cells >= 1 and abs(cells - round(cells)) < 1e-6,
                 f"grid.{name} {(low, high)} is not a whole number of cells of {self.cell_m} m",
+            )
+            _require(
+                cells <= _MAX_CELLS,
+                f"grid.{name} {(low, high)} has {cells:.0f} cells of {self.cell_m} m: use at most "
+                f"{_MAX_CELLS}",
             )
         _require(self.z_m[0] < self.z_m[1], "grid.z_m must ascend")
 
@@ -184,6 +216,11 @@ class BevEncoderConfig:
     neck_channels: tuple[int, int, int, int] = (64, 64, 64, 64)
     """Channels of the input and the three stages in the result."""
 
+    def __post_init__(self) -> None:
+        """Check the widths."""
+        _require_positive("bev_encoder.base_channels", self.base_channels)
+        _require_positive("bev_encoder.neck_channels", *self.neck_channels)
+
 
 @dataclass(frozen=True)
 class HeadConfig:
@@ -199,6 +236,19 @@ class HeadConfig:
     """Initial bias of the heat maps; None leaves the default, as the published code does."""
     least_radius: int = 2
     """Cells that the Gaussian around a centre reaches at least, in the heat maps of training."""
+
+    def __post_init__(self) -> None:
+        """Check widths and tasks."""
+        _require_positive("head.shared_channels", self.shared_channels)
+        _require_positive("head.branch_channels", self.branch_channels)
+        _require(
+            bool(self.tasks) and all(self.tasks), "head.tasks needs a task, and each task a class"
+        )
+        classes = sum(map(len, self.tasks))
+        _require(
+            classes <= _MAX_CLASSES,
+            f"head.tasks names {classes} classes: use at most {_MAX_CLASSES}",
+        )
 
 
 @dataclass(frozen=True)
@@ -217,7 +267,9 @@ class DecodeConfig:
     """Largest |x|, |y| and largest |z| of a centre."""
 
     def __post_init__(self) -> None:
-        """Check the threshold."""
+        """Check ranges."""
+        _require_positive("decode.max_candidates", self.max_candidates)
+        _require_positive("decode.max_per_task", self.max_per_task)
         _require(
             0 <= self.score_threshold <= 1,
             f"decode.score_threshold is {self.score_threshold}: use a number from 0 to 1",
@@ -254,7 +306,7 @@ class StudentConfig:
         _require(
             list(self.history_s) == sorted(set(self.history_s))
             and min(self.history_s, default=1) > 0,
-            f"history_s {self.history_s} must be positive and ascending",
+            f"history_s {reprlib.repr(self.history_s)} must be positive and ascending",
         )
         _require(
             len(self.decode.nms_radius_m2) == len(self.head.tasks),
@@ -263,6 +315,22 @@ class StudentConfig:
         )
         names = self.class_names
         _require(len(set(names)) == len(names), "head.tasks names a class twice")
+        _require(
+            0 < len(self.cameras) <= _MAX_CAMERAS and len(set(self.cameras)) == len(self.cameras),
+            f"cameras needs 1 to {_MAX_CAMERAS} different names",
+        )
+        _require(
+            len(self.history_s) <= _MAX_HISTORY,
+            f"history_s has {len(self.history_s)} ages: use at most {_MAX_HISTORY}",
+        )
+        rows, columns = self.feature_size
+        points = len(self.cameras) * self.depth_bins.count * rows * columns
+        _require(
+            points <= _MAX_RAY_POINTS,
+            f"{len(self.cameras)} cameras of {rows} x {columns} features with "
+            f"{self.depth_bins.count} depth bins make {points} points on rays, and "
+            f"{_MAX_RAY_POINTS} are the most: use larger depth_bins.step_m or smaller images",
+        )
 
     @property
     def frames(self) -> int:
@@ -293,60 +361,3 @@ class StudentConfig:
     def from_mapping(cls, mapping: Mapping[str, Any]) -> StudentConfig:
         """From nested dictionaries; see the function of this name."""
         return from_mapping(cls, mapping)
-
-
-Config = TypeVar("Config")
-
-
-def to_json(config: Any) -> str:
-    """A configuration as JSON text, which `from_json` reads."""
-    return json.dumps(_converter().unstructure(config), indent=2)
-
-
-def from_json(kind: type[Config], text: str) -> Config:
-    """Read what `to_json` wrote.
-
-    Raises:
-        ConfigError: the text is no JSON, or a key is unknown, missing or of the wrong type.
-    """
-    try:
-        return from_mapping(kind, json.loads(text))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"the configuration is not valid JSON: {error}") from error
-
-
-def from_mapping(kind: type[Config], mapping: Mapping[str, Any]) -> Config:
-    """A configuration from nested dictionaries, as YAML and JSON give them.
-
-    Raises:
-        ConfigError: naming each key that is unknown, missing or of the wrong type.
-    """
-    if not isinstance(mapping, Mapping):
-        raise ConfigError(f"the configuration must be a mapping, not {type(mapping).__name__}")
-    try:
-        return _converter().structure(mapping, kind)
-    except cattrs.ClassValidationError as error:
-        causes = "; ".join(cattrs.transform_error(error, "config", _describe))
-        raise ConfigError(f"the configuration does not fit: {causes}") from error
-
-
-@cache
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    for kind in (bool, int, float, str):
-        converter.register_structure_hook(kind, _scalar)
-    return converter
-
-
-def _scalar(value: Any, kind: type) -> Any:
-    # calling the type would make 128.7 to 128 and "false" to True
-    fits = isinstance(value, (int, float) if kind is float else kind)
-    if not fits or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{value!r} is no {kind.__name__}")
-    return kind(value)
-
-
-def _describe(error: BaseException, kind: type | None) -> str:
-    text = format_exception(error, kind)
-    # our own checks are unknown to cattrs, and so is its check of choices
-    return str(error) if text.startswith("unknown error") else text

@@ -17,6 +17,10 @@ class CheckpointError(LabelDistillError):
     """A weights file is missing, damaged, unsafe or made for another network."""
 
 
+class NotFiniteError(LabelDistillError, FloatingPointError):
+    """A network computes NaN or infinite numbers."""
+
+
 class DataError(LabelDistillError):
     """A data set, image or annotation cannot be used."""
 

@@ -42,7 +42,7 @@ class Candidates:
     boxes: Tensor
     """(B, T, M, 9): the columns of `BOX_FIELDS`, in the ego frame."""
     scores: Tensor
-    """(B, T, M)."""
+    """(B, T, M); NaN where the network computed none, which is never valid."""
     labels: Tensor
     """(B, T, M), counted through the tasks."""
     valid: Tensor
@@ -88,7 +88,8 @@ def suppressed(maps: Sequence[Peaks], grid: BevGrid, config: DecodeConfig) -> Ca
     scores, labels, cells = (torch.stack(part, dim=1) for part in zip(*best, strict=True))
     if not fixed:
         # scores descend, so that those to keep of any task stand in front
-        kept = int((scores > config.score_threshold).sum(dim=-1).max())
+        # behind NaN, which counts as the largest number: whoever asked is to see it
+        kept = int((~(scores <= config.score_threshold)).sum(dim=-1).max())
         scores, labels, cells = (values[..., :kept] for values in (scores, labels, cells))
     codes = [task.codes_at(cells[:, index]) for index, task in enumerate(maps)]
     boxes = _boxes_of(torch.stack(codes, dim=1), cells, grid)

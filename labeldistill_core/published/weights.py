@@ -147,6 +147,12 @@ def rename(name: str, renames: tuple[tuple[str, str], ...]) -> str:
     return name
 
 
+def _in_the_way(error: pickle.UnpicklingError) -> str:
+    """The class that torch refuses; its own text advises to trust the file, in colours."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f": it holds {found[1]}" if found else ""
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors of a `.pth`, `.ckpt` or `.safetensors` file of other code, under its names.
 
@@ -166,8 +172,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged or holds more than tensors and plain values, so it is not read; "
-            "save its state dict alone, with plain types, where it was made "
-            f"({str(error).splitlines()[0]})"
+            f"save its state dict alone, with plain types, where it was made{_in_the_way(error)}"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is truncated or no checkpoint: {error}") from error

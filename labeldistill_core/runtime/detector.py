@@ -14,8 +14,9 @@ import torch
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CameraPose, FrameSet
 from labeldistill_core.data.batch import camera_batch, mean_ego_pose
+from labeldistill_core.errors import NotFiniteError
 from labeldistill_core.frames import Transform
-from labeldistill_core.network.decode import remaining_boxes
+from labeldistill_core.network.decode import Candidates, remaining_boxes
 from labeldistill_core.network.student import CameraBatch
 from labeldistill_core.runtime.device import Precision
 from labeldistill_core.runtime.device_images import DeviceImages
@@ -171,6 +172,7 @@ class Detector:
 
         Raises:
             DataError: the set has no image of any camera of the model.
+            NotFiniteError: the network computes NaN.
         """
         timings: dict[str, float] = {}
         with timed(timings, "preprocess"):
@@ -184,13 +186,24 @@ class Detector:
                 past = [None] * len(past)
         output = self.engine.step(StepInput(batch, poses, past), timings)
         with timed(timings, "decode"):
-            (boxes,) = remaining_boxes(output.found.to("cpu"), self.config.decode)
+            found = output.found.to("cpu")
+            self._check_finite(found)
+            (boxes,) = remaining_boxes(found, self.config.decode)
         if use_history:
             geometry = (batch.intrinsics[:, 0], batch.image_from_sensor[:, 0])
             self._history.push(PastFrame(frames.stamp_ns, output.features, poses, *geometry))
         valid = sum(frame is not None for frame in past)
         pose = mean_ego_pose(frames)
         return Detections(frames.stamp_ns, boxes, pose, valid, timings, dropped)
+
+    def _check_finite(self, found: Candidates) -> None:
+        if found.scores.isnan().any():
+            # the past frames may be where it comes from
+            self.reset("the network's result is not finite")
+            raise NotFiniteError(
+                f"the network computes NaN on {self.device} in {self.precision}: its weights are "
+                "damaged, or too large for this precision; use float32 or another checkpoint"
+            )
 
     def _check_continuity(self, stamp_ns: int, poses: tuple[CameraPose | None, ...]) -> str:
         """Forget the past where it does not go on; gives the reason when there was a past."""

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labeldistill_core.config import StudentConfig, from_json
+from labeldistill_core.config import StudentConfig
+from labeldistill_core.config_json import from_json
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.network.center_head import BOX_MAPS, TaskMaps
 from labeldistill_core.network.decode import suppressed

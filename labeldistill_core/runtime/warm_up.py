@@ -30,6 +30,9 @@ def warm_up(detector: Detector, steps: int) -> float | None:
 
     Returns:
         Seconds of the last step; None without any.
+
+    Raises:
+        NotFiniteError: the network computes NaN.
     """
     last_s = None
     apart_s = min(detector.config.history_s, default=1.0)

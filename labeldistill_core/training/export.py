@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 
 from labeldistill_core.checkpoints import file_sha256, load_weights, save_student
-from labeldistill_core.config import StudentConfig, from_mapping
+from labeldistill_core.config import StudentConfig
+from labeldistill_core.config_json import from_mapping
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.network.student import Student
 

@@ -1,17 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
 import hashlib
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from labeldistill_core import checkpoints
 from labeldistill_core.cameras import FrameSet
-from labeldistill_core.checkpoints import load_student, load_weights, save_student
+from labeldistill_core.checkpoints import (
+    build_network,
+    load_student,
+    load_weights,
+    read_checkpoint,
+    save_student,
+)
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.errors import CheckpointError
@@ -55,11 +69,12 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one(
 ) -> None:
     before = path.read_bytes()
 
-    def disk_full(tensors: object, target: Path, metadata: object) -> None:
-        target.write_bytes(b"half of it")
-        raise OSError("disk full")
+    def disk_full(target: Path, _: bytes) -> int:
+        with target.open("wb") as file:
+            file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr(checkpoints, "save_file", disk_full)
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
     with pytest.raises(CheckpointError, match="cannot write .*disk full"):
         save_student(path, student)
     assert path.read_bytes() == before
@@ -149,4 +164,153 @@ def test_changed_weights_are_noticed(path: Path) -> None:
     content[-3] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="its weights are not those that were written"):
+        load_student(path)
+
+
+def rewritten(path: Path, **metadata: str) -> None:
+    """Write a checkpoint anew with other metadata and the same weights."""
+    with safe_open(path, framework="pt") as file:
+        kept = file.metadata()
+    changed = {f"labeldistill.{key}": value for key, value in metadata.items()}
+    save_file(load_file(path), path, {**kept, **changed})
+
+
+def configured(path: Path, keys: tuple[str, ...], value: Any) -> None:
+    """Change one entry of a checkpoint's configuration."""
+    with safe_open(path, framework="pt") as file:
+        config = json.loads(file.metadata()["labeldistill.config"])
+    place = config
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    rewritten(path, config=json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("bev_encoder", "base_channels"), 10**9, "no network can be made|of another shape"),
+        (("bev_encoder", "base_channels"), 10**400, "no network can be made"),
+        (("depth_net", "mid_channels"), 20_000, "of another shape"),
+        (("depth_net", "mid_channels"), -4, "depth_net.mid_channels is -4: use positive"),
+        (("depth_net", "dropout"), 2.0, "depth_net.dropout is 2.0"),
+        (("history_s",), [0.5 * i for i in range(1, 10**5)], "history_s has 99999 ages"),
+        (("grid", "cell_m"), 1e-3, "cells of 0.001 m: use at most"),
+        (("grid", "cell_m"), 0.0, "grid.cell_m is 0.0"),
+        (("depth_bins", "step_m"), 1e-9, "points on rays"),
+        (("depth_bins", "stop_m"), float("inf"), "inf is no finite number"),
+        (("depth_bins", "stop_m"), float("nan"), "nan is no finite number"),
+        (("image", "height"), 3_200_000, "image.height is 3200000"),
+        (("image", "std"), [0.0, 1.0, 1.0], "image.std"),
+        (("cameras",), [], "cameras needs 1 to"),
+        (("cameras",), ["front"] * 6, "cameras needs 1 to"),
+        (("head", "tasks"), [], "head.tasks needs a task|radii for 0 tasks"),
+    ],
+)
+def test_what_a_configuration_asks_for_is_checked_before_memory_is_taken(
+    path: Path,
+    keys: tuple[str, ...],
+    value: Any,
+    message: str,
+) -> None:
+    configured(path, keys, value)
+    devices = []
+
+    def made(config: StudentConfig) -> Student:
+        devices.append(torch.empty(0).device.type)
+        return Student(config)
+
+    with pytest.raises(CheckpointError, match=message):
+        build_network(read_checkpoint(path, "student"), StudentConfig, made)
+    assert set(devices) <= {"meta"}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "{oops", "9" * 5000, "[]"])
+@pytest.mark.parametrize("key", ["config", "record"])
+def test_metadata_that_are_no_json_of_ours(path: Path, key: str, text: str) -> None:
+    rewritten(path, **{key: text})
+    with pytest.raises(CheckpointError, match=r"tiny.safetensors") as refused:
+        load_student(path)
+    assert len(str(refused.value)) < 3000
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(path: Path, bad: float) -> None:
+    tensors = load_file(path)
+    tensors["head.shared.0.weight"][0, 0, 0, 0] = bad
+    with safe_open(path, framework="pt") as file:
+        metadata = {k: v for k, v in file.metadata().items() if "sha256" not in k}
+    save_file(tensors, path, metadata)
+    with pytest.raises(CheckpointError, match=r"1 of \d+ weights .* \(head.shared.0.weight\)"):
+        load_student(path)
+
+
+def test_weights_that_overflow_in_the_type_of_the_network_are_refused(student: Student) -> None:
+    tensors = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    tensors["head.shared.0.weight"] = tensors["head.shared.0.weight"].double() + 1e300
+    with pytest.raises(CheckpointError, match="NaN or infinite"):
+        load_weights(student, tensors, "some file")
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_weights_of_another_type_are_refused(
+    path: Path, student: Student, dtype: torch.dtype
+) -> None:
+    name = "head.shared.0.weight"
+    tensors = student.state_dict() | {name: student.state_dict()[name].to(dtype)}
+    save_file(tensors, path, {"labeldistill.config": student.config.to_json()})
+    with pytest.raises(CheckpointError, match=f"1 of another type: {name} is {dtype}"):
+        load_student(path)
+
+
+def test_weights_that_are_not_finite_are_not_written(path: Path, student: Student) -> None:
+    before = path.read_bytes()
+    with torch.no_grad():
+        student.head.get_parameter("shared.0.weight").fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="is not written: 1 of"):
+        save_student(path, student)
+    assert path.read_bytes() == before
+
+
+def test_variances_beyond_half_precision_keep_their_own(tmp_path: Path, student: Student) -> None:
+    variances = torch.tensor([89356.0, 89356.0, 491.0, 270.0])
+    student.depth_net.camera_norm.running_var[:4] = variances
+    save_student(tmp_path / "half.safetensors", student, dtype=torch.float16)
+    read = load_student(tmp_path / "half.safetensors").student
+    assert read.depth_net.camera_norm.running_var[:4].tolist() == variances.tolist()
+
+
+def test_the_same_weights_have_the_same_hash_in_every_process(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch; from pathlib import Path;"
+        "from labeldistill_core.checkpoints import save_network;"
+        "save_network(Path(sys.argv[1]), 'student', torch.nn.BatchNorm1d(3), {'a': 1}, 'note')"
+    )
+    files = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for file in files:
+        subprocess.run([sys.executable, "-c", program, file], check=True)
+    # five entries have 120 orders
+    assert len({file.read_bytes() for file in files}) == 1
+    assert files[0].stat().st_mode & 0o444 == 0o444
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_no_configuration_does_more_than_be_refused(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory, tiny_config: StudentConfig
+) -> None:
+    """Any entry becomes any value: it loads, or one sentence says why not."""
+    path = tmp_path_factory.mktemp("any") / "any.safetensors"
+    save_student(path, Student(tiny_config))
+    place: Any = json.loads(tiny_config.to_json())
+    keys: list[str] = []
+    while isinstance(place, dict) and (not keys or data.draw(st.booleans())):
+        keys.append(data.draw(st.sampled_from(sorted(place))))
+        place = place[keys[-1]]
+    numbers = st.integers() | st.floats() | st.sampled_from([-1, 0, 1, 10**9, 10**400, 1e308])
+    value = data.draw(
+        numbers | st.none() | st.booleans() | st.text(max_size=5) | st.lists(numbers, max_size=8)
+    )
+    configured(path, tuple(keys), value)
+    with suppress(CheckpointError):
         load_student(path)

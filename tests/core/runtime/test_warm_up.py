@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
+from labeldistill_core.errors import NotFiniteError
 from labeldistill_core.network.student import Student
 from labeldistill_core.profiling.scene import frame_set
 from labeldistill_core.runtime.detector import Detections, Detector
@@ -45,3 +47,15 @@ def test_the_reason_for_forgetting_is_told() -> None:
     assert detector.detect(frame_set(1.0, small())).dropped == ""
     assert detector.detect(frame_set(0.5, small())).dropped == "time went back by 0.500 s"
     assert detector.detect(frame_set(1.0, small())).dropped == ""
+
+
+@pytest.mark.parametrize("name", ["depth_net.reduce.0.bias", "head.tasks.0.heatmap.3.bias"])
+def test_a_network_that_computes_nan_is_told(name: str) -> None:
+    """As in a precision that its weights are too large for: all of them are finite."""
+    student = Student(small())
+    with torch.no_grad():
+        student.get_parameter(name).fill_(float("nan"))
+    detector = Detector(torch_engine(student))
+    with pytest.raises(NotFiniteError, match="computes NaN on cpu in float32: its weights"):
+        warm_up(detector, 1)
+    assert detector.newest is None
