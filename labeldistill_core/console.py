@@ -8,6 +8,7 @@
 | 2 | a wrong call, input that cannot be used, no room on the disk, in memory or on the GPU |
 | 3 | a fault of this program; its traceback lies in a file that the message names |
 | 130 | Ctrl-C |
+| 143 | SIGTERM, as schedulers send it |
 | 141 | whoever read the output has left, as `head` does |
 """
 
@@ -27,7 +28,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from labeldistill_core.errors import LabelDistillError
+from labeldistill_core.errors import LabelDistillError, StoppedError
 
 MISSED, REFUSED, FAULT, INTERRUPTED = 1, 2, 3, 130
 _READER_LEFT = 128 + 13
@@ -113,6 +114,10 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
     try:
         result = call()
         print(end="", flush=True)  # nothing where the output is closed
+    except StoppedError as stopped:
+        sys.stdout.flush()  # where both go to one file, this comes last
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.signal
     except LabelDistillError as error:
         return _say(str(error))
     except ModuleNotFoundError as error:

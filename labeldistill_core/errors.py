@@ -17,6 +17,15 @@ class CheckpointError(LabelDistillError):
     """A weights file is missing, damaged, unsafe or made for another network."""
 
 
+class StoppedError(LabelDistillError):
+    """A signal ended the work, of which what was whole is kept."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        """A message that says how to go on, and the signal's number."""
+        super().__init__(message)
+        self.signal = signal
+
+
 class NotFiniteError(LabelDistillError, FloatingPointError):
     """A network computes NaN or infinite numbers."""
 

@@ -10,22 +10,26 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeVar
 
 import torch
 
 from labeldistill_core.errors import LabelDistillError
+from labeldistill_core.processes import end_with_parent
 
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 _LOG = logging.getLogger(__name__)
+_GRACE_S = 15.0
+"""For a training to save itself."""
 
 
 def in_processes(
@@ -72,6 +76,10 @@ def in_processes(
             yield results.pop(index)
     finally:
         for worker in workers:
+            worker.terminate()  # a training saves what is whole
+        until = time.monotonic() + _GRACE_S
+        for worker in workers:
+            worker.join(max(0.0, until - time.monotonic()))
             worker.kill()
             worker.join()
 
@@ -114,7 +122,9 @@ def _serve(
     function: Callable[[Any], Any], connection: Connection, place: int, threads: int
 ) -> None:
     """What a process does: one call after the other."""
-    Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
+    # Ctrl-C goes to all processes of a terminal; the parent ends these in its own way
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO)
     _share_machine(place, threads)
     while True:
@@ -126,13 +136,6 @@ def _serve(
                 _LOG.exception("failed")
                 answer = True, error
         connection.send(answer)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _share_machine(place: int, threads: int) -> None:

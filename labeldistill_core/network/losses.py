@@ -97,7 +97,7 @@ def depth_loss(depth: Tensor, bins: Tensor, remainders: Tensor | None = None) ->
         remainders: (I, h, w) share of the label that the bin behind gets; none when None.
 
     Returns:
-        Sum over bins, mean over labelled cells, times `DEPTH_WEIGHT`.
+        Sum over bins, mean over labelled cells, times `DEPTH_WEIGHT`; NaN where `depth` has any.
     """
     labelled = (bins >= 0)[:, None]  # weights instead of an index, whose size a GPU's host awaits
     index = bins.clamp(min=0)[:, None]
@@ -108,5 +108,9 @@ def depth_loss(depth: Tensor, bins: Tensor, remainders: Tensor | None = None) ->
         # there is none behind the last
         target.scatter_add_(1, (index + 1).clamp(max=target.shape[1] - 1), share)
     with torch.autocast(depth.device.type, enabled=False):  # which forbids this loss
-        each = binary_cross_entropy(depth.float(), target, reduction="none")
-    return DEPTH_WEIGHT * (each * labelled).sum() / labelled.sum().clamp(min=1)
+        depth = depth.float()
+        # Of NaN this loss makes an assertion, on a GPU one that ends the process. It goes around
+        # the loss instead, and into its sum.
+        each = binary_cross_entropy(depth.nan_to_num(0.5), target, reduction="none")
+        unknown = 0.0 * depth.detach().sum()
+    return DEPTH_WEIGHT * (each * labelled).sum() / labelled.sum().clamp(min=1) + unknown

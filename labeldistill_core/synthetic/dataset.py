@@ -7,9 +7,8 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.classes import CATEGORY_TO_CLASS
 from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.files import write_whole
+from labeldistill_core.processes import worker_pool
 from labeldistill_core.synthetic.recording import (
     Rows,
     SceneSettings,
@@ -175,7 +175,7 @@ def _each(todo: list[SceneSettings], out: Path, workers: int) -> Iterator[None]:
             yield
         return
     # Spawned, since a fork would copy the threads' locks of whoever calls.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers, "spawn") as pool:
         futures = [pool.submit(_make_scene, settings, out) for settings in todo]
         for future in as_completed(futures):
             yield future.result()

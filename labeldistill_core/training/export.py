@@ -108,10 +108,10 @@ def read_run(file: Path) -> Mapping[str, Any]:
 
 
 def _checkpoint(run: Path, which: str) -> Path:
-    found = sorted((run / "checkpoints").glob(f"{which}*.ckpt"))
-    if not found:
+    file = run / "checkpoints" / f"{which}.ckpt"
+    if not file.is_file():
         raise CheckpointError(
             f"{run} holds no checkpoint `{which}`: give the folder of `labeldistill train student`"
             + (" --validate val" if which == "best" else "")
         )
-    return found[-1]
+    return file

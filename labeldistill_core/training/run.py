@@ -4,36 +4,34 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import logging
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import (
-    Callback,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    WeightAveraging,
-)
+from filelock import FileLock, Timeout
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from labeldistill_core.errors import CheckpointError, ConfigError
-from labeldistill_core.files import write_whole
+from labeldistill_core.errors import CheckpointError, ConfigError, LabelDistillError
+from labeldistill_core.processes import end_with_parent
+from labeldistill_core.training.averaging import MovingAverage
 from labeldistill_core.training.export import IDENTITY, read_run
+from labeldistill_core.training.keeping import Identity, Keep, KeepBest, WholeCheckpoints
+from labeldistill_core.training.loaders import SharedCollate, begin_loading, loading_error
+from labeldistill_core.training.logs import JsonLines, Pace
 from labeldistill_core.training.sampling import EpochOrder, class_balanced
 from labeldistill_core.training.stage import Stage
+from labeldistill_core.training.stopping import Stop
 
 _LOG = logging.getLogger(__name__)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -97,6 +95,8 @@ def fit(
 ) -> bool:
     """Train a stage; a run that was cut off goes on from `OUT/checkpoints/last.ckpt`.
 
+    A run that came to its end goes on when it is given more epochs.
+
     Args:
         stage: what is trained; holds the averaged weights afterwards.
         data: samples to train on.
@@ -109,13 +109,36 @@ def fit(
         save_every: steps between checkpoints.
 
     Returns:
-        Whether the run came to its end in this process; False when it was interrupted, and in all
-        processes but the first.
+        Whether the run came to its end in this process; False in all processes but the first.
 
     Raises:
-        ConfigError: there are fewer samples than one batch, or to score than processes.
+        ConfigError: there are fewer samples than one batch, or to score than processes; Slurm
+            started another number of tasks; or another process trains in the folder.
         CheckpointError: the folder holds a run with another configuration.
+        NotFiniteError: the losses or weights are not.
+        StoppedError: a signal ended the run; what was whole is saved.
+        LabelDistillError: a loading process was killed.
     """
+    _check_tasks(machine)
+    if "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+        end_with_parent()  # started by lightning in the first process
+    with _locked(out):
+        return _fit(
+            stage, data, collate, out, identity, machine, validation, validate_every, save_every
+        )
+
+
+def _fit(
+    stage: Stage,
+    data: Samples,
+    collate: Callable[[Sequence[Any]], Any],
+    out: Path,
+    identity: Mapping[str, Any],
+    machine: Machine,
+    validation: Samples | None,
+    validate_every: int,
+    save_every: int,
+) -> bool:
     recipe = stage.recipe
     processes = machine.processes
     indices: Sequence[int] = range(len(data))
@@ -133,23 +156,29 @@ def fit(
     whole = json.loads(json.dumps({**identity, "recipe": asdict(recipe)}))
     whole["precision"], whole["processes"] = machine.precision, processes
     last = out / "checkpoints" / "last.ckpt"
-    step = _checked_step(last, whole) if last.exists() else 0
+    each = -(-(len(indices) // (recipe.batch_size * processes)) // recipe.accumulate)
+    step = _checked_step(last, whole, each) if last.exists() else 0
     loading: dict[str, Any] = {
         "batch_size": recipe.batch_size,
-        "collate_fn": collate,
+        "collate_fn": SharedCollate(collate),
         "num_workers": machine.loaders,
+        "worker_init_fn": begin_loading,
         # Starting a loading process imports torch, which takes seconds in each epoch.
         "persistent_workers": machine.loaders > 0,
     }
+    keep = Keep(last, save_every)
+    stop = Stop(keep, step)
     callbacks: list[Callback] = [
         MovingAverage(decay=recipe.ema_decay),
         LearningRateMonitor("step"),
         Pace(recipe.batch_size),
         Identity(whole),
-        Keep(last, save_every),
+        keep,
+        stop,
     ]
     if validation is not None:
-        callbacks.append(ModelCheckpoint(last.parent, "best", monitor="val/mAP", mode="max"))
+        callbacks.append(KeepBest(last.with_name("best.ckpt"), "val/mAP"))
+    _quiet_lightning()
     trainer = Trainer(
         default_root_dir=out,
         max_epochs=recipe.epochs,
@@ -163,6 +192,9 @@ def fit(
         accumulate_grad_batches=recipe.accumulate,
         gradient_clip_val=recipe.gradient_clip,
         check_val_every_n_epoch=validate_every,
+        # Lightning's own checkpoint would be a second one, named after the step.
+        enable_checkpointing=False,
+        enable_model_summary=False,
         # It would draw from the random stream and make a run depend on being started anew.
         num_sanity_val_steps=0,
         log_every_n_steps=10,
@@ -181,13 +213,18 @@ def fit(
         mine = range(trainer.global_rank, len(validation), trainer.world_size)
         loaders.append(DataLoader(validation, sampler=mine, **loading))  # type: ignore[arg-type]
     try:
-        trainer.fit(
-            stage,
-            loaders[0],
-            loaders[1:] or None,
-            ckpt_path=last if step else None,
-            weights_only=True,
-        )
+        with stop, _whole_lines(trainer):
+            trainer.fit(
+                stage,
+                loaders[0],
+                loaders[1:] or None,
+                ckpt_path=last if step else None,
+                weights_only=True,
+            )
+    except (LabelDistillError, RuntimeError) as error:
+        if told := loading_error(error, machine.loaders):
+            raise told from error
+        raise
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -198,10 +235,69 @@ def fit(
     return trainer.is_global_zero and trainer.state.status == "finished"
 
 
-def _checked_step(last: Path, identity: dict[str, Any]) -> int:
-    """Step at which a run stopped."""
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder; the first process of a run speaks for all."""
+    if rank_zero_only.rank != 0:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock", timeout=0, mode=0o644)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f"another process trains in {out}: give another folder, or wait for its end"
+        ) from error
+    except NotImplementedError:
+        _LOG.warning("%s lies on a file system without locks: train in it once at a time", out)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _whole_lines(trainer: Trainer) -> Iterator[None]:
+    """End the line of the progress bar before an error is told behind it."""
+    try:
+        yield
+    except BaseException:
+        if bar := trainer.progress_bar_callback:
+            bar.teardown(trainer, trainer.lightning_module, "fit")
+        raise
+
+
+def _check_tasks(machine: Machine) -> None:
+    """Compare what Slurm started with what the run expects.
+
+    Raises:
+        ConfigError: the numbers differ, and tasks would train beside each other in one folder.
+    """
+    tasks = os.environ.get("SLURM_NTASKS", "")
+    by_hand = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if tasks.isdecimal() and not by_hand and int(tasks) != machine.processes:
+        raise ConfigError(
+            f"Slurm started {tasks} tasks, and --devices {machine.devices} on --nodes "
+            f"{machine.nodes} are {machine.processes} processes: let both be the same"
+        )
+
+
+def _quiet_lightning() -> None:
+    """Leave out its advice, which is meant for those who wrote the program."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+
+
+def _checked_step(last: Path, identity: dict[str, Any], epoch_steps: int) -> int:
+    """Step at which a run stopped; one that came to its end may be given more epochs."""
     checkpoint = read_run(last)
     before, step = checkpoint[IDENTITY], checkpoint["global_step"]
+    recipe = before.get("recipe", {})
+    if recipe.get("epochs", 0) * epoch_steps <= step:
+        longer = max(recipe.get("epochs", 0), identity["recipe"]["epochs"])
+        before = {**before, "recipe": {**recipe, "epochs": longer}}
     differences = list(_differences(before, identity))
     if differences:
         raise CheckpointError(
@@ -220,150 +316,3 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
             for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
         ]
     return [] if before == now else [f"{name} was {before}, is {now}"]
-
-
-class MovingAverage(WeightAveraging):
-    """Exponential moving average of weights and norms' statistics, on the network's device.
-
-    It never reaches back over more than about a tenth of the steps so far. An average that still
-    holds first steps is worse than it looks: its statistics do not belong to its weights.
-    """
-
-    def __init__(self, decay: float) -> None:
-        """`decay` once there are steps enough for it."""
-        super().__init__(multi_avg_fn=self._mix)
-        self._decay = decay
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the average; lightning's own stays where the network is built."""
-        self._device = trainer.strategy.root_device
-        super().setup(trainer, pl_module, stage)
-
-    def _mix(self, average: Any, current: Any, updates: Any) -> None:
-        """Let all tensors of one type move towards the current ones."""
-        steps = self._latest_update_step
-        # Short runs would end before an average of a thousand steps has forgotten its random start.
-        decay = min(self._decay, (1 + steps) / (10 + steps))
-        get_ema_multi_avg_fn(decay)(average, current, updates)
-
-
-class Identity(Callback):
-    """Writes into each checkpoint what made the run."""
-
-    def __init__(self, identity: dict[str, Any]) -> None:
-        """Keep what made the run, as JSON values."""
-        self._identity = identity
-
-    def on_save_checkpoint(self, _: Trainer, __: LightningModule, checkpoint: Any) -> None:
-        """Add the identity to what lightning saves."""
-        checkpoint[IDENTITY] = self._identity
-
-
-class Keep(Callback):
-    """Saves the run every so many steps and at the end of each epoch, in one file."""
-
-    def __init__(self, file: Path, every: int) -> None:
-        """Where, and how many steps apart."""
-        self._file, self._every, self._saved = file, every, 0
-
-    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
-        """A run that is taken up has just been saved; gradients of half a step never are."""
-        self._saved = trainer.global_step
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Save after a full number of steps."""
-        # lightning loses count of epochs that are taken up between their last batch and their end
-        if trainer.global_step % self._every == 0 and not trainer.is_last_batch:
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
-        """Save what the steps since have changed."""
-        self._save(trainer)
-
-    def _save(self, trainer: Trainer) -> None:
-        if trainer.global_step != self._saved:
-            trainer.save_checkpoint(self._file)
-            self._saved = trainer.global_step
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place first, so that it appears whole or not at all.
-
-    Lightning writes to the system's folder for temporary files and moves from there, which across
-    file systems is a copy onto the last good checkpoint.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write a checkpoint beside the old one, then put it in its place."""
-        # Into memory first: what reaches the disk is complete, or the old file stays.
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_whole(Path(path), content.getbuffer())
-
-
-class Pace(Callback):
-    """Logs a process's samples a second, and the share of time that it waited for data."""
-
-    def __init__(self, batch_size: int, every: int = 10) -> None:
-        """Samples a batch, and steps of the optimizer between two entries."""
-        self._batch_size, self._every, self._logged = batch_size, every, 0
-        self._ended = self._started = 0.0
-        self._batches, self._waited, self._total = 0, 0.0, 0.0
-
-    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
-        """A run may be taken up at any step."""
-        self._logged = trainer.global_step
-
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Leave out what lies between epochs."""
-        self._ended = 0.0
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Note how long the process waited for this batch."""
-        self._started = time.perf_counter()
-        self._waited += self._started - self._ended if self._ended else 0.0
-
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Count the batch, and log the pace every so many steps."""
-        now, steps = time.perf_counter(), trainer.global_step - self._logged
-        self._total += now - (self._ended or self._started)
-        self._ended = now
-        self._batches += 1
-        if steps and trainer.global_step % self._every == 0:
-            module.log("pace/wait_share", self._waited / self._total)
-            module.log("pace/step_s", self._total / steps, prog_bar=True)
-            module.log("pace/samples_s", self._batches * self._batch_size / self._total)
-            self._batches, self._waited, self._total = 0, 0.0, 0.0
-            self._logged = trainer.global_step
-
-
-class JsonLines(Logger):
-    """One JSON object a line: the step and its scalars."""
-
-    def __init__(self, path: Path) -> None:
-        """Append to the file at `path`, which is made with its first line."""
-        super().__init__()
-        self._path = path
-
-    @property
-    def name(self) -> str:
-        """Name of this kind of log, which lightning asks for."""
-        return "jsonl"
-
-    @property
-    def version(self) -> str:
-        """Empty: there is one log in a folder."""
-        return ""
-
-    @rank_zero_only
-    def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Nothing: the checkpoints hold the configuration."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append a line with the step and its scalars."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")

@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import NotFiniteError
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
@@ -81,9 +82,10 @@ class Stage(LightningModule, ABC):
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
-            raise FloatingPointError(
+            raise NotFiniteError(
                 f"the loss is not finite at step {self.global_step}: {parts}; "
-                f"samples {', '.join(sample.tokens)}"
+                f"samples {', '.join(sample.tokens)}. Look at these samples, or lower "
+                "--learning-rate and train in another folder"
             )
         # Given, since lightning would guess it from the first tensor that it finds.
         size = len(sample.tokens)

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from rosbags.highlevel import AnyReaderError
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, DataError, LabelDistillError
+from labeldistill_core.processes import worker_pool
 from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert_scene, marks
 from labeldistill_ros.bags.reader import read_marks
 
@@ -82,9 +83,8 @@ def convert_scenes(
     _tables = tables
     # Forked and not spawned: the tables of nuScenes are inherited, instead of read anew by each
     # worker.
-    fork = multiprocessing.get_context("fork")
     # one thread of torch in each: a pool of threads does not survive the fork
-    with ProcessPoolExecutor(workers, fork, torch.set_num_threads, (1,)) as pool:
+    with worker_pool(workers, "fork", partial(torch.set_num_threads, 1)) as pool:
         futures = [
             pool.submit(_work, scene, folder / scene, options, about[scene], force)
             for scene in todo

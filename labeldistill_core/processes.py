@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that end with the one that started them, whatever ends it."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Literal
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux' prctl: a signal that the kernel sends to a process when its parent ends."""
+
+
+def end_with_parent() -> None:
+    """Let the kernel end this process when its parent ends, even by SIGKILL; for its first lines.
+
+    Strictly, when the thread ends that started it, which should be the parent's main thread. Other
+    systems than Linux know no such thing, and there the process goes on.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)  # it had ended before the kernel was asked
+
+
+@contextmanager
+def worker_pool(
+    workers: int, method: Literal["fork", "spawn"], initializer: Callable[[], object] | None = None
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool that is ended at once, with what it is doing, when an exception leaves the block.
+
+    Args:
+        workers: number of processes.
+        method: how they are started.
+        initializer: what each of them does first; a function of a module.
+    """
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context(method), _begin, (initializer,))
+    try:
+        yield pool
+    except BaseException:
+        # its own shutdown waits for all that has been handed out, which may take hours
+        ours = set(multiprocessing.active_children()) - before
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in ours:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _begin(initializer: Callable[[], object] | None) -> None:
+    end_with_parent()
+    # Ctrl-C goes to all processes of a terminal; the parent decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if initializer:
+        initializer()

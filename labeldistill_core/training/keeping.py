@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a run: the last one, the best one, and how they reach the disk."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from labeldistill_core.checkpoints import not_finite
+from labeldistill_core.errors import NotFiniteError
+from labeldistill_core.files import write_whole
+from labeldistill_core.training.export import IDENTITY
+
+
+class Identity(Callback):
+    """Writes into each checkpoint what made the run."""
+
+    def __init__(self, identity: dict[str, Any]) -> None:
+        """Keep what made the run, as JSON values."""
+        self._identity = identity
+
+    def on_save_checkpoint(self, _: Trainer, __: LightningModule, checkpoint: Any) -> None:
+        """Add the identity to what lightning saves."""
+        checkpoint[IDENTITY] = self._identity
+
+
+class Keep(Callback):
+    """Saves the run every so many steps and at the end of each epoch, in one file."""
+
+    def __init__(self, file: Path, every: int) -> None:
+        """Where, and how many steps apart."""
+        self._file, self._every, self._saved = file, every, 0
+
+    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
+        """A run that is taken up has just been saved; gradients of half a step never are."""
+        self._saved = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Save after a full number of steps."""
+        # lightning loses count of epochs that are taken up between their last batch and their end
+        if trainer.global_step % self._every == 0 and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
+        """Save what the steps since have changed."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Save what the steps since have changed; to be called behind a whole step.
+
+        Raises:
+            NotFiniteError: the weights are not; the file stays as it was.
+        """
+        if trainer.global_step == self._saved:
+            return
+        if bad := not_finite(trainer.lightning_module.state_dict()):
+            raise NotFiniteError(
+                f"stopped at step {trainer.global_step}, and {self._file} stays as it was: {bad}"
+            )
+        trainer.save_checkpoint(self._file)
+        self._saved = trainer.global_step
+
+
+class KeepBest(Callback):
+    """Saves the run where it scores better than ever before, always in the same file.
+
+    The best score goes with the run's own checkpoints, so that the folder may be moved.
+    """
+
+    def __init__(self, file: Path, metric: str) -> None:
+        """Where, and by which metric; more is better."""
+        self._file, self._metric, self._best = file, metric, -math.inf
+
+    def on_validation_end(self, trainer: Trainer, _: LightningModule) -> None:
+        """Compare the score of all samples."""
+        score = float(trainer.callback_metrics[self._metric])
+        if score > self._best:
+            self._best = score
+            trainer.save_checkpoint(self._file)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the best score of the run so far."""
+        self._best = state["best"]
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place first, so that it appears whole or not at all.
+
+    Lightning writes to the system's folder for temporary files and moves from there, which across
+    file systems is a copy onto the last good checkpoint.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint beside the old one, then put it in its place."""
+        # Into memory first: what reaches the disk is complete, or the old file stays.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_whole(Path(path), content.getbuffer())

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signals end a run with what is whole saved, and two runs do not share a folder."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from labeldistill_core import console
+from labeldistill_core.errors import CheckpointError, ConfigError, NotFiniteError, StoppedError
+from labeldistill_core.training import stopping
+from labeldistill_core.training.run import Machine, fit
+from tests.core.training.test_resume import RECIPE, made, run, steps
+
+
+def signalled(
+    root: Path, out: Path, numbers: tuple[signal.Signals, ...], batch: int
+) -> StoppedError:
+    """What ends a run of the teacher to which signals come in a batch, counted from its start."""
+    stage, data, collate = made("teacher", root, RECIPE)
+    batches, step = 0, stage.training_step
+
+    def counting(sample: Any, batch_idx: int) -> Tensor:
+        nonlocal batches
+        if batches == batch:
+            for number in numbers:
+                signal.raise_signal(number)
+        batches += 1
+        return step(sample, batch_idx)
+
+    stage.training_step = counting  # type: ignore[method-assign]
+    with pytest.raises(StoppedError) as stopped:
+        fit(stage, data, collate, out, {"stage": "teacher"}, Machine("32-true", workers=0))
+    return stopped.value
+
+
+def test_a_signal_saves_and_the_run_goes_on(synthetic_dataroot: Path, tmp_path: Path) -> None:
+    whole = run("teacher", synthetic_dataroot, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    # within the second step; in the last batch of the epoch, which is counted from where it stopped
+    for batch, number, step in ((4, signal.SIGTERM, 2), (1, signal.SIGINT, 3)):
+        stopped = signalled(synthetic_dataroot, parts, (number,), batch)
+        assert str(stopped) == f"stopped at step {step}, repeat the command to go on"
+        assert stopped.signal == number
+        assert steps(parts) == step
+    again = run("teacher", synthetic_dataroot, parts)
+    assert whole is not None
+    assert again is not None
+    assert [name for name in whole if not torch.equal(whole[name], again[name])] == []
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_second_signal_ends_at_once(synthetic_dataroot: Path, tmp_path: Path) -> None:
+    twice = (signal.SIGINT, signal.SIGINT)
+    assert signalled(synthetic_dataroot, tmp_path, twice, 4).signal == signal.SIGINT
+    assert not (tmp_path / "checkpoints/last.ckpt").exists()
+
+
+def test_a_step_that_takes_long_is_not_waited_for(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "_GRACE_S", 0.0)
+    stopped = signalled(synthetic_dataroot, tmp_path, (signal.SIGTERM,), 3)
+    assert stopped.signal == signal.SIGTERM
+    assert "stopped at step 1, repeat" in str(stopped)
+
+
+def test_the_exit_code_tells_the_signal(capsys: pytest.CaptureFixture[str]) -> None:
+    def call() -> None:
+        raise StoppedError("stopped at step 3", signal.SIGTERM)
+
+    assert console.exit_code(call, "train") == 143
+    assert capsys.readouterr().err == "stopped at step 3\n"
+
+
+def test_a_folder_has_one_training_at_a_time(synthetic_dataroot: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1)
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(ConfigError, match=f"another process trains in {tmp_path}: give another"),
+    ):
+        run("teacher", synthetic_dataroot, tmp_path, recipe)
+    assert not (tmp_path / "checkpoints").exists()
+    assert run("teacher", synthetic_dataroot, tmp_path, recipe) is not None
+    # one checkpoint, which others may read
+    assert [file.name for file in tmp_path.rglob("*.ckpt")] == ["last.ckpt"]
+    assert (tmp_path / "checkpoints/last.ckpt").stat().st_mode & 0o444 == 0o444
+
+
+def test_tasks_of_slurm_are_as_many_as_processes(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    with pytest.raises(ConfigError, match="Slurm started 4 tasks, and --devices 1 on --nodes 1"):
+        run("teacher", synthetic_dataroot, tmp_path)
+
+
+def test_a_run_that_came_to_its_end_can_be_lengthened(
+    synthetic_dataroot: Path, tmp_path: Path
+) -> None:
+    one, two = replace(RECIPE, epochs=1), RECIPE
+    assert run("label encoder", synthetic_dataroot, tmp_path, one, stop_at_batch=4) is None
+    with pytest.raises(CheckpointError, match="recipe.epochs was 1, is 2"):
+        run("label encoder", synthetic_dataroot, tmp_path, two)
+    assert run("label encoder", synthetic_dataroot, tmp_path, one) is not None
+    assert steps(tmp_path) == 3
+    assert run("label encoder", synthetic_dataroot, tmp_path, two) is not None
+    assert steps(tmp_path) == 6
+    with pytest.raises(CheckpointError, match="recipe.epochs was 2, is 1"):
+        run("label encoder", synthetic_dataroot, tmp_path, one)
+
+
+def test_a_run_that_diverges_says_where(synthetic_dataroot: Path, tmp_path: Path) -> None:
+    """No assertion of torch comes first, and the last good checkpoint stays."""
+    recipe = replace(RECIPE, epochs=1, learning_rate=1e30, accumulate=1)
+    with pytest.raises(
+        NotFiniteError, match=r"loss is not finite at step 1: .*depth nan.*; samples \w+"
+    ):
+        run("student", synthetic_dataroot, tmp_path, recipe, save_every=100)
+
+
+def test_weights_that_are_not_finite_replace_no_checkpoint(
+    synthetic_dataroot: Path, tmp_path: Path
+) -> None:
+    stage, data, collate = made("teacher", synthetic_dataroot, replace(RECIPE, accumulate=1))
+    step = stage.training_step
+
+    def spoiled(sample: Any, batch_idx: int) -> Tensor:
+        loss = step(sample, batch_idx)
+        if stage.global_step == 2:
+            next(stage.network.parameters()).data.fill_(float("inf"))
+        return loss
+
+    stage.training_step = spoiled  # type: ignore[method-assign]
+    machine = Machine("32-true", workers=0)
+    with pytest.raises(NotFiniteError, match=r"stopped at step 3, and .*last.ckpt stays as it was"):
+        fit(stage, data, collate, tmp_path, {"stage": "teacher"}, machine, save_every=1)
+    assert steps(tmp_path) == 2
