@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from labeldistill_core.errors import CheckpointError, ConfigError, LabelDistillError
@@ -34,6 +33,8 @@ from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.stopping import Stop
 
 _LOG = logging.getLogger(__name__)
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Variables in which launchers number the processes of a run."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -238,7 +239,7 @@ def _fit(
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Keep other trainings out of a folder; the first process of a run speaks for all."""
-    if rank_zero_only.rank != 0:
+    if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
         return
     out.mkdir(parents=True, exist_ok=True)

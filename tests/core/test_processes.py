@@ -66,7 +66,7 @@ def test_a_pool_ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> 
     (tmp_path / "parent.py").write_text(program)
     pid_file = tmp_path / "pid"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, tmp_path / "parent.py", pid_file]
+    command = [sys.executable, str(tmp_path / "parent.py"), str(pid_file)]
     with subprocess.Popen(command, env=environment) as parent:
         try:
             worker = wait_for(pid_file)

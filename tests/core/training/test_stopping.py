@@ -35,7 +35,7 @@ def signalled(
         batches += 1
         return step(sample, batch_idx)
 
-    stage.training_step = counting  # type: ignore[method-assign]
+    stage.training_step = counting  # type: ignore[method-assign, assignment]
     with pytest.raises(StoppedError) as stopped:
         fit(stage, data, collate, out, {"stage": "teacher"}, Machine("32-true", workers=0))
     return stopped.value
@@ -140,7 +140,7 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(
             next(stage.network.parameters()).data.fill_(float("inf"))
         return loss
 
-    stage.training_step = spoiled  # type: ignore[method-assign]
+    stage.training_step = spoiled  # type: ignore[method-assign, assignment]
     machine = Machine("32-true", workers=0)
     with pytest.raises(NotFiniteError, match=r"stopped at step 3, and .*last.ckpt stays as it was"):
         fit(stage, data, collate, tmp_path, {"stage": "teacher"}, machine, save_every=1)
