@@ -19,7 +19,14 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from labeldistill_core.errors import ConfigError
-from labeldistill_ros.parameters import Spec, flatten
+from labeldistill_ros.parameters import (
+    CameraParameters,
+    ClassParameters,
+    Parameters,
+    Spec,
+    VehicleParameters,
+    flatten,
+)
 
 P = TypeVar("P")
 
@@ -72,6 +79,18 @@ class ParameterStore:
                     f"parameter {name} has no value: give one, or none at all"
                 ) from error
         return _rebuilt(defaults, prefix, values)
+
+    def vehicle(self, cameras: Sequence[str], classes: Sequence[str]) -> VehicleParameters:
+        """The trees of all parameters for a model of these cameras and classes; see `declare`.
+
+        Raises:
+            ConfigError: a value is of the wrong type or out of range.
+        """
+        return VehicleParameters(
+            self.declare(Parameters()),
+            {name: self.declare(CameraParameters(), f"cameras.{name}.") for name in cameras},
+            {name: self.declare(ClassParameters(), f"classes.{name}.") for name in classes},
+        )
 
     def _declare(self, name: str, default: Any, spec: Spec) -> None:
         try:

@@ -2,7 +2,8 @@
 """All parameters of the node: one typed tree, which `parameter_store` declares and checks.
 
 A field's path is the parameter's name (`sync.tolerance`). Its text, range and choices stand in its
-metadata, are shown by `ros2 param describe` and head `config/detector.yaml`.
+metadata, are shown by `ros2 param describe` and head `config/detector.yaml`. No ROS in here:
+the bag tools take the same tree.
 
 Why this is not `generate_parameter_library`: that makes a module from YAML while colcon builds, so
 a checkout that is installed with pip would have no parameters. It knows neither parameters for each
@@ -17,9 +18,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
-
-from labeldistill_core.errors import ConfigError
-from labeldistill_ros.sync.synchronizer import SyncOptions
 
 
 @dataclass(frozen=True)
@@ -262,33 +260,16 @@ class Parameters:
     diagnostics: DiagnosticsParameters = field(default_factory=DiagnosticsParameters)
 
 
-def sync_options(sync: SyncParameters, cameras: Mapping[str, CameraParameters]) -> SyncOptions:
-    """Options of the synchronizer.
+@dataclass(frozen=True)
+class VehicleParameters:
+    """All parameters, for a model of certain cameras and classes."""
 
-    Args:
-        sync: common parameters.
-        cameras: all cameras of the model, in its order.
-
-    Raises:
-        ConfigError: they contradict each other or the model.
-    """
-    names = tuple(cameras)
-    preferred = "CAM_FRONT" if "CAM_FRONT" in names else names[0]
-    if sync.anchor and sync.anchor not in names:
-        raise ConfigError(
-            f"sync.anchor is {sync.anchor!r}: use one of the model's cameras {', '.join(names)}"
-        )
-    offsets = {name: own.time_offset for name, own in cameras.items()}
-    return SyncOptions(
-        names,
-        sync.anchor or preferred,
-        sync.tolerance,
-        sync.deadline or None,
-        sync.max_age,
-        min(sync.min_cameras, len(names)),
-        sync.missing_camera_policy,
-        {name: offset for name, offset in offsets.items() if math.isfinite(offset)},
-    )
+    common: Parameters
+    """All but those of single cameras and classes."""
+    cameras: Mapping[str, CameraParameters]
+    """Parameters of each camera of the model, by name and in its order."""
+    classes: Mapping[str, ClassParameters]
+    """Parameters of each class of the model, by name and in the order of its labels."""
 
 
 def flatten(tree: object, prefix: str = "") -> Iterator[tuple[str, Any, Spec]]:

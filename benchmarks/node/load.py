@@ -116,14 +116,14 @@ def _measure(
     run: Run, options: LoadOptions, sent: Any
 ) -> tuple[dict[str, Any], list[float], list[float]]:
     """Figures of the loaded node; the worker's and the detector's milliseconds of each set."""
-    active = run.node._active
-    assert active is not None
-    begin_sync, begin_sets = dict(active.synchronizer.counts), dict(active.health.counts)
+    session = run.node.session
+    assert session is not None
+    begin_sync, begin_sets = dict(session.intake.synchronizer.counts), dict(session.health.counts)
     run.vehicle.listen()
     run.detector_ms.clear()
     begin_sent, rows = sent.value, list[dict[str, float]]()
     memory: list[list[dict[str, int]]] = []
-    with work_timed(active.worker, lambda: run.processed) as work_ms:
+    with work_timed(session.intake.worker, lambda: run.processed) as work_ms:
         for _ in range(_PARTS):
             memory.append([])
             end = time.monotonic() + options.seconds / _PARTS
@@ -141,8 +141,8 @@ def _measure(
         for kind in ("private", "shared")
     )
     growth = private[-1] / private[0] - 1
-    sync = {k: v - begin_sync.get(k, 0) for k, v in active.synchronizer.counts.items()}
-    counts = {k: v - begin_sets.get(k, 0) for k, v in active.health.counts.items()}
+    sync = {k: v - begin_sync.get(k, 0) for k, v in session.intake.synchronizer.counts.items()}
+    counts = {k: v - begin_sets.get(k, 0) for k, v in session.health.counts.items()}
     flat = p95[-1] < _LATENCY_GROWTH * p95[0]
     figures = {
         "options": {**asdict(options), "model": str(options.model or "demo")},

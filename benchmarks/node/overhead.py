@@ -21,8 +21,8 @@ from labeldistill_core.cameras import CameraCalibration, CameraView, FrameSet
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_ros.node.pipeline import Job
-from labeldistill_ros.node.worker import NewestWorker
+from labeldistill_ros.node.worker import SingleSlotWorker
+from labeldistill_ros.sets.arrival import ClosedSet
 
 _SETS = 60
 """How many sets go through the detector alone."""
@@ -80,7 +80,9 @@ class SeenSets:
 
 
 @contextmanager
-def work_timed(worker: NewestWorker[Job], processed: Callable[[], int]) -> Iterator[list[float]]:
+def work_timed(
+    worker: SingleSlotWorker[ClosedSet], processed: Callable[[], int]
+) -> Iterator[list[float]]:
     """Milliseconds that a node's worker spends on each set, all that it does included.
 
     Args:
@@ -90,9 +92,9 @@ def work_timed(worker: NewestWorker[Job], processed: Callable[[], int]) -> Itera
     times_ms: list[float] = []
     work = worker._work
 
-    def timed(job: Job) -> None:
+    def timed(closed: ClosedSet) -> None:
         before, start_s = processed(), time.perf_counter()
-        work(job)
+        work(closed)
         if processed() > before:
             times_ms.append((time.perf_counter() - start_s) * 1e3)
 

@@ -1,68 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
 """A detector over a bag at full speed, without ROS; every set of images gets its turn.
 
-Sets are put together by the node's synchronizer, whose clock is the log time, and boxes are chosen
-as the node chooses them, so the bag that results says what the node would with time enough.
+Sets are put together by the node's synchronizer, whose clock is the log time, and processed by the
+node's pipeline, so the bag that results says what the node would with time enough.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import torch
-import tyro
-
-from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.cameras import FIXED_FRAME, FrameSet
-from labeldistill_core.classes import CLASSES
-from labeldistill_core.errors import DataError
-from labeldistill_core.runtime.detector import Detections, Detector
-from labeldistill_ros.bags.frames import BASE_FRAME, camera_view, read_transforms
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_ros.bags.detect_options import DetectOptions
+from labeldistill_ros.bags.poses import read_poses
 from labeldistill_ros.bags.reader import BagReader, Recorded
 from labeldistill_ros.bags.recording import DETECTIONS_TOPIC, STATUS_TOPIC, TABLE_TOPIC
-from labeldistill_ros.bags.sensors import image_topic, info_topic
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.writer import BagWriter, Storage
-from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
+from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
 from labeldistill_ros.messages.stamps import stamp_of
 from labeldistill_ros.messages.status import set_status
 from labeldistill_ros.messages.tables import table_message
-from labeldistill_ros.sets.report import Outcome, SetReport
-from labeldistill_ros.sync.discontinuity import Continuity
-from labeldistill_ros.sync.synchronizer import CameraSet, Synchronizer, SyncOptions
+from labeldistill_ros.parameters import VehicleParameters
+from labeldistill_ros.sets.arrival import Arrival, ClosedSet
+from labeldistill_ros.sets.assembly import Assembler
+from labeldistill_ros.sets.options import (
+    assembly_options,
+    discontinuity_check,
+    make_synchronizer,
+    selection,
+)
+from labeldistill_ros.sets.pipeline import SetPipeline, SetResult
+from labeldistill_ros.sets.report import SetTally
+from labeldistill_ros.sync.synchronizer import CameraSet
 
 KEPT = (SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static")
 """Topics that go into the new bag too, so that it can be scored alone."""
-_STATUS = "diagnostic_msgs/msg/DiagnosticArray"
-
-
-@dataclass(frozen=True)
-class DetectOptions:
-    """What is detected, and what of it is kept; the node has parameters of these names."""
-
-    score_threshold: float = 0.1
-    """Boxes of a lower score are left out."""
-    max_boxes: int = 500
-    """At most so many boxes of a set are kept, the best."""
-    output_frame: str = BASE_FRAME
-    """Frame that the boxes are written in."""
-    policy: Annotated[Literal["skip", "mask"], tyro.conf.arg(name="missing-camera-policy")] = "skip"
-    """Sets that lack images are left out (skip), or used without them (mask)."""
-    min_cameras: int = 4
-    """Fewest images of a set that is used under `mask`."""
-    max_age_s: Annotated[float, tyro.conf.arg(name="max-age")] = 0.25
-    """Seconds of silence after which a camera counts as dead."""
-    reset_gap_s: Annotated[float, tyro.conf.arg(name="reset-gap")] = 2.0
-    """Seconds between two sets after which past images are forgotten."""
-    max_speed_m_s: Annotated[float, tyro.conf.arg(name="max-speed")] = 100.0
-    """Metres per second of the vehicle beyond which past images are forgotten as well."""
+_TYPES = {
+    DETECTIONS_TOPIC: "vision_msgs/msg/Detection3DArray",
+    TABLE_TOPIC: "sensor_msgs/msg/PointCloud2",
+    STATUS_TOPIC: "diagnostic_msgs/msg/DiagnosticArray",
+}
 
 
 @dataclass(frozen=True)
@@ -72,22 +56,22 @@ class DetectionRun:
     sets: int
     """Sets of images that there were."""
     processed: int
-    """Of them, those that got boxes."""
+    """Sets that got boxes."""
     boxes: int
-    """In all sets."""
+    """Boxes in all sets."""
     wall_s: float
     """How long it took."""
     bag_s: float
     """How long the bag is."""
-    problems: dict[str, int]
+    problems: Mapping[str, int]
     """Why sets got no boxes, and how often."""
+    without_pose: int
+    """Sets that were processed without history, since the vehicle's pose was not known."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Set:
-    images: CameraSet[Any]
-    infos: dict[str, Any]
-    closed_ns: int
+@dataclass(frozen=True)
+class _Jump:
+    """Time went back."""
 
 
 def detect_bag(
@@ -109,147 +93,149 @@ def detect_bag(
         options: how.
         storage: of the new bag.
         force: replace a bag that is there.
-        progress: called after each set with the number of sets so far.
+        progress: called after each set, whatever became of it, with the number of sets so far.
 
     Raises:
         BagError: the bag is damaged or lacks a topic, or the new one cannot be written.
+        ConfigError: the options contradict each other or the model.
     """
-    cameras = detector.config.cameras
-    start_s, problems, counts = time.monotonic(), dict[str, int](), [0, 0, 0]
-    continuity = Continuity(options.reset_gap_s, options.max_speed_m_s)
+    start_s = time.monotonic()
     detector.reset("a bag begins")
-    with BagReader(bag) as reader, BagWriter(out, storage=storage, force=force) as writer:
-        reader.require(*map(image_topic, cameras), *map(info_topic, cameras), "/tf")
-        transforms, bag_s = read_transforms(reader), reader.duration_s
+    with BagReader(bag) as reader:
+        vehicle = options.vehicle(detector.config.cameras, detector.class_names, reader.topics)
+        events = _Events(reader, vehicle)
+        with (
+            Assembler(
+                assembly_options(vehicle),
+                read_poses(reader, vehicle.common),
+                min(len(vehicle.cameras), 6),
+            ) as assembler,
+            BagWriter(out, storage=storage, force=force) as writer,
+        ):
+            output = _Output(writer, detector.class_names)
+            output.connect(reader)
+            pipeline = SetPipeline(detector, assembler, discontinuity_check(vehicle.common))
+            for event in events:
+                if isinstance(event, Recorded):
+                    writer.write(event.topic, event.msgtype, event.data, event.stamp_ns)
+                elif isinstance(event, _Jump):
+                    pipeline.forget("the stamps went back")
+                else:
+                    result = _process(event, pipeline, vehicle)
+                    output.write(result, events.log_ns(event))
+                    progress(output.tally.counts["seen"])
+        counts = output.tally.counts
+        return DetectionRun(
+            counts["seen"],
+            counts["processed"],
+            output.boxes,
+            time.monotonic() - start_s,
+            reader.duration_s,
+            output.problems + events.problems,
+            output.without_pose,
+        )
+
+
+def _process(closed: ClosedSet, pipeline: SetPipeline, vehicle: VehicleParameters) -> SetResult:
+    if not closed.images.usable:
+        lacking = f"no image of {', '.join(closed.images.missing)}"
+        return SetResult(closed.report("incomplete", "missing camera"), refusal=lacking)
+    result = pipeline.process(closed, selection(vehicle))
+    if result.failure:
+        raise result.failure  # on a vehicle the next set may do better; here it would be the same
+    return result
+
+
+class _Events:
+    """What happens in a bag: messages to keep, sets that are closed, jumps of time."""
+
+    def __init__(self, reader: BagReader, vehicle: VehicleParameters) -> None:
+        topics = {
+            camera: CameraTopics.of(camera, vehicle.common, own)
+            for camera, own in vehicle.cameras.items()
+        }
+        self._images = {topic.image: camera for camera, topic in topics.items()}
+        self._calibrations = {topic.info: camera for camera, topic in topics.items()}
+        reader.require(*self._images, *self._calibrations)
+        self._reader, self._synchronizer = reader, make_synchronizer(vehicle)
+        self._infos: dict[str, Any] = {}
+        self._first_ns: int | None = None
+        self.problems: Counter[str] = Counter()
+        """Images that belong to no set, and how often."""
+
+    def log_ns(self, closed: ClosedSet) -> int:
+        """Log time at which a set was closed."""
+        return (self._first_ns or 0) + round(closed.closed_s * 1e9)
+
+    def __iter__(self) -> Iterator[Recorded | ClosedSet | _Jump]:
+        kept = [topic for topic in KEPT if topic in self._reader.topics]
+        for recorded in self._reader.raw([*self._images, *self._calibrations, *kept]):
+            if self._first_ns is None:
+                self._first_ns = recorded.stamp_ns
+            now_s = (recorded.stamp_ns - self._first_ns) / 1e9
+            yield from self._until(now_s)
+            if recorded.topic in self._images:
+                camera = self._images[recorded.topic]
+                yield from self._add(camera, self._reader.decoded(recorded), now_s)
+            elif recorded.topic in self._calibrations:
+                camera = self._calibrations[recorded.topic]
+                self._infos[camera] = self._reader.decoded(recorded)
+            else:
+                yield recorded
+        yield from self._until(float("inf"))
+
+    def _add(self, camera: str, image: Any, now_s: float) -> Iterator[ClosedSet | _Jump]:
+        stamp_ns = stamp_of(image)
+        if stamp_ns == 0:
+            self.problems[f"{camera}: its images have no stamp"] += 1
+            return
+        arrival = Arrival(image, self._infos.get(camera))
+        added = self._synchronizer.add(camera, stamp_ns, arrival, now_s)
+        if added.reset:
+            yield _Jump()
+        yield from self._closed(added.sets, now_s)
+
+    def _until(self, end_s: float) -> Iterator[ClosedSet]:
+        """Sets whose deadline has passed by then."""
+        while (due_s := self._synchronizer.next_deadline_s()) is not None and due_s <= end_s:
+            yield from self._closed(self._synchronizer.poll(due_s), due_s)
+
+    def _closed(self, sets: list[CameraSet[Arrival]], now_s: float) -> Iterator[ClosedSet]:
+        return (ClosedSet(images, dict(self._infos), now_s) for images in sets)
+
+
+class _Output:
+    """Writes what the node would publish, and counts."""
+
+    def __init__(self, writer: BagWriter, class_names: tuple[str, ...]) -> None:
+        self._writer, self._class_names = writer, class_names
+        self.tally = SetTally()
+        self.problems: Counter[str] = Counter()
+        self.boxes = self.without_pose = 0
+
+    def connect(self, reader: BagReader) -> None:
         for topic in KEPT:
             if topic in reader.topics:
-                writer.connect(topic, reader.topics[topic], reader.qos(topic))
-        for topic in (DETECTIONS_TOPIC, TABLE_TOPIC, STATUS_TOPIC):
-            writer.connect(topic, _TYPES[topic])
-        with ThreadPoolExecutor(min(len(cameras), 6)) as pool:
-            for item in _sets(reader, cameras, options):
-                if isinstance(item, Recorded):
-                    writer.write(item.topic, item.msgtype, item.data, item.stamp_ns)
-                    continue
-                counts[0] += 1
-                begun_s = time.monotonic()
-                try:
-                    frames, output_from_fixed = _assemble(item, transforms, options, pool)
-                except (DataError, TransformError, ValueError) as error:
-                    problems[str(error)] = problems.get(str(error), 0) + 1
-                    _write_status(writer, item, counts, "refused", {})
-                    continue
-                pose = frames.views[0].fixed_from_ego
-                if reason := continuity.broken(item.images.stamp_ns, pose):
-                    detector.reset(reason)
-                found = detector.detect(frames)
-                boxes = best_boxes(found.in_frame(output_from_fixed), options)
-                counts[1] += 1
-                counts[2] += len(boxes)
-                total_ms = (time.monotonic() - begun_s) * 1e3
-                _write_boxes(writer, item, boxes)
-                _write_status(writer, item, counts, "processed", _timings(found, total_ms))
-                progress(counts[0])
-    return DetectionRun(
-        counts[0], counts[1], counts[2], time.monotonic() - start_s, bag_s, problems
-    )
+                self._writer.connect(topic, reader.topics[topic], reader.qos(topic))
+        for topic, kind in _TYPES.items():
+            self._writer.connect(topic, kind)
 
+    def write(self, result: SetResult, log_ns: int) -> None:
+        stamp_ns = result.report.stamp_ns
+        report = replace(result.report, age_s=(log_ns - stamp_ns) / 1e9)
+        self.tally.add(report)
+        self.boxes += report.boxes
+        self.without_pose += bool(report.pose)
+        if result.refusal:
+            self.problems[result.refusal] += 1
+        if result.detected:
+            boxes = result.detected.boxes
+            named = detections_message(boxes, self._class_names, stamp_ns, family=BAG)
+            self._write(DETECTIONS_TOPIC, named, log_ns)
+            self._write(TABLE_TOPIC, table_message(boxes, stamp_ns, BAG), log_ns)
+        totals = {outcome: count for outcome, count in self.tally.totals.items() if count}
+        status = set_status(report, totals, "detect", BAG)
+        self._write(STATUS_TOPIC, status, log_ns)
 
-def best_boxes(boxes: Boxes3D, options: DetectOptions) -> Boxes3D:
-    """Those that can be published, best first: finite, with a size and enough score."""
-    usable = torch.isfinite(boxes.values[:, :7]).all(dim=1) & (boxes.sizes > 0).all(dim=1)
-    boxes = boxes[usable & (boxes.scores >= options.score_threshold)]
-    return boxes[boxes.scores.argsort(descending=True, stable=True)[: options.max_boxes]]
-
-
-def _sets(
-    reader: BagReader, cameras: tuple[str, ...], options: DetectOptions
-) -> Iterator[_Set | Recorded]:
-    """Usable sets at the log time at which the node would close them, and messages to keep."""
-    anchor = "CAM_FRONT" if "CAM_FRONT" in cameras else cameras[0]
-    synchronizer: Synchronizer[Any] = Synchronizer(
-        SyncOptions(
-            cameras,
-            anchor,
-            max_age_s=options.max_age_s,
-            min_cameras=min(options.min_cameras, len(cameras)),
-            policy=options.policy,
-        )
-    )
-    images = {image_topic(camera): camera for camera in cameras}
-    calibrations = {info_topic(camera): camera for camera in cameras}
-    infos: dict[str, Any] = {}
-    first_ns = now_ns = 0
-
-    def closed(sets: list[CameraSet[Any]], at_ns: int) -> Iterator[_Set]:
-        return (_Set(s, dict(infos), at_ns) for s in sets if s.usable)
-
-    def until(end_s: float) -> Iterator[_Set]:
-        while (due_s := synchronizer.next_deadline_s()) is not None and due_s <= end_s:
-            yield from closed(synchronizer.poll(due_s), first_ns + round(due_s * 1e9))
-
-    kept = [topic for topic in KEPT if topic in reader.topics]
-    for recorded in reader.raw([*images, *calibrations, *kept]):
-        first_ns, now_ns = first_ns or recorded.stamp_ns, recorded.stamp_ns
-        now_s = (now_ns - first_ns) / 1e9
-        yield from until(now_s)
-        if recorded.topic in images:
-            image = reader.decoded(recorded)
-            sets = synchronizer.add(images[recorded.topic], stamp_of(image), image, now_s).sets
-            yield from closed(sets, now_ns)
-        elif recorded.topic in calibrations:
-            infos[calibrations[recorded.topic]] = reader.decoded(recorded)
-        else:
-            yield recorded
-    yield from until(float("inf"))
-
-
-def _assemble(
-    item: _Set, transforms: TransformBuffer, options: DetectOptions, pool: ThreadPoolExecutor
-) -> tuple[FrameSet, Any]:
-    images = item.images
-    views = pool.map(
-        lambda name: camera_view(name, images.frames[name].item, item.infos.get(name), transforms),
-        images.frames,
-    )
-    frames = FrameSet(images.stamp_ns, tuple(views))
-    if options.output_frame == FIXED_FRAME:
-        pose = transforms.lookup(FIXED_FRAME, BASE_FRAME, images.stamp_ns)
-        return frames, pose @ pose.inverse
-    output = transforms.lookup(options.output_frame, FIXED_FRAME, images.stamp_ns)
-    return frames, replace(output, source=FIXED_FRAME)
-
-
-_TYPES = {
-    DETECTIONS_TOPIC: "vision_msgs/msg/Detection3DArray",
-    TABLE_TOPIC: "sensor_msgs/msg/PointCloud2",
-    STATUS_TOPIC: _STATUS,
-}
-
-
-def _write_boxes(writer: BagWriter, item: _Set, boxes: Boxes3D) -> None:
-    stamp_ns = item.images.stamp_ns
-    for topic, built in (
-        (DETECTIONS_TOPIC, detections_message(boxes, CLASSES, stamp_ns, family=BAG)),
-        (TABLE_TOPIC, table_message(boxes, stamp_ns, BAG)),
-    ):
-        writer.write(topic, _TYPES[topic], built, item.closed_ns)
-
-
-def _timings(found: Detections, total_ms: float) -> dict[str, float]:
-    return {**{f"detect_{k}": v for k, v in found.timings_ms.items()}, "total": total_ms}
-
-
-def _write_status(
-    writer: BagWriter, item: _Set, counts: list[int], outcome: Outcome, timings_ms: dict[str, float]
-) -> None:
-    """The part of the node's status that scoring reads."""
-    report = SetReport(
-        item.images.stamp_ns,
-        outcome,
-        tuple(item.images.frames),
-        item.images.missing,
-        timings_ms=timings_ms,
-    )
-    totals = {"seen": counts[0], "processed": counts[1]}
-    writer.write(STATUS_TOPIC, _STATUS, set_status(report, totals, "detect", BAG), item.closed_ns)
+    def _write(self, topic: str, message: Any, log_ns: int) -> None:
+        self._writer.write(topic, _TYPES[topic], message, log_ns)

@@ -19,7 +19,7 @@ from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
-from labeldistill_ros.bags.frames import read_transforms
+from labeldistill_ros.bags.poses import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import BagSample
 from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError

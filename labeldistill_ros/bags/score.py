@@ -24,7 +24,7 @@ from labeldistill_core.evaluation.breakdown import Breakdown, break_down
 from labeldistill_core.evaluation.metrics import Metrics, evaluate, json_ready
 from labeldistill_core.evaluation.result_file import read_results
 from labeldistill_core.evaluation.results import ResultBox
-from labeldistill_ros.bags.frames import read_transforms
+from labeldistill_ros.bags.poses import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recording import (
     DETECTIONS_TOPIC,

@@ -23,7 +23,8 @@ from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision
 from labeldistill_ros.bags import recover as recovering
 from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert_scene
-from labeldistill_ros.bags.detect import DetectOptions, detect_bag
+from labeldistill_ros.bags.detect import detect_bag
+from labeldistill_ros.bags.detect_options import DetectOptions
 from labeldistill_ros.bags.report import write_run_report
 from labeldistill_ros.bags.scenes import convert_scenes
 from labeldistill_ros.bags.score import comparison
@@ -105,7 +106,7 @@ def detect(
     Args:
         bag: with images, calibrations and transforms.
         out: folder of the bag to write; `bag score OUT` scores it.
-        options: what is detected, and what of it is kept.
+        options: what the node's parameters of these names say.
         model: student checkpoint; the demo's when not given.
         device: cpu, cuda:0 and so on, or auto.
         precision: number format of the convolutions.
@@ -129,6 +130,8 @@ def detect(
         f"{out}: {done.processed} of {done.sets} sets, {done.boxes} boxes, {done.wall_s:.1f} s "
         f"for {done.bag_s:.1f} s of driving"
     )
+    if done.without_pose:
+        print(f"{done.without_pose} sets without history: the vehicle's pose was not known")
     for problem, count in done.problems.items():
         print(f"{count} sets without boxes: {problem}")
     if not done.processed:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,6 @@ from labeldistill_core.data.images import TakePixels, decode_jpeg
 from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
 from labeldistill_core.names import shown
-
-if TYPE_CHECKING:  # messages of rosbags have the same fields, and need no ROS
-    from sensor_msgs.msg import CompressedImage, Image
 
 Pixels = NDArray[np.uint8]
 
@@ -66,14 +63,15 @@ _ENCODINGS: dict[str, tuple[int, Callable[[Pixels], Pixels]]] = {
 
 
 def to_rgb(
-    message: Image | CompressedImage,
+    message: Any,
     take: TakePixels = new_pixels,
     largest_wh: tuple[int, int] | None = None,
 ) -> Pixels:
     """Pixels of an image message, raw or compressed.
 
     Args:
-        message: stays as it is.
+        message: `sensor_msgs/Image` or `sensor_msgs/CompressedImage` of any family; it stays as
+            it is.
         take: where the pixels go.
         largest_wh: width and height of the camera's images, where they are known.
 
@@ -101,9 +99,7 @@ def to_rgb(
     return pixels
 
 
-def _decompressed(
-    message: CompressedImage, take: TakePixels, largest_wh: tuple[int, int] | None
-) -> Pixels:
+def _decompressed(message: Any, take: TakePixels, largest_wh: tuple[int, int] | None) -> Pixels:
     """A JPEG or PNG, whatever `format` calls it; a mosaic that was compressed as grey is undone.
 
     `image_transport` writes the raw encoding, `; jpeg compressed `, and the encoding in which it

@@ -13,6 +13,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from tf2_msgs.msg import TFMessage
 
 from labeldistill_core.frames import Transform
+from labeldistill_ros.inputs.odometry import OdometryPoses
 from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
 from labeldistill_ros.messages import stamp_to_ns
 
@@ -121,8 +122,7 @@ class TransformListener:
 class OdometryListener:
     """Where the vehicle is from `nav_msgs/Odometry`; all else from the transforms.
 
-    The frame in the messages' headers stands for the fixed frame. Where their child frame is not
-    the vehicle frame, the transforms have to connect the two.
+    See `OdometryPoses`.
     """
 
     def __init__(
@@ -130,9 +130,11 @@ class OdometryListener:
     ) -> None:
         """Subscribe to `topic`; lookups between `fixed_frame` and `base` go to it."""
         self._node, self._transforms = node, transforms
-        self._fixed_frame, self._base, self._topic = fixed_frame, base, topic
+        self._fixed_frame, self._base = fixed_frame, base
         self._buffer = _WaitingBuffer(node)
-        self._body = base
+        self._poses = OdometryPoses(
+            self._buffer.lookup, transforms.lookup, topic, fixed_frame, base
+        )
         self._subscription = node.create_subscription(Odometry, topic, self._on_odometry, _DEPTH)
 
     def close(self) -> None:
@@ -143,21 +145,10 @@ class OdometryListener:
 
     def lookup(self, target: str, source: str, stamp_ns: int, until_s: float) -> Transform:
         """See `TransformListener.lookup`."""
-        asked = (target, source)
-        if asked == (self._base, self._fixed_frame):
-            return self.lookup(source, target, stamp_ns, until_s).inverse
-        if asked != (self._fixed_frame, self._base):
-            return self._transforms.lookup(target, source, stamp_ns, until_s)
-        try:
-            pose = self._buffer.lookup(self._fixed_frame, self._body, stamp_ns, until_s)
-        except TransformError as error:
-            raise TransformError(f"{self._topic}: {error}", may_come=error.may_come) from error
-        if self._body == self._base:
-            return pose
-        return pose @ self._transforms.lookup(self._body, self._base, stamp_ns, until_s)
+        return self._poses.lookup(target, source, stamp_ns, until_s)
 
     def _on_odometry(self, message: Odometry) -> None:
-        self._body = message.child_frame_id or self._base
+        body = self._poses.body_frame = message.child_frame_id or self._base
         pose = message.pose.pose
         stamp_ns = stamp_to_ns(message.header.stamp)
-        self._buffer.add(self._fixed_frame, self._body, stamp_ns, (pose.orientation, pose.position))
+        self._buffer.add(self._fixed_frame, body, stamp_ns, (pose.orientation, pose.position))

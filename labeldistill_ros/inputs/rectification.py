@@ -7,7 +7,6 @@ import threading
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo
 
 from labeldistill_core.data.images import TakePixels
 from labeldistill_core.data.pixel_pool import new_pixels
@@ -33,7 +32,7 @@ class Rectifier:
         self._lock = threading.Lock()
         self._maps: dict[str, tuple[_Key, tuple[Any, Any]]] = {}
 
-    def apply(self, camera: str, pixels: Pixels, info: CameraInfo) -> Pixels:
+    def apply(self, camera: str, pixels: Pixels, info: Any) -> Pixels:
         """The image without distortion; itself where a pinhole camera took it.
 
         Zeros are no distortion but in a fisheye model, whose projection bends by itself.

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -14,8 +13,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages import rectification_differs
-from labeldistill_ros.parameters import CameraParameters, Parameters
 
 ImageMessage: TypeAlias = "Image | CompressedImage"
 
@@ -30,28 +29,9 @@ def _qos() -> QoSProfile:
     )
 
 
-@dataclass(frozen=True)
-class CameraTopics:
-    """Where a camera publishes."""
-
-    image: str
-    """Image topic, with the transport's ending."""
-    info: str
-    """Topic of its `camera_info`."""
-    kind: type[Any]
-    """Type of the image messages."""
-
-    @classmethod
-    def of(cls, camera: str, common: Parameters, own: CameraParameters) -> CameraTopics:
-        """Topics from the parameters."""
-        base = f"{common.camera_prefix.rstrip('/')}/{camera.lower()}"
-        compressed = (own.transport or common.transport) == "compressed"
-        ending = "/compressed" if compressed else ""
-        return cls(
-            own.image_topic or f"{base}/image_raw{ending}",
-            own.info_topic or f"{base}/camera_info",
-            CompressedImage if compressed else Image,
-        )
+def _kind(topics: CameraTopics) -> type[Any]:
+    kind: type[Any] = CompressedImage if topics.compressed else Image
+    return kind
 
 
 class CameraSubscriptions:
@@ -80,7 +60,7 @@ class CameraSubscriptions:
         self._subscriptions: list[Subscription[Any]] = []
         try:
             for camera, topic in topics.items():
-                self._subscribe(topic.kind, topic.image, self._caller(on_image, camera))
+                self._subscribe(_kind(topic), topic.image, self._caller(on_image, camera))
                 self._subscribe(CameraInfo, topic.info, self._caller(self._on_info, camera))
         except Exception:
             self.close()
@@ -142,7 +122,7 @@ class CameraSubscriptions:
 
     def why_silent(self, camera: str) -> str:
         """What is known about a camera from which no image comes."""
-        topic, wanted = self._topics[camera].image, self._topics[camera].kind.__name__
+        topic, wanted = self._topics[camera].image, _kind(self._topics[camera]).__name__
         publishers = self._node.get_publishers_info_by_topic(topic)
         if not publishers:
             return (

@@ -30,6 +30,10 @@ _NS = 1_000_000_000
 Wxyz = tuple[float, float, float, float]
 Xyz = tuple[float, float, float]
 
+Lookup = Callable[[str, str, int, float], Transform]
+"""Gives `target_from_source` at a stamp: target, source, stamp in ns, end of waiting in s (steady
+clock). Raises `TransformError`."""
+
 
 class TransformError(LabelDistillError):
     """A transform is not there (yet)."""

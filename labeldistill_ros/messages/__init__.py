@@ -10,7 +10,6 @@ from labeldistill_ros.messages.boxes import (
     boxes_from_detections,
     detections_message,
     label_info,
-    presentable,
 )
 from labeldistill_ros.messages.calibration import (
     calibration_from_info,
@@ -36,7 +35,6 @@ __all__ = [
     "header",
     "label_info",
     "marker_array",
-    "presentable",
     "quaternion_of_yaw",
     "read_set_status",
     "rectification_differs",

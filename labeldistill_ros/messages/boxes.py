@@ -20,15 +20,6 @@ from labeldistill_ros.messages.geometry import yaw_of
 from labeldistill_ros.messages.stamps import header
 
 
-def presentable(boxes: Boxes3D) -> Boxes3D:
-    """The boxes whose centre, size, heading and score can be published: finite, size above zero.
-
-    A velocity may be NaN.
-    """
-    finite = torch.isfinite(boxes.values[:, :7]).all(dim=1) & torch.isfinite(boxes.scores)
-    return boxes[finite & (boxes.sizes > 0).all(dim=1)]
-
-
 class DetectionsMessage:
     """A `Detection3DArray` that is filled again and again.
 
@@ -47,7 +38,7 @@ class DetectionsMessage:
         self._pool: list[Any] = []
 
     def fill(self, boxes: Boxes3D, stamp_ns: int, ids: Sequence[str] | None = None) -> Any:
-        """Boxes as a message, every header the same; see `presentable`.
+        """Boxes as a message, every header the same; see `sets.selection.presentable`.
 
         Args:
             boxes: in the frame whose name goes into the headers.

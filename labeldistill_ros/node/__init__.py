@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lifecycle node: wiring, intake, worker, health."""
+"""The lifecycle node: wiring, session, intake, worker, health."""

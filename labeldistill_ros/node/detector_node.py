@@ -12,8 +12,6 @@ import logging
 import signal
 import sys
 import threading
-import time
-from collections.abc import Sequence
 from typing import Any
 
 import rclpy
@@ -26,38 +24,20 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
-from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
-from labeldistill_core.runtime.warm_up import warm_up
-from labeldistill_ros.inputs.subscriptions import ImageMessage
-from labeldistill_ros.messages import header, stamp_to_ns
+from labeldistill_ros.messages import header
+from labeldistill_ros.node.configuration import Configuration, configure
 from labeldistill_ros.node.model import LoadDetector, load_detector
-from labeldistill_ros.node.pipeline import Job, OnResult
+from labeldistill_ros.node.processing import OnResult
 from labeldistill_ros.node.ros_logging import RosHandler, ThrottledLog
-from labeldistill_ros.node.session import Active, Configured, activate, check_topics
+from labeldistill_ros.node.session import Session
 from labeldistill_ros.node.spinning import Spinner
-from labeldistill_ros.outputs.publishers import Outputs
 from labeldistill_ros.parameter_store import ParameterStore
-from labeldistill_ros.parameters import (
-    CameraParameters,
-    ClassParameters,
-    Parameters,
-    sync_options,
-)
-from labeldistill_ros.sets.assembly import Arrival, Problem
-from labeldistill_ros.sync.approximate import ApproximateSynchronizer
-from labeldistill_ros.sync.synchronizer import CameraSet
-
-_SOON_NS = 1_000_000
-"""When a deadline that has passed is looked at."""
-_PATIENCE_S = 3.0
-"""After the start, silence of a camera is not spoken of for this long."""
-_STOP_S = 10.0
-"""How long a set in work may take to end."""
+from labeldistill_ros.parameters import Parameters
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _ERROR = TransitionCallbackReturn.ERROR
@@ -90,22 +70,20 @@ class DetectorNode(LifecycleNode):
         self._load, self._on_result = load, on_result
         self._log = ThrottledLog(self.get_logger())
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._configured: Configured | None = None
-        self._active: Active | None = None
+        self._configured: Configuration | None = None
+        self.session: Session | None = None
+        """What the node does while it is active."""
         self._reporting: Timer | None = None
-        self._revision = -1
         self.finished = False
         """Whether the node was shut down by a transition."""
         self._store = ParameterStore(self)
         self.autostart = self._store.declare(Parameters()).autostart
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._overdue = self.create_timer(1.0, self._on_overdue, clock=self._steady)
-        self._overdue.cancel()
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(
                 min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
             ),
-            post_callback=lambda _: self._time_went_back("the clock went back"),
+            post_callback=lambda _: self._on_clock_jump(),
         )
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset_temporal", self._on_reset_temporal)
@@ -124,7 +102,7 @@ class DetectorNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise."""
         try:
-            configured = self._configured = self._configure()
+            configured = self._configured = configure(self, self._store, self._load)
         except Exception as error:  # what files, torch and ROS make of the values, too
             self.get_logger().error(f"cannot configure: {_words(error)}")
             return _FAILURE
@@ -144,31 +122,13 @@ class DetectorNode(LifecycleNode):
         )
         return super().on_configure(state)
 
-    def _configure(self) -> Configured:
-        parameters = self._store.declare(Parameters())
-        detector = self._load(parameters)
-        cameras = {
-            name: self._store.declare(CameraParameters(), f"cameras.{name}.")
-            for name in detector.config.cameras
-        }
-        for name in detector.class_names:
-            self._store.declare(ClassParameters(), f"classes.{name}.")
-        sync_options(parameters.sync, cameras)
-        check_topics(self, parameters, cameras)
-        if parameters.sync.policy == "approximate_time":
-            ApproximateSynchronizer.require()
-        step_s = warm_up(detector, parameters.warmup_iterations)
-        outputs = Outputs(self, detector.class_names, tuple(cameras))
-        return Configured(parameters, cameras, detector, outputs, step_s)
-
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
         result = super().on_activate(state)
         assert self._configured is not None
         configured = self._configured
-        self._revision = -1
         try:
-            self._active = activate(self, configured, self._log, self._on_image, self._on_result)
+            self.session = Session(self, configured, self._store, self._log, self._on_result)
         except Exception as error:  # a QoS override that ROS does not know
             self.get_logger().error(f"cannot activate: {_words(error)}")
             super().on_deactivate(state)
@@ -181,10 +141,10 @@ class DetectorNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the worker and unsubscribe."""
-        broken = self._active.pipeline.broken if self._active else ""
+        given_up = self.session.given_up if self.session else ""
         self._stop()
         result = super().on_deactivate(state)
-        return _ERROR if broken else result
+        return _ERROR if given_up else result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the model."""
@@ -205,17 +165,12 @@ class DetectorNode(LifecycleNode):
         return _SUCCESS
 
     def _stop(self) -> None:
-        if self._active is None:
+        if self.session is None:
             return
-        active, self._active = self._active, None
-        self._overdue.cancel()
+        session, self.session = self.session, None
         if self._reporting:
             self.destroy_timer(self._reporting)
-        active.subscriptions.close()
-        active.listener.close()
-        if not active.worker.stop(_STOP_S):
-            self.get_logger().error(f"the detector did not end within {_STOP_S:g} s")
-        active.pipeline.close()
+        session.close()
 
     def _release(self) -> None:
         if self._configured is not None:
@@ -224,142 +179,39 @@ class DetectorNode(LifecycleNode):
         self._store.locked = False
         torch.cuda.empty_cache()  # nothing where CUDA was not used
 
-    def _on_image(self, camera: str, message: ImageMessage) -> None:
-        active = self._active
-        if active is None:
-            return
-        now_s, stamp_ns = time.monotonic(), stamp_to_ns(message.header.stamp)
-        encoding = message.encoding if isinstance(message, Image) else message.format
-        active.health.image(camera, now_s, encoding, message.header.frame_id)
-        if stamp_ns == 0:
-            text = f"{camera}: its images have no stamp; set it in the driver"
-            self._log.warning(f"{camera}/stamp", text)
-            active.health.problems([Problem(camera, "image", text)], now_s)
-            return
-        info = active.subscriptions.infos.get(camera)
-        arrival = Arrival(message, (info.width, info.height) if info else None)
-        if active.worker.idle and active.pipeline.wanted():
-            active.assembler.decode_ahead(arrival)
-        added = active.synchronizer.add(camera, stamp_ns, arrival, now_s)
-        if added.reset:
-            self._forget(active, "the stamps went back")
-        self._submit(active, added.sets)
-        self._watch(active)
-
-    def _on_overdue(self) -> None:
-        active = self._active
-        if active is None:
-            self._overdue.cancel()
-            return
-        self._submit(active, active.synchronizer.poll(time.monotonic()))
-        self._watch(active)
-
-    def _watch(self, active: Active) -> None:
-        """Look again when an open set is overdue, unless an image comes before."""
-        deadline_s = active.synchronizer.next_deadline_s()
-        if deadline_s is None:
-            self._overdue.cancel()
-            return
-        left_ns = round((deadline_s - time.monotonic()) * 1e9)
-        self._overdue.timer_period_ns = max(_SOON_NS, left_ns)
-        self._overdue.reset()
-
-    def _submit(self, active: Active, sets: Sequence[CameraSet[Arrival]]) -> None:
-        if sets and self._revision != self._store.revision:
-            self._revision = self._store.revision
-            active.pipeline.parameters = self._store.declare(Parameters())
-            active.pipeline.class_thresholds = self._class_thresholds()
-        for images in sets:
-            job = Job(images, dict(active.subscriptions.infos), time.monotonic())
-            if not images.usable:
-                self._log.warning(
-                    "incomplete", f"set dropped, no image of {', '.join(images.missing)}"
-                )
-                active.pipeline.end(job.report("incomplete", "missing camera"))
-            elif not active.rate.passes(images.stamp_ns, active.pipeline.parameters.max_rate):
-                active.pipeline.end(job.report("dropped", "max_rate"))
-            else:
-                self._hand_over(active, job)
-
-    def _hand_over(self, active: Active, job: Job) -> None:
-        """Give a set to the worker; its images are decoded meanwhile if it will be the next."""
-        if replaced := active.worker.submit(job):
-            replaced.cancel()
-            active.pipeline.end(replaced.report("dropped", "a newer set came"))
-        if active.worker.will_take and active.pipeline.wanted():
-            active.assembler.decode_ahead(*job.arrivals)
-
-    def _class_thresholds(self) -> list[float]:
-        assert self._configured is not None
-        return [
-            self._store.declare(ClassParameters(), f"classes.{name}.").score_threshold
-            for name in self._configured.detector.class_names
-        ]
-
-    def _time_went_back(self, reason: str) -> None:
-        if self._active is not None:
-            self._active.synchronizer.reset()
-            self._forget(self._active, reason)
-
-    def _forget(self, active: Active, reason: str) -> None:
-        if waiting := active.worker.withdraw():
-            waiting.cancel()
-            active.pipeline.end(waiting.report("dropped", "time went back"))
-        active.pipeline.reset_history(reason)
-        self.get_logger().info(f"started afresh: {reason}")
-
     def _report(self) -> None:
-        active = self._active
-        if active is None:
+        session = self.session
+        if session is None:
             return
-        now_s = time.monotonic()
-        if now_s - active.started_s > _PATIENCE_S:
-            self._complain(active, now_s)
-        if not active.pipeline.wanted():
-            active.health.unwanted(now_s)
-        statuses = active.health.diagnostics(
-            self.get_name(),
-            {
-                **active.synchronizer.counts,
-                "relearned": active.synchronizer.relearned,
-                "anchor": active.synchronizer.anchor,
-            },
-            active.synchronizer.offsets_s,
-            now_s,
-        )
-        now = self.get_clock().now().nanoseconds
-        self._diagnostics.publish(DiagnosticArray(header=header(now, ""), status=statuses))
-        if active.pipeline.broken:
-            self.get_logger().error(f"the detector is given up: {active.pipeline.broken}")
+        now_ns, statuses = self.get_clock().now().nanoseconds, session.report()
+        self._diagnostics.publish(DiagnosticArray(header=header(now_ns, ""), status=statuses))
+        if session.given_up:
+            self.get_logger().error(f"the detector is given up: {session.given_up}")
             self.trigger_deactivate()
 
-    def _complain(self, active: Active, now_s: float) -> None:
-        silent = active.health.silent_cameras(now_s)
-        for camera in silent:
-            self._log.warning(f"{camera}/silent", active.subscriptions.why_silent(camera))
-        for camera in active.subscriptions.without_info():
-            if camera not in silent:
-                self._log.warning(f"{camera}/info", active.subscriptions.why_without_info(camera))
+    def _on_clock_jump(self) -> None:
+        if self.session:
+            self.session.intake.reset("the clock went back")
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if active := self._answer(response):
-            active.pipeline.enabled = request.data
+        if session := self._answer(response):
+            session.enable(request.data)
         return response
 
     def _on_reset_temporal(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
-        if active := self._answer(reply):
-            active.pipeline.reset_history("asked by ~/reset_temporal")
+        if session := self._answer(reply):
+            session.reset_history("asked by ~/reset_temporal")
         return reply
 
     def _on_relearn_offsets(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
-        if active := self._answer(reply):
-            active.synchronizer.relearn_offsets()
+        if session := self._answer(reply):
+            session.intake.synchronizer.relearn_offsets()
         return reply
 
-    def _answer(self, response: SetBool.Response | Trigger.Response) -> Active | None:
-        response.success = self._active is not None
+    def _answer(self, response: SetBool.Response | Trigger.Response) -> Session | None:
+        response.success = self.session is not None
         response.message = "" if response.success else "the node is not active"
-        return self._active
+        return self.session
 
 
 def _words(error: Exception) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from labeldistill_core.cameras import FrameSet
 from labeldistill_ros.messages.status import ERROR, OK, WARN, diagnostic, set_status
 from labeldistill_ros.sets.assembly import Problem
-from labeldistill_ros.sets.report import OUTCOMES, SetReport
+from labeldistill_ros.sets.report import SetReport, SetTally
 
 _WINDOW = 240
 """Sets over which latencies are taken: 20 s at 12 Hz."""
@@ -91,8 +91,12 @@ class Health:
         self._boxes_s: float | None = None
         self.given_up = ""
         """Why the detector is given up, when it is."""
-        self.counts: Counter[str] = Counter()
-        """Sets by outcome, `seen` for all, and `refused/<cause>`."""
+        self._tally = SetTally()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Sets by what became of them; see `SetTally`."""
+        return self._tally.counts
 
     def image(self, camera: str, now_s: float, encoding: str = "", frame_id: str = "") -> None:
         """An image arrived."""
@@ -136,11 +140,7 @@ class Health:
     def done(self, report: SetReport, now_s: float) -> None:
         """A set came to its end."""
         with self._lock:
-            self.counts["seen"] += 1
-            self.counts[report.outcome] += 1
-            self.counts["boxes_unusable"] += report.unusable
-            if report.cause:
-                self.counts[f"{report.outcome}/{report.cause}"] += 1
+            self._tally.add(report)
             if report.outcome == "processed":
                 self._reports.append(report)
                 self._boxes_s = now_s
@@ -179,7 +179,7 @@ class Health:
 
     def _totals(self) -> dict[str, int]:
         with self._lock:
-            return {key: self.counts[key] for key in ("seen", *OUTCOMES)}
+            return self._tally.totals
 
     def diagnostics(
         self, name: str, sync: Mapping[str, Any], offsets_s: Mapping[str, float], now_s: float

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker thread with one place in its queue: the newest item wins. No ROS in here."""
+"""A worker thread whose queue has a single slot: the newest item wins. No ROS in here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
-class NewestWorker(Generic[T]):
+class SingleSlotWorker(Generic[T]):
     """Calls `work` with one item after the other, in a thread of its own.
 
     While it is busy, a new item takes the place of the one that waits, so that the delay never

@@ -7,58 +7,26 @@ camera's optical frame by the camera's name.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView, FrameSet
-from labeldistill_core.data.images import TakePixels
 from labeldistill_core.data.pixel_pool import PixelPool
 from labeldistill_core.errors import DataError, LabelDistillError
 from labeldistill_core.frames import Transform
-from labeldistill_ros.inputs.decoding import Pixels, to_rgb
+from labeldistill_ros.inputs.decoding import Pixels
 from labeldistill_ros.inputs.rectification import Rectifier
-from labeldistill_ros.inputs.transforms import TransformError
-from labeldistill_ros.messages import calibration_from_info
-from labeldistill_ros.parameters import CameraParameters, Parameters
-from labeldistill_ros.sync.synchronizer import CameraSet, SyncOptions
+from labeldistill_ros.inputs.transforms import Lookup, TransformError
+from labeldistill_ros.messages.calibration import calibration_from_info
+from labeldistill_ros.sets.arrival import Arrival, ClosedSet
+from labeldistill_ros.sync.synchronizer import CameraSet
 
 Cause = Literal["image", "camera_info", "transform"]
-
-Lookup = Callable[[str, str, int, float], Transform]
-"""`TransformListener.lookup`."""
-
-
-class Arrival:
-    """An image on its way; decoded once, in a pool, when that is asked for."""
-
-    def __init__(
-        self, message: Image | CompressedImage, largest_wh: tuple[int, int] | None = None
-    ) -> None:
-        """Wrap a message of a camera whose images are so wide and high, where that is known."""
-        self.message = message
-        """As it came."""
-        self._largest_wh = largest_wh
-        self._decoded: Future[Pixels] | None = None
-        self._asked = threading.Lock()  # by who receives and by who detects
-
-    def decode(self, pool: Executor, take: TakePixels) -> Future[Pixels]:
-        """Start to decode, unless that was done before."""
-        with self._asked:
-            if self._decoded is None:
-                self._decoded = pool.submit(to_rgb, self.message, take, self._largest_wh)
-            return self._decoded
-
-    def cancel(self) -> None:
-        """Do not decode when that has not begun."""
-        if self._decoded is not None:
-            self._decoded.cancel()
 
 
 @dataclass(frozen=True)
@@ -104,22 +72,6 @@ class AssemblyOptions:
     frame_ids: Mapping[str, str]
     """Optical frames by camera where the user named them."""
 
-    @classmethod
-    def of(
-        cls, common: Parameters, cameras: Mapping[str, CameraParameters], sync: SyncOptions
-    ) -> AssemblyOptions:
-        """Options from the parameters."""
-        return cls(
-            common.fixed_frame,
-            common.base_frame,
-            common.output_frame,
-            common.tf_timeout,
-            sync.min_cameras if sync.policy == "mask" else len(sync.cameras),
-            common.images_rectified,
-            "none" if common.ego_motion_source == "none" else common.missing_pose_policy,
-            {camera: own.frame_id for camera, own in cameras.items()},
-        )
-
 
 @dataclass(frozen=True)
 class Assembled:
@@ -143,12 +95,26 @@ class Assembler:
     """Decodes images in a pool and looks up the rest."""
 
     def __init__(self, options: AssemblyOptions, lookup: Lookup, threads: int) -> None:
-        """Start the pool."""
+        """Start the pool.
+
+        Args:
+            options: how.
+            lookup: gives poses.
+            threads: that decode images at the same time.
+        """
         self._options = options
         self._lookup = lookup
         self._pixels = PixelPool()
         self._rectifier = Rectifier(self._pixels.take)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def __enter__(self) -> Assembler:
+        """Itself; the pool runs already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the pool."""
+        self.close()
 
     def close(self) -> None:
         """End the pool."""
@@ -159,17 +125,13 @@ class Assembler:
         for arrival in arrivals:
             arrival.decode(self._pool, self._pixels.take)
 
-    def assemble(self, images: CameraSet[Arrival], infos: Mapping[str, CameraInfo]) -> Assembled:
+    def assemble(self, closed: ClosedSet) -> Assembled:
         """The set, without the cameras whose image cannot be used.
-
-        Args:
-            images: what the synchronizer found.
-            infos: newest `camera_info` by camera.
 
         Raises:
             SetError: too few images are left, or the vehicle's pose is missing and required.
         """
-        start_s = time.perf_counter()
+        start_s, images, infos = time.perf_counter(), closed.images, closed.infos
         until_s = time.monotonic() + self._options.tf_timeout_s
         names = list(images.frames)
         take = self._pixels.take
@@ -177,8 +139,7 @@ class Assembler:
         try:
             output_from_fixed, poses, no_pose = self._poses(images, until_s)
         except TransformError as error:
-            for frame in images.frames.values():
-                frame.item.cancel()
+            closed.cancel()
             raise SetError("transform", str(error)) from error
         transforms_s = time.perf_counter()
 
@@ -243,7 +204,7 @@ class Assembler:
         self,
         name: str,
         images: CameraSet[Arrival],
-        infos: Mapping[str, CameraInfo],
+        infos: Mapping[str, Any],
         pixels: Pixels,
         ego_from_camera: Transform,
         fixed_from_ego: Transform,

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 Outcome = Literal["processed", "dropped", "incomplete", "refused", "idle", "failed"]
 """Boxes were published; a newer set came before it was its turn; cameras were missing; images,
-calibrations or transforms were unusable; nobody listens; the detector raised an error."""
+calibrations or transforms were unusable; nobody listens; the detector or the node itself raised an
+error."""
 
 OUTCOMES: tuple[Outcome, ...] = (
     "processed",
@@ -49,3 +51,25 @@ class SetReport:
     """How many boxes were left out because they are not finite or have no size."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     """Wall-clock time of each stage; `total` from its last image's arrival to its boxes."""
+
+
+class SetTally:
+    """Counts sets by what became of them."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.counts: Counter[str] = Counter()
+        """`seen` for all sets, each outcome, `<outcome>/<cause>`, and `boxes_unusable`."""
+
+    def add(self, report: SetReport) -> None:
+        """Count a set that came to its end."""
+        self.counts["seen"] += 1
+        self.counts[report.outcome] += 1
+        self.counts["boxes_unusable"] += report.unusable
+        if report.cause:
+            self.counts[f"{report.outcome}/{report.cause}"] += 1
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Sets so far: `seen`, and each outcome."""
+        return {key: self.counts[key] for key in ("seen", *OUTCOMES)}

@@ -11,7 +11,7 @@ _SLACK_M = 2.0
 """A correction of the localization by less than this is no jump."""
 
 
-class Continuity:
+class DiscontinuityCheck:
     """Watches stamps and poses of the sets, in the order in which they are processed."""
 
     def __init__(self, max_gap_s: float, max_speed_m_s: float) -> None:
@@ -19,8 +19,8 @@ class Continuity:
         self._max_gap_s, self._max_speed_m_s = max_gap_s, max_speed_m_s
         self._last: tuple[int, Transform] | None = None
 
-    def broken(self, stamp_ns: int, fixed_from_ego: Transform) -> str:
-        """Why the history does not go on; empty when it does."""
+    def reason(self, stamp_ns: int, fixed_from_ego: Transform) -> str:
+        """Why the past cannot be used after this set's stamp and pose; empty when it can."""
         last, self._last = self._last, (stamp_ns, fixed_from_ego)
         if last is None or stamp_ns <= last[0]:
             return ""

@@ -21,9 +21,10 @@ from labeldistill_ros.parameters import (
     CameraParameters,
     Parameters,
     SyncParameters,
+    VehicleParameters,
     flatten,
-    sync_options,
 )
+from labeldistill_ros.sets.options import sync_options
 
 Make = Callable[..., ParameterStore]
 
@@ -95,13 +96,17 @@ def test_parameter_file_has_all_defaults() -> None:
         assert (tree[group] if group else tree)[leaf] == value
 
 
+def vehicle(cameras: dict[str, CameraParameters], anchor: str = "") -> VehicleParameters:
+    return VehicleParameters(Parameters(sync=SyncParameters(anchor=anchor)), cameras, {})
+
+
 def test_synchronizer_options() -> None:
     cameras = {name: CameraParameters() for name in CAMERAS}
-    options = sync_options(SyncParameters(), cameras)
+    options = sync_options(vehicle(cameras))
     assert (options.anchor, options.cameras, options.offsets_s) == ("CAM_FRONT", CAMERAS, {})
     cameras["CAM_BACK"] = CameraParameters(time_offset=0.025)
-    assert sync_options(SyncParameters(), cameras).offsets_s == {"CAM_BACK": 0.025}
-    alone = sync_options(SyncParameters(), {"CAM_BACK": CameraParameters()})
+    assert sync_options(vehicle(cameras)).offsets_s == {"CAM_BACK": 0.025}
+    alone = sync_options(vehicle({"CAM_BACK": CameraParameters()}))
     assert (alone.anchor, alone.min_cameras) == ("CAM_BACK", 1)
     with pytest.raises(ConfigError, match="sync.anchor is 'FRONT': use one of the model's cameras"):
-        sync_options(SyncParameters(anchor="FRONT"), cameras)
+        sync_options(vehicle(cameras, "FRONT"))

@@ -24,7 +24,8 @@ from labeldistill_core.evaluation.results import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
-from labeldistill_ros.bags.detect import DetectOptions, detect_bag
+from labeldistill_ros.bags.detect import detect_bag
+from labeldistill_ros.bags.detect_options import DetectOptions
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.recording import DETECTIONS_TOPIC
@@ -123,7 +124,7 @@ def test_the_node_sees_and_says_what_the_offline_pipeline_does(
 
 def check_against_bag_detect(bag: Path, recorded: Path, out: Path, offline: Detector) -> None:
     """What `bag detect` says is what the node published, message by message."""
-    options = DetectOptions(score_threshold=0.0, max_boxes=MAX_BOXES, max_age_s=2.0)
+    options = DetectOptions(score_threshold=0.0, max_boxes=MAX_BOXES, max_age=2.0)
     detect_bag(bag, out, offline, options)
     with BagReader(recorded) as live, BagReader(out) as direct:
         pairs = zip(

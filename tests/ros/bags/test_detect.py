@@ -16,12 +16,14 @@ from labeldistill_core.errors import BagError
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
-from labeldistill_ros.bags.detect import DetectOptions, best_boxes, detect_bag
+from labeldistill_ros.bags.detect import detect_bag
+from labeldistill_ros.bags.detect_options import DetectOptions
 from labeldistill_ros.bags.faults import Faults
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.parameters import Parameters
+from labeldistill_ros.sets.selection import best_boxes
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 EVERYTHING = DetectOptions(score_threshold=0.0, output_frame="map")
@@ -52,7 +54,7 @@ def test_boxes_are_those_of_the_data_root(
     total = 0
     for token, array in zip(tables.samples(SCENES[0]), arrays, strict=True):
         found = direct.detect(tables.frame_set(token, direct.config.cameras))
-        wanted = best_boxes(found.in_frame(identity), EVERYTHING)
+        wanted = best_boxes(found.in_frame(identity), 0.0, 500)
         mine = boxes_from_detections(array, CLASSES)
         np.testing.assert_allclose(mine.values[:, :6], wanted.values[:, :6], atol=1e-3)
         assert torch.equal(mine.labels, wanted.labels)
@@ -69,11 +71,11 @@ def test_defaults_are_the_nodes() -> None:
     """Only thresholds differ: scoring needs the weak boxes as well."""
     node, mine = Parameters(), DetectOptions()
     assert mine.output_frame == node.output_frame
-    assert mine.policy == node.sync.missing_camera_policy
+    assert mine.missing_camera_policy == node.sync.missing_camera_policy
     assert mine.min_cameras == node.sync.min_cameras
-    assert mine.max_age_s == node.sync.max_age
-    assert mine.reset_gap_s == node.history.reset_gap
-    assert mine.max_speed_m_s == node.history.max_speed
+    assert mine.max_age == node.sync.max_age
+    assert mine.reset_gap == node.history.reset_gap
+    assert mine.max_speed == node.history.max_speed
 
 
 def test_a_camera_that_falls_silent(
@@ -83,7 +85,9 @@ def test_a_camera_that_falls_silent(
     convert_scene(tables, SCENES[0], tmp_path / "bag", ConversionOptions(faults=faults))
     detector = Detector.load(tiny_model)
     skipped = detect_bag(tmp_path / "bag", tmp_path / "skip", detector)
-    masked = detect_bag(tmp_path / "bag", tmp_path / "mask", detector, DetectOptions(policy="mask"))
+    masked = detect_bag(
+        tmp_path / "bag", tmp_path / "mask", detector, DetectOptions(missing_camera_policy="mask")
+    )
     assert skipped.processed == 2
     assert masked.processed == 5
     assert score_bag(tmp_path / "mask").coverage.matched == 3

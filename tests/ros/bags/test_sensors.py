@@ -15,7 +15,7 @@ from labeldistill_core.errors import BagError, ConfigError, DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.convert import SCENE_TOPIC, ConversionOptions, convert_scene
 from labeldistill_ros.bags.faults import Faults
-from labeldistill_ros.bags.frames import read_transforms
+from labeldistill_ros.bags.poses import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.sensors import (
     IMU_TOPIC,

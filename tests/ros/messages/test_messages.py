@@ -24,12 +24,12 @@ from labeldistill_ros.messages import (
     camera_info,
     detections_message,
     label_info,
-    presentable,
     rectification_differs,
     stamp_from_ns,
     stamp_to_ns,
     table_message,
 )
+from labeldistill_ros.sets.selection import presentable
 from tests.support.families import FAMILIES, cdr_of, message_of, over_the_wire
 
 STAMP_NS = 1_600_000_001_234_567_891

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from labeldistill_ros.node.worker import NewestWorker
+from labeldistill_ros.node.worker import SingleSlotWorker
 
 
 class Gate:
@@ -30,7 +30,7 @@ class Gate:
 
 def test_newest_wins_and_the_other_comes_back() -> None:
     gate = Gate()
-    worker = NewestWorker(gate, "test")
+    worker = SingleSlotWorker(gate, "test")
     assert worker.submit(1) is None
     assert gate.begun.acquire(timeout=5)
     assert worker.submit(2) is None
@@ -46,7 +46,7 @@ def test_an_item_will_be_taken_when_the_work_ends_before_the_next_comes(
 ) -> None:
     gate, now = Gate(), [0.0]
     monkeypatch.setattr("labeldistill_ros.node.worker.time.monotonic", lambda: now[0])
-    worker = NewestWorker(gate, "test")
+    worker = SingleSlotWorker(gate, "test")
 
     def submit(item: int, at_s: float) -> bool:
         now[0] = at_s
@@ -69,7 +69,7 @@ def test_an_item_will_be_taken_when_the_work_ends_before_the_next_comes(
 
 def test_withdraw_and_stop_drop_what_waits() -> None:
     gate = Gate()
-    worker = NewestWorker(gate, "test")
+    worker = SingleSlotWorker(gate, "test")
     worker.submit(1)
     assert gate.begun.acquire(timeout=5)
     worker.submit(2)
@@ -84,7 +84,7 @@ def test_withdraw_and_stop_drop_what_waits() -> None:
 
 def test_an_error_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate()
-    worker = NewestWorker(gate, "test")
+    worker = SingleSlotWorker(gate, "test")
     with caplog.at_level(logging.ERROR):
         worker.submit(-1)
         assert gate.begun.acquire(timeout=5)
@@ -101,7 +101,7 @@ def test_nothing_of_a_finished_item_is_kept() -> None:
         """What a set is to the worker: something large."""
 
     ended = threading.Event()
-    worker = NewestWorker[Item](lambda _: None, "test")
+    worker = SingleSlotWorker[Item](lambda _: None, "test")
     item = Item()
     weakref.finalize(item, ended.set)
     worker.submit(item)

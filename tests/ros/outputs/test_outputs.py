@@ -168,4 +168,4 @@ def test_names_and_policies_that_ros_refuses_are_told(
     told = capfd.readouterr().err
     assert text in told
     assert "Traceback" not in told
-    assert node.node._active is None
+    assert node.node.session is None

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transforms and odometry of a bag, at all of its times."""
+
+from __future__ import annotations
+
+from labeldistill_core.frames import Transform
+from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.inputs.odometry import OdometryPoses
+from labeldistill_ros.inputs.transforms import Lookup, TransformBuffer
+from labeldistill_ros.messages.stamps import stamp_of
+from labeldistill_ros.parameters import Parameters
+
+_FOREVER_S = 1e9
+
+
+def read_transforms(bag: BagReader) -> TransformBuffer:
+    """All transforms of a bag, at all times."""
+    buffer = _endless_buffer()
+    for topic in ("/tf", "/tf_static"):
+        if topic not in bag.topics:
+            continue
+        for _, message in bag.messages([topic]):
+            for stamped in message.transforms:
+                turn, shift = stamped.transform.rotation, stamped.transform.translation
+                buffer.add(
+                    stamped.header.frame_id,
+                    stamped.child_frame_id,
+                    stamp_of(stamped),
+                    (turn.w, turn.x, turn.y, turn.z),
+                    (shift.x, shift.y, shift.z),
+                    static=topic == "/tf_static",
+                )
+    return buffer
+
+
+def read_poses(bag: BagReader, parameters: Parameters) -> Lookup:
+    """Poses from where the parameters say that the node takes them.
+
+    Raises:
+        BagError: the topic of the odometry is missing.
+    """
+    transforms = _lookup_in(read_transforms(bag))
+    if parameters.ego_motion_source != "odometry":
+        return transforms
+    topic, fixed, base = parameters.odometry_topic, parameters.fixed_frame, parameters.base_frame
+    buffer = _endless_buffer()
+    poses = OdometryPoses(_lookup_in(buffer), transforms, topic, fixed, base)
+    for _, message in bag.messages([topic]):
+        poses.body_frame = message.child_frame_id or base
+        turn, place = message.pose.pose.orientation, message.pose.pose.position
+        buffer.add(
+            fixed,
+            poses.body_frame,
+            stamp_of(message),
+            (turn.w, turn.x, turn.y, turn.z),
+            (place.x, place.y, place.z),
+        )
+    return poses.lookup
+
+
+def _endless_buffer() -> TransformBuffer:
+    return TransformBuffer(keep_s=_FOREVER_S, jump_s=_FOREVER_S)
+
+
+def _lookup_in(buffer: TransformBuffer) -> Lookup:
+    """Lookups that wait for nothing, since all that there is has been read."""
+
+    def lookup(target: str, source: str, stamp_ns: int, until_s: float) -> Transform:
+        return buffer.lookup(target, source, stamp_ns)
+
+    return lookup

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node makes when it is configured: parameters that hold, the network, the publishers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rclpy.lifecycle import LifecycleNode
+
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.warm_up import warm_up
+from labeldistill_ros.inputs.topics import CameraTopics
+from labeldistill_ros.node.model import LoadDetector
+from labeldistill_ros.outputs.publishers import Outputs
+from labeldistill_ros.parameter_store import ParameterStore
+from labeldistill_ros.parameters import Parameters, VehicleParameters
+from labeldistill_ros.sets.options import make_synchronizer
+
+
+@dataclass(frozen=True, eq=False)
+class Configuration:
+    """What exists while the node is inactive or active."""
+
+    vehicle: VehicleParameters
+    """All parameters; those that may change are as they were when the node was configured."""
+    topics: dict[str, CameraTopics]
+    """Topics of each camera, in the order of the model."""
+    detector: Detector
+    """The network, warmed up."""
+    outputs: Outputs
+    """The publishers."""
+    step_s: float | None
+    """How long the detector took for a set, where it was warmed up."""
+
+    @property
+    def parameters(self) -> Parameters:
+        """Parameters that are not those of single cameras or classes."""
+        return self.vehicle.common
+
+    def model(self) -> dict[str, Any]:
+        """What /diagnostics tells of the model now."""
+        detector = self.detector
+        return {
+            **_of_device(detector.device),
+            "name": Path(self.parameters.model).name or "demo",
+            "sha256": detector.checkpoint_sha256,
+            "backend": detector.engine.info.backend,
+            "device": str(detector.device),
+            "precision": detector.precision,
+            "history": len(detector.config.history_s),
+        }
+
+
+def configure(node: LifecycleNode, store: ParameterStore, load: LoadDetector) -> Configuration:
+    """Read the parameters, load the model, try it and advertise.
+
+    Raises:
+        ConfigError: the parameters contradict each other, the model or ROS.
+        CheckpointError: the model's file is missing, damaged or does not fit.
+    """
+    parameters = store.declare(Parameters())
+    detector = load(parameters)
+    cameras = detector.config.cameras
+    vehicle = store.vehicle(cameras, detector.class_names)
+    make_synchronizer(vehicle)  # what is wrong with its parameters is better told now
+    topics = {
+        camera: CameraTopics.of(camera, parameters, own) for camera, own in vehicle.cameras.items()
+    }
+    _check_topics(node, vehicle, topics)
+    step_s = warm_up(detector, parameters.warmup_iterations)
+    outputs = Outputs(node, detector.class_names, cameras)
+    return Configuration(vehicle, topics, detector, outputs, step_s)
+
+
+def _of_device(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {}
+    used_mib = torch.cuda.memory_reserved(device) / 2**20
+    return {"gpu": torch.cuda.get_device_name(device), "gpu_memory_mib": used_mib}
+
+
+def _check_topics(
+    node: LifecycleNode, vehicle: VehicleParameters, topics: dict[str, CameraTopics]
+) -> None:
+    """See that ROS takes the names of topics.
+
+    Raises:
+        ConfigError: naming the parameter that leads to a bad one.
+    """
+    names: dict[str, str] = {}
+    if vehicle.common.ego_motion_source == "odometry":
+        names["odometry_topic"] = vehicle.common.odometry_topic
+    for camera, own in vehicle.cameras.items():
+        found = topics[camera]
+        for topic, field in ((found.image, "image_topic"), (found.info, "info_topic")):
+            given = getattr(own, field)
+            names[f"cameras.{camera}.{field}" if given else "camera_prefix"] = topic
+    for parameter, name in names.items():
+        try:
+            node.resolve_topic_name(name)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"parameter {parameter} leads to the topic {name!r}, which is no name of a topic: "
+                "use letters, digits, _ and /, such as /sensing/cam_front/image_raw"
+            ) from error

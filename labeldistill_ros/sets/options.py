@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the parameters say of finding, assembling and showing sets: the one place that reads them.
+
+The node and `labeldistill bag detect` both come here, so a parameter means the same to both.
+"""
+
+from __future__ import annotations
+
+import math
+
+from labeldistill_core.errors import ConfigError
+from labeldistill_ros.parameters import Parameters, VehicleParameters
+from labeldistill_ros.sets.arrival import Arrival
+from labeldistill_ros.sets.assembly import AssemblyOptions
+from labeldistill_ros.sets.selection import Selection
+from labeldistill_ros.sync.approximate import ApproximateSynchronizer
+from labeldistill_ros.sync.discontinuity import DiscontinuityCheck
+from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
+
+
+def sync_options(vehicle: VehicleParameters) -> SyncOptions:
+    """Options of the synchronizer.
+
+    Raises:
+        ConfigError: they contradict each other or the model.
+    """
+    sync, names = vehicle.common.sync, tuple(vehicle.cameras)
+    preferred = "CAM_FRONT" if "CAM_FRONT" in names else names[0]
+    if sync.anchor and sync.anchor not in names:
+        raise ConfigError(
+            f"sync.anchor is {sync.anchor!r}: use one of the model's cameras {', '.join(names)}"
+        )
+    offsets = {name: own.time_offset for name, own in vehicle.cameras.items()}
+    return SyncOptions(
+        names,
+        sync.anchor or preferred,
+        sync.tolerance,
+        sync.deadline or None,
+        sync.max_age,
+        min(sync.min_cameras, len(names)),
+        sync.missing_camera_policy,
+        {name: offset for name, offset in offsets.items() if math.isfinite(offset)},
+    )
+
+
+def make_synchronizer(
+    vehicle: VehicleParameters,
+) -> Synchronizer[Arrival] | ApproximateSynchronizer[Arrival]:
+    """The synchronizer that the parameters ask for.
+
+    Raises:
+        ConfigError: the parameters contradict each other, or a library is missing.
+    """
+    options = sync_options(vehicle)
+    if vehicle.common.sync.policy == "approximate_time":
+        return ApproximateSynchronizer(options, vehicle.common.sync.slop)
+    return Synchronizer(options)
+
+
+def assembly_options(vehicle: VehicleParameters) -> AssemblyOptions:
+    """Options of the assembler.
+
+    Raises:
+        ConfigError: the parameters of the synchronizer contradict each other or the model.
+    """
+    common, sync = vehicle.common, sync_options(vehicle)
+    return AssemblyOptions(
+        common.fixed_frame,
+        common.base_frame,
+        common.output_frame,
+        common.tf_timeout,
+        sync.min_cameras if sync.policy == "mask" else len(sync.cameras),
+        common.images_rectified,
+        "none" if common.ego_motion_source == "none" else common.missing_pose_policy,
+        {camera: own.frame_id for camera, own in vehicle.cameras.items()},
+    )
+
+
+def discontinuity_check(common: Parameters) -> DiscontinuityCheck:
+    """What says that the past has to be forgotten."""
+    return DiscontinuityCheck(common.history.reset_gap, common.history.max_speed)
+
+
+def selection(vehicle: VehicleParameters) -> Selection:
+    """Which boxes are shown."""
+    common = vehicle.common
+    thresholds = tuple(own.score_threshold for own in vehicle.classes.values())
+    return Selection(common.score_threshold, common.max_boxes, common.max_range, thresholds)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the messages of one instant to the boxes that are shown, online and offline.
+
+The node's worker thread and `labeldistill bag detect` both process their sets here; what they add
+is where sets come from and where boxes and records go.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.cameras import FrameSet
+from labeldistill_core.errors import DataError
+from labeldistill_core.runtime.detector import Detections, Detector
+from labeldistill_ros.sets.arrival import ClosedSet
+from labeldistill_ros.sets.assembly import Assembled, Assembler, Problem, SetError
+from labeldistill_ros.sets.report import SetReport
+from labeldistill_ros.sets.selection import Selection
+from labeldistill_ros.sync.discontinuity import DiscontinuityCheck
+
+
+@dataclass(frozen=True, eq=False)
+class Detected:
+    """What the detector found in a set, and what is shown of it."""
+
+    assembled: Assembled
+    """What went into the detector, and where its boxes go."""
+    detections: Detections
+    """What came out."""
+    boxes: Boxes3D
+    """The boxes to show, best first, in the output frame at the set's stamp."""
+
+
+@dataclass(frozen=True, eq=False)
+class SetResult:
+    """How a set ended."""
+
+    report: SetReport
+    """The record of the set: `processed`, `refused` or `failed`."""
+    problems: tuple[Problem, ...] = ()
+    """Cameras whose images could not be used."""
+    no_pose: str = ""
+    """Why the vehicle's pose is unknown, so that the past was not used."""
+    frames: FrameSet | None = None
+    """What went into the detector, where the set came so far."""
+    forgotten: str = ""
+    """Why the past was forgotten at this set, if it was."""
+    refusal: str = ""
+    """Why the set was refused, for people."""
+    failure: Exception | None = None
+    """What the network raised, where it failed."""
+    detected: Detected | None = None
+    """Boxes, where the set was processed."""
+
+
+class SetPipeline:
+    """Takes sets in the order of time; not safe for calls from several threads at once."""
+
+    def __init__(
+        self, detector: Detector, assembler: Assembler, discontinuity: DiscontinuityCheck
+    ) -> None:
+        """Put the parts together; the detector starts without a past."""
+        self._detector, self._assembler = detector, assembler
+        self._discontinuity = discontinuity
+
+    def forget(self, reason: str) -> None:
+        """Forget past frames."""
+        self._detector.reset(reason)
+
+    def process(self, closed: ClosedSet, selection: Selection, queued_s: float = 0.0) -> SetResult:
+        """Decode, detect and select.
+
+        What the set's own messages or poses lack makes it `refused`. What the network raises on
+        good input, such as CUDA running out of memory, makes it `failed`, and the past is
+        forgotten. Any other error is a fault of this program and goes to the caller.
+
+        Args:
+            closed: the set.
+            selection: which boxes are shown.
+            queued_s: how long the set waited for its turn.
+        """
+        start_s = time.perf_counter()
+        try:
+            assembled = self._assembler.assemble(closed)
+        except SetError as error:
+            report = closed.report("refused", error.cause)
+            return SetResult(report, error.problems, refusal=str(error))
+        result = SetResult(
+            closed.report("processed"), assembled.problems, assembled.no_pose, assembled.frames
+        )
+        posed, forgotten = not assembled.no_pose, ""
+        if posed:
+            pose = assembled.frames.views[0].fixed_from_ego
+            if forgotten := self._discontinuity.reason(assembled.frames.stamp_ns, pose):
+                self.forget(forgotten)
+        try:
+            detections = self._detector.detect(assembled.frames, use_history=posed)
+        except DataError as error:
+            report = closed.report("refused", "image")
+            return replace(result, report=report, forgotten=forgotten, refusal=str(error))
+        except Exception as error:  # whatever torch and CUDA raise; the caller tells and counts it
+            return self._failed(closed, result, error)
+        boxes, unusable = selection.apply(detections, assembled.output_from_fixed)
+        took_ms = (time.perf_counter() - start_s) * 1e3
+        timings_ms = {
+            "sync_wait": closed.waited_s * 1e3,
+            "queue": queued_s * 1e3,
+            **assembled.timings_ms,
+            **{f"detect_{stage}": ms for stage, ms in detections.timings_ms.items()},
+            "total": (closed.waited_s + queued_s) * 1e3 + took_ms,
+        }
+        return replace(
+            result,
+            report=replace(
+                _processed(result.report, assembled, detections),
+                boxes=len(boxes),
+                unusable=unusable,
+                timings_ms=timings_ms,
+            ),
+            forgotten=detections.dropped or forgotten,
+            detected=Detected(assembled, detections, boxes),
+        )
+
+    def _failed(self, closed: ClosedSet, result: SetResult, error: Exception) -> SetResult:
+        reason = "the detector failed"
+        self.forget(reason)
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            torch.cuda.empty_cache()
+        report = closed.report("failed", type(error).__name__)
+        return replace(result, report=report, forgotten=reason, failure=error)
+
+
+def _processed(report: SetReport, assembled: Assembled, detections: Detections) -> SetReport:
+    """The record with what the set turned out to have, cameras that were left out as missing."""
+    left_out = tuple(problem.camera for problem in assembled.problems)
+    return replace(
+        report,
+        cameras=tuple(camera for camera in report.cameras if camera not in left_out),
+        missing=(*report.missing, *left_out),
+        history_valid=detections.history_valid,
+        pose="unknown" if assembled.no_pose else "",
+    )
