@@ -41,13 +41,13 @@ class ImageConfig:
     """Images as the network takes them."""
 
     height: int
-    """Rows after resizing and cropping; a multiple of 32."""
+    """Rows of the network's image, after resizing and cropping; a multiple of 32."""
     width: int
-    """Columns after resizing; a multiple of 32."""
+    """Columns of the network's image, after resizing; a multiple of 32."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """Subtracted from red, green, blue grey levels (ImageNet)."""
+    """Mean of the red, green and blue grey levels (0 to 255), which is subtracted."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    """Divides red, green, blue after the mean."""
+    """Standard deviation of the red, green and blue grey levels, by which is divided."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """`bgr` feeds blue first with the statistics still in red-green-blue order, as the published
     training did."""
@@ -82,7 +82,7 @@ class ConvNeXtConfig:
     """A ConvNeXt of torchvision."""
 
     variant: Literal["tiny", "small", "base"]
-    """Which of the published sizes."""
+    """Size of the network, by the name that torchvision gives it."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class ImageEncoderConfig:
     """Images to features at one stride."""
 
     backbone: ResNetConfig | ConvNeXtConfig
-    """Gives maps at strides 4, 8, 16 and 32."""
+    """Network that makes maps at strides 4, 8, 16 and 32 of an image."""
     neck_channels: tuple[int, int, int, int] = (128, 128, 128, 128)
     """Channels that each of the four maps contributes to the result."""
     stride: Literal[8, 16] = 16
-    """Image pixels per feature cell."""
+    """Pixels of the network's image for each feature cell, along rows and columns."""
     frozen_stem: bool = False
     """Whether the backbone's first convolution and its norm stay as pretrained."""
 
@@ -108,11 +108,11 @@ class DepthBins:
     """Discrete depths along the optical axis."""
 
     start_m: float = 2.0
-    """First depth, and left edge of the first bin."""
+    """First depth in metres along the optical axis, the left edge of the first bin."""
     stop_m: float = 58.0
-    """End of the last bin."""
+    """End of the last bin, in metres along the optical axis."""
     step_m: float = 0.5
-    """Width of a bin."""
+    """Width of a depth bin, in metres."""
 
     def __post_init__(self) -> None:
         """Check that there is at least one bin."""
@@ -132,12 +132,12 @@ class DepthNetConfig:
     """Features and camera to depth distribution and context."""
 
     mid_channels: int = 512
-    """Width of the convolutions; a multiple of `deform_groups`."""
+    """Channels inside the depth net; a multiple of `deform_groups`."""
     context_channels: int = 150
     """Channels that are lifted to the bird's-eye view; in three groups when features are
     partitioned."""
     dropout: float = 0.5
-    """Of the pyramid pooling, in training."""
+    """Share of values that dropout behind the pyramid pooling sets to zero in training."""
     deform_groups: int = 4
     """Groups of the deformable convolution; 0 leaves it out, which saves a CPU much time."""
 
@@ -162,13 +162,13 @@ class BevGrid:
     """Cells of the bird's-eye view, in the ego frame."""
 
     x_m: tuple[float, float] = (-51.2, 51.2)
-    """Extent forward."""
+    """From where to where the cells reach forward (+x of the ego frame), in metres."""
     y_m: tuple[float, float] = (-51.2, 51.2)
-    """Extent to the left."""
+    """From where to where the cells reach to the left (+y of the ego frame), in metres."""
     z_m: tuple[float, float] = (-5.0, 3.0)
-    """Height range that falls in a cell."""
+    """Heights that fall in a cell (z of the ego frame), in metres."""
     cell_m: float = 0.8
-    """Edge of a square cell."""
+    """Length of the edge of a square cell, in metres."""
     index_rounding: Literal["floor", "truncate"] = "floor"
     """`truncate` rounds towards zero, as the published code does: points up to one cell outside,
     and down to 8 m under the range of z, fall into the border cells. Published weights need it."""
@@ -210,11 +210,11 @@ class BevEncoderConfig:
     """Stacked frames of cells to one feature map."""
 
     trunk_depth: Literal[18, 34] = 18
-    """Topology of the trunk, of which the first three stages are used."""
+    """Layers of the ResNet whose first three stages are the trunk."""
     base_channels: int = 300
-    """Width of the trunk's stem and first stage."""
+    """Channels of the trunk's stem and first stage; each later stage has twice as many."""
     neck_channels: tuple[int, int, int, int] = (64, 64, 64, 64)
-    """Channels of the input and the three stages in the result."""
+    """Channels that the input and each of the three stages contribute to the result."""
 
     def __post_init__(self) -> None:
         """Check the widths."""
@@ -227,11 +227,11 @@ class HeadConfig:
     """CenterPoint head."""
 
     tasks: tuple[tuple[str, ...], ...] = TASKS
-    """Class names, grouped; flattened they are the class list."""
+    """Names of the classes of each task; flattened they are the model's class list."""
     shared_channels: int = 64
-    """Width of the convolution that all tasks share."""
+    """Channels of the convolution that all tasks share."""
     branch_channels: int = 64
-    """Width inside each branch."""
+    """Channels inside each branch of a task."""
     heatmap_bias: float | None = -2.19
     """Initial bias of the heat maps; None leaves the default, as the published code does."""
     least_radius: int = 2
@@ -256,15 +256,16 @@ class DecodeConfig:
     """Head maps to boxes."""
 
     score_threshold: float = 0.1
-    """Boxes below are dropped."""
+    """Lowest score of a box, 0 to 1; boxes of a lower one are dropped."""
     max_candidates: int = 500
-    """Best cells of a task that become boxes before suppression."""
+    """How many of a task's best cells become boxes before suppression."""
     max_per_task: int = 83
-    """Boxes of a task that remain."""
+    """How many boxes of a task remain at most."""
     nms_radius_m2: tuple[float, ...] = (4.0, 12.0, 10.0, 1.0, 0.85, 0.175)
-    """Per task: a box within this squared centre distance of a better one is dropped."""
+    """For each task, the squared distance of centres in square metres within which a better box
+    drops a weaker one."""
     center_limit_m: tuple[float, float] = (61.2, 10.0)
-    """Largest |x|, |y| and largest |z| of a centre."""
+    """Largest |x| or |y|, and largest |z|, of a centre in the ego frame, in metres."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -281,25 +282,25 @@ class StudentConfig:
     """The camera-only detector."""
 
     image: ImageConfig
-    """Input images."""
+    """Size, colours and normalization of the network's images."""
     image_encoder: ImageEncoderConfig
-    """Images to features."""
+    """Backbone and neck that turn images into features."""
     bev_encoder: BevEncoderConfig
-    """Cells to features."""
+    """Encoder of the stacked bird's-eye-view cells."""
     history_s: tuple[float, ...] = (1.0, 2.0)
-    """Ages of the past frames that are stacked behind the current one, ascending."""
+    """Ages in seconds of the past frames that are stacked behind the current one, ascending."""
     depth_bins: DepthBins = field(default_factory=DepthBins)
-    """Depths along a ray."""
+    """Discrete depths along the ray of each feature cell."""
     depth_net: DepthNetConfig = field(default_factory=DepthNetConfig)
-    """Features to depth and context."""
+    """Network that turns features into depth and context."""
     grid: BevGrid = field(default_factory=BevGrid)
-    """Bird's-eye view."""
+    """Cells of the bird's-eye view that features are lifted to."""
     head: HeadConfig = field(default_factory=HeadConfig)
-    """Features to maps."""
+    """Tasks and branches of the detection head."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    """Maps to boxes."""
+    """Thresholds by which maps become boxes."""
     cameras: tuple[str, ...] = CAMERAS
-    """Camera names in the order of the input."""
+    """Names of the cameras, in the order of the network's input."""
 
     def __post_init__(self) -> None:
         """Check what concerns more than one part."""

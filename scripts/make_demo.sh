@@ -18,7 +18,7 @@ $labeldistill synth "$work/world" --scenes 850 --key-frames 5 --seed 1 --sweeps 
 $labeldistill train teacher "$work/world" "$work/teacher" --devices 2
 $labeldistill train label-encoder "$work/world" "$work/labels" \
 	--teacher "$work/teacher/teacher.safetensors"
-$labeldistill train student "$work/world" "$work/run" --devices 2 --recall-gib 6 \
+$labeldistill train student "$work/world" "$work/run" --devices 2 --teacher-cache-gib 6 \
 	--teacher "$work/teacher/teacher.safetensors" \
 	--label-encoder "$work/labels/label_encoder.safetensors" --distillation.ratio 1 3 2
 $labeldistill evaluate "$work/run/student.safetensors" "$work/world" --split val

@@ -22,7 +22,7 @@ from labeldistill_core.network.targets import TaskTargets
 
 if TYPE_CHECKING:
     from labeldistill_core.lidar.teacher import Teacher
-    from labeldistill_core.lidar.teacher_cache import RecallingTeacher
+    from labeldistill_core.lidar.teacher_cache import CachedTeacher
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -62,7 +62,7 @@ class Distiller(nn.Module):
         self,
         config: DistillationConfig,
         student: StudentConfig,
-        teacher: Teacher | RecallingTeacher | None,
+        teacher: Teacher | CachedTeacher | None,
         label_encoder: LabelEncoder | None,
     ) -> None:
         """Adaptors with random weights.

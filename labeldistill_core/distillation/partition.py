@@ -20,7 +20,7 @@ class Partition:
     """Channels of one level: label first, then LiDAR, then the camera's own."""
 
     channels: int
-    """Of the level."""
+    """How many channels the level has."""
     frames: int
     """That share them evenly; 1 where the level is not stacked from frames."""
     edges: tuple[int, int, int]

@@ -59,9 +59,9 @@ class TeacherConfig:
     neck_channels: tuple[int, int] = (256, 256)
     """Channels of each stage in the head's input."""
     head: HeadConfig = field(default_factory=HeadConfig)
-    """Features to maps."""
+    """Tasks and branches of the detection head."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    """Maps to boxes."""
+    """Thresholds by which maps become boxes."""
     sweeps: SweepsConfig = field(default_factory=SweepsConfig)
     """Scans that make up the input."""
 

@@ -30,7 +30,7 @@ class Scan:
     points: NDArray[np.float32]
     """(P, 5) in the sensor's frame; the last column is not used."""
     fixed_from_lidar: Transform
-    """Pose of the sensor."""
+    """Pose of the sensor in the fixed frame at the time of the scan."""
     age_s: float
     """Of the scan when the sample was taken; negative after it."""
 
@@ -62,7 +62,7 @@ class Points:
     """Loads the cloud of a sample; a `PointSource` of the data sets."""
 
     config: SweepsConfig
-    """Which scans."""
+    """Which scans are put together, and in which frame."""
 
     def warn_where_alone(self, tables: NuScenesTables, tokens: Sequence[str]) -> None:
         """Log a warning if no sample has any of the other scans that the teacher is to see."""

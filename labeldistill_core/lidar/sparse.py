@@ -39,7 +39,7 @@ class Rulebook:
     indices: Tensor
     """(U, 4) int64 of the result: sample, z, y, x."""
     shape: Triple
-    """Voxels of the result along z, y, x."""
+    """How many voxels there are along z, y and x."""
     sources: Tensor
     """(U, K) index of the voxel behind each place of the kernel, V where there is none."""
     targets: Tensor
@@ -51,13 +51,13 @@ class SparseTensor:
     """Features of the active voxels of a batch."""
 
     features: Tensor
-    """(V, C)."""
+    """(V, C) features of the V voxels that are not empty."""
     indices: Tensor
     """(V, 4) int64: sample, z, y, x."""
     shape: Triple
-    """Voxels along z, y, x."""
+    """How many voxels there are along z, y and x."""
     batch: int
-    """Number of samples."""
+    """How many samples the voxels belong to."""
     rulebooks: dict[tuple[Triple, Triple, Triple], Rulebook] = field(default_factory=dict)
     """Of the convolutions that keep the active voxels, by kernel, stride and padding."""
 
@@ -91,8 +91,8 @@ class SparseConv3d(nn.Module):
             in_channels: of the input.
             out_channels: of the result.
             kernel: size along z, y, x.
-            stride: likewise.
-            padding: likewise.
+            stride: of the kernel along z, y, x.
+            padding: of the volume along z, y, x.
             submanifold: keep the active voxels as they are, rather than let them spread.
             backend: `auto` takes spconv on CUDA when it is installed, and torch elsewhere.
         """

@@ -30,7 +30,7 @@ class TeacherOutput:
     """What the teacher says of a batch."""
 
     maps: tuple[TaskMaps, ...]
-    """One a task."""
+    """Heat maps and box codes, one entry for each task."""
     taps: Taps
     """Features for distillation: (B, C0, Y, X) and (B, C1, Y/2, X/2)."""
 

@@ -15,7 +15,7 @@ from labeldistill_core.network.center_head import TaskMaps
 _Kept = tuple[tuple[Tensor, ...], ...]
 
 
-class RecallingTeacher(nn.Module):
+class CachedTeacher(nn.Module):
     """Same points, same output: without augmentation of the world, every epoch asks the same.
 
     Outputs are kept on the CPU in half precision, as far as the memory that was granted goes.

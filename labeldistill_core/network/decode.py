@@ -21,7 +21,7 @@ _ROUNDS = 32
 """Of suppression on a GPU."""
 
 
-class Peaks(Protocol):
+class DecodableMaps(Protocol):
     """What decoding wants to know of a task; `TaskMaps` is one way to tell."""
 
     @property
@@ -58,7 +58,7 @@ class Candidates:
         return Candidates(*(part.to(device, non_blocking=non_blocking) for part in parts))
 
 
-def decode(maps: Sequence[Peaks], grid: BevGrid, config: DecodeConfig) -> list[Boxes3D]:
+def decode(maps: Sequence[DecodableMaps], grid: BevGrid, config: DecodeConfig) -> list[Boxes3D]:
     """Boxes of every sample in a batch, in the ego frame, on the CPU.
 
     Args:
@@ -72,7 +72,7 @@ def decode(maps: Sequence[Peaks], grid: BevGrid, config: DecodeConfig) -> list[B
     return remaining_boxes(suppressed(maps, grid, config).to("cpu"), config)
 
 
-def suppressed(maps: Sequence[Peaks], grid: BevGrid, config: DecodeConfig) -> Candidates:
+def suppressed(maps: Sequence[DecodableMaps], grid: BevGrid, config: DecodeConfig) -> Candidates:
     """The best cells of all tasks as boxes, and which of them remain; arguments as in `decode`.
 
     On a GPU nothing here waits for its results: shapes are fixed, and so is the number of rounds.
@@ -120,7 +120,7 @@ def remaining_boxes(found: Candidates, config: DecodeConfig) -> list[Boxes3D]:
     ]
 
 
-def candidate_boxes(task: Peaks, grid: BevGrid, config: DecodeConfig) -> list[Boxes3D]:
+def candidate_boxes(task: DecodableMaps, grid: BevGrid, config: DecodeConfig) -> list[Boxes3D]:
     """The best cells of one task as boxes, by descending score, before suppression.
 
     Labels count from zero within the task. Cells under the score threshold or with a centre

@@ -27,7 +27,7 @@ class FrameFeatures:
     depth: Tensor
     """(I, D, H, W) float32, a distribution over D."""
     context: Tensor
-    """(I, C, H, W)."""
+    """(I, C, H, W) what is seen in each feature cell, wherever it lies along its ray."""
 
 
 def camera_vector(

@@ -117,7 +117,7 @@ class PoolingTable:
     depth_shape: tuple[int, int, int, int]
     """(B*N, D, H, W) of the depth that it was built for."""
     grid_shape: tuple[int, int, int]
-    """(B, Y, X)."""
+    """(B, Y, X) of the cells that features are summed into."""
     share: Tensor | None = None
     """(P,) float32, zero for points that only fill the table; ones when None."""
 

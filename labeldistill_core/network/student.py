@@ -63,7 +63,7 @@ class StudentOutput:
     """What the network says of the current frame."""
 
     maps: tuple[TaskMaps, ...]
-    """One a task."""
+    """Heat maps and box codes, one entry for each task."""
     taps: tuple[Tensor, Tensor]
     """Maps for distillation: (B, S*C, Y, X) and (B, base, Y/2, X/2)."""
 

@@ -24,7 +24,7 @@ class Apart:
     first_ms: float
     """The first step, in which libraries set themselves up."""
     times_ms: list[float]
-    """Later ones."""
+    """Durations of the later calls, in milliseconds."""
     peak_mib: float
     """Largest memory while they ran, libraries included; of the device on CUDA."""
 

@@ -19,15 +19,15 @@ class Way:
     """How a detector computes; see `torch_engine` and `Detector`."""
 
     precision: Precision
-    """Of the convolutions."""
+    """Number format of the convolutions."""
     compile: bool = False
-    """With `torch.compile`."""
+    """Whether `torch.compile` joins operations."""
     fixed_shapes: bool = False
-    """In a CUDA graph."""
+    """Whether a step runs over fixed shapes, in a CUDA graph on a GPU."""
     device_resize: bool = False
     """Images are resized on the device."""
     device_decode: bool = False
-    """And decoded there."""
+    """Whether JPEGs are decoded on the device as well."""
 
     def detector(self, student: Student, device: str) -> Detector:
         """One that computes so."""

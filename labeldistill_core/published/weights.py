@@ -63,7 +63,7 @@ LABEL_ENCODER_RENAMES: tuple[tuple[str, str], ...] = (
     (r"conv1\.", "block."),
     (r"conv_blocks\.", "levels."),
 )
-"""As `STUDENT_RENAMES`, for the label encoder."""
+"""Parameter names of the published label encoder, as patterns, and ours."""
 
 TEACHER_RENAMES: tuple[tuple[str, str], ...] = (
     (r"centerpoint\.", ""),
@@ -82,12 +82,12 @@ TEACHER_RENAMES: tuple[tuple[str, str], ...] = (
     (r"pts_bbox_head\.", "head."),
     *(rule for rule in STUDENT_RENAMES if "head" in rule[0]),
 )
-"""As `STUDENT_RENAMES`, for the LiDAR teacher."""
+"""Parameter names of the published LiDAR teacher, as patterns, and ours."""
 
 ADAPTOR_RENAMES: tuple[tuple[str, str], ...] = (
     (r"distill_encoder_(lidar|label)\.blocks\.", r"\1_adaptor.levels."),
 )
-"""As `STUDENT_RENAMES`, for both adaptors."""
+"""Parameter names of the published adaptors, as patterns, and ours."""
 
 _GEOMETRY = re.compile(r"backbone\.(voxel_size|voxel_coord|voxel_num|frustum)$")
 _TRAINING_ONLY = (

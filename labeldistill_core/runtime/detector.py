@@ -32,7 +32,7 @@ class Detections:
     """Boxes of one set of images."""
 
     stamp_ns: int
-    """Time of the set."""
+    """Time of the set, nanoseconds since the epoch."""
     boxes: Boxes3D
     """In the ego frame at the mean pose of the set's cameras; on the CPU."""
     fixed_from_ego: Transform

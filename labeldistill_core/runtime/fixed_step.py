@@ -77,7 +77,8 @@ class FixedStep:
             images: (1, N, 3, rows, columns) uint8 in red, green, blue, on any device.
             camera: (N, 27), see `camera_vector`; on the CPU, as the next two.
             rays: (S, N, 3, 4), see `lift.ray_matrices`; of the current frame where one is missing.
-            use: (S, N) bool, cameras of each frame that take part, likewise.
+            use: (S, N) bool, cameras of each frame that take part; the current ones where it is
+                missing.
             past: what earlier steps returned, on the device; None where a frame is missing.
 
         Returns:

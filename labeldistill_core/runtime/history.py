@@ -20,9 +20,9 @@ class PastFrame:
     """What remains of a set of images."""
 
     stamp_ns: int
-    """Time of the set."""
+    """Time of the set, nanoseconds since the epoch."""
     features: FrameFeatures
-    """Of its N images."""
+    """Depth and context of the set's N images."""
     poses: tuple[CameraPose | None, ...]
     """Of its cameras in the order of the model; None where one was missing."""
     intrinsics: Tensor

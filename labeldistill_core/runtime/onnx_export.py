@@ -51,7 +51,7 @@ class StreamingStep(nn.Module):
             images: (1, N, 3, rows, columns) uint8 in red, green, blue.
             camera: (N, 27), see `camera_vector`.
             past_depth: (S - 1, N, D, H, W) as earlier steps gave it.
-            past_context: (S - 1, N, C, H, W), likewise.
+            past_context: (S - 1, N, C, H, W) of the same frames, zero where one is missing.
             tables: three a frame, the current one first, see `table_inputs`.
 
         Returns:

@@ -64,7 +64,7 @@ class BoxBranches(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class TaskPeaks:
+class SparseTaskMaps:
     """What the head says of one task; takes the place of `TaskMaps` in decoding."""
 
     heatmap: Tensor
@@ -72,7 +72,7 @@ class TaskPeaks:
     padded: Tensor
     """(B, Y + 4, X + 4, C), see `BoxBranches`."""
     branches: BoxBranches
-    """Of the task."""
+    """Branches of the task that compute box codes, by name."""
 
     def codes_at(self, cells: Tensor) -> Tensor:
         """See `TaskMaps.codes_at`."""
@@ -106,13 +106,13 @@ class PeakHead(nn.Module):
         self.classes = [conv.out_channels for conv in lasts]
         self.tasks = nn.ModuleList(BoxBranches(task) for task in tasks)
 
-    def forward(self, features: Tensor) -> tuple[TaskPeaks, ...]:
+    def forward(self, features: Tensor) -> tuple[SparseTaskMaps, ...]:
         """(B, C, Y, X) to what decoding needs of each task."""
         shared = self.shared(features)
         padded = pad(shared.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2))
         heatmaps = self.heatmaps(shared).float().split(self.classes, dim=1)
         return tuple(
-            TaskPeaks(heatmap, padded, branches)  # type: ignore[arg-type]
+            SparseTaskMaps(heatmap, padded, branches)  # type: ignore[arg-type]
             for heatmap, branches in zip(heatmaps, self.tasks, strict=True)
         )
 

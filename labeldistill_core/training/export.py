@@ -27,7 +27,7 @@ class Written:
     """A network's file."""
 
     file: Path
-    """Where it lies."""
+    """Path of the file that was written."""
     note: str
     """What its network was trained on."""
 

@@ -37,7 +37,7 @@ class SharedCollate:
     """
 
     collate: Callable[[Sequence[Any]], Any]
-    """Samples to a batch."""
+    """Function that puts several samples into one batch."""
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """Collate, and share the tensors from a loading process."""

@@ -37,7 +37,7 @@ class TrainingOptions:
     """Reproduce the published code where it differs from the paper: networks, samples, losses and
     recipes."""
     split: Split = "train"
-    """Scenes to train on."""
+    """Name of the split, or names of the scenes, to train on."""
     scenes: int = 0
     """Train on the first so many of these scenes only; on all when 0."""
     validate: Literal["val", "none"] = "none"

@@ -56,7 +56,7 @@ class Overfitted:
     """A student that was trained on a few samples."""
 
     file: Path
-    """Checkpoint of the student."""
+    """Path of the checkpoint of the student."""
     metrics: Metrics
     """Its official metrics on the samples that it was trained on."""
     present_map: float

@@ -20,7 +20,7 @@ class Recipe:
     """Settings of one training run; the defaults are the paper's for the student."""
 
     epochs: int = 24
-    """Passes over the data."""
+    """How often the training passes over the data."""
     batch_size: int = 4
     """Samples a step and process."""
     accumulate: int = 1
@@ -30,7 +30,7 @@ class Recipe:
     reference_batch: int = 16
     """The rate is scaled with the square root of the global batch over this one."""
     image_rate: float = 0.5
-    """Factor on the rate of the student's image encoder and depth net."""
+    """Factor on the learning rate of the student's image encoder and depth net."""
     weight_decay: float = 1e-2
     """Weight decay of AdamW."""
     decay_everything: bool = False

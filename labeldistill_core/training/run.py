@@ -64,7 +64,7 @@ class Machine:
     workers: int | None = None
     """Processes that load data, for each device; when not given, one on a CPU, and for a GPU as
     many as it has cores, but at most eight."""
-    recall_gib: float = 4.0
+    teacher_cache_gib: float = 4.0
     """Memory for the frozen teacher's outputs, in each process; about 2 MiB a sample for the demo's
     teacher. Samples beyond it go through the teacher in each epoch."""
 

@@ -31,7 +31,7 @@ from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import load_label_encoder
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
-from labeldistill_core.lidar.teacher_cache import RecallingTeacher
+from labeldistill_core.lidar.teacher_cache import CachedTeacher
 from labeldistill_core.presets import find_preset
 from labeldistill_core.training.export import Written, export
 from labeldistill_core.training.label_encoder import LabelEncoderStage
@@ -210,10 +210,10 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
 
 def _student_teacher(
     file: Path, recipe: Recipe, distillation: DistillationConfig, machine: Machine
-) -> Teacher | RecallingTeacher:
+) -> Teacher | CachedTeacher:
     """The teacher; one that remembers where each sample looks the same in every epoch."""
     if recipe.augmentation.keeps_world and distillation.teacher_norm == "running":
-        return _recalling_teacher(file, file_sha256(file), int(machine.recall_gib * 2**30))
+        return _cached_teacher(file, file_sha256(file), int(machine.teacher_cache_gib * 2**30))
     return load_teacher(file)
 
 
@@ -223,6 +223,6 @@ def _sha256(file: Path | None) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _recalling_teacher(file: Path, _: str, memory_bytes: int) -> RecallingTeacher:
+def _cached_teacher(file: Path, _: str, memory_bytes: int) -> CachedTeacher:
     """Several runs in one process share it."""
-    return RecallingTeacher(load_teacher(file), memory_bytes)
+    return CachedTeacher(load_teacher(file), memory_bytes)

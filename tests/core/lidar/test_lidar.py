@@ -32,7 +32,7 @@ from labeldistill_core.lidar.sparse import (
     has_spconv,
 )
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
-from labeldistill_core.lidar.teacher_cache import RecallingTeacher
+from labeldistill_core.lidar.teacher_cache import CachedTeacher
 from labeldistill_core.lidar.voxels import voxelize, voxelize_cloud
 from labeldistill_core.presets import PRESETS
 from labeldistill_core.published import behaviour
@@ -335,9 +335,9 @@ def test_a_missing_scan_names_the_sample(synthetic_dataroot: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_a_recalling_teacher_computes_each_cloud_once(device: str) -> None:
+def test_a_cached_teacher_computes_each_cloud_once(device: str) -> None:
     teacher = Teacher(small_teacher()).eval().to(device)
-    recalling = RecallingTeacher(teacher, memory_bytes=1 << 20)
+    cached = CachedTeacher(teacher, memory_bytes=1 << 20)
     generator = torch.Generator().manual_seed(0)
     span = torch.tensor([40.0, 40.0, 1.0, 255.0, 0.0])
     clouds = [((torch.rand(300, 5, generator=generator) - 0.5) * span).to(device) for _ in range(3)]
@@ -346,13 +346,13 @@ def test_a_recalling_teacher_computes_each_cloud_once(device: str) -> None:
     with torch.no_grad():
         expected = teacher([clouds[2], clouds[0]])
         calls.clear()
-        recalling([clouds[0], clouds[1], clouds[0]])
-        recalling(clouds[1:])
+        cached([clouds[0], clouds[1], clouds[0]])
+        cached(clouds[1:])
         # each by itself on a CPU, so that nothing depends on the clouds beside it
         assert calls == ([1, 1, 1] if device == "cpu" else [2, 1])
         calls.clear()
         with torch.autocast(device, torch.bfloat16):  # as in training
-            found = recalling([clouds[2], clouds[0]])
+            found = cached([clouds[2], clouds[0]])
         assert calls == []
         for one, two in zip(found.taps, expected.taps, strict=True):
             torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
@@ -360,7 +360,7 @@ def test_a_recalling_teacher_computes_each_cloud_once(device: str) -> None:
             torch.testing.assert_close(one.heatmap, two.heatmap, atol=1e-2, rtol=1e-3)
             torch.testing.assert_close(one.velocity, two.velocity, atol=1e-2, rtol=1e-3)
         # without memory it is the teacher itself
-        forgetful = RecallingTeacher(teacher, memory_bytes=0)
+        forgetful = CachedTeacher(teacher, memory_bytes=0)
         forgetful(clouds[:1])
         forgetful(clouds[:1])
     assert len(calls) == 2
