@@ -22,6 +22,7 @@ def alternate(
     steps: Sequence[Callable[[], object]], repeats: int, device: torch.device
 ) -> list[float]:
     """Median times in milliseconds of steps that run in turns, after two rounds to warm up."""
+    # In turns, since the speed of a machine drifts: what slows it down slows all steps alike.
     rounds = [[time_ms(step, device) for step in steps] for _ in range(repeats + 2)]
     return [median(values) for values in zip(*rounds[2:], strict=True)]
 
@@ -38,6 +39,7 @@ def peak_mib(step: Callable[[], object], device: torch.device) -> float:
         step()
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
+        # On a CPU torch has no counter of the peak; its profiler records each change, in order.
         profile.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
     memory = [e for e in events if e["name"] == "[memory]"]

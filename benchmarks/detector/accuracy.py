@@ -46,6 +46,7 @@ LIMIT = 0.001
 EXACT = 0.001
 """Largest difference of a depth distribution of ways that compute the same in float32."""
 _NEAR_M, _NEAR_SCORE = 0.1, 0.01
+"""Boxes of one class are the same within this distance of their centres and of their scores."""
 
 
 def bench_accuracy(
@@ -80,9 +81,11 @@ def bench_accuracy(
     names = split_scenes(tables, split)[: scenes or None]
     place = resolve_device(device)
     student = load_student(checkpoint).student
-    compared = Comparison(Reference(student, place), tables)
+    compared = AccuracyComparison(PlainNetwork(student, place), tables)
     for way in ways_to_compare(place, compile):
         detector = way.detector(student, str(place))
+        # Only float32 on a CPU computes the same to the last digits: lower precision rounds, a GPU
+        # sums in another order, and resizing on the device is another filter.
         exact = detector.precision == "float32" and place.type == "cpu" and not way.device_resize
         compared.add(way.name(detector), detector, exact, way.device_decode)
     if place.type == "cpu" and find_spec("onnx") and find_spec("onnxruntime"):
@@ -131,22 +134,24 @@ def accuracy_table(figures: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-class Reference:
+class PlainNetwork:
     """The plain network: all frames at once, eagerly, in float32."""
 
     def __init__(self, student: Student, device: torch.device) -> None:
-        """Of a trained network, which moves to the device."""
+        """Take a trained network, which moves to the device."""
         self.student, self._device = student.eval().to(device), device
         self._history: History[FrameSet] = History(student.config.history_s)
 
     def reset(self) -> None:
-        """Forget past frames."""
+        """Forget past frames, since another scene begins."""
         self._history.clear()
 
     @torch.inference_mode()
     def detect(self, frames: FrameSet) -> tuple[Detections, FrameFeatures]:
         """Boxes and features of a set that is newer than those before."""
         config = self.student.config
+        # Whole images are kept here instead of features, as the plain network computes all frames
+        # anew.
         past = self._history.pick(frames.stamp_ns)
         batch = camera_batch([frames, *(then or frames for then in past)], config)
         # torch lets cuDNN round float32 to 10 bits
@@ -171,6 +176,7 @@ class _Fast:
     same_boxes: list[bool] = field(default_factory=list)
 
     def note(self, found: Detections, expected: Detections, features: FrameFeatures) -> None:
+        # The features of the set are looked at where the detector keeps them for the next one.
         kept = self.detector.newest
         assert kept is not None
         depth = (kept.features.depth - features.depth).abs().max()
@@ -180,11 +186,11 @@ class _Fast:
         self.same_boxes += same_boxes(expected.boxes, found.boxes)
 
 
-class Comparison:
+class AccuracyComparison:
     """Fast ways against the plain network, over the same key frames."""
 
-    def __init__(self, reference: Reference, tables: NuScenesTables) -> None:
-        """Without any way yet."""
+    def __init__(self, reference: PlainNetwork, tables: NuScenesTables) -> None:
+        """Compare nothing yet."""
         self._reference, self._tables = reference, tables
         self._ways: dict[str, _Fast] = {}
 
@@ -197,6 +203,7 @@ class Comparison:
             exact: its tensors must be the same as well, within `EXACT`.
             device_decode: its images are decoded on its device.
         """
+        # On some devices two ways resolve to the same detector; its first entry is enough.
         self._ways.setdefault(name, _Fast(detector, device_decode, exact))
 
     def run(self, scenes: Sequence[str]) -> dict[str, Any]:
@@ -209,6 +216,8 @@ class Comparison:
             expected, features = self._reference.detect(frames)
             plain[token] = result_boxes(token, expected.in_frame(identity), names)
             for way in self._ways.values():
+                # All ways see a key frame before the next one is read: images of a split do not fit
+                # in memory.
                 found = way.detector.detect(self._decoded(token, frames, way))
                 way.results[token] = result_boxes(token, found.in_frame(identity), names)
                 way.note(found, expected, features)

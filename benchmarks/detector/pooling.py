@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.detector.report import Comparison
+from benchmarks.detector.report import Speedup
 from benchmarks.timing import alternate, peak_mib
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.network.depth_net import FrameFeatures
@@ -29,7 +29,7 @@ from labeldistill_core.profiling.timing import time_ms
 
 def measure_pooling(
     student: Student, repeats: int
-) -> tuple[list[Comparison], dict[str, float], dict[str, float]]:
+) -> tuple[list[Speedup], dict[str, float], dict[str, float]]:
     """Pooling of one frame against the naive lift.
 
     Returns:
@@ -63,12 +63,13 @@ def measure_pooling(
         differences = {"pooling": _difference([fast()], [plain()])}
         fast_ms, plain_ms = alternate([fast, plain], repeats, device)
         peaks = [peak_mib(step, device) for step in (fast, plain)]
-    comparisons = [Comparison("pooling, forward", fast_ms, plain_ms, 30.0, *peaks)]
+    comparisons = [Speedup("pooling, forward", fast_ms, plain_ms, 30.0, *peaks)]
+    # Training pools with gradients, which for the naive lift needs the lifted tensor twice.
     both = [lambda: backward(fast), lambda: backward(plain)]
     differences["pooling, gradients"] = _difference(both[0](), both[1]())
     fast_ms, plain_ms = alternate(both, repeats, device)
     peaks = [peak_mib(step, device) for step in both]
-    comparisons.append(Comparison("pooling, forward + backward", fast_ms, plain_ms, 10.0, *peaks))
+    comparisons.append(Speedup("pooling, forward + backward", fast_ms, plain_ms, 10.0, *peaks))
     rays_ms, table_ms = alternate(
         [
             lambda: student.ray_points(*geometry, batch.augmentation),

@@ -10,25 +10,25 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Speedup:
     """A fast way against a plain one."""
 
     name: str
-    """What is compared."""
+    """Name of the operation that is computed in both ways."""
     fast_ms: float
-    """Median of the fast way."""
+    """Median time of the fast way, milliseconds."""
     plain_ms: float
-    """Median of the plain way."""
+    """Median time of the plain way, milliseconds."""
     target: float
     """How many times faster it ought to be."""
     fast_peak_mib: float | None = None
     """Largest memory that the fast way holds beyond its input; None where not measured."""
     plain_peak_mib: float | None = None
-    """Likewise for the plain way."""
+    """Largest memory that the plain way holds beyond its input; None where not measured."""
 
     @property
     def ratio(self) -> float:
-        """How many times faster it is."""
+        """How many times faster the fast way is than the plain one."""
         return self.plain_ms / self.fast_ms
 
 
@@ -37,21 +37,21 @@ class Report:
     """All measurements."""
 
     device: str
-    """Where it ran."""
+    """Device that computed, such as `cpu` or `cuda:0`."""
     threads: int
     """Threads of a CPU operation."""
     load: float
     """Processes that were running before it began, mean of a minute. More than a few tenths
     disturb what is measured."""
     cores: int
-    """Of the machine."""
-    comparisons: tuple[Comparison, ...]
-    """In the order in which they ran."""
+    """Number of processor cores of the machine."""
+    comparisons: tuple[Speedup, ...]
+    """Each operation in both ways, in the order in which they ran."""
     differences: dict[str, float]
     """Largest absolute difference between two ways; for pooling relative to the largest value
     where that is above one."""
     single_ms: dict[str, float]
-    """Median times of single steps."""
+    """Median times of single steps by name, milliseconds."""
 
     @property
     def equal(self) -> bool:
@@ -59,7 +59,7 @@ class Report:
         return all(value < TOLERANCE for value in self.differences.values())
 
     def table(self) -> str:
-        """For people."""
+        """The figures as lines of text, with a verdict on each target."""
         header = (
             f"{'':<28}{'fast':>11}{'plain':>11}{'ratio':>9}{'target':>9}{'':>10}{'peak MiB':>17}"
         )

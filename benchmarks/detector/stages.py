@@ -39,7 +39,7 @@ from labeldistill_core.runtime.device import Precision
 from labeldistill_core.runtime.loading import torch_engine
 
 _SCALES = (0.5, 0.75, 1.0, 1.5)
-"""Of the image's sides."""
+"""Factors by which height and width of the model's images are changed."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def measure(
 
 
 def _details(detector: Detector, way: Way, repeats: int) -> dict[str, Any]:
-    """By history, and on a GPU what it does for a step."""
+    """Times by number of past frames, and on a GPU those of its kernels for a step."""
     found: dict[str, Any] = {}
     on_gpu = detector.device.type == "cuda"
     if detector.engine.info.in_one_piece or not on_gpu:  # else the host runs ahead of the stages
@@ -164,7 +164,7 @@ def _whole(config: StudentConfig, device: str) -> Callable[[], object]:
 
 
 def _dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
-    """Of which the peak is measured."""
+    """Number formats in which the peak of matrix products is measured."""
     half = (torch.float16,) if device.type == "cuda" else ()
     return (torch.float32, torch.bfloat16, *half)
 
@@ -176,12 +176,14 @@ def _scaling(config: StudentConfig, device: str, precision: Precision) -> dict[s
         detector = Detector(torch_engine(Student(changed), device=device, precision=precision))
         sets = [frame_set(float(i), changed) for i in range(5)]
         times = [detector.detect(frames).timings_ms["image_network"] for frames in sets]
+        # The first steps pay for memory and, on a GPU, for the search of algorithms.
         return float(np.median(times[2:]))
 
     one = replace(config, history_s=())
     sizes = {
         f"{h}x{w}": replace(one, image=replace(config.image, height=h, width=w))
         for h, w in (
+            # Multiples of 32, the stride of the image network's coarsest features.
             (round(config.image.height * s / 32) * 32, round(config.image.width * s / 32) * 32)
             for s in _SCALES
         )

@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from benchmarks.detector.report import Comparison
+from benchmarks.detector.report import Speedup
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.decode import decode
@@ -26,9 +26,7 @@ from labeldistill_core.runtime.eager_engine import EagerEngine
 
 
 @torch.inference_mode()
-def measure_streaming(
-    student: Student, detector: Detector, repeats: int
-) -> tuple[Comparison, float]:
+def measure_streaming(student: Student, detector: Detector, repeats: int) -> tuple[Speedup, float]:
     """Both ways on sets of noise seen from a vehicle that drives a turn.
 
     Args:
@@ -54,12 +52,14 @@ def measure_streaming(
 
     fast_ms, plain_ms, differences = [], [], []
     for index in range(repeats + 1):
+        # Each repeat is a drive of its own, so that the history never reaches into the one before.
         detector.reset("next repeat")
         now_s = index * (ages_s[-1] + 1.0)
         sets = [frame_set(now_s - age_s, config) for age_s in ages_s]
         for frames in reversed(sets[1:]):
             detector.detect(frames)
         timings = detector.detect(sets[0]).timings_ms
+        # Both sides get prepared images: preparing them is the same work for both.
         fast_ms.append(sum(timings.values()) - timings["preprocess"])
         batch = camera_batch(sets, config)
         plain_ms.append(time_ms(lambda batch=batch: forward(batch), detector.device))  # type: ignore[misc]
@@ -67,7 +67,7 @@ def measure_streaming(
     for hook in hooks:
         hook.remove()
     name = f"streaming step, {len(ages_s)} frames"
-    comparison = Comparison(name, median(fast_ms[1:]), median(plain_ms[1:]), target=3.2)
+    comparison = Speedup(name, median(fast_ms[1:]), median(plain_ms[1:]), target=3.2)
     return comparison, float(np.max(differences))
 
 
@@ -96,6 +96,7 @@ def measure_history(detector: Detector, repeats: int) -> list[dict[str, float]]:
             assert found.history_valid == past
             spent = dict(found.timings_ms)
             spent["step"] = sum(spent.values()) - spent["preprocess"]
+            # The first round warms up.
             if index:
                 for name in ("image_network", "lift", "step"):
                     rows[past].setdefault(name, []).append(spent[name])

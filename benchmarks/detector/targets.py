@@ -13,9 +13,9 @@ import tyro
 from benchmarks.detector.page import read_figures
 
 RATE_HZ = 12.0
-"""Of a vehicle's cameras."""
+"""Images a second of each camera of a vehicle; nuScenes' rate."""
 _LATENCY_MS = {"r50_256x704_4key": {"p50": 10.0, "p99": 15.0}, "r101_512x1408_2key": {"p50": 25.0}}
-"""From JPEG bytes to boxes on a GPU."""
+"""Wanted percentiles of the time from JPEG bytes to boxes on a GPU, by preset."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Target:
     """A figure and what it is meant to be."""
 
     name: str
-    """What was measured."""
+    """Name of the figure, with the preset and the way that it belongs to."""
     value: float
-    """As measured."""
+    """What was measured, in `unit`."""
     bound: float
-    """What is wanted."""
+    """Largest value that is good, or the smallest where `at_least` is set; in `unit`."""
     unit: str
-    """Of both."""
+    """Unit of value and bound, as it is printed."""
     at_least: bool = False
     """The bound is the smallest good value, not the largest."""
 
@@ -39,7 +39,7 @@ class Target:
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
     def __str__(self) -> str:
-        """For people."""
+        """The verdict with value and bound in one line."""
         verdict, sign = ("met", "NOT MET")[not self.met], "<>"[self.at_least]
         return f"{verdict:<8}{self.name}: {self.value:.4g} {self.unit} ({sign}= {self.bound:g})"
 
@@ -48,7 +48,7 @@ def bench_targets(files: tyro.conf.Positional[tuple[Path, ...]]) -> int:
     """Hold results against what is wanted; 1 when something is not reached.
 
     Args:
-        files: what `bench` and `bench-accuracy` wrote; others are passed over.
+        files: figures of `benchmarks.detector stages` and `accuracy`; others are passed over.
 
     Raises:
         ConfigError: a file is not a benchmark's.

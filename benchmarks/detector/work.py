@@ -25,18 +25,18 @@ class Work(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        """Nothing counted yet."""
+        """Begin with every count at zero."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.stages: dict[str, dict[str, float]] = {}
         """`gflop` and `gigabytes` (1e9 each) of every stage, and of `other`."""
         self._open = ["other"]
 
     def start(self, name: str) -> None:
-        """A stage begins."""
+        """Count for a stage from now on, also where it begins within another one."""
         self._open.append(name)
 
     def stop(self, name: str) -> None:
-        """It ends."""
+        """Count again for the stage in which this one began."""
         self._open.remove(name)
 
     def __torch_dispatch__(
@@ -49,12 +49,14 @@ class Work(TorchDispatchMode):
         """Count an operator, or those of which it is made."""
         kwargs = kwargs or {}
         known = flop_registry.get(func._overloadpacket)
+        # Composite operators have no entry in torch's table of operations; their parts have.
         if known is None and func is not torch.ops.prim.device.default:
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
         out = func(*args, **kwargs)
+        # A view moves no bytes: it is another description of the same memory.
         if not func.is_view:
             tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor)]
             self._add("gigabytes", sum(x.nbytes for x in tensors) / 1e9)
@@ -77,6 +79,7 @@ def measure_work(detector: Detector) -> dict[str, dict[str, float]]:
     with watched(detector, work):
         for index in range(detector.config.frames):
             last = index == detector.config.frames - 1
+            # Only the last set has its whole history behind it, which is what a step costs.
             with work if last else nullcontext():
                 detector.detect(frame_set(float(index), detector.config))
     detector.reset("measured")

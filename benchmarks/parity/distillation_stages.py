@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.parity.golden import GoldenFolder
-from benchmarks.parity.result import Comparison, features, gradient, integers, scalar
+from benchmarks.parity.result import StageComparison, features, gradient, integers, scalar
 from benchmarks.parity.student_stages import build_student, recorded_maps
 from benchmarks.parity.training_stages import (
     grid_cases,
@@ -46,7 +46,7 @@ _ROUNDING = 1e-7
 _PERTURBED_STEPS = 4
 
 
-def compare(golden: GoldenFolder) -> Iterator[Comparison]:
+def compare(golden: GoldenFolder) -> Iterator[StageComparison]:
     """All stages of distillation."""
     encoder, adaptors = build_label_encoder(golden), _build_adaptors(golden)
     yield from _raster(golden, encoder)
@@ -99,7 +99,7 @@ def _adapted(
     return result
 
 
-def _raster(golden: GoldenFolder, encoder: LabelEncoder) -> Iterator[Comparison]:
+def _raster(golden: GoldenFolder, encoder: LabelEncoder) -> Iterator[StageComparison]:
     arrays = golden.arrays("targets")
     for case, (grid, boxes) in grid_cases(golden, arrays).items():
         if f"{case}/bev_mask" not in arrays:
@@ -122,7 +122,7 @@ def _raster(golden: GoldenFolder, encoder: LabelEncoder) -> Iterator[Comparison]
 
 
 @torch.no_grad()
-def _encoder(golden: GoldenFolder, encoder: LabelEncoder) -> Iterator[Comparison]:
+def _encoder(golden: GoldenFolder, encoder: LabelEncoder) -> Iterator[StageComparison]:
     arrays, boxes = golden.arrays("label_encoder"), golden.boxes()
     embedded = encoder.embed(boxes)
     yield features(
@@ -141,7 +141,7 @@ def _encoder(golden: GoldenFolder, encoder: LabelEncoder) -> Iterator[Comparison
 
 
 @torch.no_grad()
-def _adaptors(golden: GoldenFolder, adaptors: nn.ModuleDict) -> Iterator[Comparison]:
+def _adaptors(golden: GoldenFolder, adaptors: nn.ModuleDict) -> Iterator[StageComparison]:
     arrays, evaluated = golden.arrays("adaptors_eval"), golden.arrays("student_eval")
     frames = [evaluated[f"bev/frame{i}"] for i in range(golden.config.frames)]
     taps = [
@@ -155,7 +155,7 @@ def _adaptors(golden: GoldenFolder, adaptors: nn.ModuleDict) -> Iterator[Compari
             )
 
 
-def _losses(golden: GoldenFolder) -> Iterator[Comparison]:
+def _losses(golden: GoldenFolder) -> Iterator[StageComparison]:
     step, config = golden.arrays("train_step"), golden.config
     targets = build_targets(golden.boxes(), config.grid, config.head)
     masks = ObjectMasks.of(targets, _CONFIG.coarse_mask)
@@ -191,7 +191,7 @@ def _odd_boxes(
     step: Mapping[str, Any],
     student: tuple[TaskMaps, ...],
     teacher: tuple[TaskMaps, ...],
-) -> Iterator[Comparison]:
+) -> Iterator[StageComparison]:
     """Losses between the recorded maps and features, at boxes that are odd or missing."""
     arrays, config = golden.arrays("targets"), golden.config
     ours, theirs = (
@@ -220,7 +220,7 @@ def recorded_levels(step: Mapping[str, Any], name: str) -> list[Tensor]:
     return [torch.from_numpy(step[f"{name}/level{level}"]) for level in range(2)]
 
 
-def _gradients(golden: GoldenFolder, adaptors: nn.ModuleDict) -> Iterator[Comparison]:
+def _gradients(golden: GoldenFolder, adaptors: nn.ModuleDict) -> Iterator[StageComparison]:
     """One step of the student with frozen teachers, whose recorded outputs are used.
 
     A weight that differs by rounding turns some ReLU on or off behind batch norms over few values,

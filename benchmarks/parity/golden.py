@@ -35,7 +35,7 @@ from labeldistill_core.published.config import student_config
 from labeldistill_core.published.weights import read_state_dict
 
 
-class _Widened(Mapping[str, NDArray[Any]]):
+class _ReadAsFloat64(Mapping[str, NDArray[Any]]):
     """Arrays that are read as float64 where they were recorded in float32."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -89,7 +89,7 @@ class GoldenFolder:
             archive: Mapping[str, NDArray[Any]] = np.load(path, allow_pickle=False)
         except (zipfile.BadZipFile, ValueError, OSError) as error:
             raise DataError(f"{path} is truncated or no archive of arrays: {error}") from error
-        return _Widened(archive) if self.double else archive
+        return _ReadAsFloat64(archive) if self.double else archive
 
     def widened(self) -> GoldenFolder:
         """The same recordings in float64, for networks that compute in it."""

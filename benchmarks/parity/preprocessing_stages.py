@@ -16,7 +16,7 @@ from benchmarks.parity.golden import (
     recorded_boxes,
     synthetic_image,
 )
-from benchmarks.parity.result import Comparison, absolute, features, integers
+from benchmarks.parity.result import StageComparison, absolute, features, integers
 from labeldistill_core.data.batch import camera_batch, collate, mean_ego_pose
 from labeldistill_core.data.depth_labels import depth_bins, depth_map, points_in_image
 from labeldistill_core.data.images import decode_jpeg
@@ -27,7 +27,7 @@ _DEPTH_POINT_PX = 0.1
 """The recording rounded global coordinates of about 1 km to float32 before projecting."""
 
 
-def compare(golden: GoldenFolder) -> Iterator[Comparison]:
+def compare(golden: GoldenFolder) -> Iterator[StageComparison]:
     """All stages of pre-processing."""
     yield from _dataset(golden)
     yield from _evaluation_dataset(golden)
@@ -36,7 +36,7 @@ def compare(golden: GoldenFolder) -> Iterator[Comparison]:
     yield from _recorded_cases(golden)
 
 
-def _dataset(golden: GoldenFolder) -> Iterator[Comparison]:
+def _dataset(golden: GoldenFolder) -> Iterator[StageComparison]:
     data, samples = golden.dataset, len(golden.params["idxs"])
     batch = collate(
         [
@@ -64,7 +64,7 @@ def _dataset(golden: GoldenFolder) -> Iterator[Comparison]:
     )
 
 
-def _evaluation_dataset(golden: GoldenFolder) -> Iterator[Comparison]:
+def _evaluation_dataset(golden: GoldenFolder) -> Iterator[StageComparison]:
     data = golden.dataset
     batch = collate(
         [
@@ -86,7 +86,7 @@ def _evaluation_dataset(golden: GoldenFolder) -> Iterator[Comparison]:
     )
 
 
-def _boxes(golden: GoldenFolder) -> Iterator[Comparison]:
+def _boxes(golden: GoldenFolder) -> Iterator[StageComparison]:
     for sample, recorded in enumerate(golden.boxes()):
         index = golden.params["idxs"][sample]
         ego_from_fixed = mean_ego_pose(golden.frame_set(index)).inverse
@@ -102,7 +102,7 @@ def _boxes(golden: GoldenFolder) -> Iterator[Comparison]:
         yield integers(name + "_label", boxes.labels, recorded.labels)
 
 
-def _depth(golden: GoldenFolder) -> Iterator[Comparison]:
+def _depth(golden: GoldenFolder) -> Iterator[StageComparison]:
     data, config = golden.dataset, golden.config
     maps = []
     for sample, index in enumerate(golden.params["idxs"]):
@@ -139,7 +139,7 @@ def _inner(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.flo
     return np.asarray(points[((points[:, :2] > low) & (points[:, :2] < high)).all(axis=1)])
 
 
-def _recorded_cases(golden: GoldenFolder) -> Iterator[Comparison]:
+def _recorded_cases(golden: GoldenFolder) -> Iterator[StageComparison]:
     data = golden.arrays("preproc")
     jpeg = golden.folder / "nuscenes_CAM_FRONT.jpg"
     for key in sorted(name.removesuffix("/params") for name in data if name.endswith("/params")):

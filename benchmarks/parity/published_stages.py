@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.parity.distillation_stages import build_label_encoder, recorded_levels
 from benchmarks.parity.golden import GoldenFolder
-from benchmarks.parity.result import Comparison, features, scalar
+from benchmarks.parity.result import StageComparison, features, scalar
 from benchmarks.parity.student_stages import PUBLISHED_MAPS, recorded_maps
 from benchmarks.parity.teacher_stages import build_teacher, recorded_points
 from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
@@ -28,7 +28,7 @@ _RUN = "official_all_train"
 
 
 @torch.no_grad()
-def compare(golden: GoldenFolder) -> Iterator[Comparison]:
+def compare(golden: GoldenFolder) -> Iterator[StageComparison]:
     """All stages."""
     targets = build_targets(golden.boxes(), golden.config.grid, golden.config.head)
     yield from _inverse_of_the_head(golden, targets)
@@ -37,7 +37,7 @@ def compare(golden: GoldenFolder) -> Iterator[Comparison]:
         yield from _step(golden, step, targets)
 
 
-def _inverse_of_the_head(golden: GoldenFolder, targets: Any) -> Iterator[Comparison]:
+def _inverse_of_the_head(golden: GoldenFolder, targets: Any) -> Iterator[StageComparison]:
     """What the teacher's head reads from the label encoder's features, and its loss."""
     arrays, boxes = golden.arrays("label_encoder"), golden.boxes()
     for training, prefix, recorded in (
@@ -61,7 +61,7 @@ def _detection(golden: GoldenFolder, maps: tuple[TaskMaps, ...], targets: Any) -
     return torch.stack([task.heatmap + task.box for task in losses]).sum()
 
 
-def _step(golden: GoldenFolder, step: Mapping[str, Any], targets: Any) -> Iterator[Comparison]:
+def _step(golden: GoldenFolder, step: Mapping[str, Any], targets: Any) -> Iterator[StageComparison]:
     """Losses of a step; the student is the same as beside teachers in evaluation mode."""
     masks, name = ObjectMasks.of(targets, "bilinear"), "training/published/"
     lidar = build_teacher(golden).train()(recorded_points(golden))

@@ -64,7 +64,7 @@ class StageResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class StageComparison:
     """What we compute for a stage beside what was recorded; not judged yet."""
 
     stage: str
@@ -126,38 +126,38 @@ class Comparison:
         return base + min(MULTIPLE * rounding, CAP * spread) + 1e-7, self.note
 
 
-def features(stage: str, ours: ArrayLike, theirs: ArrayLike) -> Comparison:
+def features(stage: str, ours: ArrayLike, theirs: ArrayLike) -> StageComparison:
     """Floating point values that round."""
-    return Comparison(stage, _array(ours), _array(theirs))
+    return StageComparison(stage, _array(ours), _array(theirs))
 
 
-def scalar(stage: str, ours: Tensor, theirs: Any) -> Comparison:
+def scalar(stage: str, ours: Tensor, theirs: Any) -> StageComparison:
     """One number that rounds, such as a loss."""
-    return Comparison(stage, _array(ours.detach().reshape(1)), _array(theirs).reshape(1))
+    return StageComparison(stage, _array(ours.detach().reshape(1)), _array(theirs).reshape(1))
 
 
-def absolute(stage: str, ours: ArrayLike, theirs: ArrayLike, tolerance: float) -> Comparison:
+def absolute(stage: str, ours: ArrayLike, theirs: ArrayLike, tolerance: float) -> StageComparison:
     """Values with one absolute tolerance."""
-    return Comparison(stage, _array(ours), _array(theirs), "fixed", tolerance)
+    return StageComparison(stage, _array(ours), _array(theirs), "fixed", tolerance)
 
 
-def integers(stage: str, ours: ArrayLike, theirs: ArrayLike) -> Comparison:
+def integers(stage: str, ours: ArrayLike, theirs: ArrayLike) -> StageComparison:
     """Whole numbers: equal but for a handful of points on an edge."""
-    return Comparison(stage, _array(ours), _array(theirs), "whole")
+    return StageComparison(stage, _array(ours), _array(theirs), "whole")
 
 
-def gradient(stage: str, runs: list[Tensor], theirs: ArrayLike) -> Comparison:
+def gradient(stage: str, runs: list[Tensor], theirs: ArrayLike) -> StageComparison:
     """The first run's values; the others, if there are any, say how far perturbations move them."""
     ours, *others = (_array(run) for run in runs)
     noise = max((float(np.abs(run - ours).max()) for run in others), default=0.0)
-    return Comparison(stage, ours, _array(theirs), noise=noise)
+    return StageComparison(stage, ours, _array(theirs), noise=noise)
 
 
 def _array(values: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)
 
 
-class _Widened(TorchFunctionMode):
+class _Float64Mode(TorchFunctionMode):
     """What asks for float32 gets float64."""
 
     def __torch_function__(
@@ -177,7 +177,7 @@ def float64() -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _Widened():
+        with _Float64Mode():
             yield
     finally:
         torch.set_default_dtype(before)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.parity.golden import GoldenFolder
-from benchmarks.parity.result import Comparison, absolute, features, integers
+from benchmarks.parity.result import StageComparison, absolute, features, integers
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.checkpoints import load_weights
 from labeldistill_core.network.center_head import TaskMaps
@@ -54,7 +54,7 @@ def recorded_maps(arrays: Mapping[str, Any], prefix: str, tasks: int) -> tuple[T
 
 
 @torch.no_grad()
-def compare(golden: GoldenFolder) -> Iterator[Comparison]:
+def compare(golden: GoldenFolder) -> Iterator[StageComparison]:
     """All stages of the student."""
     recorded = golden.arrays("student_eval")
     student, batch = build_student(golden).eval(), golden.batch()
@@ -141,7 +141,9 @@ def _watch(student: Student, seen: dict[str, Tensor]) -> list[Any]:
     return [m.register_forward_hook(partial(keep, name)) for name, m in inner.items()]
 
 
-def _image_network(seen: Mapping[str, Tensor], recorded: Mapping[str, Any]) -> Iterator[Comparison]:
+def _image_network(
+    seen: Mapping[str, Tensor], recorded: Mapping[str, Any]
+) -> Iterator[StageComparison]:
     for level in (1, 2, 3, 4):
         theirs = recorded[f"img_backbone/C{level + 1}_frame0_img0"]
         yield features(f"student/image_backbone/stage{level}", seen[f"stage{level}"][:1], theirs)
@@ -169,7 +171,7 @@ def _image_network(seen: Mapping[str, Tensor], recorded: Mapping[str, Any]) -> I
 
 def _geometry(
     golden: GoldenFolder, points: list[Tensor], recorded: Mapping[str, Any]
-) -> Iterator[Comparison]:
+) -> Iterator[StageComparison]:
     name, grid = "student/geometry/", golden.config.grid
     yield absolute(
         name + "points_frame0", points[0][:1], recorded["geometry/frame0_xyz_sample0"], 1e-3
@@ -188,7 +190,9 @@ def _int16(cells: Tensor) -> Tensor:
     return cells.clamp(-(2**15), 2**15 - 1)
 
 
-def _bev_network(seen: Mapping[str, Tensor], recorded: Mapping[str, Any]) -> Iterator[Comparison]:
+def _bev_network(
+    seen: Mapping[str, Tensor], recorded: Mapping[str, Any]
+) -> Iterator[StageComparison]:
     stem = recorded["head/trunk_stem"]
     yield features("student/trunk/stem", seen["stem_norm"].relu()[: len(stem)], stem)
     for level in (1, 2, 3):
@@ -201,7 +205,7 @@ def _bev_network(seen: Mapping[str, Tensor], recorded: Mapping[str, Any]) -> Ite
 
 def _boxes(
     golden: GoldenFolder, maps: tuple[TaskMaps, ...], recorded: Mapping[str, Any]
-) -> Iterator[Comparison]:
+) -> Iterator[StageComparison]:
     grid, config = golden.config.grid, golden.config.decode
     for task, task_maps in enumerate(maps):
         for sample, boxes in enumerate(candidate_boxes(task_maps, grid, config)):
@@ -215,7 +219,7 @@ def _boxes(
 
 def compare_boxes(
     stage: str, boxes: Boxes3D, recorded: Mapping[str, Any], key: str
-) -> Iterator[Comparison]:
+) -> Iterator[StageComparison]:
     """Boxes against those recorded under a key."""
     ours = np.concatenate(
         [boxes.values.numpy(), boxes.scores[:, None].numpy(), boxes.labels[:, None].numpy()], axis=1

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.parity.golden import GoldenFolder, bev_augmentation
-from benchmarks.parity.result import Comparison, features, integers
+from benchmarks.parity.result import StageComparison, features, integers
 from benchmarks.parity.student_stages import PUBLISHED_MAPS, compare_boxes
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.lidar.encoder import SparseEncoder
@@ -27,14 +27,14 @@ _CLOUDS = 9
 """Scans that the published code takes: the sample's, and the first eight others."""
 
 
-def compare(golden: GoldenFolder) -> Iterator[Comparison]:
+def compare(golden: GoldenFolder) -> Iterator[StageComparison]:
     """All stages of the teacher."""
     config = teacher_config(golden.confs, golden.config)
     yield from _clouds(golden, config.sweeps)
     yield from _teacher(golden, config)
 
 
-def _clouds(golden: GoldenFolder, config: SweepsConfig) -> Iterator[Comparison]:
+def _clouds(golden: GoldenFolder, config: SweepsConfig) -> Iterator[StageComparison]:
     for sample, index in enumerate(golden.params["idxs"]):
         scans = golden.scans(index)[:_CLOUDS]
         bev = bev_augmentation(golden.dataset["bda_params"][sample])
@@ -60,7 +60,7 @@ def _unpadded(points: Any) -> Any:
 
 
 @torch.no_grad()
-def _teacher(golden: GoldenFolder, config: TeacherConfig) -> Iterator[Comparison]:
+def _teacher(golden: GoldenFolder, config: TeacherConfig) -> Iterator[StageComparison]:
     arrays, teacher, points = (
         golden.arrays("teacher"),
         build_teacher(golden),
@@ -108,7 +108,7 @@ def _watch(encoder: SparseEncoder, seen: dict[str, SparseTensor]) -> list[Any]:
 
 def _sparse_stage(
     stage: str, ours: SparseTensor, arrays: Mapping[str, Any]
-) -> Iterator[Comparison]:
+) -> Iterator[StageComparison]:
     name, recorded = f"teacher/sparse_encoder/{stage}_", f"sparse/{stage}/"
     if recorded + "indices_bzyx" not in arrays:
         return

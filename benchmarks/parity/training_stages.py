@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.parity.golden import GoldenFolder, recorded_boxes
 from benchmarks.parity.result import (
-    Comparison,
+    StageComparison,
     features,
     integers,
     scalar,
@@ -27,7 +27,7 @@ from labeldistill_core.network.targets import TaskTargets, build_targets
 _GRID = "grid128"
 
 
-def compare(golden: GoldenFolder) -> Iterator[Comparison]:
+def compare(golden: GoldenFolder) -> Iterator[StageComparison]:
     """All stages of training."""
     targets, step = golden.arrays("targets"), golden.arrays("train_step")
     yield from _targets(golden, targets)
@@ -70,7 +70,7 @@ def grid_cases(
     return {c: value for c, value in cases.items() if f"{c}/heatmap/task0" in arrays}
 
 
-def _targets(golden: GoldenFolder, arrays: Mapping[str, Any]) -> Iterator[Comparison]:
+def _targets(golden: GoldenFolder, arrays: Mapping[str, Any]) -> Iterator[StageComparison]:
     for case, (grid, boxes) in grid_cases(golden, arrays).items():
         for task, ours in enumerate(build_targets(boxes, grid, golden.config.head)):
             stage = f"training/targets/{case}/task{task}_"
@@ -103,7 +103,7 @@ def _ordered(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _losses(
     golden: GoldenFolder, arrays: Mapping[str, Any], step: Mapping[str, Any]
-) -> Iterator[Comparison]:
+) -> Iterator[StageComparison]:
     config = golden.config
     maps = recorded_maps(step, "teachers_eval/preds", len(config.head.tasks))
     for case, boxes in label_cases(golden, arrays).items():
@@ -135,7 +135,9 @@ def _losses(
 
 
 @torch.no_grad()
-def _student_in_training(golden: GoldenFolder, step: Mapping[str, Any]) -> Iterator[Comparison]:
+def _student_in_training(
+    golden: GoldenFolder, step: Mapping[str, Any]
+) -> Iterator[StageComparison]:
     student = build_student(golden).train()
     student.depth_net.pyramid.dropout.p = 0.0  # as in the recording; otherwise random
     output, frame = student(golden.batch())

@@ -136,6 +136,7 @@ def _sensor(
         camera_intrinsic=matrix if camera else "[]",
     )  # fmt: skip
     count = len(samples) * rate // 2
+    # Samples are half a second apart; the file next in time is the sample's key frame.
     keys = {round(row * rate / 2) for row in range(len(samples))}
     folder = f"{channel}/n015-2018-07-18-11-07-57+0800-{log[1:9]}__{channel}"
     tokens = [_token(rng) for _ in range(count)]

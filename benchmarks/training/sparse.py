@@ -42,10 +42,12 @@ def measure_sparse(teacher: Teacher, points: Sequence[Tensor], repeats: int) -> 
     teacher.encoder(voxels, len(points))
     for hook in hooks:
         hook.remove()
+    # Dense volumes are made beforehand: the comparison is of convolutions, not of the conversion.
     volumes = [x.dense().contiguous() for _, x in calls]
 
     def sparse() -> list[SparseTensor]:
         for _, x in calls:
+            # In training each sample has voxels of its own, so a rulebook is never used again.
             x.rulebooks.clear()
         return [conv(x) for conv, x in calls]
 

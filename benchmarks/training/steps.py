@@ -43,7 +43,7 @@ from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
 
 _SEED = 1
-"""Of the augmentation."""
+"""Seed of the augmentation, so that all stages see the same samples."""
 
 
 def bench_training(
@@ -125,12 +125,12 @@ class _Bench:
         )
 
     def teacher(self, backend: Backend = "auto") -> Teacher:
-        """With random weights."""
+        """A teacher with random weights, on the device and in evaluation mode."""
         torch.manual_seed(0)
         return Teacher(self.preset.teacher, backend).to(self.device).eval()
 
     def clouds(self) -> list[Tensor]:
-        """Points of one batch."""
+        """Points of the samples of one batch, (P, 5) each, on the device."""
         return [self._lidar[i].points[0].to(self.device) for i in range(self.size)]
 
     def stages(self) -> dict[str, tuple[Stage, bool, torch.dtype | None]]:
@@ -175,6 +175,8 @@ class _Bench:
         parts: dict[str, Callable[[], None]] = {
             "forward": forward, "backward": backward, "optimizer": update,
         }  # fmt: skip
+        # The naive lift in the place of the pooling and nothing else changed, so that the ratio is
+        # that of pooling alone.
         lift = replaced(student_network, "pool", materialized_pool) if materialized else None
         with lift or nullcontext():
             rounds = [
@@ -191,6 +193,7 @@ class _Bench:
             "share": {name: value / step_ms for name, value in found.items()},
             "forward_share": {name: value / sum(within.values()) for name, value in within.items()},
             "load_ms": load_ms,
+            # A process that loads is one of several beside the step, so the share is their number.
             "loading_processes_needed": load_ms / step_ms,
             "peak_mib": peak,
         }

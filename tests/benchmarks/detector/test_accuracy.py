@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.detector import accuracy
-from benchmarks.detector.accuracy import Reference, bench_accuracy, same_boxes, ways_to_compare
+from benchmarks.detector.accuracy import PlainNetwork, bench_accuracy, same_boxes, ways_to_compare
 from benchmarks.detector.page import BEGIN, END, bench_page
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FrameSet
@@ -80,7 +80,7 @@ def test_a_way_that_computes_something_else_fails(
 def test_the_reference_is_what_streaming_ought_to_be(
     student: Student, frame_set: Callable[..., FrameSet]
 ) -> None:
-    reference, detector = Reference(student, CPU), Detector(torch_engine(student))
+    reference, detector = PlainNetwork(student, CPU), Detector(torch_engine(student))
     for t in (0.0, 0.5, 1.0):
         expected, features = reference.detect(frame_set(t))
         found = detector.detect(frame_set(t))

@@ -14,7 +14,7 @@ from benchmarks.detector import lift, pooling
 from benchmarks.detector.hardware import gpu_time
 from benchmarks.detector.lift import bench_lift
 from benchmarks.detector.page import BEGIN, END, bench_compare, bench_page
-from benchmarks.detector.report import TOLERANCE, Comparison, Report
+from benchmarks.detector.report import TOLERANCE, Report, Speedup
 from benchmarks.detector.stages import StagesOptions, stages
 from benchmarks.detector.streaming import measure_streaming
 from benchmarks.detector.work import Work
@@ -89,7 +89,7 @@ def test_peak_memory_is_what_is_held_at_once() -> None:
 
 
 def test_a_report_says_which_targets_are_met() -> None:
-    good = Comparison("good", fast_ms=1.0, plain_ms=30.0, target=30.0)
+    good = Speedup("good", fast_ms=1.0, plain_ms=30.0, target=30.0)
     report = Report(
         "cpu", 1, 0.25, 2, (good, replace(good, name="bad", target=31.0)), {"maps": 0.0}, {}
     )

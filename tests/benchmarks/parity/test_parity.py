@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from benchmarks.parity.__main__ import main
 from benchmarks.parity.golden import GoldenFolder
-from benchmarks.parity.result import Comparison, absolute, features, float64, gradient, integers
+from benchmarks.parity.result import (
+    StageComparison,
+    absolute,
+    features,
+    float64,
+    gradient,
+    integers,
+)
 from labeldistill_core.errors import CheckpointError
 
 Array = NDArray[np.floating[Any]]
@@ -155,7 +162,7 @@ def test_tolerance_of_integers() -> None:
 
 
 @pytest.mark.parametrize("compare", [features, integers, partial(absolute, tolerance=1e9)])
-def test_other_shapes_never_pass(compare: Callable[..., Comparison]) -> None:
+def test_other_shapes_never_pass(compare: Callable[..., StageComparison]) -> None:
     assert compare("s", np.zeros((3, 2)), np.zeros((2, 3))).judge().passed is False
     assert compare("s", np.zeros((4, 11)), np.zeros((0, 11))).judge().passed is False
     assert compare("s", np.zeros((0, 11)), np.zeros((0, 11))).judge().passed is True
