@@ -144,6 +144,7 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
 
 
 def _say(message: str) -> int:
+    sys.stdout.flush()  # where both go to one file, this comes last
     print(f"error: {message}", file=sys.stderr)
     return REFUSED
 

@@ -180,6 +180,11 @@ class NuScenesTables:
             return bool(rows) and len(there) == len(rows)
         return all(name in there for name in cameras)
 
+    def has_scan(self, sample_token: str) -> bool:
+        """Whether the sample has a LiDAR scan, and its file is there."""
+        row = self._scan_row(sample_token)
+        return row is not None and self._path(row).is_file()
+
     def lidar(self, sample_token: str) -> SensorRecord:
         """The LiDAR scan of a sample.
 
@@ -311,9 +316,14 @@ class NuScenesTables:
         mountings = self._data.mounting[first:end].tolist()
         return [row for row in rows if self._mounting(mountings[row - first]).modality == modality]
 
-    def _lidar_row(self, sample_token: str) -> int:
+    def _scan_row(self, sample_token: str) -> int | None:
         row = int(self._samples.posed_by[self._usable(sample_token)])
-        if row < 0 or self._mounting(int(self._data.mounting[row])).channel != LIDAR:
+        has = row >= 0 and self._mounting(int(self._data.mounting[row])).channel == LIDAR
+        return row if has else None
+
+    def _lidar_row(self, sample_token: str) -> int:
+        row = self._scan_row(sample_token)
+        if row is None:
             raise DataError(f"sample {sample_token} has no {LIDAR} in {self.version}")
         return row
 

@@ -7,6 +7,7 @@ Source: BEVDepth's image and bird's-eye-view augmentation, which LabelDistill ta
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -33,6 +34,7 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import CameraBatch
 
+_LOG = logging.getLogger(__name__)
 _HISTORY_TOLERANCE_S = 0.1
 
 
@@ -196,6 +198,18 @@ class _KeyFrames:
         """Names of the classes that stand in a sample."""
         return self._tables.classes(self.tokens[index])
 
+    def _count(self, tokens: set[str], what: str) -> None:
+        if tokens:
+            root, count = self._tables.dataroot, len(self.tokens)
+            _LOG.warning("%s is partial: %d of %d samples %s", root, len(tokens), count, what)
+
+    def _lacking(self, tokens: Sequence[str], what: str, blobs: str) -> DataError:
+        return DataError(
+            f"{len(tokens)} of {len(self.tokens)} samples lack {what} under "
+            f"{self._tables.dataroot}, such as sample {tokens[0]}: unpack the {blobs} blobs there, "
+            "choose scenes that are whole, or train on what is there with --partial"
+        )
+
     def _pose(self, token: str) -> Transform:
         """The model's frame: the mean of the cameras' poses."""
         records = self._tables.cameras(token)
@@ -224,6 +238,7 @@ class LidarDataset(_KeyFrames, Dataset[LidarSample]):
         cameras: Sequence[str],
         augmentation: AugmentationConfig | None = None,
         points: PointSource | None = None,
+        partial: bool = False,
     ) -> None:
         """Look up samples.
 
@@ -233,11 +248,18 @@ class LidarDataset(_KeyFrames, Dataset[LidarSample]):
             cameras: of the student, whose mean pose is the frame of boxes and points.
             augmentation: ranges; the defaults when None.
             points: loads what the LiDAR detector sees; no points when None.
+            partial: leave out samples without a scan, where points are wanted, rather than refuse
+                them.
 
         Raises:
-            DataError: a scene is not there.
+            DataError: a scene is not there, or a scan where the root may not be partial.
         """
         super().__init__(tables, scenes, cameras, augmentation, points)
+        blind = {t for t in self.tokens if not tables.has_scan(t)} if points else set()
+        if blind and not partial:
+            raise self._lacking(sorted(blind), "LiDAR scans", "LiDAR")
+        self._count(blind, "lack LiDAR scans and are left out")
+        self.tokens = [token for token in self.tokens if token not in blind]
 
     def __getitem__(self, key: int | tuple[int, int]) -> LidarSample:
         """One sample; see `StudentDataset`."""
@@ -277,23 +299,26 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             augmentation: ranges; the defaults when None.
             points: loads what the LiDAR detector sees; no points when None.
             partial: leave out samples without images, and do without depth labels where there is
-                no LiDAR scan, rather than refuse them.
+                no LiDAR scan, rather than refuse them. Where `points` are wanted, samples without
+                a scan are left out, too.
             sample: how samples are made.
 
         Raises:
-            DataError: a scene is not there, or an image where the root may not be partial.
+            DataError: a scene is not there, or an image or a scan where the root may not be
+                partial.
         """
         super().__init__(tables, scenes, config.cameras, augmentation, points)
         self._config, self._partial, self._sample = config, partial, sample
         self._samples: list[tuple[str, ...]] = []
         without = [t for t in self.tokens if not tables.has_images(t, config.cameras)]
         if without and not partial:
-            raise DataError(
-                f"{len(without)} of {len(self.tokens)} samples lack images under "
-                f"{tables.dataroot}, such as sample {without[0]}: unpack the camera blobs there, "
-                "or choose scenes that are whole"
-            )
-        left_out = set(without)
+            raise self._lacking(without, "images", "camera")
+        blind = [t for t in self.tokens if not tables.has_scan(t)]
+        if blind and not partial:
+            raise self._lacking(blind, "LiDAR scans", "LiDAR")
+        left_out = {*without, *blind} if points else set(without)
+        self._count(left_out, "lack images or scans and are left out")
+        self._count(set(blind) - left_out, "have no LiDAR scan, and so no depth labels")
         for scene in scenes:
             tokens = [token for token in tables.samples(scene) if token not in left_out]
             stamps = np.array([tables.stamp_ns(token) for token in tokens])
@@ -356,10 +381,10 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
     def _depth(
         self, token: str, frames: FrameSet, transforms: Sequence[ImageTransform]
     ) -> NDArray[np.float32]:
-        lidar = self._tables.lidar(token)
-        if self._partial and not lidar.is_there:
+        if self._partial and not self._tables.has_scan(token):
             size = self._config.image
             return np.zeros((len(transforms), size.height, size.width), np.float32)
+        lidar = self._tables.lidar(token)
         points = lidar.scan()
         fixed_from_lidar = lidar.fixed_from_ego @ lidar.ego_from_sensor
         maps = []

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import resource
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from labeldistill_core.processes import worker_pool
 from labeldistill_core.profiling.timing import time_ms
 
 
@@ -42,8 +41,7 @@ def measure_apart(
         repeats: after `warm_up` steps.
         warm_up: one or more.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as process:
+    with worker_pool(1, "spawn") as process:
         steps = (warm_up, repeats)
         return process.submit(_measure, make, device, steps, torch.get_num_threads()).result()
 

@@ -17,15 +17,20 @@ from torch.utils.data import get_worker_info
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.processes import end_with_parent
 
+_GRACE_S = 30
+"""From SIGTERM to the end of a loading process, which the training's own end precedes."""
 _DIED = re.compile(r"DataLoader worker \(pid.*|unable to .*shared memory.*")
 _FORWARDED = re.compile(r"Caught \w+ in DataLoader worker process.*\n[\w.]+: (.*)", re.DOTALL)
 
 
 def begin_loading(_: int) -> None:
-    """Make a loading process end with the training, which alone answers to Ctrl-C."""
+    """Make a loading process end with the training, which alone answers to Ctrl-C.
+
+    Schedulers send SIGTERM to all processes, and the step that the training ends needs its data.
+    """
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's, with an end of its line before an error is told."""
+
+    def on_exception(self, *_: Any) -> None:
+        """Close the bars that there are."""
+        for bar in (self._val_progress_bar, self._train_progress_bar):
+            if bar is not None:
+                bar.leave = True
+                bar.close()
 
 
 class Pace(Callback):

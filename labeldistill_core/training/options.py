@@ -40,6 +40,9 @@ class TrainingOptions:
     """Name of the split, or names of the scenes, to train on."""
     scenes: int = 0
     """Train on the first so many of these scenes only; on all when 0."""
+    partial: bool = False
+    """Train on what is there of a partial data root: samples without images are left out, as are
+    those without a LiDAR scan where a teacher needs it; elsewhere they have no depth labels."""
     validate: Literal["val", "none"] = "none"
     """Scenes to score with the official metrics while training."""
     validate_every: int = 1

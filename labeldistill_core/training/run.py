@@ -27,7 +27,7 @@ from labeldistill_core.training.averaging import MovingAverage
 from labeldistill_core.training.export import IDENTITY, read_run
 from labeldistill_core.training.keeping import Identity, Keep, KeepBest, WholeCheckpoints
 from labeldistill_core.training.loaders import SharedCollate, begin_loading, loading_error
-from labeldistill_core.training.logs import JsonLines, Pace
+from labeldistill_core.training.logs import JsonLines, Pace, Progress
 from labeldistill_core.training.sampling import EpochOrder, class_balanced
 from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.stopping import Stop
@@ -174,6 +174,7 @@ def _fit(
         LearningRateMonitor("step"),
         Pace(recipe.batch_size),
         Identity(whole),
+        Progress(),
         keep,
         stop,
     ]
@@ -214,7 +215,7 @@ def _fit(
         mine = range(trainer.global_rank, len(validation), trainer.world_size)
         loaders.append(DataLoader(validation, sampler=mine, **loading))  # type: ignore[arg-type]
     try:
-        with stop, _whole_lines(trainer):
+        with stop:
             trainer.fit(
                 stage,
                 loaders[0],
@@ -256,17 +257,6 @@ def _locked(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _whole_lines(trainer: Trainer) -> Iterator[None]:
-    """End the line of the progress bar before an error is told behind it."""
-    try:
-        yield
-    except BaseException:
-        if bar := trainer.progress_bar_callback:
-            bar.teardown(trainer, trainer.lightning_module, "fit")
-        raise
 
 
 def _check_tasks(machine: Machine) -> None:

@@ -132,7 +132,7 @@ def _lidar_data(
     tables = stage.tables = NuScenesTables(dataroot, options.version)
     cameras = find_preset(options.preset).student.cameras
     trained, scored = (
-        LidarDataset(tables, names, cameras, recipe.augmentation, points)
+        LidarDataset(tables, names, cameras, recipe.augmentation, points, options.partial)
         for names in options.scene_names(tables)
     )
     if points:
@@ -181,7 +181,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
         )
     tables = stage.tables = NuScenesTables(dataroot, options.version)
     data, scored = (
-        StudentDataset(tables, names, config, recipe.augmentation, points, sample=sample)
+        StudentDataset(tables, names, config, recipe.augmentation, points, options.partial, sample)
         if names
         else None
         for names in options.scene_names(tables)

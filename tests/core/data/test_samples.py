@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.config import BevGrid, StudentConfig
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
     AugmentationConfig,
+    LidarDataset,
     SampleConfig,
     StudentDataset,
     StudentSample,
@@ -218,3 +221,44 @@ def test_a_partial_root_is_refused_before_the_first_step(dataroot: Path) -> None
         StudentDataset(tables, SCENES, CONFIG)
     assert len(StudentDataset(tables, SCENES[:1], CONFIG)) == 3
     assert len(StudentDataset(tables, SCENES, CONFIG, partial=True)) == 5
+
+
+def test_scans_that_are_missing_are_refused_or_left_out(
+    synthetic_dataroot: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = shutil.copytree(synthetic_dataroot, tmp_path / "data")
+    tables = NuScenesTables(root, "v1.0-mini")
+    scene, points = tables.scene_names[0], Points(SweepsConfig(0, 0))
+    token = tables.samples(scene)[1]
+    tables.lidar_path(token).unlink()
+    lacking = f"1 of 4 samples lack LiDAR scans under .* sample {token}: .*--partial"
+    with pytest.raises(DataError, match=lacking):
+        StudentDataset(tables, [scene], CONFIG)
+    with pytest.raises(DataError, match=lacking):
+        LidarDataset(tables, [scene], CAMERAS, None, points)
+    blind = StudentDataset(tables, [scene], CONFIG, partial=True)
+    assert len(blind) == 4
+    assert "1 of 4 samples have no LiDAR scan, and so no depth labels" in caplog.text
+    assert not blind[1].depth.any()
+    assert blind[0].depth.any()
+    assert len(StudentDataset(tables, [scene], CONFIG, None, points, True)) == 3
+    assert "1 of 4 samples lack images or scans and are left out" in caplog.text
+    assert len(LidarDataset(tables, [scene], CAMERAS, None, points, True)) == 3
+    assert len(LidarDataset(tables, [scene], CAMERAS)) == 4
+
+
+def test_data_of_cameras_alone_has_no_depth_labels(
+    synthetic_dataroot: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(synthetic_dataroot, tmp_path / "data")
+    folder = root / "v1.0-mini"
+    data = json.loads((folder / "sample_data.json").read_text())
+    cameras = [row for row in data if "LIDAR" not in row["filename"]]
+    assert len(cameras) < len(data)
+    (folder / "sample_data.json").write_text(json.dumps(cameras))
+    tables = NuScenesTables(root, "v1.0-mini")
+    with pytest.raises(DataError, match="8 of 8 samples lack LiDAR scans"):
+        StudentDataset(tables, tables.scene_names, CONFIG)
+    sample = StudentDataset(tables, tables.scene_names, CONFIG, partial=True)[0]
+    assert not sample.depth.any()
+    assert len(sample.boxes[0].values)
