@@ -13,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Literal
 
+_LIBC = ctypes.CDLL(None)
+"""Opened here, since a process that was just forked should not wait for the loader's lock."""
 _PR_SET_PDEATHSIG = 1
 """Of Linux' prctl: a signal that the kernel sends to a process when its parent ends."""
 
@@ -24,7 +26,7 @@ def end_with_parent() -> None:
     systems than Linux know no such thing, and there the process goes on.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)  # it had ended before the kernel was asked

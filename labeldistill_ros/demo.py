@@ -21,6 +21,7 @@ from labeldistill_core.checkpoints import load_student
 from labeldistill_core.errors import BagError
 from labeldistill_core.evaluation.results import write_results
 from labeldistill_core.installed_files import demo_model, shared_file
+from labeldistill_core.processes import end_with_parent
 from labeldistill_core.visualization.page import write_page
 from labeldistill_ros.bags.frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
@@ -104,7 +105,7 @@ def _node(model: Path, device: str) -> Iterator[None]:
     arguments |= {"score_threshold": "0.0", "max_boxes": "500"}
     command = [sys.executable, "-m", "labeldistill_ros.node.detector_node", "--ros-args"]
     command += [part for key, value in arguments.items() for part in ("-p", f"{key}:={value}")]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, preexec_fn=end_with_parent)
     try:
         yield
         if process.poll() is not None:
