@@ -70,6 +70,8 @@ class ParameterStore:
         values: dict[str, Any] = {}
         for name, default, spec in flatten(defaults, prefix):
             self._specs[name] = spec
+            # ROS declares a parameter once for a node's life; a node that is configured again reads
+            # it.
             if not self._node.has_parameter(name):
                 self._declare(name, default, spec)
             try:
@@ -107,6 +109,8 @@ class ParameterStore:
 
     def unknown(self) -> list[str]:
         """One sentence for each parameter that was given and that nobody declared."""
+        # rclpy drops overrides that nobody declares without a word, so a misspelled one would go
+        # unseen.
         given: Sequence[str] = list(getattr(self._node, "_parameter_overrides", ()))
         sentences = []
         for name in given:
@@ -129,6 +133,7 @@ class ParameterStore:
                 return SetParametersResult(
                     successful=False, reason=f"{parameter.name} cannot be set: {reason}"
                 )
+        # Counted here and not read here: values are in force only after this callback.
         self.revision += 1
         return SetParametersResult(successful=True)
 

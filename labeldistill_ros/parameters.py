@@ -35,6 +35,7 @@ class Spec:
 
     def problem(self, value: object) -> str:
         """Why a value cannot be taken; empty when it can."""
+        # Bounds need no check here: ROS itself refuses values outside a descriptor's range.
         if self.choices and value not in self.choices:
             return f"{value!r} is none of {', '.join(map(repr, self.choices))}"
         return ""

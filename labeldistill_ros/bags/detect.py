@@ -51,18 +51,18 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class DetectionRun:
-    """What was done."""
+    """What came of detecting in a bag."""
 
     sets: int
     """Sets of images that there were."""
     processed: int
     """Sets that got boxes."""
     boxes: int
-    """Boxes in all sets."""
+    """Number of boxes that were written, over all sets."""
     wall_s: float
-    """How long it took."""
+    """Seconds that it took, by the wall clock."""
     bag_s: float
-    """How long the bag is."""
+    """Seconds from the first message of the bag to the last."""
     problems: Mapping[str, int]
     """Why sets got no boxes, and how often."""
     without_pose: int
@@ -71,7 +71,7 @@ class DetectionRun:
 
 @dataclass(frozen=True)
 class _Jump:
-    """Time went back."""
+    """The stamps went back, so that the past is no past any more."""
 
 
 def detect_bag(
@@ -100,6 +100,7 @@ def detect_bag(
         ConfigError: the options contradict each other or the model.
     """
     start_s = time.monotonic()
+    # A detector may come from another bag, whose past is not this one's.
     detector.reset("a bag begins")
     with BagReader(bag) as reader:
         vehicle = options.vehicle(detector.config.cameras, detector.class_names, reader.topics)
@@ -172,16 +173,20 @@ class _Events:
         for recorded in self._reader.raw([*self._images, *self._calibrations, *kept]):
             if self._first_ns is None:
                 self._first_ns = recorded.stamp_ns
+            # The log time is the steady clock: deadlines pass as they did on the vehicle, however
+            # fast the bag is read.
             now_s = (recorded.stamp_ns - self._first_ns) / 1e9
             yield from self._until(now_s)
             if recorded.topic in self._images:
                 camera = self._images[recorded.topic]
                 yield from self._add(camera, self._reader.decoded(recorded), now_s)
+            # The newest before an image, as the node has it.
             elif recorded.topic in self._calibrations:
                 camera = self._calibrations[recorded.topic]
                 self._infos[camera] = self._reader.decoded(recorded)
             else:
                 yield recorded
+        # Nothing follows: sets that still wait are closed at their deadlines.
         yield from self._until(float("inf"))
 
     def _add(self, camera: str, image: Any, now_s: float) -> Iterator[ClosedSet | _Jump]:

@@ -63,7 +63,7 @@ class DetectOptions:
     def vehicle(
         self, cameras: Sequence[str], class_names: Sequence[str], topics: Collection[str]
     ) -> VehicleParameters:
-        """The node's parameters.
+        """The parameters of a node that is given these options.
 
         Args:
             cameras: of the model, in its order.
@@ -78,6 +78,8 @@ class DetectOptions:
                 f"class_thresholds names {', '.join(map(repr, unknown))}: the model's classes are "
                 f"{', '.join(class_names)}"
             )
+        # From the node's own defaults, so that a parameter that has no option here means the same
+        # in both.
         common = replace(
             Parameters(),
             score_threshold=self.score_threshold,

@@ -21,7 +21,7 @@ from labeldistill_ros.sets.options import assembly_options
 from labeldistill_ros.sync.synchronizer import CameraSet, Frame
 
 _THREADS = 6
-"""That decode images."""
+"""Number of threads that decode images."""
 
 
 def read_frame_sets(bag: BagReader) -> Iterator[tuple[BagSample, FrameSet]]:
@@ -42,6 +42,7 @@ def read_frame_sets(bag: BagReader) -> Iterator[tuple[BagSample, FrameSet]]:
     infos = {topic.info: name for name, topic in topics.items()}
     calibrations: dict[str, Any] = {}
     taken: dict[tuple[str, int], Any] = {}
+    # A sample with a camera that cannot be used is refused below, with all of its problems.
     options = replace(assembly_options(vehicle), min_cameras=1)
     with Assembler(options, read_poses(bag, common), _THREADS) as assembler:
         for recorded, message in bag.messages([*infos, *images]):
@@ -53,6 +54,8 @@ def read_frame_sets(bag: BagReader) -> Iterator[tuple[BagSample, FrameSet]]:
                 sample = waiting.pop(0)
                 yield sample, _frame_set(bag, sample, taken, calibrations, assembler)
                 newest = max(sample.camera_stamps_ns.values())
+                # Images up to this sample's newest belong to no later one, and would fill the
+                # memory.
                 taken = {key: value for key, value in taken.items() if key[1] > newest}
     if waiting:
         token = waiting[0].truth.sample_token

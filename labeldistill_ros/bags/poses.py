@@ -59,6 +59,7 @@ def read_poses(bag: BagReader, parameters: Parameters) -> Lookup:
 
 
 def _endless_buffer() -> TransformBuffer:
+    # Nothing is forgotten and nothing is a jump: a bag is read to its end before anybody asks.
     return TransformBuffer(keep_s=_FOREVER_S, jump_s=_FOREVER_S)
 
 

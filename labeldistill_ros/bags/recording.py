@@ -62,7 +62,7 @@ class Recording:
     results: dict[str, list[ResultBox]]
     """Boxes by sample token; none for a sample without a message."""
     coverage: Coverage
-    """Which samples got boxes."""
+    """Which samples got boxes, and how near in time these were."""
     velocities: bool
     """Whether velocities were recorded; without, they count as zero."""
     latencies_ms: dict[str, tuple[float, ...]]
@@ -104,6 +104,7 @@ def read_recording(
     if not published:
         raise BagError(f"{bag}: there is no message on {topic}: was the detector active?")
     pairs = match([sample.stamps_ns for sample in samples], list(published), tolerance_s)
+    # Another scene, or images that were stamped anew: a score of zero would hide that.
     if not any(pairs):
         raise BagError(_nothing_near(bag, topic, samples, list(published), tolerance_s))
     results: dict[str, list[ResultBox]] = {}
@@ -154,12 +155,14 @@ def match(
         reach = round(tolerance_s * 1e9)
         first = np.searchsorted(stamps, min(own) - reach)
         last = np.searchsorted(stamps, max(own) + reach, side="right")
+        # Only stamps within reach are looked at: a recording of hours has tens of thousands.
         for stamp in stamps[first:last].tolist():
             gap = min(abs(stamp - mine) for mine in own)
             if gap <= reach:
                 candidates.append((gap, index, stamp))
     found: list[tuple[int, int] | None] = [None] * len(samples_ns)
     taken: set[int] = set()
+    # The nearest pairs first, so that a sample never takes the message of its neighbour.
     for gap, index, stamp in sorted(candidates):
         if found[index] is None and stamp not in taken:
             found[index] = (stamp, gap)

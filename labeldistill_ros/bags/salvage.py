@@ -37,9 +37,9 @@ class Topic:
     """A topic as a bag tells of it."""
 
     name: str
-    """Full name of the topic."""
+    """Full name of the topic, with its leading slash."""
     kind: MessageType
-    """Type of its messages."""
+    """Type of the topic's messages, as the bag defines it."""
     qos: Qos | None
     """Profile that was offered when it was recorded; None when unknown."""
 

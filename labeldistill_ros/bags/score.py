@@ -88,6 +88,7 @@ def reference_scenes(tables: NuScenesTables, split: str, scenes: Sequence[str]) 
     """
     if scenes:
         return list(scenes)
+    # The devkit names the splits of v1.0-mini by themselves; here the version says which is meant.
     mini = tables.version == "v1.0-mini"
     if split.startswith("mini_") and not mini:
         raise DataError(f"split {split!r} belongs to v1.0-mini, not to {tables.version!r}")
@@ -251,6 +252,8 @@ def _whole_results(reference: Reference, path: Path) -> dict[str, list[ResultBox
             f"such as {min(missing)}: each needs an entry, if only an empty list; or name fewer "
             "with --split or --scenes"
         )
+    # A result file of the whole split may be scored on a bag of one scene, but not against tables
+    # that were chosen to fit it.
     if unknown and reference.whole:
         raise DataError(
             f"{path} has {len(unknown)} key frames that are not among the {len(wanted)} chosen of "

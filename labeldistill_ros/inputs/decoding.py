@@ -29,6 +29,7 @@ def _with_opencv(code: str) -> Callable[[Pixels], Pixels]:
                 "this image encoding needs OpenCV: install python3-opencv, or publish rgb8 or JPEG"
             ) from error
         try:
+            # By name, since OpenCV is imported only when an image of such an encoding comes.
             return np.asarray(cv2.cvtColor(image, getattr(cv2, code)), np.uint8)
         except cv2.error as error:
             height, width = image.shape[:2]
@@ -93,8 +94,10 @@ def to_rgb(
             f"corrupt image: {width} x {height} pixels of {message.encoding} with a step of {step} "
             f"do not fit in {data.size} bytes"
         )
+    # Rows may be padded: `step` is their length in bytes, of which the pixels are the first part.
     rows = data[: height * step].reshape(height, step)[:, : width * channels]
     pixels = take((height, width, 3))
+    # Into memory that is used again: a node decodes six images of four megabytes at each cycle.
     pixels[...] = convert(rows.reshape(height, width, channels))
     return pixels
 

@@ -46,6 +46,8 @@ class _WaitingBuffer:
                     return self._buffer.lookup(target, source, stamp_ns)
                 except TransformError as error:
                     left_s = until_s - time.monotonic()
+                    # Waiting helps only where the stamp is newer than what has come; an unknown
+                    # frame is told at once.
                     if not error.may_come or self._closed or left_s <= 0:
                         raise
                     self._changed.wait(left_s)
@@ -73,6 +75,8 @@ class TransformListener:
         """Subscribe."""
         self._node = node
         self._buffer = _WaitingBuffer(node)
+        # The profiles of tf2_ros: /tf reliable with depth 100, /tf_static latched for late
+        # subscribers.
         reliable = ReliabilityPolicy.RELIABLE
         latched = DurabilityPolicy.TRANSIENT_LOCAL
         moving = QoSProfile(depth=_DEPTH, reliability=reliable)

@@ -50,10 +50,13 @@ class Rectifier:
                 "or publish rectified images and set images_rectified to true"
             ) from error
         height, width = pixels.shape[:2]
+        # The target camera has the same K, so the model's calibration holds for the result.
         k = raw_intrinsics(camera, info)
         d = np.asarray(info.d, np.float64)
         if info.distortion_model in FISHEYE and not d.size:
             d = np.zeros(4)
+        # By value: `camera_info` comes with every image, and making a map takes longer than using
+        # it.
         key = (width, height, info.distortion_model, k.tobytes(), d.tobytes())
         with self._lock:
             known = self._maps.get(camera)
@@ -69,6 +72,7 @@ def _maps(camera: str, model: str, k: Any, d: Any, size_wh: Any) -> tuple[Any, A
 
     try:
         if model in _BROWN:
+            # Fixed-point maps (CV_16SC2), which `remap` uses faster than two maps of floats.
             return cv2.initUndistortRectifyMap(k, d, None, k, size_wh, cv2.CV_16SC2)  # type: ignore[call-overload,no-any-return]
         if model in FISHEYE:
             return cv2.fisheye.initUndistortRectifyMap(k, d, np.eye(3), k, size_wh, cv2.CV_16SC2)

@@ -22,6 +22,8 @@ ImageMessage: TypeAlias = "Image | CompressedImage"
 def _qos() -> QoSProfile:
     """A new profile for each subscription, since overrides are written into it."""
     return QoSProfile(
+        # Sensor data: best effort takes from reliable publishers as well, and a lost image is
+        # better than a late one.
         depth=5,
         reliability=qos_profile_sensor_data.reliability,
         durability=qos_profile_sensor_data.durability,
@@ -62,6 +64,7 @@ class CameraSubscriptions:
             for camera, topic in topics.items():
                 self._subscribe(_kind(topic), topic.image, self._caller(on_image, camera))
                 self._subscribe(CameraInfo, topic.info, self._caller(self._on_info, camera))
+        # Half of the subscriptions would go on calling into a node that failed to activate.
         except Exception:
             self.close()
             raise
@@ -97,6 +100,7 @@ class CameraSubscriptions:
 
     def _on_info(self, camera: str, info: CameraInfo) -> None:
         self.infos[camera] = info
+        # Once a camera: `camera_info` comes with every image.
         if self._rectified or camera in self._ambiguous or not rectification_differs(info):
             return
         self._ambiguous.add(camera)

@@ -27,6 +27,7 @@ class CameraTopics:
         compressed = (own.transport or common.transport) == "compressed"
         ending = "/compressed" if compressed else ""
         return cls(
+            # image_transport's rule: the transport's name behind that of the raw topic.
             own.image_topic or f"{base}/image_raw{ending}",
             own.info_topic or f"{base}/camera_info",
             compressed,

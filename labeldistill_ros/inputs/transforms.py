@@ -107,6 +107,8 @@ class TransformBuffer:
         stamps, poses = edge.stamps_ns, edge.poses
         jumped = bool(stamps) and stamp_ns < stamps[-1] - self._jump_ns
         i = bisect_left(stamps, stamp_ns)
+        # What is newer than the jump belongs to a time that has not come yet: a looped bag would
+        # otherwise be looked up in its last round.
         if jumped:
             del stamps[i:], poses[i:]
         if i < len(stamps) and stamps[i] == stamp_ns:
@@ -161,6 +163,7 @@ class TransformBuffer:
                 outside of what is remembered.
         """
         source_path, target_path = self._to_root(source), self._to_root(target)
+        # The nearest common ancestor: a transform above it that is missing does no harm.
         common = next((frame for frame in source_path if frame in target_path), None)
         if common is None:
             raise TransformError(self._why_unconnected(target, source), may_come=False)
@@ -211,6 +214,7 @@ class TransformBuffer:
         if i >= 0 and stamps[i] == stamp_ns:
             return pose(i)
         if 0 <= i < len(stamps) - 1:
+            # Rotations by slerp, translations linearly, as tf2 does. Nothing is extrapolated.
             fraction = (stamp_ns - stamps[i]) / (stamps[i + 1] - stamps[i])
             return pose(i).interpolate(pose(i + 1), fraction)
         newer = i >= 0

@@ -30,9 +30,9 @@ class Configuration:
     topics: dict[str, CameraTopics]
     """Topics of each camera, in the order of the model."""
     detector: Detector
-    """The network, warmed up."""
+    """The detector with its network on its device, warmed up."""
     outputs: Outputs
-    """The publishers."""
+    """Publishers of boxes, status, latencies and overlays; advertised, and silent until active."""
     step_s: float | None
     """How long the detector took for a set, where it was warmed up."""
 
@@ -71,6 +71,7 @@ def configure(node: LifecycleNode, store: ParameterStore, load: LoadDetector) ->
         camera: CameraTopics.of(camera, parameters, own) for camera, own in vehicle.cameras.items()
     }
     _check_topics(node, vehicle, topics)
+    # Before the publishers: who waits for the node's topics finds it ready.
     step_s = warm_up(detector, parameters.warmup_iterations)
     outputs = Outputs(node, detector.class_names, cameras)
     return Configuration(vehicle, topics, detector, outputs, step_s)

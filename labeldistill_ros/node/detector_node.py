@@ -81,7 +81,11 @@ class DetectorNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(
-                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
+                # Backwards only: a clock that leaps ahead is a gap, which the history notices by
+                # itself.
+                min_forward=None,
+                min_backward=Duration(nanoseconds=-1),
+                on_clock_change=False,
             ),
             post_callback=lambda _: self._on_clock_jump(),
         )
@@ -147,12 +151,12 @@ class DetectorNode(LifecycleNode):
         return _ERROR if given_up else result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release the model."""
+        """Release the model, its memory and the publishers."""
         self._release()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop for good."""
+        """Stop for good; the process then ends."""
         self._stop()
         self._release()
         self.finished = True
@@ -167,6 +171,7 @@ class DetectorNode(LifecycleNode):
     def _stop(self) -> None:
         if self.session is None:
             return
+        # Taken away before it is closed, so that services and timers meanwhile find no session.
         session, self.session = self.session, None
         if self._reporting:
             self.destroy_timer(self._reporting)
@@ -187,6 +192,8 @@ class DetectorNode(LifecycleNode):
         self._diagnostics.publish(DiagnosticArray(header=header(now_ns, ""), status=statuses))
         if session.given_up:
             self.get_logger().error(f"the detector is given up: {session.given_up}")
+            # From the spinning thread: the worker that gave up cannot end itself. `on_deactivate`
+            # answers with an error, and the lifecycle goes to unconfigured by `on_error`.
             self.trigger_deactivate()
 
     def _on_clock_jump(self) -> None:
@@ -225,6 +232,8 @@ def main(args: list[str] | None = None) -> None:
     """Run the node until it is told to stop; exits with 2 when it cannot start."""
     keep_freed_memory(resolve_device("auto"))
     stop = threading.Event()
+    # rclpy's own handlers would take the context away under the worker; here the loop ends, and
+    # `close` runs while ROS still works.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)

@@ -33,14 +33,14 @@ _MOVED_S = 0.005
 
 @dataclass(frozen=True)
 class Limits:
-    """From when on something is wrong."""
+    """Times beyond which /diagnostics speaks of a warning or an error."""
 
     camera_timeout_s: float
-    """Silence of a camera."""
+    """Seconds without an image after which a camera is an ERROR."""
     max_processing_time_s: float
-    """95th percentile of `total`."""
+    """Seconds from a set's last image to its boxes; a 95th percentile above is a WARN."""
     max_delay_s: float
-    """Time without boxes."""
+    """Seconds without boxes, while images come, after which processing is an ERROR."""
 
 
 class _Camera:
@@ -55,6 +55,7 @@ class _Camera:
 
     def rate_hz(self, now_s: float) -> float:
         recent = [t for t in self.arrivals_s if now_s - t <= _RATE_S]
+        # From image to image: counting within a window would depend on where the window begins.
         return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
 
     def follow(self, offset_s: float | None, now_s: float) -> None:
@@ -64,6 +65,7 @@ class _Camera:
             if abs(moved_s) > _MOVED_S:
                 self.moved, self.moved_s = f"its phase moved by {moved_s * 1e3:.0f} ms", now_s
             else:
+                # Small moves add up against the same offset, so that a slow drift is told as well.
                 offset_s = self.offset_s
         self.offset_s = offset_s
 
@@ -74,7 +76,7 @@ class Health:
     def __init__(
         self, topics: Mapping[str, str], limits: Limits, model: Callable[[], Mapping[str, Any]]
     ) -> None:
-        """Start at zero.
+        """Begin with every count at zero.
 
         Args:
             topics: image topic by camera.
@@ -99,8 +101,10 @@ class Health:
         return self._tally.counts
 
     def image(self, camera: str, now_s: float, encoding: str = "", frame_id: str = "") -> None:
-        """An image arrived."""
+        """Note that an image of a camera arrived."""
         with self._lock:
+            # The first image after a rest: boxes are waited for from now on, not since the last
+            # drive.
             if not self._images_come(now_s):
                 self._boxes_s = now_s
             state = self._cameras[camera]
@@ -108,19 +112,19 @@ class Health:
             state.encoding, state.frame_id = encoding, frame_id
 
     def unwanted(self, now_s: float) -> None:
-        """Nobody waits for boxes."""
+        """Note that nobody waits for boxes, so that their absence is no fault."""
         with self._lock:
             self._boxes_s = now_s
 
     def used(self, frames: FrameSet) -> None:
-        """These images were good."""
+        """Note that the images of a set could be used, and their sizes."""
         with self._lock:
             for view in frames.views:
                 height, width = view.image.shape[:2]
                 self._cameras[view.calibration.name].size = f"{width} x {height}"
 
     def problems(self, problems: Iterable[Problem], now_s: float) -> None:
-        """Images that could not be used."""
+        """Note images that could not be used, by camera and cause."""
         with self._lock:
             for problem in problems:
                 camera = self._cameras[problem.camera]
@@ -128,17 +132,17 @@ class Health:
                 camera.last_problem, camera.last_problem_s = problem.text, now_s
 
     def transform_failed(self, text: str, now_s: float) -> None:
-        """The vehicle's pose was missing."""
+        """Note that the vehicle's pose was missing, and why."""
         with self._lock:
             self._transform = (text, now_s)
 
     def forgotten(self, reason: str, now_s: float) -> None:
-        """The history was dropped."""
+        """Note that the past frames were forgotten, and why."""
         with self._lock:
             self._forgotten = (reason, now_s)
 
     def done(self, report: SetReport, now_s: float) -> None:
-        """A set came to its end."""
+        """Count a set that came to its end."""
         with self._lock:
             self._tally.add(report)
             if report.outcome == "processed":
@@ -204,6 +208,8 @@ class Health:
             self._history_status(name, now_s, model["history"]),
             diagnostic(f"{name}: model", OK, str(model["name"]), model),
         ]
+        # Tools that show diagnostics group by hardware: node and device, so that two vehicles can
+        # be told apart.
         for status in statuses:
             status.hardware_id = f"{name} on {model.get('gpu', model['device'])}"
         return statuses
@@ -214,6 +220,7 @@ class Health:
             state.follow(offset_s, now_s)
             moved = state.moved if now_s - state.moved_s < _RATE_S else ""
             age_s = now_s - state.arrivals_s[-1] if state.arrivals_s else None
+            # The cameras are compared with each other: what rate is right, only the vehicle knows.
             usual_hz = float(np.median([c.rate_hz(now_s) for c in self._cameras.values()]))
             rate_hz, problems = state.rate_hz(now_s), dict(state.problems)
             last = state.last_problem if now_s - state.last_problem_s < _RATE_S else ""
@@ -283,6 +290,7 @@ class Health:
         if failure is None:
             return diagnostic(f"{name}: transforms", OK, "complete", {})
         text, when_s = failure
+        # A failure is over when none has come for five seconds; its text stays among the values.
         level = ERROR if now_s - when_s < _RATE_S else OK
         values = {"last_failure": text, "last_failure_age_s": now_s - when_s}
         return diagnostic(

@@ -27,7 +27,7 @@ from labeldistill_ros.sync.synchronizer import CameraSet, Synchronizer
 AnySynchronizer: TypeAlias = Synchronizer[Arrival] | ApproximateSynchronizer[Arrival]
 
 _SOON_NS = 1_000_000
-"""When a deadline that has passed is looked at."""
+"""Nanoseconds until a deadline that has passed is looked at; a timer's period is positive."""
 
 
 class Intake:
@@ -57,28 +57,32 @@ class Intake:
         self._node, self._assembler, self._processor = node, assembler, processor
         self._health, self._log, self._live = health, log, live
         self.synchronizer = synchronizer
-        """Images to sets."""
+        """Puts images together by their stamps; learns phases and delays of the cameras."""
         self.infos: Mapping[str, Any] = {}
         """Newest `camera_info` of each camera."""
         self.worker = SingleSlotWorker(processor.run, "detect")
-        """The thread that detects."""
+        """The thread that detects, with room for one set that waits."""
         self._rate = RateLimit()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._overdue = node.create_timer(1.0, self._on_overdue, clock=steady)
         self._overdue.cancel()
 
     def on_image(self, camera: str, message: ImageMessage) -> None:
-        """Take an image."""
+        """Take an image of a camera, and hand over the sets that it completes."""
         self._live.refresh()
         now_s, stamp_ns = time.monotonic(), stamp_of(message)
         encoding = message.encoding if isinstance(message, Image) else message.format
         self._health.image(camera, now_s, encoding, message.header.frame_id)
+        # A stamp of zero means that the driver set none; taken as a time it would be a jump to
+        # 1970.
         if stamp_ns == 0:
             text = f"{camera}: its images have no stamp; set it in the driver"
             self._log.warning(f"{camera}/stamp", text)
             self._health.problems([Problem(camera, "image", text)], now_s)
             return
         arrival = Arrival(message, self.infos.get(camera))
+        # An idle worker will take this image's set, so decoding need not wait for the other
+        # cameras. A busy one may drop the set, and what was decoded for it was in vain.
         if self.worker.idle and self._processor.wanted():
             self._assembler.decode_ahead(arrival)
         added = self.synchronizer.add(camera, stamp_ns, arrival, now_s)
@@ -112,6 +116,7 @@ class Intake:
             self._overdue.cancel()
             return
         left_ns = round((deadline_s - time.monotonic()) * 1e9)
+        # One timer that is set to the next deadline, instead of one that looks many times a second.
         self._overdue.timer_period_ns = max(_SOON_NS, left_ns)
         self._overdue.reset()
 

@@ -26,7 +26,8 @@ class LiveParameters:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what has changed."""
+        """Read the parameters anew if any was set since the last call."""
+        # Called at every image: one comparison, unless something was set.
         if self._revision == self._store.revision:
             return
         self._revision = self._store.revision
@@ -34,4 +35,4 @@ class LiveParameters:
         self.common: Parameters = vehicle.common
         """Parameters that are not those of single cameras or classes."""
         self.selection: Selection = selection(vehicle)
-        """Which boxes are shown."""
+        """Which boxes are shown, by the parameters as they are now."""

@@ -83,7 +83,7 @@ class SetProcessor:
         self._outputs.status(self._health.set_status(report, self._name))
 
     def run(self, closed: ClosedSet) -> None:
-        """Process a set."""
+        """Process a set and tell its end; called by the worker's thread."""
         try:
             if idle := self._why_idle():
                 self.end(closed.report("idle", idle))
@@ -103,6 +103,8 @@ class SetProcessor:
             self._fail(report, "it could not be processed", error, ours=True)
 
     def _why_idle(self) -> str:
+        # The history belongs to the worker's thread. Others leave a reason, which is taken up
+        # before the next set.
         reason, self._reset_reason = self._reset_reason, ""
         if reason:
             self._pipeline.forget(reason)

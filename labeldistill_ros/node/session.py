@@ -60,6 +60,7 @@ class Session:
             configuration.model,
         )
         """What became of images and sets."""
+        # The detector outlives the session, and its past is that of the last activation.
         configuration.detector.reset("activated")
         self._started_s = time.monotonic()
         with ExitStack() as undo:
@@ -92,7 +93,8 @@ class Session:
                 log,
                 self._live,
             )
-            """Images to sets."""
+            """Puts images together and hands sets to the worker's thread."""
+            # Subscriptions come last: a message must find everything that it goes through.
             undo.callback(self.intake.close, _STOP_S)
             self._subscriptions = CameraSubscriptions(
                 node, configuration.topics, parameters.images_rectified, self.intake.on_image
@@ -114,6 +116,8 @@ class Session:
         """Unsubscribe and end the worker."""
         self._subscriptions.close()
         self._listener.close()  # whoever waits for a pose goes on at once
+        # First subscriptions, then poses, then the worker: nothing new comes in, and a set in work
+        # does not wait for transforms that nobody receives any more.
         if not self.intake.close(_STOP_S):
             self._node.get_logger().error(f"the detector did not end within {_STOP_S:g} s")
         self._assembler.close()
@@ -147,6 +151,7 @@ class Session:
         for camera in silent:
             self._log.warning(f"{camera}/silent", self._subscriptions.why_silent(camera))
         for camera in self._subscriptions.without_info():
+            # A camera that sends nothing at all is told of once, by its images.
             if camera not in silent:
                 self._log.warning(f"{camera}/info", self._subscriptions.why_without_info(camera))
 

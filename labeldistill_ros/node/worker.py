@@ -23,7 +23,7 @@ class SingleSlotWorker(Generic[T]):
     """
 
     def __init__(self, work: Callable[[T], None], name: str) -> None:
-        """Start the thread."""
+        """Start the thread, which waits for its first item."""
         self._work = work
         self._changed = threading.Condition()
         self._waiting: T | None = None
@@ -35,12 +35,14 @@ class SingleSlotWorker(Generic[T]):
         self._thread.start()
 
     def submit(self, item: T) -> T | None:
-        """Hand in an item.
+        """Hand in an item, which replaces the one that waits.
 
         Returns:
             The item whose place it took.
         """
         with self._changed:
+            # The time between the last two items foretells when the next one comes; see
+            # `will_take`.
             now_s = time.monotonic()
             self._period_s, self._submitted_s = now_s - self._submitted_s, now_s
             replaced, self._waiting = self._waiting, item

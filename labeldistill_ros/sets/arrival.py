@@ -27,13 +27,15 @@ class Arrival:
         """
         self._largest_wh = (info.width, info.height) if info is not None else None
         self.message = message
-        """As it came."""
+        """The image message as it came, not decoded."""
         self._decoded: Future[Pixels] | None = None
         self._asked = threading.Lock()  # by who receives and by who detects
 
     def decode(self, pool: Executor, take: TakePixels) -> Future[Pixels]:
         """Start to decode, unless that was done before."""
         with self._asked:
+            # Two threads may ask: the one that receives decodes ahead, the one that detects needs
+            # the result.
             if self._decoded is None:
                 self._decoded = pool.submit(to_rgb, self.message, take, self._largest_wh)
             return self._decoded
@@ -57,12 +59,12 @@ class ClosedSet:
 
     @property
     def arrivals(self) -> tuple[Arrival, ...]:
-        """Its images as they came."""
+        """Images of the set, in the order of the model's cameras."""
         return tuple(frame.item for frame in self.images.frames.values())
 
     @property
     def waited_s(self) -> float:
-        """From its last image's arrival until it was closed."""
+        """Seconds from the last image's arrival until the set was closed."""
         return self.closed_s - max(frame.arrival_s for frame in self.images.frames.values())
 
     def cancel(self) -> None:

@@ -34,15 +34,15 @@ class Problem:
     """Why a camera's image could not be used."""
 
     camera: str
-    """Name of the camera."""
+    """Name of the camera in the model, such as `CAM_FRONT`."""
     cause: Cause
-    """What is wrong, for counting."""
+    """Kind of the problem, by which it is counted."""
     text: str
-    """What is wrong, for people."""
+    """Sentence that names the camera, what is wrong with its image, and the mend."""
 
 
 class SetError(LabelDistillError):
-    """A set cannot be used."""
+    """A set of which too little can be used to detect in it."""
 
     def __init__(self, cause: Cause, message: str, problems: tuple[Problem, ...] = ()) -> None:
         """`problems` are those of single cameras."""
@@ -66,11 +66,11 @@ class AssemblyOptions:
     min_cameras: int
     """Fewest usable images; all cameras of the model where incomplete sets are dropped."""
     rectified: bool
-    """The images are rectified."""
+    """Whether the images are rectified, so that P and R of `camera_info` hold, not K and D."""
     pose: Literal["required", "optional", "none"]
     """What to do without the vehicle's pose: refuse, go on without history, never ask."""
     frame_ids: Mapping[str, str]
-    """Optical frames by camera where the user named them."""
+    """ROS names of the optical frames, by camera, where the user named them; empty elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ class Assembler:
         """Start the pool.
 
         Args:
-            options: how.
-            lookup: gives poses.
-            threads: that decode images at the same time.
+            options: frames, policies and limits.
+            lookup: gives the transform between two ROS frames at a stamp.
+            threads: number of images that are decoded at the same time.
         """
         self._options = options
         self._lookup = lookup
@@ -109,7 +109,7 @@ class Assembler:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def __enter__(self) -> Assembler:
-        """Itself; the pool runs already."""
+        """Return the assembler; its pool runs already."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,6 +135,8 @@ class Assembler:
         until_s = time.monotonic() + self._options.tf_timeout_s
         names = list(images.frames)
         take = self._pixels.take
+        # Decoding is begun before the transforms are waited for, so that the two take the time of
+        # one.
         decoded = {n: frame.item.decode(self._pool, take) for n, frame in images.frames.items()}
         try:
             output_from_fixed, poses, no_pose = self._poses(images, until_s)
@@ -146,6 +148,8 @@ class Assembler:
         views: list[CameraView] = []
         problems: list[Problem] = []
         for name in names:
+            # What is being tried is the cause if it fails; each camera fails by itself, so that
+            # `mask` can go on without it.
             cause: Cause = "image"
             try:
                 pixels = decoded[name].result()
@@ -159,6 +163,8 @@ class Assembler:
                 problems.append(Problem(name, cause, text))
         decoded_s = time.perf_counter()
 
+        # `min_cameras` is all of them where incomplete sets are dropped, so one bad image refuses
+        # the set.
         if len(views) < self._options.min_cameras:
             first = problems[0] if problems else Problem("", "image", "no image is left")
             text = "; ".join(problem.text for problem in problems) or first.text
@@ -190,6 +196,9 @@ class Assembler:
                 if policy == "required":
                     raise
                 reason = str(error)
+        # The vehicle stands in the fixed frame's origin: right for this set alone, as long as
+        # nobody compares it with another. Boxes can then only go to frames that move with the
+        # vehicle.
         still = Transform.identity(FIXED_FRAME, EGO_FRAME)
         output, base = self._options.output_frame, self._options.base_frame
         output_from_ego = (
@@ -219,6 +228,8 @@ class Assembler:
             undistorted=True,
         )
         height, width = pixels.shape[:2]
+        # A driver that scales its images and not its calibration would shift every box without a
+        # word.
         if (width, height) != (calibration.width_px, calibration.height_px):
             raise DataError(
                 f"{name}: the image is {width} x {height} pixels, its camera_info says "
@@ -237,6 +248,7 @@ class Assembler:
                 f"parameter cameras.{name}.frame_id"
             )
         mounted = self._lookup(self._options.base_frame, frame_id, stamp_ns, until_s)
+        # The names of ROS end here; the numbers stay.
         return replace(mounted, target=EGO_FRAME, source=name)
 
     def _optical_frame(self, name: str, images: CameraSet[Arrival]) -> str:

@@ -69,6 +69,8 @@ def assembly_options(vehicle: VehicleParameters) -> AssemblyOptions:
         common.base_frame,
         common.output_frame,
         common.tf_timeout,
+        # Where incomplete sets are dropped, an image that cannot be decoded is as bad as one that
+        # is lost.
         sync.min_cameras if sync.policy == "mask" else len(sync.cameras),
         common.images_rectified,
         "none" if common.ego_motion_source == "none" else common.missing_pose_policy,
@@ -82,7 +84,7 @@ def discontinuity_check(common: Parameters) -> DiscontinuityCheck:
 
 
 def selection(vehicle: VehicleParameters) -> Selection:
-    """Which boxes are shown."""
+    """Which boxes are shown, by score, number, distance and class."""
     common = vehicle.common
     thresholds = tuple(own.score_threshold for own in vehicle.classes.values())
     return Selection(common.score_threshold, common.max_boxes, common.max_range, thresholds)

@@ -28,16 +28,16 @@ class Detected:
     """What the detector found in a set, and what is shown of it."""
 
     assembled: Assembled
-    """What went into the detector, and where its boxes go."""
+    """The set that went into the detector, with the transform to the frame of the boxes."""
     detections: Detections
-    """What came out."""
+    """Boxes of the network, of any score, with the pose that they are relative to."""
     boxes: Boxes3D
     """The boxes to show, best first, in the output frame at the set's stamp."""
 
 
 @dataclass(frozen=True, eq=False)
 class SetResult:
-    """How a set ended."""
+    """How a set ended, and what is to be told of it."""
 
     report: SetReport
     """The record of the set: `processed`, `refused` or `failed`."""
@@ -50,11 +50,11 @@ class SetResult:
     forgotten: str = ""
     """Why the past was forgotten at this set, if it was."""
     refusal: str = ""
-    """Why the set was refused, for people."""
+    """Why the set was refused, as a sentence; empty when it was not."""
     failure: Exception | None = None
-    """What the network raised, where it failed."""
+    """Error that the network raised, where the set failed."""
     detected: Detected | None = None
-    """Boxes, where the set was processed."""
+    """Detections and the boxes to show; None unless the set was processed."""
 
 
 class SetPipeline:
@@ -68,7 +68,7 @@ class SetPipeline:
         self._discontinuity = discontinuity
 
     def forget(self, reason: str) -> None:
-        """Forget past frames."""
+        """Forget past frames, so that the next set has no history."""
         self._detector.reset(reason)
 
     def process(self, closed: ClosedSet, selection: Selection, queued_s: float = 0.0) -> SetResult:
@@ -94,11 +94,14 @@ class SetPipeline:
         )
         posed, forgotten = not assembled.no_pose, ""
         if posed:
+            # Any camera's pose will do: exposures of a set are milliseconds apart, jumps are
+            # metres.
             pose = assembled.frames.views[0].fixed_from_ego
             if forgotten := self._discontinuity.reason(assembled.frames.stamp_ns, pose):
                 self.forget(forgotten)
         try:
             detections = self._detector.detect(assembled.frames, use_history=posed)
+        # The input's fault, which says nothing about the detector's state: the history is kept.
         except DataError as error:
             report = closed.report("refused", "image")
             return replace(result, report=report, forgotten=forgotten, refusal=str(error))
@@ -107,6 +110,7 @@ class SetPipeline:
         boxes, unusable = selection.apply(detections, assembled.output_from_fixed)
         took_ms = (time.perf_counter() - start_s) * 1e3
         timings_ms = {
+            # Stages add up to `total`, so that a latency can be followed to what caused it.
             "sync_wait": closed.waited_s * 1e3,
             "queue": queued_s * 1e3,
             **assembled.timings_ms,
@@ -127,7 +131,9 @@ class SetPipeline:
 
     def _failed(self, closed: ClosedSet, result: SetResult, error: Exception) -> SetResult:
         reason = "the detector failed"
+        # An error may have left half of a set in the history.
         self.forget(reason)
+        # Memory that torch caches may be what another process needs, or be in pieces too small.
         if isinstance(error, torch.cuda.OutOfMemoryError):
             torch.cuda.empty_cache()
         report = closed.report("failed", type(error).__name__)

@@ -25,18 +25,18 @@ OUTCOMES: tuple[Outcome, ...] = (
 
 @dataclass(frozen=True)
 class SetReport:
-    """The end of one set."""
+    """The record of one set, written when it came to its end."""
 
     stamp_ns: int
     """Time of the set, in nanoseconds since the epoch."""
     outcome: Outcome
-    """What became of it."""
+    """What became of the set; see `Outcome`."""
     cameras: tuple[str, ...]
     """Cameras whose images were used, or had come."""
     missing: tuple[str, ...]
     """Cameras whose images were not used."""
     cause: str = ""
-    """Why it was not processed, in a word."""
+    """Why the set was not processed, in a word or two; empty when it was."""
     spread_s: float = 0.0
     """Time between its first and last exposure."""
     age_s: float = 0.0
@@ -57,7 +57,7 @@ class SetTally:
     """Counts sets by what became of them."""
 
     def __init__(self) -> None:
-        """Start at zero."""
+        """Begin with every count at zero."""
         self.counts: Counter[str] = Counter()
         """`seen` for all sets, each outcome, `<outcome>/<cause>`, and `boxes_unusable`."""
 
@@ -67,6 +67,8 @@ class SetTally:
         self.counts[report.outcome] += 1
         self.counts["boxes_unusable"] += report.unusable
         if report.cause:
+            # With its cause as well: "refused" alone does not say whether cameras or transforms are
+            # at fault.
             self.counts[f"{report.outcome}/{report.cause}"] += 1
 
     @property

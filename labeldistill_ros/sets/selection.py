@@ -65,6 +65,7 @@ def best_boxes(
         max_boxes: how many at most.
         class_thresholds: lowest score by label, NaN where the common one holds.
     """
+    # One threshold a box, so that classes of their own and the others take the same path.
     lowest = torch.full_like(boxes.scores, score_threshold)
     if class_thresholds:
         own = torch.tensor(class_thresholds, dtype=boxes.scores.dtype)[boxes.labels]
