@@ -23,7 +23,7 @@ from labeldistill_core.evaluation.results import write_results
 from labeldistill_core.installed_files import demo_model, shared_file
 from labeldistill_core.processes import end_with_parent
 from labeldistill_core.visualization.page import write_page
-from labeldistill_ros.bags.frames import read_frame_sets
+from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay

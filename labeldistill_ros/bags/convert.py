@@ -23,7 +23,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import SensorRecord
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
-from labeldistill_ros.bags.faults import Faults
+from labeldistill_ros.bags.camera_faults import CameraFaults
 from labeldistill_ros.bags.sensors import (
     BASE_FRAME,
     MAP_FRAME,
@@ -72,7 +72,7 @@ class ConversionOptions:
     """Compress chunks that get smaller by it, as LiDAR does and JPEG does not; mcap only."""
     start_ns: tyro.conf.Suppress[int | None] = None
     """Time of the first message instead of the true one; all others keep their distance to it."""
-    faults: Annotated[Faults, tyro.conf.arg(name="")] = field(default_factory=Faults)
+    faults: Annotated[CameraFaults, tyro.conf.arg(name="")] = field(default_factory=CameraFaults)
     """What goes wrong with the cameras; nothing by default."""
 
 
@@ -149,8 +149,8 @@ def convert_scene(
     there = [
         r for r in cameras if (r.sample_token in whole if r.is_key_frame else r.path.is_file())
     ]
-    # Faults count from the first image that is there, and are drawn before anything is left out for
-    # them, so that one fault does not change what another one hits.
+    # Faults count from the first image that is there, and are drawn before anything is left out
+    # for them, so that one fault does not change what another one hits.
     first_ns = there[0].stamp_ns
     kept = [r for r in there if not faults.lost(r.token, r.channel, r.stamp_ns - first_ns)]
     clouds = [r for r in records if options.clouds and r.modality != "camera" and r.is_there]
@@ -271,7 +271,7 @@ def _pose_entry(stamp_ns: int, pose: Transform) -> Entry:
     return Entry(stamp_ns, "/tf", _TF, build, reliable(100))
 
 
-def _static_entry(records: Sequence[SensorRecord], stamp_ns: int, faults: Faults) -> Entry:
+def _static_entry(records: Sequence[SensorRecord], stamp_ns: int, faults: CameraFaults) -> Entry:
     # The calibration of the first key frame: within a scene nuScenes has one for each sensor.
     sensors = {r.channel: r for r in reversed(records) if r.is_key_frame}
     transforms = []

@@ -27,7 +27,7 @@ from labeldistill_core.visualization.page import (
     write_report,
 )
 from labeldistill_core.visualization.pictures import birds_eye_view, camera_mosaic
-from labeldistill_ros.bags.frames import read_frame_sets
+from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import Reference, Score
 from labeldistill_ros.bags.truth import BagSample

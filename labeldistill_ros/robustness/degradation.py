@@ -25,7 +25,7 @@ from labeldistill_core.frames import Transform
 from labeldistill_core.installed_files import demo_model
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision
-from labeldistill_ros.bags.faults import Faults
+from labeldistill_ros.bags.camera_faults import CameraFaults
 from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 
 _TRANSPORT_S = 0.005
@@ -39,7 +39,7 @@ class Condition:
 
     name: str
     """Name of the condition in the table."""
-    faults: Faults = field(default_factory=Faults)
+    faults: CameraFaults = field(default_factory=CameraFaults)
     """What goes wrong with the cameras."""
     every: int = 1
     """Only each so-many-th set is sent."""
@@ -51,16 +51,16 @@ CONDITIONS: tuple[Condition, ...] = (
     # One policy a camera: `mask` is what the table is about. `skip` makes no set at all without a
     # camera, whichever it is, so a single row tells it.
     Condition("none", policy="skip"),
-    *(Condition(f"{camera} off", Faults(kill_camera=(camera,))) for camera in CAMERAS),
-    Condition("any camera off, skip", Faults(kill_camera=(CAMERAS[1],)), policy="skip"),
+    *(Condition(f"{camera} off", CameraFaults(kill_camera=(camera,))) for camera in CAMERAS),
+    Condition("any camera off, skip", CameraFaults(kill_camera=(CAMERAS[1],)), policy="skip"),
     *(
-        Condition(f"{share:.0%} of images lost, {policy}", Faults(drop=share), policy=policy)
+        Condition(f"{share:.0%} of images lost, {policy}", CameraFaults(drop=share), policy=policy)
         for share in (0.05, 0.1, 0.2)
         for policy in _POLICIES
     ),
-    *(Condition(f"stamps jitter by {ms} ms", Faults(jitter_ms=ms)) for ms in (3, 5)),
+    *(Condition(f"stamps jitter by {ms} ms", CameraFaults(jitter_ms=ms)) for ms in (3, 5)),
     *(
-        Condition(f"calibration off by {deg:g} degrees", Faults(miscalibrate_deg=deg))
+        Condition(f"calibration off by {deg:g} degrees", CameraFaults(miscalibrate_deg=deg))
         for deg in (0.5, 1.0)
     ),
     Condition("half the rate", every=2),

@@ -12,7 +12,7 @@ import pytest
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags.convert import convert_scene
-from labeldistill_ros.bags.frames import read_frame_sets
+from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.cli import main
 

@@ -15,10 +15,10 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
+from labeldistill_ros.bags.camera_faults import CameraFaults
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.detect import detect_bag
 from labeldistill_ros.bags.detect_options import DetectOptions
-from labeldistill_ros.bags.faults import Faults
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.messages.boxes import boxes_from_detections
@@ -81,7 +81,7 @@ def test_defaults_are_the_nodes() -> None:
 def test_a_camera_that_falls_silent(
     tables: NuScenesTables, tiny_model: Path, tmp_path: Path
 ) -> None:
-    faults = Faults(kill_camera=("CAM_BACK@0.3",))
+    faults = CameraFaults(kill_camera=("CAM_BACK@0.3",))
     convert_scene(tables, SCENES[0], tmp_path / "bag", ConversionOptions(faults=faults))
     detector = Detector.load(tiny_model)
     skipped = detect_bag(tmp_path / "bag", tmp_path / "skip", detector)

@@ -13,8 +13,8 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, ConfigError, DataError
 from labeldistill_core.frames import Transform
+from labeldistill_ros.bags.camera_faults import CameraFaults
 from labeldistill_ros.bags.convert import SCENE_TOPIC, ConversionOptions, convert_scene
-from labeldistill_ros.bags.faults import Faults
 from labeldistill_ros.bags.poses import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.sensors import (
@@ -166,7 +166,7 @@ def test_zstd_where_it_helps(tmp_path: Path, dataroot: Path) -> None:
 
 
 def test_a_camera_that_is_killed(tables: NuScenesTables, tmp_path: Path) -> None:
-    faults = Faults(kill_camera=("CAM_BACK@0.5", "CAM_FRONT"))
+    faults = CameraFaults(kill_camera=("CAM_BACK@0.5", "CAM_FRONT"))
     done = convert_scene(tables, SCENES[0], tmp_path / "bag", ConversionOptions(faults=faults))
     counts = {c: done.counts.get(image_topic(c), 0) for c in CAMERAS}
     assert counts == {c: {"CAM_BACK": 2, "CAM_FRONT": 0}.get(c, 5) for c in CAMERAS}
@@ -177,7 +177,7 @@ def test_a_camera_that_is_killed(tables: NuScenesTables, tmp_path: Path) -> None
 
 
 def test_drops_and_jitter_repeat(tables: NuScenesTables, tmp_path: Path) -> None:
-    faults = Faults(drop=0.3, jitter_ms=4.0, seed=5)
+    faults = CameraFaults(drop=0.3, jitter_ms=4.0, seed=5)
     a, b = (
         convert_scene(tables, SCENES[0], tmp_path / n, ConversionOptions(faults=faults))
         for n in ("a", "b")
@@ -194,7 +194,7 @@ def test_drops_and_jitter_repeat(tables: NuScenesTables, tmp_path: Path) -> None
 
 
 def test_miscalibration(tables: NuScenesTables, tmp_path: Path) -> None:
-    faults = Faults(miscalibrate_deg=1.5)
+    faults = CameraFaults(miscalibrate_deg=1.5)
     convert_scene(tables, SCENES[0], tmp_path / "bag", ConversionOptions(faults=faults))
     with BagReader(tmp_path / "bag") as reader:
         transforms = read_transforms(reader)
@@ -221,4 +221,4 @@ def test_miscalibration(tables: NuScenesTables, tmp_path: Path) -> None:
 )
 def test_impossible_faults(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Faults(**change)  # type: ignore[arg-type]
+        CameraFaults(**change)  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults that a conversion puts into a bag, to see what a detector makes of them.
+"""Faults of cameras that a conversion puts into a bag, to see what a detector makes of them.
 
 All are drawn from the record's token and the seed, so that the same call gives the same bag.
 """
@@ -20,7 +20,7 @@ from labeldistill_core.frames import Transform
 
 
 @dataclass(frozen=True)
-class Faults:
+class CameraFaults:
     """What goes wrong with the cameras; nothing by default."""
 
     drop: float = 0.0

@@ -15,7 +15,7 @@ from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
-from labeldistill_ros.bags.frames import read_frame_sets
+from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.messages.bag_family import BAG
