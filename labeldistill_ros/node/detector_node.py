@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import rclpy
@@ -33,6 +34,7 @@ from labeldistill_ros.messages import header
 from labeldistill_ros.node.configuration import Configuration, configure
 from labeldistill_ros.node.model import LoadDetector, load_detector
 from labeldistill_ros.node.processing import OnResult
+from labeldistill_ros.node.restart import RestartPause
 from labeldistill_ros.node.ros_logging import RosHandler, ThrottledLog
 from labeldistill_ros.node.session import Session
 from labeldistill_ros.node.spinning import Spinner
@@ -74,6 +76,8 @@ class DetectorNode(LifecycleNode):
         self.session: Session | None = None
         """What the node does while it is active."""
         self._reporting: Timer | None = None
+        self._restart = RestartPause()
+        self._retry: Timer | None = None
         self.finished = False
         """Whether the node was shut down by a transition."""
         self._store = ParameterStore(self)
@@ -99,12 +103,14 @@ class DetectorNode(LifecycleNode):
 
     def close(self) -> None:
         """Stop working and release everything, in any state; the node can then be destroyed."""
+        self._forget_retry()
         self._stop()
         self._release()
         self._jump.unregister()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise."""
+        self._forget_retry()
         try:
             configured = self._configured = configure(self, self._store, self._load)
         except Exception as error:  # what files, torch and ROS make of the values, too
@@ -157,6 +163,7 @@ class DetectorNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop for good; the process then ends."""
+        self._forget_retry()
         self._stop()
         self._release()
         self.finished = True
@@ -191,10 +198,29 @@ class DetectorNode(LifecycleNode):
         now_ns, statuses = self.get_clock().now().nanoseconds, session.report()
         self._diagnostics.publish(DiagnosticArray(header=header(now_ns, ""), status=statuses))
         if session.given_up:
-            self.get_logger().error(f"the detector is given up: {session.given_up}")
+            self._log_given_up(session.given_up)
             # From the spinning thread: the worker that gave up cannot end itself. `on_deactivate`
             # answers with an error, and the lifecycle goes to unconfigured by `on_error`.
             self.trigger_deactivate()
+
+    def _log_given_up(self, why: str) -> None:
+        """Say so, and try again later unless a lifecycle manager decides that."""
+        text = f"the detector is given up: {why}"
+        if self.autostart:
+            pause_s = self._restart.next_s(time.monotonic())
+            self._retry = self.create_timer(pause_s, self._try_again, clock=self._steady)
+            text += f"; it is tried again in {pause_s:g} s"
+        self.get_logger().error(text)
+
+    def _try_again(self) -> None:
+        self._forget_retry()
+        if not self.start():
+            self._log_given_up("it cannot be started again")
+
+    def _forget_retry(self) -> None:
+        if self._retry:
+            self.destroy_timer(self._retry)
+        self._retry = None
 
     def _on_clock_jump(self) -> None:
         if self.session:

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A detector that was given up is tried again after a pause that doubles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from labeldistill_ros.node.restart import FIRST_S, LONGEST_S, RestartPause
+from tests.support.rig import PATIENT, Vehicle
+from tests.support.running import RunningNode
+
+
+def test_the_pause_doubles_and_has_an_end() -> None:
+    pause, now_s, found = RestartPause(), 100.0, []
+    for _ in range(9):
+        found.append(pause.next_s(now_s))
+        now_s += found[-1] + 1.0
+    assert found[:3] == [FIRST_S, 2 * FIRST_S, 4 * FIRST_S]
+    assert found[-1] == found[-2] == LONGEST_S
+
+
+def test_a_detector_that_worked_for_long_begins_anew() -> None:
+    pause = RestartPause()
+    assert pause.next_s(0.0) == FIRST_S
+    assert pause.next_s(10.0) == 2 * FIRST_S
+    assert pause.next_s(10_000.0) == FIRST_S
+
+
+def test_the_node_comes_back_by_itself(
+    vehicle: Vehicle,
+    detector: Callable[..., RunningNode],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "labeldistill_ros.node.detector_node.RestartPause", lambda: RestartPause(0.5)
+    )
+    node = detector(**PATIENT, **{"diagnostics.period": 0.1})
+    vehicle.connect()
+    vehicle.drive(range(4))
+    vehicle.wait(lambda: "processed" in vehicle.outcomes(), "a first set")
+    first = node.detector
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(first, "detect", fail)
+    n = vehicle.drive_until(lambda: node.node.session is None, 4, settle_s=0.3)
+    assert "it is tried again in 0.5 s" in capfd.readouterr().err
+    vehicle.wait(lambda: node.node.session is not None, "the node is active again", 30.0)
+    assert node.detector is not first
+    vehicle.detections.clear()
+    vehicle.connect()
+    vehicle.drive_until(lambda: vehicle.detections, n)
