@@ -7,36 +7,30 @@ import json as json_module
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+from tyro.conf import Positional
 
-from benchmarks.bags.measure import measure_bags
-from labeldistill_core.console import run_command
+from benchmarks.bags.measure import BagsOptions, measure_bags
+from labeldistill_core.console import Flat, run_command
 from labeldistill_core.files import write_json
 from labeldistill_core.provenance import commit, machine
 from labeldistill_ros.isolated_domain import own_domain
 
 
 def bags(
-    dataroot: Annotated[Path, tyro.conf.Positional],
-    longer: Path | None = None,
-    version: str = "v1.0-mini",
-    repeats: int = 3,
+    dataroot: Positional[Path],
+    options: Flat[BagsOptions],
     json: Path = Path("benchmarks/results/bags.json"),
 ) -> None:
     """Measure conversion against copying the files, its memory, and replay against the clock.
 
     Args:
         dataroot: nuScenes data root, real or synthetic; its scenes are converted.
-        longer: another one whose first scene is longer: does memory grow with a scene's length?
-        version: of the tables.
-        repeats: of conversion and copy, in turns, after one to warm up; the best of each counts.
-            Nothing is removed in between: the disk needs room for all rounds.
+        options: what is measured, and how often.
         json: file to write the figures to.
     """
     with own_domain():
-        found = measure_bags(dataroot, version, longer, repeats)
+        found = measure_bags(dataroot, options)
     figures = {"commit": commit(), "machine": machine(), **found}
     write_json(json, figures)
     print(json_module.dumps(figures, indent=1))

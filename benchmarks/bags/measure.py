@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -21,6 +22,7 @@ from sensor_msgs.msg import CompressedImage
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.profiling.apart import measure_apart
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.reader import BagReader
@@ -32,21 +34,41 @@ _RATES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _TOPICS = tuple(image_topic(camera) for camera in CAMERAS)
 
 
-def measure_bags(dataroot: Path, version: str, longer: Path | None, repeats: int) -> dict[str, Any]:
-    """All figures.
+@dataclass(frozen=True)
+class BagsOptions:
+    """What is measured, and how often."""
+
+    longer: Path | None = None
+    """Another data root whose first scene is longer, to see whether the memory of a conversion
+    grows with a scene's length."""
+    version: str = "v1.0-mini"
+    """Folder of the data roots' tables."""
+    repeats: int = 3
+    """Rounds of conversion and copy in turns, after one to warm up; the best of each counts.
+    Nothing is removed in between: the disk needs room for all rounds."""
+
+    def __post_init__(self) -> None:
+        """Refuse a measurement without a round."""
+        if self.repeats < 1:
+            raise ConfigError("--repeats must be 1 or more")
+
+
+def measure_bags(dataroot: Path, options: BagsOptions) -> dict[str, Any]:
+    """All figures: of `conversion`, its `memory`, and `replay`.
 
     Args:
-        dataroot: its scenes are converted.
-        version: of the tables.
-        longer: data root whose first scene is longer, to see whether memory grows with length.
-        repeats: of conversion and copy, in turns; the best of each counts.
+        dataroot: nuScenes data root whose scenes are converted.
+        options: what is measured, and how often.
+
+    Raises:
+        DataError: the tables are missing or damaged.
     """
-    tables = NuScenesTables(dataroot, version)
+    tables = NuScenesTables(dataroot, options.version)
     with tempfile.TemporaryDirectory(prefix="bags-") as name:
         folder = Path(name)
-        found: dict[str, Any] = {"conversion": _conversion(tables, folder, repeats)}
-        roots = [root for root in (dataroot, longer) if root]
-        found["memory"] = [_memory(root, version, folder / "memory") for root in roots]
+        found: dict[str, Any] = {"conversion": _conversion(tables, folder, options.repeats)}
+        roots = [root for root in (dataroot, options.longer) if root]
+        found["memory"] = [_memory(root, options.version, folder / "memory") for root in roots]
         bag = folder / "one"
         convert_scene(tables, tables.scene_names[0], bag)
         found["replay"] = _replay(bag)

@@ -9,20 +9,20 @@ Shapes: N cameras, D depth bins, H W feature rows and columns, C context channel
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import tyro
 from tqdm import tqdm
+from tyro.conf import Positional
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, FrameSet
 from labeldistill_core.checkpoints import load_student
+from labeldistill_core.console import MISSED, Flat
 from labeldistill_core.data.batch import camera_batch, mean_ego_pose
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
@@ -30,6 +30,7 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import Results
 from labeldistill_core.evaluation.results import result_boxes
+from labeldistill_core.files import write_json
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.decode import decode
 from labeldistill_core.network.depth_net import FrameFeatures
@@ -49,14 +50,31 @@ _NEAR_M, _NEAR_SCORE = 0.1, 0.01
 """Boxes of one class are the same within this distance of their centres and of their scores."""
 
 
+@dataclass(frozen=True)
+class AccuracyOptions:
+    """Over which key frames the ways are compared, and where."""
+
+    version: str = "v1.0-trainval"
+    """Folder of the data root's tables."""
+    split: Literal["train", "val", "all"] = "val"
+    """Scenes to run the networks over."""
+    scenes: int = 0
+    """Number of scenes to take, the first of the split; all of them when 0."""
+    device: str = "cpu"
+    """Where the networks run: cpu, cuda:0 and so on, or auto."""
+    compile: bool = False
+    """Compare `torch.compile` as well, which takes a minute to start."""
+
+    def __post_init__(self) -> None:
+        """Refuse a number of scenes below zero."""
+        if self.scenes < 0:
+            raise ConfigError("--scenes must be 0 or more")
+
+
 def bench_accuracy(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
-    dataroot: Annotated[Path, tyro.conf.Positional],
-    version: str = "v1.0-trainval",
-    split: Literal["train", "val", "all"] = "val",
-    scenes: int = 0,
-    device: str = "cpu",
-    compile: bool = False,
+    checkpoint: Positional[Path],
+    dataroot: Positional[Path],
+    options: Flat[AccuracyOptions],
     json: Path | None = None,
 ) -> int:
     """Compare the scores of all fast ways of a device with the plain network; 1 if one differs.
@@ -64,25 +82,41 @@ def bench_accuracy(
     Args:
         checkpoint: student, `*.safetensors`.
         dataroot: nuScenes data root, real or synthetic.
-        version: of the tables.
-        split: scenes to run on.
-        scenes: only the first so many of them; all when 0.
-        device: cpu, cuda:0 and so on, or auto.
-        compile: include `torch.compile`, which takes a minute to start.
+        options: over which key frames, and where.
         json: file to write the figures to.
+    """
+    command = (
+        f"python -m benchmarks.detector accuracy {checkpoint.name} {dataroot.name} "
+        f"--split {options.split} --scenes {options.scenes} --device {options.device}"
+        + " --compile"
+        * options.compile
+    )
+    figures = {"command": command, **measure_accuracy(checkpoint, dataroot, options)}
+    if json:
+        write_json(json, figures)
+    print(accuracy_table(figures))
+    return 0 if figures["equal"] else MISSED
+
+
+def measure_accuracy(checkpoint: Path, dataroot: Path, options: AccuracyOptions) -> dict[str, Any]:
+    """Scores of the plain network and of all fast ways, and whether they are `equal`.
+
+    Args:
+        checkpoint: student, `*.safetensors`.
+        dataroot: nuScenes data root, real or synthetic.
+        options: over which key frames, and where.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or not a student's.
-        ConfigError: no such device, or a number of scenes below zero.
+        ConfigError: there is no such device.
+        DataError: the tables are missing or damaged.
     """
-    if scenes < 0:
-        raise ConfigError("--scenes must be 0 or more")
-    tables = NuScenesTables(dataroot, version)
-    names = split_scenes(tables, split)[: scenes or None]
-    place = resolve_device(device)
+    tables = NuScenesTables(dataroot, options.version)
+    names = split_scenes(tables, options.split)[: options.scenes or None]
+    place = resolve_device(options.device)
     student = load_student(checkpoint).student
     compared = AccuracyComparison(PlainNetwork(student, place), tables)
-    for way in ways_to_compare(place, compile):
+    for way in ways_to_compare(place, options.compile):
         detector = way.detector(student, str(place))
         # Only float32 on a CPU computes the same to the last digits: lower precision rounds, a GPU
         # sums in another order, and resizing on the device is another filter.
@@ -90,20 +124,13 @@ def bench_accuracy(
         compared.add(way.name(detector), detector, exact, way.device_decode)
     if place.type == "cpu" and find_spec("onnx") and find_spec("onnxruntime"):
         compared.add("ONNX", Detector.load(checkpoint, backend="onnx"), exact=True)
-    figures: dict[str, Any] = {
-        "command": f"python -m benchmarks.detector accuracy {checkpoint.name} {dataroot.name} "
-        f"--split {split} --scenes {scenes} --device {device}" + " --compile" * compile,
+    return {
         "commit": commit(),
         "machine": machine(),
         "device": str(place),
         "scenes": len(names),
         **compared.run(names),
     }
-    if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(json_module.dumps(figures, indent=1) + "\n")
-    print(accuracy_table(figures))
-    return 0 if figures["equal"] else 1
 
 
 def ways_to_compare(device: torch.device, compile: bool) -> list[Way]:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 
 from benchmarks.detector.hardware import copy_gb_s, measure_gpu, peak_gflops
 from benchmarks.detector.pooling import measure_traffic
@@ -20,6 +19,7 @@ from benchmarks.detector.streaming import measure_history
 from benchmarks.detector.work import measure_work
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.config import StudentConfig
+from labeldistill_core.console import Flat
 from labeldistill_core.files import write_json
 from labeldistill_core.network.student import Student
 from labeldistill_core.profiling.apart import measure_apart
@@ -51,7 +51,7 @@ class StagesOptions(BenchOptions):
 
 
 def stages(
-    options: Annotated[StagesOptions, tyro.conf.arg(name="")] = StagesOptions(),  # noqa: B008
+    options: Flat[StagesOptions] = StagesOptions(),  # noqa: B008 - frozen
     json: Path | None = None,
 ) -> None:
     """Measure the detector from JPEG bytes to boxes, by stage, and against the published way.

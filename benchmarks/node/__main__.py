@@ -13,7 +13,7 @@ from benchmarks.node.failure_table import SCENES
 from benchmarks.node.failures import as_json, run_scene
 from benchmarks.node.load import LoadOptions, run_load
 from benchmarks.node.processes import run_refusals, run_signals
-from labeldistill_core.console import run_command
+from labeldistill_core.console import MISSED, Flat, run_command
 from labeldistill_core.files import write_json
 from labeldistill_ros.isolated_domain import own_domain
 
@@ -42,38 +42,25 @@ def failures(
         print(f"{mark:4} {row.event:<{width}} {times[0]:>8} {times[1]:>8}  {row.observed}")
     failed = sum(not row.passed for row in rows)
     print(f"\n{len(rows)} rows, {failed} failed; written to {json}")
-    return int(failed > 0)
+    return MISSED if failed else 0
 
 
-def load(
-    seconds: float = 600.0,
-    rate_hz: float = 12.0,
-    image_size: tuple[int, int] = (1600, 900),
-    model: Path | None = None,
-    device: str = "cpu",
-    precision: str = "float32",
-    json: Path | None = None,
-) -> int:
+def load(options: Flat[LoadOptions], json: Path | None = None) -> int:
     """Six cameras of JPEG images through the running node; exits with 1 when it does not hold.
 
     The cameras and the node share this machine's cores.
 
     Args:
-        seconds: how long, after the detector alone was measured and a minute to warm up.
-        rate_hz: of each camera.
-        image_size: width and height in pixels.
-        model: student checkpoint; the demo's when not given.
-        device: cpu, cuda:0 and so on.
-        precision: of the convolutions.
+        options: what goes through the node, and for how long.
         json: file to write the figures to.
     """
     with own_domain():
-        found = run_load(LoadOptions(seconds, rate_hz, image_size, model, device, precision))
+        found = run_load(options)
     if json:
         write_json(json, found)
     print(json_module.dumps(found, indent=1))
     print(f"largest memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} kB")
-    return int(not found["passed"])
+    return 0 if found["passed"] else MISSED
 
 
 def main(args: Sequence[str] | None = None) -> int:

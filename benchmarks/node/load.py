@@ -35,22 +35,22 @@ _COLLECT_S = 10.0
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What to put through."""
+    """What goes through the node, and for how long."""
 
     seconds: float = 600.0
-    """How long, after warming up."""
+    """Seconds of load, after the detector alone was measured and the node has warmed up."""
     rate_hz: float = 12.0
-    """Of each camera."""
+    """Images a second of each camera."""
     image_size: tuple[int, int] = (1600, 900)
-    """Width and height, pixels."""
+    """Width and height of the images in pixels."""
     model: Path | None = None
-    """Checkpoint; the demo's when None."""
+    """Student checkpoint that the node runs; the demo's when not given."""
     device: str = "cpu"
-    """Of the detector."""
+    """Where the node's detector runs: cpu, cuda:0 and so on, or auto."""
     precision: str = "float32"
-    """Of the convolutions."""
+    """Number format of the convolutions."""
     warm_s: float = 60.0
-    """Before anything is counted: the heap takes its form."""
+    """Seconds of load before anything is counted, in which the heap takes its form."""
 
 
 def _drive(period_s: float, size_px: tuple[int, int], stop: Event, sent: Any) -> None:

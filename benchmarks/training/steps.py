@@ -7,36 +7,40 @@ backward and AdamW, as `labeldistill train` does them, without its logging.
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-import tyro
 from torch import Tensor
+from tyro.conf import Positional
 
 from benchmarks.detector.published import materialized_pool
 from benchmarks.timing import peak_mib
 from benchmarks.training.sparse import measure_sparse
+from labeldistill_core.console import Flat
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, LidarSample, StudentDataset, StudentSample
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import LabelEncoder
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.files import write_json
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.sparse import Backend, has_spconv
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network import student as student_network
-from labeldistill_core.presets import Preset, find_preset
+from labeldistill_core.presets import find_preset
 from labeldistill_core.profiling.latency import replaced
 from labeldistill_core.profiling.timing import StageClock, time_ms
 from labeldistill_core.provenance import commit, machine
+from labeldistill_core.runtime.device import resolve_device
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.student import StudentStage
@@ -46,83 +50,104 @@ _SEED = 1
 """Seed of the augmentation, so that all stages see the same samples."""
 
 
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What is trained for the measurement, and how often."""
+
+    preset: str = "demo"
+    """Name of the configuration whose networks are trained."""
+    version: str = "v1.0-trainval"
+    """Folder of the data root's tables."""
+    device: str = "cpu"
+    """Where the networks are trained: cpu, cuda:0 and so on, or auto."""
+    batch_size: int = 0
+    """Samples of a step; as many as the preset's recipe takes when 0."""
+    repeats: int = 5
+    """Steps of each stage that are measured, after one to warm up."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that measure nothing."""
+        if self.batch_size < 0:
+            raise ConfigError("--batch-size must be 0 or more")
+        if self.repeats < 1:
+            raise ConfigError("--repeats must be 1 or more")
+
+
 def bench_training(
-    dataroot: tyro.conf.Positional[Path],
-    preset: str = "demo",
-    version: str = "v1.0-trainval",
-    device: str = "cpu",
-    batch_size: int = 0,
-    repeats: int = 5,
-    json: Path | None = None,
+    dataroot: Positional[Path], options: Flat[TrainingOptions], json: Path | None = None
 ) -> None:
     """Measure a training step of each stage, the fused pooling in it, and sparse convolution.
 
     Args:
         dataroot: nuScenes data root, real or synthetic.
-        preset: name of the configuration.
-        version: of the tables.
-        device: cpu, cuda:0 and so on.
-        batch_size: samples a step; the recipe's when 0.
-        repeats: of each step, after one to warm up.
+        options: what is trained, and how often.
         json: file to write the figures to.
     """
-    tables = NuScenesTables(dataroot, version)
-    named = find_preset(preset)
-    size = batch_size or named.recipes.student.batch_size
-    bench = _Bench(tables, named, size, device, repeats)
+    bench = TrainingBench(dataroot, options)
+    stages, sparse = dict[str, Any](), dict[str, Any]()
     figures: dict[str, Any] = {
-        "preset": preset,
+        "preset": options.preset,
         "batch_size": bench.size,
-        "device": device,
+        "device": str(bench.device),
         "threads": torch.get_num_threads(),
         "machine": machine(),
         "commit": commit(),
         "load": os.getloadavg()[0],
-        "stages": {},
     }
-    for name, make in bench.stages().items():
-        figures["stages"][name] = row = bench.step(*make)
+    for name, row in bench.steps():
+        stages[name] = row
         parts = "  ".join(f"{part} {share:.0%}" for part, share in row["share"].items())
         print(f"{name:<32} {row['samples_s']:7.2f} samples/s  {row['peak_mib']:6.0f} MiB  {parts}")
-    stages = figures["stages"]
     fused, plain = (stages[f"student, {name}"] for name in ("no teachers", "materialized lift"))
-    figures["materialized_over_fused"] = plain["step_ms"] / fused["step_ms"]
-    print(f"materialized lift over fused pooling: {figures['materialized_over_fused']:.2f}")
-    figures["sparse"] = {}
-    for backend in ("torch", "spconv") if device != "cpu" and has_spconv() else ("torch",):
-        found = measure_sparse(bench.teacher(backend), bench.clouds(), repeats)
-        figures["sparse"][backend] = found
+    ratio = plain["step_ms"] / fused["step_ms"]
+    print(f"materialized lift over fused pooling: {ratio:.2f}")
+    for backend, found in bench.sparse():
+        sparse[backend] = found
         print(
             f"{backend}: voxelize {found['voxelize_ms']:.1f} ms, sparse {found['sparse_ms']:.1f} "
             f"ms, dense {found['dense_ms']:.1f} ms for {found['samples']} samples"
         )
     if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(json_module.dumps(figures, indent=1) + "\n")
+        figures |= {"stages": stages, "materialized_over_fused": ratio, "sparse": sparse}
+        write_json(json, figures)
 
 
-class _Bench:
-    """Samples and networks of one preset."""
+class TrainingBench:
+    """Samples and networks of one preset, and what training them costs."""
 
-    def __init__(
-        self,
-        tables: NuScenesTables,
-        preset: Preset,
-        size: int,
-        device: str,
-        repeats: int,
-    ) -> None:
-        self.preset, self.recipe, self.size = preset, preset.recipes.student, size
-        self.device, self.repeats = torch.device(device), repeats
-        self.config = preset.student
+    def __init__(self, dataroot: Path, options: TrainingOptions) -> None:
+        """Open the data root.
+
+        Raises:
+            ConfigError: there is no such preset or device.
+            DataError: the tables are missing or damaged.
+        """
+        self.preset, self.device = find_preset(options.preset), resolve_device(options.device)
+        self.recipe, self.config = self.preset.recipes.student, self.preset.student
+        self.size = options.batch_size or self.recipe.batch_size
+        self._repeats = options.repeats
+        tables = NuScenesTables(dataroot, options.version)
         scenes = split_scenes(tables, "all")
-        points = Points(preset.teacher.sweeps)
+        points = Points(self.preset.teacher.sweeps)
         self._students = StudentDataset(
             tables, scenes, self.config, self.recipe.augmentation, points
         )
         self._lidar = LidarDataset(
             tables, scenes, self.config.cameras, self.recipe.augmentation, points
         )
+
+    def steps(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each way of training and what a step of it costs, one after the other."""
+        for name, make in self.stages().items():
+            yield name, self.step(*make)
+
+    def sparse(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each backend of sparse convolution and its figures, see `measure_sparse`."""
+        backends: list[Backend] = ["torch"]
+        if self.device.type != "cpu" and has_spconv():
+            backends.append("spconv")
+        for backend in backends:
+            yield backend, measure_sparse(self.teacher(backend), self.clouds(), self._repeats)
 
     def teacher(self, backend: Backend = "auto") -> Teacher:
         """A teacher with random weights, on the device and in evaluation mode."""
@@ -181,7 +206,7 @@ class _Bench:
         with lift or nullcontext():
             rounds = [
                 {name: time_ms(part, self.device) for name, part in parts.items()}
-                for _ in range(self.repeats + 1)
+                for _ in range(self._repeats + 1)
             ][1:]
             peak = peak_mib(lambda: [part() for part in parts.values()], self.device)
             within = self._within(stage, forward)

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from benchmarks.detector import accuracy
-from benchmarks.detector.accuracy import PlainNetwork, bench_accuracy, same_boxes, ways_to_compare
+from benchmarks.detector.accuracy import (
+    AccuracyOptions,
+    PlainNetwork,
+    bench_accuracy,
+    same_boxes,
+    ways_to_compare,
+)
 from benchmarks.detector.page import BEGIN, END, bench_page
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FrameSet
@@ -38,8 +44,8 @@ def test_fast_ways_score_as_the_plain_one(
     synthetic_dataroot: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "out" / "accuracy.json"
-    options: dict[str, Any] = {"version": "v1.0-mini", "split": "all", "scenes": 1, "json": file}
-    assert bench_accuracy(checkpoint, synthetic_dataroot, **options) == 0
+    options = AccuracyOptions("v1.0-mini", "all", scenes=1)
+    assert bench_accuracy(checkpoint, synthetic_dataroot, options, json=file) == 0
     found = json.loads(file.read_text())
     assert found["samples"] == 4
     exact = {"float32", "float32, fixed shapes", "ONNX"}
@@ -55,7 +61,7 @@ def test_fast_ways_score_as_the_plain_one(
     assert "| float32, fixed shapes |" in page.read_text()
     assert "| ONNX |" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="0 or more"):
-        bench_accuracy(checkpoint, synthetic_dataroot, scenes=-1)
+        AccuracyOptions(scenes=-1)
 
 
 def test_a_way_that_computes_something_else_fails(
@@ -73,8 +79,8 @@ def test_a_way_that_computes_something_else_fails(
     monkeypatch.setattr(Detector, "detect", shifted)
     monkeypatch.setattr(accuracy, "ways_to_compare", lambda *_: [Way("float32")])
     monkeypatch.setattr(accuracy, "find_spec", lambda name: None)
-    options: dict[str, Any] = {"version": "v1.0-mini", "split": "all", "scenes": 1}
-    assert bench_accuracy(checkpoint, synthetic_dataroot, **options) == 1
+    options = AccuracyOptions("v1.0-mini", "all", scenes=1)
+    assert bench_accuracy(checkpoint, synthetic_dataroot, options) == 1
 
 
 def test_the_reference_is_what_streaming_ought_to_be(

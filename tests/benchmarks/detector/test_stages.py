@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.detector import lift, pooling
 from benchmarks.detector.hardware import gpu_time
-from benchmarks.detector.lift import bench_lift
+from benchmarks.detector.lift import LiftOptions, bench_lift
 from benchmarks.detector.page import BEGIN, END, bench_compare, bench_page
 from benchmarks.detector.report import TOLERANCE, Report, Speedup
 from benchmarks.detector.stages import StagesOptions, stages
@@ -39,7 +39,7 @@ def tiny_preset(tiny_config: StudentConfig, monkeypatch: pytest.MonkeyPatch) -> 
 def test_bench_measures_and_reports(
     tiny_preset: StudentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench_lift("tiny", repeats=1, json=tmp_path / "out" / "bench.json") == 0
+    assert bench_lift(LiftOptions("tiny", repeats=1), tmp_path / "out" / "bench.json") == 0
     printed = capsys.readouterr().out
     for row in ("pooling, forward", "forward + backward", "streaming step, 3 frames"):
         assert row in printed
@@ -59,7 +59,7 @@ def test_bench_fails_when_pooling_differs(
 ) -> None:
     plain = pooling.naive_lift
     monkeypatch.setattr(pooling, "naive_lift", lambda *args: 1.01 * plain(*args))
-    assert bench_lift("tiny", repeats=1) == 1
+    assert bench_lift(LiftOptions("tiny", repeats=1)) == 1
     assert "TOO LARGE" in capsys.readouterr().out
 
 
@@ -104,7 +104,7 @@ def test_a_report_says_which_targets_are_met() -> None:
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"threads": 0}])
 def test_numbers_that_are_not_positive_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="1 or more"):
-        bench_lift(**wrong)
+        LiftOptions(**wrong)
 
 
 def test_bench_by_stage(
