@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,20 @@ def _full_name(name: str) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class RecordOptions:
+    """What is recorded, and how."""
+
+    topics: tuple[str, ...] = ()
+    """Topics to record; those of the detector and what scores them when none is given."""
+    detector: str = "/detector"
+    """Name, with its namespace, of the node whose topics are recorded by default."""
+    storage: Storage = "mcap"
+    """File format of the bag."""
+    force: bool = False
+    """Replace a bag that is there already."""
+
+
 class Recorder:
     """Writes everything that comes on some topics until it is closed; a context manager.
 
@@ -77,30 +92,23 @@ class Recorder:
         self,
         node: Node,
         path: Path,
-        topics: Sequence[str] = (),
-        *,
-        detector: str = "/detector",
-        storage: Storage = "mcap",
-        force: bool = False,
+        options: RecordOptions = RecordOptions(),  # noqa: B008 - frozen
     ) -> None:
         """Subscribe to the topics.
 
         Args:
             node: spun by the caller.
             path: folder of the bag.
-            topics: names; those of `scoring_topics` when empty.
-            detector: name of the node whose boxes are scored, with its namespace.
-            storage: mcap or sqlite3.
-            force: replace a bag that is there.
+            options: what is recorded, and how.
 
         Raises:
             BagError: the bag is there already.
             ConfigError: a name that no topic can have.
         """
-        types = scoring_topics(detector)
-        self._node, self._topics = node, tuple(map(_full_name, topics or types))
-        self._bag = BagWriter(path, storage=storage, force=force, keep=True)
-        recover_abandoned(Path(path), storage)
+        types = scoring_topics(options.detector)
+        self._node, self._topics = node, tuple(map(_full_name, options.topics or types))
+        self._bag = BagWriter(path, storage=options.storage, force=options.force, keep=True)
+        recover_abandoned(Path(path), options.storage)
         self._bag.__enter__()
         self._early: list[Callable[[int], None]] = []
         self._subscriptions: list[Any] = []

@@ -19,8 +19,7 @@ from tyro.conf import Positional
 from labeldistill_core.console import INTERRUPTED, Flat
 from labeldistill_ros.bags import controls as controlling
 from labeldistill_ros.bags import replay as replaying
-from labeldistill_ros.bags.recorder import Recorder
-from labeldistill_ros.bags.writer import Storage
+from labeldistill_ros.bags.recorder import Recorder, RecordOptions
 
 
 def replay(
@@ -64,23 +63,13 @@ def replay(
     return 0 if done.rounds or options.loop else INTERRUPTED
 
 
-def record(
-    out: Positional[Path],
-    topics: tuple[str, ...] = (),
-    detector: str = "/detector",
-    storage: Storage = "mcap",
-    force: bool = False,
-    use_sim_time: bool = False,
-) -> None:
+def record(out: Positional[Path], options: Flat[RecordOptions], use_sim_time: bool = False) -> None:
     """Record topics to a bag until Ctrl-C; by default those of the detector and what scores them.
 
     Args:
         out: folder of the bag.
-        topics: what to record.
-        detector: name, with its namespace, of the node whose topics are recorded by default.
-        storage: file format.
-        force: replace a bag that is there.
-        use_sim_time: log at the time of /clock.
+        options: what is recorded, and how.
+        use_sim_time: stamp messages with the time of /clock rather than the machine's.
     """
     # rclpy's own handlers raise wherever Python stands, also where that is swallowed
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -89,12 +78,7 @@ def record(
         node = rclpy.create_node("recorder", parameter_overrides=[sim_time])
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        with (
-            _interrupt() as stopped,
-            Recorder(
-                node, out, topics, detector=detector, storage=storage, force=force
-            ) as recorder,
-        ):
+        with _interrupt() as stopped, Recorder(node, out, options) as recorder:
             while not stopped.is_set():
                 # Short waits, since a signal sets the event and wakes no executor.
                 executor.spin_once(timeout_sec=0.1)

@@ -25,7 +25,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.reader import BagReader
-from labeldistill_ros.bags.recorder import Recorder
+from labeldistill_ros.bags.recorder import Recorder, RecordOptions
 from labeldistill_ros.bags.recover import recover
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
@@ -244,7 +244,7 @@ def test_a_recorder_on_a_full_disk_says_where_its_messages_are(
     ros_context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = Node("recorder", context=ros_context)
-    recorder = Recorder(node, tmp_path / "out", ("/tf",))
+    recorder = Recorder(node, tmp_path / "out", RecordOptions(("/tf",)))
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -32,7 +32,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
-from labeldistill_ros.bags.recorder import Recorder
+from labeldistill_ros.bags.recorder import Recorder, RecordOptions
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.bags.sensors import image_topic
@@ -218,7 +218,7 @@ def test_recorded_is_what_was_played(
 ) -> None:
     ear = Listener(ros_context, "recorder", sim_time=True)
     topics = (FRONT, SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static", "/detector/status")
-    recorder = Recorder(ear.node, tmp_path / "out", topics)
+    recorder = Recorder(ear.node, tmp_path / "out", RecordOptions(topics))
     ear.start()
     try:
         # a publisher that the recorder can find, as a camera is there before it is recorded
@@ -250,17 +250,17 @@ def test_the_recorder_keeps_what_is_there(bag: Path, ros_context: Context, tmp_p
     (tmp_path / "bag").mkdir()
     with pytest.raises(BagError, match="is there already"):
         Recorder(node, tmp_path / "bag")
-    with Recorder(node, tmp_path / "other", ("/tf",)):
+    with Recorder(node, tmp_path / "other", RecordOptions(("/tf",))):
         pass
     with BagReader(tmp_path / "other") as reader:
         assert reader.counts() == {"/tf": 0}
-    with Recorder(node, tmp_path / "left", detector="left/detector/"):
+    with Recorder(node, tmp_path / "left", RecordOptions(detector="left/detector/")):
         pass
     with BagReader(tmp_path / "left") as reader:
         assert {"/left/detector/detections", "/left/detector/status"} < set(reader.counts())
     for wrong in ("~", "left car"):
         with pytest.raises(ConfigError, match=f"'/{wrong}' is no full name"):
-            Recorder(node, tmp_path / "wrong", detector=wrong)
+            Recorder(node, tmp_path / "wrong", RecordOptions(detector=wrong))
     assert not list(tmp_path.glob(".wrong*"))
     with pytest.raises(BagError, match="no message on /left/detector/detections: was the det"):
         score_bag(bag, tmp_path / "left", topic="/left/detector/detections")
@@ -284,7 +284,8 @@ def test_the_recorder_finds_latched_and_best_effort_topics(
     player.create_publisher(String, "/label", latched).publish(String(data="early"))
     lossy = player.create_publisher(String, "/lossy", qos_profile_sensor_data)
     ear = Listener(ros_context, "recorder")
-    recorder = Recorder(ear.node, tmp_path / "out", ("/label", "/lossy", "/nobody"))
+    options = RecordOptions(("/label", "/lossy", "/nobody"))
+    recorder = Recorder(ear.node, tmp_path / "out", options)
     ear.start()
     end = time.monotonic() + 8
     while not all(recorder.counts[t] for t in ("/label", "/lossy")) and time.monotonic() < end:
