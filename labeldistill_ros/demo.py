@@ -63,7 +63,7 @@ class DemoOptions:
 
 @dataclass(frozen=True, eq=False)
 class Demo:
-    """What came of it."""
+    """What came of a demo: its replay, its score and the page to look at."""
 
     replayed: str
     """What was played and heard, in a sentence."""

@@ -63,7 +63,7 @@ class DetectOptions:
     def vehicle(
         self, cameras: Sequence[str], class_names: Sequence[str], topics: Collection[str]
     ) -> VehicleParameters:
-        """The parameters of a node that is given these options.
+        """Parameters of a node that does what these options say.
 
         Args:
             cameras: of the model, in its order.
@@ -104,6 +104,8 @@ class DetectOptions:
             own = recorded_cameras(topics, cameras, common)
         else:
             own = {camera: CameraParameters(transport=self.transport) for camera in cameras}
+        # Every class has its parameters, as on the node; those that are not named take the common
+        # threshold.
         thresholds = {name: ClassParameters() for name in class_names}
         thresholds |= {name: ClassParameters(low) for name, low in self.class_thresholds.items()}
         return VehicleParameters(common, own, thresholds)

@@ -46,6 +46,7 @@ def read_poses(bag: BagReader, parameters: Parameters) -> Lookup:
     buffer = _endless_buffer()
     poses = OdometryPoses(_lookup_in(buffer), transforms, topic, fixed, base)
     for _, message in bag.messages([topic]):
+        # Drivers may leave `child_frame_id` empty, and mean the vehicle.
         poses.body_frame = message.child_frame_id or base
         turn, place = message.pose.pose.orientation, message.pose.pose.position
         buffer.add(

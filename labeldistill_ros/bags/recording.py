@@ -97,6 +97,8 @@ def read_recording(
     with BagReader(bag) as reader:
         reader.require(topic)
         published = _published(reader, topic)
+        # `Detection3DArray` has no velocity, so they come from the table beside it, if that was
+        # recorded.
         velocities = f"{topic}_table" in reader.topics
         beside = f"{topic.rpartition('/')[0]}/status"
         statuses = _statuses(reader, beside if beside in reader.topics else STATUS_TOPIC)
@@ -139,7 +141,7 @@ def _nothing_near(
 def match(
     samples_ns: Sequence[Sequence[int]], stamps_ns: Sequence[int], tolerance_s: float
 ) -> list[tuple[int, int] | None]:
-    """For each sample the nearest stamp and its distance, each stamp given once.
+    """Find the nearest stamp for each sample, and its distance; each stamp is given once.
 
     Args:
         samples_ns: all stamps of each sample.
@@ -237,5 +239,7 @@ def _outcomes(statuses: Sequence[SetStatus]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for status in statuses:
         for name, count in status.totals.items():
+            # A largest value and not a sum: each status tells the totals since the node's
+            # activation.
             counts[name] = max(counts.get(name, 0), count)
     return counts

@@ -45,7 +45,7 @@ _ACK_S = 2.0
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """How a bag is played."""
+    """How a bag is played: how fast, what of it, and from where."""
 
     rate: float = 1.0
     """How many times faster than it was recorded the bag is played."""
@@ -280,7 +280,7 @@ def _is_latched(reader: BagReader, topic: str) -> bool:
 
 
 def _qos(reader: BagReader, topic: str) -> QoSProfile:
-    """As recorded: latched, best effort, depth; reliable, which all subscribers take, if unknown.
+    """The recorded profile: latched, best effort, depth; reliable, which all take, if unknown.
 
     The queue holds ten messages at least, as several come at once at high rates.
     """

@@ -126,7 +126,7 @@ class Score:
 
     @property
     def latency_p95_ms(self) -> float:
-        """From a set's last image to its boxes; NaN when it was not recorded."""
+        """95th percentile from a set's last image to its boxes; NaN when it was not recorded."""
         return self.latency_ms.get("total", (math.nan, math.nan))[1]
 
     def as_json(self) -> dict[str, Any]:
@@ -208,6 +208,7 @@ def score_run(
     truths = [sample.truth for sample in reference.samples]
     if is_result_file(run):
         results = _whole_results(reference, run)
+        # A result file has an entry for every key frame, which was checked, and no stamps.
         coverage = Coverage(len(truths), len(truths), (), len(results), 0.0)
         metrics, parts = evaluate(truths, results), break_down(truths, results)
         return Score(run.name, metrics, parts, coverage, results)

@@ -47,7 +47,7 @@ class ScoreOptions:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Runs that were scored."""
+    """Runs that were scored, and what their scores were held against."""
 
     reference: Reference
     """What they were measured against."""
@@ -84,6 +84,7 @@ def score_runs(source: Path, runs: Sequence[Path], options: ScoreOptions) -> Sco
         reference, compared = Reference.of_dataroot(tables, chosen), (source, *compared)
         # Images are read only when a report asks for them; metrics need the tables alone.
         pictures = report.pictures_of_dataroot(tables, reference)
+    # A result file has boxes and no truth, so alone it cannot be scored.
     elif is_result_file(source):
         raise ConfigError(
             f"{source} is a result file: say with --dataroot, --version and --split what it is "
@@ -92,6 +93,7 @@ def score_runs(source: Path, runs: Sequence[Path], options: ScoreOptions) -> Sco
     else:
         reference, compared = Reference.of_bag(source), compared or (source,)
         pictures = report.pictures_of_bag(source)
+    # ROS names are absolute in a bag; people leave the slash out.
     topic = "/" + options.topic.strip("/")
     scores = tuple(
         score_run(reference, run, topic=topic, tolerance_s=options.tolerance_s) for run in compared

@@ -49,7 +49,7 @@ class McapFile(McapWriter):
         self._index: dict[int, list[tuple[int, int]]] = defaultdict(list)
 
     def write(self, connection: Connection, timestamp: int, *data: Buffer) -> None:
-        """Add a message.
+        """Add a message to the chunk, and write the chunk when it is large enough.
 
         Args:
             connection: topic, added before.

@@ -82,7 +82,7 @@ def from_nuscenes(
 
 
 def _tell(bag: Path, done: Conversion) -> None:
-    """What went into a bag."""
+    """Print what went into a bag, in a line."""
     print(
         f"{bag}: {done.samples} samples, {done.images} images, {done.clouds} clouds, "
         f"{done.duration_s:.1f} s, {sum(done.counts.values())} messages on "

@@ -64,6 +64,7 @@ def robustness(
     rows = []
     keep_freed_memory(resolve_device(options.device))
     for row in degradation.robustness(dataroot, options):
+        # Printed as they come, since each of twenty conditions runs over every key frame.
         rows.append(row)
         print(f"{row.fault:36} mAP {row.mean_ap:.4f}  NDS {row.nds:.4f}", flush=True)
     if json:

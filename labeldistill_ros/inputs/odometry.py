@@ -17,7 +17,7 @@ class OdometryPoses:
     def __init__(
         self, odometry: Lookup, transforms: Lookup, topic: str, fixed_frame: str, base_frame: str
     ) -> None:
-        """Take the two sources.
+        """Take the two sources of poses.
 
         Args:
             odometry: gives the fixed frame from `body_frame`.
@@ -32,8 +32,10 @@ class OdometryPoses:
         """Frame whose motion the odometry tells."""
 
     def lookup(self, target: str, source: str, stamp_ns: int, until_s: float) -> Transform:
-        """See `Lookup`."""
+        """`target_from_source` at a stamp, from the source that knows it; see `Lookup`."""
         asked = (target, source)
+        # Both directions are asked for: where the vehicle is, and the frame of the boxes from the
+        # fixed one.
         if asked == (self._base_frame, self._fixed_frame):
             return self.lookup(source, target, stamp_ns, until_s).inverse
         if asked != (self._fixed_frame, self._base_frame):
@@ -41,6 +43,7 @@ class OdometryPoses:
         try:
             pose = self._odometry(self._fixed_frame, self.body_frame, stamp_ns, until_s)
         except TransformError as error:
+            # Named by its topic, since the same frames may be on /tf as well.
             raise TransformError(f"{self._topic}: {error}", may_come=error.may_come) from error
         if self.body_frame == self._base_frame:
             return pose

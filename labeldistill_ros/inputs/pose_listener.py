@@ -72,7 +72,7 @@ class TransformListener:
     """Subscribes to the transforms and waits for those that are about to come."""
 
     def __init__(self, node: Node) -> None:
-        """Subscribe."""
+        """Subscribe to /tf and /tf_static."""
         self._node = node
         self._buffer = _WaitingBuffer(node)
         # The profiles of tf2_ros: /tf reliable with depth 100, /tf_static latched for late

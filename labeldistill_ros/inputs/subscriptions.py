@@ -46,7 +46,7 @@ class CameraSubscriptions:
         rectified: bool,
         on_image: Callable[[str, ImageMessage], None],
     ) -> None:
-        """Subscribe.
+        """Subscribe to images and calibrations of all cameras.
 
         Args:
             node: the node.
@@ -94,7 +94,7 @@ class CameraSubscriptions:
         return call
 
     def close(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe from all topics of the cameras."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
@@ -158,5 +158,5 @@ class CameraSubscriptions:
 
 
 def _words(policy: object) -> str:
-    """A QoS value for people."""
+    """A value of a QoS policy as words, such as "best effort"."""
     return str(getattr(policy, "name", policy)).lower().replace("_", " ")

@@ -50,5 +50,6 @@ def recorded_cameras(
         compressed = CameraParameters(transport="compressed")
         is_raw = CameraTopics.of(camera, common, raw).image in topics
         is_compressed = CameraTopics.of(camera, common, compressed).image in topics
+        # Compressed where a bag has both, as the node takes them by default.
         found[camera] = raw if is_raw and not is_compressed else compressed
     return found

@@ -63,7 +63,7 @@ class TransformBuffer:
         jump_s: float = 0.5,
         tell: Callable[[str], object] = _LOG.warning,
     ) -> None:
-        """Start empty.
+        """Begin without any transform.
 
         Args:
             keep_s: history of a moving frame, which is forgotten when it is silent for longer.
@@ -152,7 +152,7 @@ class TransformBuffer:
         return not edge.static and edge.stamps_ns[-1] < stamp_ns - self._keep_ns
 
     def frames(self) -> tuple[str, ...]:
-        """All names, sorted."""
+        """Names of all frames that are known, parents included, sorted."""
         return tuple(sorted({*self._edges, *(edge.parent for edge in self._edges.values())}))
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:

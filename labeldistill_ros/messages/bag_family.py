@@ -52,7 +52,7 @@ class BagMessages(MessageFamily):
     """Makes messages of `typestore`'s types."""
 
     def __init__(self) -> None:
-        """Look nothing up yet."""
+        """Begin without plans; each type is looked up when it is first made."""
         self._plans: dict[str, dict[str, tuple[_Default, _Converter | None]]] = {}
 
     def make(self, kind: str, /, **fields: Any) -> Any:

@@ -28,7 +28,7 @@ class DetectionsMessage:
     """
 
     def __init__(self, class_names: Sequence[str], family: MessageFamily = ROS) -> None:
-        """Make no message yet.
+        """Begin with an empty pool of detections.
 
         Args:
             class_names: by label; they become `class_id`.

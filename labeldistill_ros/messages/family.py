@@ -38,7 +38,7 @@ class RosMessages(MessageFamily):
     """The classes that ROS generates for rclpy, imported when the first is asked for."""
 
     def __init__(self) -> None:
-        """Import nothing yet."""
+        """Begin without classes; each is imported when it is first made."""
         self._makers: dict[str, Callable[..., Any]] = {}
 
     def make(self, kind: str, /, **fields: Any) -> Any:

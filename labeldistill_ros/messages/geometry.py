@@ -13,12 +13,12 @@ from labeldistill_ros.messages.stamps import header
 
 
 def point(x: float, y: float, z: float, *, family: MessageFamily = ROS) -> Any:
-    """`geometry_msgs/Point`."""
+    """`geometry_msgs/Point` of a place, metres."""
     return family.make("geometry_msgs/msg/Point", x=float(x), y=float(y), z=float(z))
 
 
 def vector3(x: float, y: float, z: float, *, family: MessageFamily = ROS) -> Any:
-    """`geometry_msgs/Vector3`."""
+    """`geometry_msgs/Vector3` of three components, in the caller's unit."""
     return family.make("geometry_msgs/msg/Vector3", x=float(x), y=float(y), z=float(z))
 
 
@@ -37,11 +37,14 @@ def quaternion_of_yaw(yaw_rad: float, family: MessageFamily = ROS) -> Any:
 def yaw_of(turn: Any) -> float:
     """The turn about +z in a `geometry_msgs/Quaternion` of length one, in radians."""
     x, y, z, w = turn.x, turn.y, turn.z, turn.w
+    # The heading of the turned x axis, which is right for a quaternion that leans a little as well.
     return math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
 
 def pose(position: Sequence[float], wxyz: Sequence[float], family: MessageFamily = ROS) -> Any:
     """`geometry_msgs/Pose` of a position in metres and a quaternion with w first."""
+    # ROS stores quaternions as x, y, z, w; here w comes first as in nuScenes' tables, and only this
+    # module turns the order.
     (x, y, z), (qw, qx, qy, qz) = position, wxyz
     return family.make(
         "geometry_msgs/msg/Pose",

@@ -139,6 +139,8 @@ def diagnostic(
     Returns:
         The status; the node is its `hardware_id`.
     """
+    # `KeyValue` holds strings only, so numbers are written for people and read back by
+    # `read_set_status`.
     pairs = [
         family.make(
             "diagnostic_msgs/msg/KeyValue",

@@ -62,6 +62,7 @@ def configure(node: LifecycleNode, store: ParameterStore, load: LoadDetector) ->
         ConfigError: the parameters contradict each other, the model or ROS.
         CheckpointError: the model's file is missing, damaged or does not fit.
     """
+    # In two steps, since the model says of which cameras and classes there are parameters.
     parameters = store.declare(Parameters())
     detector = load(parameters)
     cameras = detector.config.cameras
@@ -102,6 +103,8 @@ def _check_topics(
             names[f"cameras.{camera}.{field}" if given else "camera_prefix"] = topic
     for parameter, name in names.items():
         try:
+            # Asked of ROS now: a subscription with a bad name would fail only when the node is
+            # activated.
             node.resolve_topic_name(name)
         except RuntimeError as error:
             raise ConfigError(

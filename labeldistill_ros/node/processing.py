@@ -44,7 +44,7 @@ class SetProcessor:
         now_ns: Callable[[], int],
         on_result: OnResult | None = None,
     ) -> None:
-        """Put the parts together.
+        """Take the parts that a set goes through, from pipeline to topics.
 
         Args:
             pipeline: sets to boxes.

@@ -29,6 +29,8 @@ class ThrottledLog:
                 self._silent[key] += 1
                 return ""
             self._said_s[key] = now_s
+            # What was kept silent is told with the next line, so that a rare complaint and one at
+            # every image can be told apart.
             again = self._silent.pop(key, 0)
         return f"{text} (and {again} times before)" if again else text
 
@@ -50,10 +52,11 @@ class RosHandler(logging.Handler):
         """Log through `logger`."""
         super().__init__()
         self._logger = logger
+        # ROS writes level, time and node in front of each line by itself.
         self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log one record."""
+        """Log one record at the level of ROS that is nearest to its own."""
         text = self.format(record)
         if record.levelno >= logging.ERROR:
             self._logger.error(text)

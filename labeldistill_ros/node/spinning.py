@@ -22,7 +22,7 @@ class Spinner:
     """
 
     def __init__(self, executor: Executor) -> None:
-        """Spin nothing yet."""
+        """Take the executor; nothing is spun before `spin_once`."""
         self._executor = executor
         self._told_s: dict[str, float] = {}
         self.failed = False
@@ -44,6 +44,7 @@ class Spinner:
         if now_s - self._told_s.get(text, -_QUIET_S) < _QUIET_S:
             return
         if len(self._told_s) >= _MAX_TEXTS:
+            # Texts may hold what came from outside, so their number is bounded.
             self._told_s.clear()
         self._told_s[text] = now_s
         if impossible_time:

@@ -95,7 +95,7 @@ class Assembler:
     """Decodes images in a pool and looks up the rest."""
 
     def __init__(self, options: AssemblyOptions, lookup: Lookup, threads: int) -> None:
-        """Start the pool.
+        """Start the pool of threads that decode.
 
         Args:
             options: frames, policies and limits.

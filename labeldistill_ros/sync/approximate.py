@@ -34,7 +34,7 @@ class ApproximateSynchronizer(Generic[T]):
     """The interface of `Synchronizer` over the library's; complete sets only."""
 
     def __init__(self, options: SyncOptions, slop_s: float) -> None:
-        """Start empty."""
+        """Begin without any frame."""
         self.require()
         self._options, self._slop_s = options, slop_s
         self.counts: Counter[str] = Counter()

@@ -78,7 +78,7 @@ class PhaseTracker:
 
     @property
     def tolerance_ns(self) -> int:
-        """As given, but never so much that two cycles come within it."""
+        """The given tolerance, but never so much that two cycles come within it."""
         if not self._period_ns:
             return self._given_tolerance_ns
         # Phases are known modulo the period alone, so beyond half of it an image fits two cycles

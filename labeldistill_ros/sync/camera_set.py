@@ -71,7 +71,7 @@ class Frame(Generic[T]):
 
 @dataclass(frozen=True)
 class CameraSet(Generic[T]):
-    """Frames of one cycle."""
+    """Frames of one cycle of the cameras, at most one of each camera."""
 
     anchor: str
     """Camera whose stamp this is: the anchor, or the next one present in a masked set."""
@@ -89,13 +89,14 @@ class CameraSet(Generic[T]):
     @property
     def spread_s(self) -> float:
         """Seconds between the first and the last exposure."""
+        # Of true stamps, phases included: it tells how far the vehicle moved within the set.
         stamps = [frame.stamp_ns for frame in self.frames.values()]
         return (max(stamps) - min(stamps)) / _NS
 
 
 @dataclass(frozen=True)
 class AddResult(Generic[T]):
-    """What a frame led to."""
+    """What adding a frame led to: sets that it closed, or a reset."""
 
     sets: list[CameraSet[T]]
     """Sets that it closed, oldest first."""

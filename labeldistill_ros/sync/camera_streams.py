@@ -28,7 +28,7 @@ _SLOWEST, _FASTEST = 0.01, 100.0
 
 @dataclass
 class _Stream:
-    """One camera's messages."""
+    """What is known of one camera's messages."""
 
     newest_ns: int | None = None
     arrival_s: float = -math.inf
@@ -96,7 +96,7 @@ class CameraStreams:
         return believed and abs(self.ahead_s[camera]) > MAX_AHEAD_S
 
     def arrived(self, camera: str, stamp_ns: int, now_s: float) -> None:
-        """Take note of an image.
+        """Take note of an image that arrived.
 
         Args:
             camera: whose it is.

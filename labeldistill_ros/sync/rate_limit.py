@@ -11,7 +11,7 @@ class RateLimit:
     """Lets sets through that are far enough apart."""
 
     def __init__(self) -> None:
-        """Start with a set due."""
+        """Begin with the next set due, whatever its stamp."""
         self._due_ns: float | None = None
 
     def passes(self, stamp_ns: int, rate_hz: float) -> bool:

@@ -54,7 +54,7 @@ class Synchronizer(Generic[T]):
     """Puts frames together; give it every frame, and poll it when nothing comes."""
 
     def __init__(self, options: SyncOptions) -> None:
-        """Start empty."""
+        """Begin without frames and without knowledge of the cameras."""
         self._options = options
         self._phases = PhaseTracker(
             options.cameras,
@@ -143,7 +143,7 @@ class Synchronizer(Generic[T]):
         return min((d for d in deadlines if d > self._polled_s), default=None)
 
     def add(self, camera: str, stamp_ns: int, item: T, now_s: float) -> AddResult[T]:
-        """Take a frame.
+        """Take a frame, and close what it makes complete.
 
         Args:
             camera: its name.
