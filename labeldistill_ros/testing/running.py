@@ -19,10 +19,66 @@ from labeldistill_core.cameras import FrameSet
 from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_ros.node.detector_node import DetectorNode
 from labeldistill_ros.node.model import load_detector
+from labeldistill_ros.node.processing import OnResult
 from labeldistill_ros.parameters import Parameters
-from labeldistill_ros.testing.vehicle import PHASES_S, Faults, Vehicle
+from labeldistill_ros.testing.vehicle import Faults, Vehicle
 
 _MIXED_NS = 60_000_000
+
+
+class RunningNode:
+    """A detector node, spun by a thread of its own, and what went through its detector."""
+
+    def __init__(
+        self, context: Context, model: Path | None, on_result: OnResult | None = None, **values: Any
+    ) -> None:
+        """Configure and activate the node.
+
+        Args:
+            context: of ROS.
+            model: checkpoint; the demo's when None.
+            on_result: gets each set with what was found in it; `results` keeps them when None.
+            **values: of the node's parameters.
+        """
+        if model:
+            values["model"] = str(model)
+        self.results: list[tuple[FrameSet, Detections]] = []
+        """Sets that went through the detector, and what was found in each."""
+        self.node = DetectorNode(
+            context=context,
+            load=self._load,
+            on_result=on_result or (lambda *result: self.results.append(result)),
+            parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
+        )
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.node)
+        self.started = self.node.start()
+        """Whether the node is active; why not was logged."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop it.
+
+        Raises:
+            TimeoutError: a callback of the node does not return.
+        """
+        self._stop.set()
+        self._thread.join(5)
+        if self._thread.is_alive():
+            raise TimeoutError("the thread that spins the node hangs")
+        self.node.close()
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+    def _load(self, parameters: Parameters) -> Detector:
+        self.detector = load_detector(parameters)
+        return self.detector
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self._executor.spin_once(timeout_sec=0.05)
 
 
 class Run:
@@ -45,11 +101,9 @@ class Run:
             on_set: gets every set that went through the detector.
             **vehicle: of `Vehicle`.
         """
+        self._model = model
         self._values: dict[str, Any] = {"device": "cpu", "score_threshold": 0.05, **parameters}
-        if model:
-            self._values["model"] = str(model)
         self._vehicle_options = {"faults": faults or Faults(), **vehicle}
-        self._stop = threading.Event()
         self.mixed = 0
         """Sets with images of more than one cycle."""
         self.processed = 0
@@ -65,18 +119,10 @@ class Run:
         self._context = Context()
         rclpy.init(context=self._context)
         self.vehicle = Vehicle(self._context, **self._vehicle_options)
-        values = [Parameter(name, value=value) for name, value in self._values.items()]
-        self.node = DetectorNode(
-            context=self._context,
-            load=self._load,
-            on_result=self._on_result,
-            parameter_overrides=values,
+        self._running = RunningNode(
+            self._context, self._model, on_result=self._on_result, **self._values
         )
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self.node.start()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
+        self.node = self._running.node
         return self
 
     def __exit__(
@@ -86,33 +132,26 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         """Stop both."""
-        self._stop.set()
-        self._thread.join(5)
         self.vehicle.close()
-        self.node.close()
-        self._executor.shutdown()
-        self.node.destroy_node()
+        self._running.close()
         self._context.try_shutdown()
         # a node that is collected only after the next one has begun would take its /rosout away
         gc.collect()
 
-    def _load(self, parameters: Parameters) -> Detector:
-        self.detector = load_detector(parameters)
-        return self.detector
-
-    def _spin(self) -> None:
-        while not self._stop.is_set():
-            self._executor.spin_once(timeout_sec=0.05)
+    @property
+    def detector(self) -> Detector:
+        """The detector of the node."""
+        return self._running.detector
 
     def _on_result(self, frames: FrameSet, found: Detections) -> None:
         self.processed += 1
         self.last = frames
         self._on_set(frames)
         self.detector_ms.append(sum(found.timings_ms.values()))
-        phase_s = self.vehicle.faults.phase_s
+        phases_s, phase_s = self.vehicle.course.phases_s, self.vehicle.faults.phase_s
         cycles = [
             v.stamp_ns
-            - round((PHASES_S[v.calibration.name] + phase_s.get(v.calibration.name, 0.0)) * 1e9)
+            - round((phases_s[v.calibration.name] + phase_s.get(v.calibration.name, 0.0)) * 1e9)
             for v in frames.views
         ]
         self.mixed += max(cycles) - min(cycles) > _MIXED_NS

@@ -2,49 +2,35 @@
 """A vehicle that can be broken: six cameras at their true phases, poses, calibrations, and ears.
 
 Everything goes over DDS. What is wrong with the vehicle stands in `Faults`, which may be changed
-while it drives; what the detector says is remembered since the last `listen`.
+while it drives; what the detector says is remembered, see `Ears`. It drives by itself, or, given a
+course, step by step.
 """
 
 from __future__ import annotations
 
-import io
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
-from PIL import Image as Picture
-from rcl_interfaces.msg import Log
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Float64
 from tf2_msgs.msg import TFMessage
-from vision_msgs.msg import Detection3DArray
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_ros.messages import header, quaternion_of_yaw, values_of
+from labeldistill_core.frames import Transform
+from labeldistill_ros.messages import header
+from labeldistill_ros.testing.course import Course, ego_from_camera, jpeg, picture
+from labeldistill_ros.testing.ears import Ears
 
-PHASES_S = {
-    "CAM_FRONT_LEFT": -0.0076,
-    "CAM_FRONT": 0.0,
-    "CAM_FRONT_RIGHT": 0.0081,
-    "CAM_BACK_RIGHT": 0.0157,
-    "CAM_BACK": 0.0252,
-    "CAM_BACK_LEFT": 0.0350,
-}
-"""When each camera exposes within a cycle, as in nuScenes."""
-HEADINGS_DEG = dict(zip(CAMERAS, (55, 0, -55, 110, 180, -110), strict=True))
 _SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_BACKLOG = 20_000
 
 
 @dataclass
@@ -61,6 +47,8 @@ class Faults:
     """Delay of a camera's messages; the stamps stay."""
     phase_s: dict[str, float] = field(default_factory=dict)
     """Shift of a camera's exposure."""
+    unstamped: set[str] = field(default_factory=set)
+    """Cameras whose images have no stamp."""
     twice: bool = False
     """Each image comes twice."""
     no_info: set[str] = field(default_factory=set)
@@ -77,8 +65,8 @@ class Faults:
     """Of all stamps."""
 
 
-class Vehicle:
-    """Drives in a thread of its own until it is closed."""
+class Vehicle(Ears):
+    """Its node is spun by a thread of its own until it is closed; so are the cameras, usually."""
 
     def __init__(
         self,
@@ -89,60 +77,49 @@ class Vehicle:
         raw: bool = False,
         packed_boxes: bool = False,
         faults: Faults | None = None,
+        course: Course | None = None,
     ) -> None:
-        """Start to drive.
+        """Start to drive, or wait for `cycle` where a course is given.
 
         Args:
             context: of ROS.
             period_s: between two cycles.
             size_px: width and height of the images.
             raw: images are not compressed.
-            packed_boxes: boxes are received, but neither unpacked, which takes this process nine
-                milliseconds for two hundred, nor remembered.
+            packed_boxes: boxes are received, but neither unpacked nor remembered, see `Ears`.
             faults: from the start on.
+            course: where it goes, step by step; each image is another one. From now on, with the
+                period and the size above and one picture for all images, when None.
         """
-        self.node = Node("vehicle", context=context)
+        super().__init__(Node("vehicle", context=context), packed_boxes)
         self.faults = faults or Faults()
-        self.period_s, self.size_px, self.raw = period_s, size_px, raw
-        self._packed_boxes = packed_boxes
+        self._itself = course is None
+        self.course = course or Course(time.time_ns() + 50_000_000, period_s, size_px=size_px)
+        self.raw = raw
         self.sent = 0
         """Images."""
         self.cycles = 0
         """Rounds of all cameras."""
-        self.jump = threading.Event()
-        self._pixels = _pixels(size_px)
-        self.jpeg = _jpeg(self._pixels)
-        """What every camera sends, unless it is raw or faulty."""
-        self._lock = threading.Lock()
-        self._heard: list[tuple[float, dict[str, str]]] = []
-        self._logs: list[str] = []
-        self._boxes: list[Detection3DArray] = []
-        self._diagnostics: dict[str, DiagnosticStatus] = {}
+        self._late: list[tuple[float, Callable[[], None]]] = []
+        self._pixels = picture(self.course.size_px, seed=0)
+        self.jpeg = jpeg(self._pixels)
+        """What every camera sends where the vehicle drives by itself, unless raw or faulty."""
         self._static = self.node.create_publisher(TFMessage, "/tf_static", _LATCHED)
         self._moving = self.node.create_publisher(TFMessage, "/tf", 100)
-        kind: Any = Image if raw else CompressedImage
-        ending = "" if raw else "/compressed"
-        self._kind, self._ending = kind, ending
+        self._kind: Any = Image if raw else CompressedImage
+        self._ending = "" if raw else "/compressed"
         self._images = {c: self._image_publisher(c, _SENSOR) for c in CAMERAS}
         self._infos = {
             c: self.node.create_publisher(CameraInfo, f"/{c.lower()}/camera_info", _SENSOR)
             for c in CAMERAS
         }
-        listen = self.node.create_subscription
-        self._ears: list[Subscription[Any]] = []
-        self.turn_back()
-        listen(DiagnosticArray, "/detector/status", self._on_status, 50)
-        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        listen(Log, "/rosout", self._on_log, 100)
-        self.latencies: list[tuple[float, float]] = []
-        """Steady time and `~/debug/latency/total_ms`, where `listen_to_latency` was called."""
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
         self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=run, daemon=True) for run in (self._spin, self._drive)
-        ]
-        self.mount()
+        runs = (self._spin, self._drive) if self._itself else (self._spin,)
+        self._threads = [threading.Thread(target=run, daemon=True) for run in runs]
+        if self._itself:
+            self.mount()
         for thread in self._threads:
             thread.start()
 
@@ -154,177 +131,165 @@ class Vehicle:
         self._executor.shutdown()
         self.node.destroy_node()
 
-    def _image_publisher(self, camera: str, qos: QoSProfile) -> Any:
-        topic = f"/{camera.lower()}/image_raw{self._ending}"
-        return self.node.create_publisher(self._kind, topic, qos)
+    def connect(self) -> None:
+        """Tell the mountings and wait until the detector hears the cameras and is heard."""
+        self.mount()
+        publishers = [*self._images.values(), *self._infos.values(), self._moving]
+        self.expect(
+            lambda: (
+                all(p.get_subscription_count() for p in publishers)
+                and self.node.count_publishers("/detector/detections")
+            ),
+            "the detector is there",
+        )
+        time.sleep(0.3)
+
+    def cycle(self, number: int, **wrong: Any) -> None:
+        """Send one cycle in real time.
+
+        Args:
+            number: of the cycle.
+            **wrong: fields of `Faults` for this cycle.
+        """
+        usual, self.faults = self.faults, replace(self.faults, **wrong)
+        begin_s, phases_s = time.monotonic(), self.course.phases_s
+        first_s = min(phases_s.values())
+        for camera in self.course.order:
+            due_s = begin_s + phases_s[camera] - first_s
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            self._send(camera, self.course.stamp_ns(number, camera), due_s)
+        time.sleep(max(0.0, begin_s + self.course.period_s - time.monotonic()))
+        self.faults = usual
+
+    def drive(self, numbers: Iterable[int], *, settle_s: float = 1.0, **wrong: Any) -> None:
+        """Send several cycles, each when the detector has told of the end of the one before.
+
+        At the start, and with a camera missing, sets end later; then the next cycle comes anyway.
+        """
+        for number in numbers:
+            self.cycle(number, **wrong)
+            self.wait(
+                lambda n=number: n in map(self.course.cycle_of, self.ended_ns[-2:]),  # type: ignore[misc]
+                settle_s,
+            )
+
+    def drive_until(
+        self, condition: Callable[[], object], first: int, *, most: int = 60, **wrong: Any
+    ) -> int:
+        """Send cycles from `first` on until something is so; gives the next cycle's number.
+
+        Raises:
+            TimeoutError: it did not become so within `most` cycles.
+        """
+        for number in range(first, first + most):
+            self.drive([number], **wrong)
+            if condition():
+                return number + 1
+        raise TimeoutError(f"not within {most} cycles; {self.sets[-3:]}")
 
     def republish(self, camera: str, reliability: ReliabilityPolicy) -> None:
         """Give a camera's publisher another reliability."""
-        old = self._images[camera]
+        self.silence(camera)
         self._images[camera] = self._image_publisher(
             camera, QoSProfile(depth=5, reliability=reliability)
         )
-        self.node.destroy_publisher(old)
 
-    def turn_away(self) -> None:
-        """Stop listening to boxes."""
-        for ear in self._ears:
-            self.node.destroy_subscription(ear)
-        self._ears = []
-
-    def turn_back(self) -> None:
-        """Listen to boxes again."""
-        packed = self._packed_boxes
-        take: Callable[[Any], None] = (lambda _: None) if packed else self._on_boxes
-        self._ears = [
-            self.node.create_subscription(
-                Detection3DArray, "/detector/detections", take, 50, raw=packed
-            )
-        ]
-
-    def listen_to_latency(self) -> None:
-        """Ask for the total latency of each set."""
-        self.node.create_subscription(
-            Float64,
-            "/detector/debug/latency/total_ms",
-            lambda m: self.latencies.append((time.monotonic(), m.data)),
-            _SENSOR,
-        )
-
-    def listen(self) -> None:
-        """Forget what was heard."""
-        with self._lock:
-            self._heard.clear()
-            self._logs.clear()
-            self._boxes.clear()
-            self._diagnostics.clear()
-
-    @property
-    def sets(self) -> list[dict[str, str]]:
-        """`~/status` of the sets since `listen`."""
-        with self._lock:
-            return [values for _, values in self._heard]
-
-    @property
-    def boxes(self) -> list[Detection3DArray]:
-        """Boxes since `listen`."""
-        with self._lock:
-            return list(self._boxes)
-
-    def told(self, text: str) -> bool:
-        """Whether the node logged something since `listen`."""
-        with self._lock:
-            return any(text in line for line in self._logs)
-
-    def diagnostic(self, name: str) -> DiagnosticStatus:
-        """Newest status since `listen`; an empty one before it has come."""
-        with self._lock:
-            return self._diagnostics.get(name, DiagnosticStatus())
-
-    def wait(self, condition: Callable[[], object], limit_s: float) -> float | None:
-        """Seconds until something is so; None when it did not become so."""
-        start_s = time.monotonic()
-        while time.monotonic() - start_s < limit_s:
-            if condition():
-                return time.monotonic() - start_s
-            time.sleep(0.01)
-        return None
+    def silence(self, camera: str) -> None:
+        """Take a camera's images away for good, together with their topic."""
+        self.node.destroy_publisher(self._images.pop(camera))
 
     def mount(self) -> None:
         """Tell where the cameras are mounted."""
         entries = [
-            _stamped("base_link", f"{c.lower()}_optical_frame", *_mounting(HEADINGS_DEG[c]))
+            _stamped_pose(ego_from_camera(c), "base_link", f"{c.lower()}_optical_frame")
             for c in CAMERAS
             if c not in self.faults.unmounted
         ]
         self._static.publish(TFMessage(transforms=entries))
 
-    def _on_status(self, message: DiagnosticArray) -> None:
-        with self._lock:
-            self._heard.append((time.monotonic(), values_of(message.status[0])))
-            del self._heard[:-_BACKLOG]
+    def tell_pose(self, stamp_ns: int) -> None:
+        """Publish where the vehicle is, unless localization is silent."""
+        if self.faults.no_poses:
+            return
+        pose = _stamped_pose(self.course.map_from_ego(stamp_ns), "map", "base_link", stamp_ns)
+        pose.transform.translation.x += self.faults.pose_shift_m
+        self._moving.publish(TFMessage(transforms=[pose]))
 
-    def _on_boxes(self, message: Detection3DArray) -> None:
-        with self._lock:
-            self._boxes.append(message)
-            del self._boxes[:-100]
+    def info(self, camera: str, stamp_ns: int) -> CameraInfo:
+        """The calibration of a camera as its driver tells it, with the fault that it has."""
+        (width, height), frame = self.course.size_px, f"{camera.lower()}_optical_frame"
+        info = CameraInfo(header=header(stamp_ns, frame), width=width, height=height)
+        k = self.course.intrinsics_px
+        info.k, info.p = k.ravel(), [*k[0], 0.0, *k[1], 0.0, *k[2], 0.0]
+        info.d, info.distortion_model = [0.0] * 5, "plumb_bob"
+        if change := self.faults.info.get(camera):
+            change(info)
+        return info
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        with self._lock:
-            self._diagnostics.update({s.name.split(": ")[1]: s for s in message.status})
-
-    def _on_log(self, message: Log) -> None:
-        with self._lock:
-            self._logs.append(message.msg)
-            del self._logs[:-1000]
+    def _image_publisher(self, camera: str, qos: QoSProfile) -> Any:
+        topic = f"/{camera.lower()}/image_raw{self._ending}"
+        return self.node.create_publisher(self._kind, topic, qos)
 
     def _spin(self) -> None:
         while not self._stop.is_set():
             self._executor.spin_once(timeout_sec=0.05)
 
     def _drive(self) -> None:
-        start_s, cycle = time.monotonic() + 0.05, 0
-        start_ns = time.time_ns() + 50_000_000
-        later: list[tuple[float, Callable[[], None]]] = []
+        start_s = time.monotonic() + (self.course.start_ns - time.time_ns()) / 1e9
         while not self._stop.is_set():
-            faults = self.faults
-            for camera, phase_s in sorted(
-                PHASES_S.items(), key=lambda i: i[1] + faults.phase_s.get(i[0], 0.0)
+            shifts_s = self.faults.phase_s
+            for camera in sorted(
+                CAMERAS, key=lambda c: self.course.phases_s[c] + shifts_s.get(c, 0.0)
             ):
-                due_s = cycle * self.period_s + phase_s + faults.phase_s.get(camera, 0.0)
-                stamp_ns = start_ns + round((due_s + faults.time_shift_s) * 1e9)
-                due_s += start_s
+                shift_s = shifts_s.get(camera, 0.0)
+                stamp_ns = self.course.stamp_ns(self.cycles, camera) + round(shift_s * 1e9)
+                due_s = start_s + (stamp_ns - self.course.start_ns) / 1e9
                 self._stop.wait(max(0.0, due_s - time.monotonic()))
-                for _, publish in [entry for entry in later if entry[0] <= due_s]:
-                    publish()
-                later = [entry for entry in later if entry[0] > due_s]
-                self._pose(stamp_ns)
-                if camera not in faults.no_info:
-                    self._infos[camera].publish(self._info(camera, stamp_ns))
-                if camera in faults.silent:
-                    continue
-                message = self._image(camera, stamp_ns)
-                for _ in range(1 + faults.twice):
-                    self.sent += 1
-                    if delay_s := faults.late_s.get(camera):
-                        publisher = self._images[camera]
-                        later.append(
-                            (due_s + delay_s, lambda p=publisher, m=message: p.publish(m))  # type: ignore[misc]
-                        )
-                    else:
-                        self._images[camera].publish(message)
-            cycle += 1
-            self.cycles = cycle
+                self._send(camera, stamp_ns + round(self.faults.time_shift_s * 1e9), due_s)
+            self.cycles += 1
+
+    def _send(self, camera: str, stamp_ns: int, due_s: float) -> None:
+        """Publish what a camera says at an instant, and what is late until then."""
+        for _, publish in [entry for entry in self._late if entry[0] <= due_s]:
+            publish()
+        self._late = [entry for entry in self._late if entry[0] > due_s]
+        faults, publisher = self.faults, self._images.get(camera)
+        self._pose(stamp_ns)
+        if camera not in faults.no_info:
+            self._infos[camera].publish(self._info(camera, stamp_ns))
+        if camera in faults.silent or publisher is None:
+            return
+        message = self._image(camera, stamp_ns)
+        for _ in range(1 + faults.twice):
+            self.sent += 1
+            if delay_s := faults.late_s.get(camera):
+                self._late.append((due_s + delay_s, partial(publisher.publish, message)))
+            else:
+                publisher.publish(message)
 
     def _pose(self, stamp_ns: int) -> None:
-        if self.faults.no_poses:
-            return
-        along_m = (stamp_ns / 1e9 % 1000) * 5.0 + self.faults.pose_shift_m
-        pose = _stamped("map", "base_link", (along_m, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), stamp_ns)
-        self._moving.publish(TFMessage(transforms=[pose]))
+        self.tell_pose(stamp_ns)
 
     def _info(self, camera: str, stamp_ns: int) -> CameraInfo:
-        (width, height), frame = self.size_px, f"{camera.lower()}_optical_frame"
-        info = CameraInfo(header=header(stamp_ns, frame), width=width, height=height)
-        f = 0.7 * width
-        info.k = np.array([f, 0, width / 2, 0, f, height / 2, 0, 0, 1], dtype=float)
-        info.p = np.array([f, 0, width / 2, 0, 0, f, height / 2, 0, 0, 0, 1, 0], dtype=float)
-        info.d, info.distortion_model = [0.0] * 5, "plumb_bob"
-        if change := self.faults.info.get(camera):
-            change(info)
-        return info
+        return self.info(camera, stamp_ns)
 
     def _image(self, camera: str, stamp_ns: int) -> Image | CompressedImage:
-        head = header(stamp_ns, f"{camera.lower()}_optical_frame")
+        sent_ns = 0 if camera in self.faults.unstamped else stamp_ns
+        head = header(sent_ns, f"{camera.lower()}_optical_frame")
         if not self.raw:
             message = CompressedImage(header=head, format="jpeg")
-            message.data.frombytes(self.faults.data.get(camera, self.jpeg))
+            message.data.frombytes(self.faults.data.get(camera) or self._jpeg(camera, stamp_ns))
             return message
-        width, height = self.size_px
+        width, height = self.course.size_px
         encoding = self.faults.encoding.get(camera, "rgb8")
         image = Image(header=head, width=width, height=height, encoding=encoding, step=3 * width)
         image.data.frombytes(self._pixels.tobytes())
         return image
+
+    def _jpeg(self, camera: str, stamp_ns: int) -> bytes:
+        if self._itself:
+            return self.jpeg
+        return self.course.jpeg(self.course.cycle_of(stamp_ns), camera)
 
 
 def counter(values: Mapping[str, str], key: str) -> int:
@@ -332,30 +297,16 @@ def counter(values: Mapping[str, str], key: str) -> int:
     return int(float(values.get(key, "0")))
 
 
-def _pixels(size_px: tuple[int, int]) -> Any:
-    width, height = size_px
-    small = np.random.default_rng(0).integers(0, 255, (height // 20, width // 20, 3), np.uint8)
-    return np.asarray(Picture.fromarray(small).resize(size_px))
-
-
-def _jpeg(pixels: Any) -> bytes:
-    buffer = io.BytesIO()
-    Picture.fromarray(pixels).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+def _stamped_pose(
+    transform: Transform, parent: str, child: str, stamp_ns: int = 0
+) -> TransformStamped:
+    x, y, z = map(float, transform.translation)
+    qw, qx, qy, qz = map(float, transform.quaternion)
+    return _stamped(parent, child, (x, y, z), (qw, qx, qy, qz), stamp_ns)
 
 
 _Xyz = tuple[float, float, float]
 _Wxyz = tuple[float, float, float, float]
-
-
-def _mounting(heading_deg: float) -> tuple[_Xyz, _Wxyz]:
-    """Optical frame in the vehicle: one metre from its middle, looking outwards."""
-    a = np.deg2rad(heading_deg)
-    turn, optical = quaternion_of_yaw(a), (0.5, -0.5, 0.5, -0.5)
-    w, z = turn.w, turn.z
-    ow, ox, oy, oz = optical
-    wxyz = (w * ow - z * oz, w * ox - z * oy, w * oy + z * ox, w * oz + z * ow)
-    return (float(np.cos(a)), float(np.sin(a)), 1.5), wxyz
 
 
 def _stamped(

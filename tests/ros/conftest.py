@@ -5,13 +5,15 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rclpy
 from rclpy.context import Context
 
-from tests.support.rig import Vehicle
-from tests.support.running import RunningNode, save_tiny
+from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.vehicle import Vehicle
+from tests.support.rig import COURSE, save_tiny
 
 
 def _own_domains() -> Iterator[int]:
@@ -59,8 +61,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def vehicle(ros_context: Context) -> Iterator[Vehicle]:
-    """A vehicle with six cameras."""
-    vehicle = Vehicle(ros_context)
+    """A vehicle with six cameras that drives step by step."""
+    vehicle = Vehicle(ros_context, course=COURSE)
+    vehicle.listen_to_pictures()
     yield vehicle
     vehicle.close()
 
@@ -71,7 +74,8 @@ def detector(ros_context: Context, tiny_model: Path) -> Iterator[Callable[..., R
     running: list[RunningNode] = []
 
     def start(model: Path = tiny_model, **parameters: object) -> RunningNode:
-        running.append(RunningNode(ros_context, model, **parameters))
+        values: dict[str, Any] = {"device": "cpu", "score_threshold": 0.0, **parameters}
+        running.append(RunningNode(ros_context, model, **values))
         return running[-1]
 
     yield start

@@ -15,17 +15,8 @@ from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.messages import camera_info, header
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.geometry import pose, transform_stamped
-from tests.support.rig import (
-    HEIGHT,
-    START_NS,
-    WIDTH,
-    K,
-    ego_from_camera,
-    jpeg,
-    map_from_ego,
-    seed_of,
-    stamp_of,
-)
+from labeldistill_ros.testing.course import ego_from_camera
+from tests.support.rig import COURSE, HEIGHT, WIDTH, map_from_ego, stamp_of
 
 COMPRESSED, RAW = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
 TRANSFORMS, ODOMETRY = "tf2_msgs/msg/TFMessage", "nav_msgs/msg/Odometry"
@@ -33,7 +24,7 @@ TRANSFORMS, ODOMETRY = "tf2_msgs/msg/TFMessage", "nav_msgs/msg/Odometry"
 
 def image_of(cycle: int, camera: str, *, raw: bool = False) -> Any:
     head = header(stamp_of(cycle, camera), f"{camera.lower()}_optical_frame", BAG)
-    data = jpeg(seed_of(cycle, camera))
+    data = COURSE.jpeg(cycle, camera)
     if not raw:
         return BAG.make(COMPRESSED, header=head, format="jpeg", data=data)
     pixels = decode_jpeg(data)[..., ::-1]
@@ -50,7 +41,7 @@ def image_of(cycle: int, camera: str, *, raw: bool = False) -> Any:
 
 def info_of(cycle: int, camera: str, distortion: Collection[float] = ()) -> Any:
     stamp_ns, frame = stamp_of(cycle, camera), f"{camera.lower()}_optical_frame"
-    info = camera_info(K, (WIDTH, HEIGHT), stamp_ns, frame, BAG)
+    info = camera_info(COURSE.intrinsics_px, (WIDTH, HEIGHT), stamp_ns, frame, BAG)
     if distortion:
         info.d = np.array(list(distortion), np.float64)
     return info
@@ -83,13 +74,13 @@ def write_bag(
     """
     mounts = [
         transform_stamped(
-            ego_from_camera(c), START_NS, "base_link", f"{c.lower()}_optical_frame", BAG
+            ego_from_camera(c), COURSE.start_ns, "base_link", f"{c.lower()}_optical_frame", BAG
         )
         for c in CAMERAS
     ]
     with BagWriter(path) as writer:
         latched = BAG.make(TRANSFORMS, transforms=mounts)
-        writer.write("/tf_static", TRANSFORMS, latched, START_NS - 50_000_000)
+        writer.write("/tf_static", TRANSFORMS, latched, COURSE.start_ns - 50_000_000)
         for cycle in range(cycles):
             for camera in sorted(CAMERAS, key=lambda c: stamp_of(cycle, c)):
                 stamp_ns, base = stamp_of(cycle, camera), f"{prefix}/{camera.lower()}"

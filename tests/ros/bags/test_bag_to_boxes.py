@@ -33,8 +33,8 @@ from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.messages import stamp_of
 from labeldistill_ros.messages.boxes import boxes_from_detections
+from labeldistill_ros.testing.running import RunningNode
 from tests.support.nuscenes_fixture import SCENES, VERSION
-from tests.support.running import RunningNode
 
 MAX_BOXES = 200
 """The node publishes no more."""

@@ -36,8 +36,8 @@ from labeldistill_ros.messages import (
     stamp_of as message_stamp,
 )
 from labeldistill_ros.sets.report import SetReport
-from tests.support.rig import stamp_of
-from tests.support.running import RunningNode, tiny_config
+from labeldistill_ros.testing.running import RunningNode
+from tests.support.rig import stamp_of, tiny_config
 from tests.support.vehicle_bag import write_bag
 
 Start = Callable[..., RunningNode]

@@ -20,8 +20,9 @@ from std_srvs.srv import SetBool
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.runtime.detector import Detections
 from labeldistill_ros.messages import values_of
-from tests.support.rig import PATIENT, Vehicle, jpeg, offline_set, stamp_of
-from tests.support.running import RunningNode
+from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.vehicle import Vehicle
+from tests.support.rig import PATIENT, jpeg, offline_set, stamp_of
 
 Start = Callable[..., RunningNode]
 
@@ -30,14 +31,26 @@ def warm(vehicle: Vehicle, cycles: int = 4) -> int:
     """Drive until sets come out; gives the number of the next cycle."""
     vehicle.connect()
     vehicle.drive(range(cycles))
-    vehicle.wait(lambda: "processed" in vehicle.outcomes(), "a first set")
+    vehicle.expect(lambda: "processed" in vehicle.outcomes(), "a first set")
     return cycles
 
 
 def clear(vehicle: Vehicle) -> None:
-    vehicle.spin(0.2)
-    vehicle.status.clear()
-    vehicle.detections.clear()
+    time.sleep(0.2)
+    vehicle.sets.clear()
+    vehicle.boxes.clear()
+
+
+def drive_until_told(
+    vehicle: Vehicle, first: int, text: str, **wrong: Any
+) -> tuple[int, DiagnosticStatus]:
+    """Drive until CAM_BACK's diagnostics say so and two sets came; gives the next cycle, too."""
+    for number in range(first, first + 60):
+        vehicle.drive([number], **wrong)
+        camera = vehicle.diagnostic("camera CAM_BACK")
+        if len(vehicle.boxes) >= 2 and text in camera.message:
+            return number + 1, camera
+    raise TimeoutError(f"never told: {text}")
 
 
 def test_corrupt_jpeg_is_left_out_and_told(
@@ -46,18 +59,16 @@ def test_corrupt_jpeg_is_left_out_and_told(
     detector(**{"sync.missing_camera_policy": "mask", "diagnostics.period": 0.1})
     n = warm(vehicle)
     clear(vehicle)
-    vehicle.drive(range(n, n + 2), data={"CAM_BACK": jpeg(1)[:300]})
-    vehicle.wait(lambda: len(vehicle.detections) >= 2, "boxes without CAM_BACK")
-    assert {s["missing"] for s in vehicle.status} == {"CAM_BACK"}
-    assert {s["degraded"] for s in vehicle.status} == {"True"}
-    camera = vehicle.diagnostics["camera CAM_BACK"]
+    text = "CAM_BACK: corrupt image of 300 bytes"
+    n, camera = drive_until_told(vehicle, n, text, data={"CAM_BACK": jpeg(1)[:300]})
+    assert {s["missing"] for s in vehicle.sets} == {"CAM_BACK"}
+    assert {s["degraded"] for s in vehicle.sets} == {"True"}
     assert camera.level == camera.ERROR
-    assert "CAM_BACK: corrupt image of 300 bytes" in camera.message
     assert int(values_of(camera)["refused_image"]) >= 1
     assert capfd.readouterr().err.count("corrupt image") == 1  # throttled
     clear(vehicle)
-    vehicle.drive([n + 2])
-    vehicle.wait(lambda: vehicle.status and vehicle.status[-1]["missing"] == "", "recovery")
+    vehicle.drive([n])
+    vehicle.expect(lambda: vehicle.sets and vehicle.sets[-1]["missing"] == "", "recovery")
 
 
 def test_images_without_stamp_are_left_out_and_told(
@@ -66,12 +77,10 @@ def test_images_without_stamp_are_left_out_and_told(
     detector(**{"sync.missing_camera_policy": "mask", "diagnostics.period": 0.1})
     n = warm(vehicle)
     clear(vehicle)
-    vehicle.drive(range(n, n + 4), unstamped=["CAM_BACK"], settle_s=0.2)
-    vehicle.wait(lambda: len(vehicle.detections) >= 2, "boxes without CAM_BACK")
-    assert all("CAM_BACK" in s["missing"] for s in vehicle.status)
-    camera = vehicle.diagnostics["camera CAM_BACK"]
+    text = "CAM_BACK: its images have no stamp; set it in the driver"
+    _, camera = drive_until_told(vehicle, n, text, unstamped={"CAM_BACK"}, settle_s=0.2)
+    assert all("CAM_BACK" in s["missing"] for s in vehicle.sets)
     assert camera.level == camera.ERROR
-    assert "CAM_BACK: its images have no stamp; set it in the driver" in camera.message
     assert int(values_of(camera)["refused_image"]) >= 2
     assert capfd.readouterr().err.count("no stamp") == 1  # throttled
 
@@ -81,9 +90,9 @@ def test_corrupt_jpeg_under_skip_refuses_the_set(vehicle: Vehicle, detector: Sta
     n = warm(vehicle)
     clear(vehicle)
     vehicle.drive([n], data={"CAM_FRONT": b"no picture"})
-    vehicle.wait(lambda: "refused" in vehicle.outcomes(), "the refusal")
-    assert vehicle.status[-1]["cause"] == "image"
-    assert not vehicle.detections
+    vehicle.expect(lambda: "refused" in vehicle.outcomes(), "the refusal")
+    assert vehicle.sets[-1]["cause"] == "image"
+    assert not vehicle.boxes
 
 
 def change(**fields: object) -> Callable[[CameraInfo], None]:
@@ -114,9 +123,9 @@ def test_unusable_camera_info_is_named(
 ) -> None:
     detector()
     vehicle.connect()
-    vehicle.drive(range(3), change_info=change(**fields))
-    vehicle.wait(lambda: "refused" in vehicle.outcomes(), "the refusal")
-    assert {s["cause"] for s in vehicle.status if s["outcome"] == "refused"} == {"camera_info"}
+    vehicle.drive(range(3), info=dict.fromkeys(CAMERAS, change(**fields)))
+    vehicle.expect(lambda: "refused" in vehicle.outcomes(), "the refusal")
+    assert {s["cause"] for s in vehicle.sets if s["outcome"] == "refused"} == {"camera_info"}
     assert message in capfd.readouterr().err
 
 
@@ -126,8 +135,8 @@ def test_rectification_that_differs_is_told_once(
     detector()
     vehicle.connect()
     p = np.array([100, 0, 80, 0, 0, 100, 45, 0, 0, 0, 1, 0], dtype=float)
-    vehicle.drive(range(4), change_info=change(p=p))
-    vehicle.wait(lambda: "processed" in vehicle.outcomes(), "boxes")
+    vehicle.drive(range(4), info=dict.fromkeys(CAMERAS, change(p=p)))
+    vehicle.expect(lambda: "processed" in vehicle.outcomes(), "boxes")
     assert capfd.readouterr().err.count("P and K of /cam_front/camera_info differ") == 1
 
 
@@ -136,18 +145,17 @@ def test_camera_without_camera_info_names_the_topic(
 ) -> None:
     detector(**{"diagnostics.period": 0.1})
     vehicle.connect()
-    infos = [c for c in CAMERAS if c != "CAM_BACK_LEFT"]
     text = "CAM_BACK_LEFT: images come, but no camera_info on /cam_back_left/camera_info"
     told, n = "", 0
     while text not in told and n < 60:
-        vehicle.drive([n], infos=infos, settle_s=0.05)
+        vehicle.drive([n], no_info={"CAM_BACK_LEFT"}, settle_s=0.05)
         told, n = told + capfd.readouterr().err, n + 1
     assert text in told
     assert "CAM_BACK_LEFT: no camera_info has come" in told
-    assert {s["cause"] for s in vehicle.status if s["outcome"] == "refused"} == {"camera_info"}
-    assert not vehicle.detections
+    assert {s["cause"] for s in vehicle.sets if s["outcome"] == "refused"} == {"camera_info"}
+    assert not vehicle.boxes
     vehicle.drive(range(n, n + 2))
-    vehicle.wait(lambda: vehicle.detections, "boxes once the calibration is there")
+    vehicle.expect(lambda: vehicle.boxes, "boxes once the calibration is there")
 
 
 def test_absent_pose_names_the_frames_and_recovers(
@@ -155,28 +163,30 @@ def test_absent_pose_names_the_frames_and_recovers(
 ) -> None:
     detector(tf_timeout=0.05, missing_pose_policy="required", **{"diagnostics.period": 0.1})
     vehicle.connect()
-    vehicle.drive(range(3), poses=False)
-    vehicle.wait(lambda: "refused" in vehicle.outcomes(), "the refusal")
-    assert {s["cause"] for s in vehicle.status if s["outcome"] == "refused"} == {"transform"}
-    vehicle.spin(0.3)
-    assert vehicle.diagnostics["transforms"].level == vehicle.diagnostics["transforms"].ERROR
+    vehicle.drive(range(3), no_poses=True)
+    vehicle.expect(lambda: "refused" in vehicle.outcomes(), "the refusal")
+    assert {s["cause"] for s in vehicle.sets if s["outcome"] == "refused"} == {"transform"}
+    time.sleep(0.3)
+    assert vehicle.diagnostic("transforms").level == vehicle.diagnostic("transforms").ERROR
     assert "no transform names the frame 'map' (known frames: base_link," in capfd.readouterr().err
     clear(vehicle)
     vehicle.drive(range(3, 6))
-    vehicle.wait(lambda: vehicle.detections, "boxes")
+    vehicle.expect(lambda: vehicle.boxes, "boxes")
 
 
 def test_absent_mounting_names_the_camera(
     vehicle: Vehicle, detector: Start, capfd: pytest.CaptureFixture[str]
 ) -> None:
     detector()
-    vehicle.connect(mounts=False)
+    vehicle.faults.unmounted = set(CAMERAS)
+    vehicle.connect()
     vehicle.drive(range(3))
-    vehicle.wait(lambda: "refused" in vehicle.outcomes(), "the refusal")
+    vehicle.expect(lambda: "refused" in vehicle.outcomes(), "the refusal")
     assert "no transform names the frame 'cam_back_optical_frame'" in capfd.readouterr().err
+    vehicle.faults.unmounted = set()
     vehicle.mount()
     vehicle.drive(range(3, 6))
-    vehicle.wait(lambda: vehicle.detections, "boxes once the mounting is known")
+    vehicle.expect(lambda: vehicle.boxes, "boxes once the mounting is known")
 
 
 def test_dead_camera_under_skip_says_why(
@@ -185,25 +195,25 @@ def test_dead_camera_under_skip_says_why(
     detector(**{"diagnostics.period": 0.1})
     n = warm(vehicle)
     clear(vehicle)
-    vehicle.drive(range(n, n + 8), without=["CAM_BACK"], settle_s=0.1)
+    vehicle.drive(range(n, n + 8), silent={"CAM_BACK"}, settle_s=0.1)
     assert set(vehicle.outcomes()) == {"incomplete"}
-    assert {s["missing"] for s in vehicle.status} == {"CAM_BACK"}
-    camera = vehicle.diagnostics["camera CAM_BACK"]
+    assert {s["missing"] for s in vehicle.sets} == {"CAM_BACK"}
+    camera = vehicle.diagnostic("camera CAM_BACK")
     assert camera.level == camera.ERROR
     assert "on /cam_back/image_raw/compressed" in camera.message
     assert "set dropped, no image of CAM_BACK" in capfd.readouterr().err
     clear(vehicle)
     vehicle.drive(range(n + 8, n + 12))
-    vehicle.wait(lambda: vehicle.detections, "boxes when the camera is back")
+    vehicle.expect(lambda: vehicle.boxes, "boxes when the camera is back")
 
 
 def test_dead_anchor_under_mask_goes_on(vehicle: Vehicle, detector: Start) -> None:
     detector(**{"sync.missing_camera_policy": "mask", "sync.min_cameras": 5})
     n = warm(vehicle)
     clear(vehicle)
-    vehicle.drive(range(n, n + 8), without=["CAM_FRONT"], settle_s=0.2)
-    vehicle.wait(lambda: len(vehicle.detections) >= 4, "boxes without CAM_FRONT")
-    assert {s["missing"] for s in vehicle.status if s["outcome"] == "processed"} == {"CAM_FRONT"}
+    vehicle.drive(range(n, n + 8), silent={"CAM_FRONT"}, settle_s=0.2)
+    vehicle.expect(lambda: len(vehicle.boxes) >= 4, "boxes without CAM_FRONT")
+    assert {s["missing"] for s in vehicle.sets if s["outcome"] == "processed"} == {"CAM_FRONT"}
 
 
 def test_bag_loop_starts_afresh(
@@ -212,11 +222,11 @@ def test_bag_loop_starts_afresh(
     node = detector()
     vehicle.connect()
     vehicle.drive(range(8))
-    vehicle.wait(lambda: vehicle.outcomes().count("processed") >= 5, "the first pass")
+    vehicle.expect(lambda: vehicle.outcomes().count("processed") >= 5, "the first pass")
     clear(vehicle)
     node.results.clear()
     vehicle.drive(range(8))
-    vehicle.wait(lambda: vehicle.outcomes().count("processed") >= 5, "the second pass")
+    vehicle.expect(lambda: vehicle.outcomes().count("processed") >= 5, "the second pass")
     assert node.results[0][1].history_valid == 0
     assert node.results[-1][1].history_valid == 1
     assert "started afresh: the stamps went back" in capfd.readouterr().err
@@ -237,8 +247,8 @@ def test_changed_calibration_drops_the_history(vehicle: Vehicle, detector: Start
     def longer(info: CameraInfo) -> None:
         info.k = info.k * np.array([1.05, 1, 1, 1, 1.05, 1, 1, 1, 1])
 
-    vehicle.drive([n], change_info=longer)
-    vehicle.wait(lambda: node.results[-1][0].stamp_ns == stamp_of(n, "CAM_FRONT"), "the set")
+    vehicle.drive([n], info=dict.fromkeys(CAMERAS, longer))
+    vehicle.expect(lambda: node.results[-1][0].stamp_ns == stamp_of(n, "CAM_FRONT"), "the set")
     frames, found = node.results[-1]
     assert frames.views[0].calibration.intrinsics_px[0, 0] == pytest.approx(115.5)
     assert found.history_valid == 0
@@ -257,10 +267,10 @@ def test_slow_detector_takes_the_newest_set(vehicle: Vehicle, detector: Start) -
     slow.detect = late  # type: ignore[method-assign]
     clear(vehicle)
     vehicle.drive(range(n, n + 12), settle_s=0)
-    vehicle.spin(1.0)
+    time.sleep(1.0)
     outcomes = vehicle.outcomes()
     assert outcomes.count("dropped") >= 4
-    delays = [float(s["total_ms"]) for s in vehicle.status if s["outcome"] == "processed"]
+    delays = [float(s["total_ms"]) for s in vehicle.sets if s["outcome"] == "processed"]
     assert len(delays) >= 2
     assert max(delays) < 1500
 
@@ -279,16 +289,16 @@ def test_detector_that_keeps_failing_is_given_up(
     # sets may be dropped on a busy machine, so as many as it takes
     given_up = "the detector is given up: RuntimeError: CUDA out of memory"
     n = vehicle.drive_until(
-        lambda: vehicle.diagnostics["processing"].message == given_up, n, settle_s=0.3
+        lambda: vehicle.diagnostic("processing").message == given_up, n, settle_s=0.3
     )
     assert vehicle.outcomes().count("failed") == 3
     assert given_up in capfd.readouterr().err
-    assert vehicle.diagnostics["processing"].level == DiagnosticStatus.ERROR
+    assert vehicle.diagnostic("processing").level == DiagnosticStatus.ERROR
     assert node.node.start()
     clear(vehicle)
     vehicle.connect()
     vehicle.drive(range(n, n + 5))
-    vehicle.wait(lambda: vehicle.detections, "boxes after a restart")
+    vehicle.expect(lambda: vehicle.boxes, "boxes after a restart")
 
 
 def test_out_of_memory_empties_the_cache_and_the_next_set_is_processed(
@@ -308,9 +318,9 @@ def test_out_of_memory_empties_the_cache_and_the_next_set_is_processed(
     clear(vehicle)
     node.results.clear()
     vehicle.drive(range(n, n + 3))
-    vehicle.wait(lambda: node.results, "boxes after the error")
+    vehicle.expect(lambda: node.results, "boxes after the error")
     assert vehicle.outcomes()[0] == "failed"
-    assert vehicle.status[0]["cause"] == "OutOfMemoryError"
+    assert vehicle.sets[0]["cause"] == "OutOfMemoryError"
     assert emptied == [True]
     assert node.results[0][1].history_valid == 0
 
@@ -319,25 +329,25 @@ def test_disabled_node_is_idle(vehicle: Vehicle, detector: Start) -> None:
     detector()
     n = warm(vehicle)
     client: Client[Any, Any] = vehicle.node.create_client(SetBool, "/detector/enable")
-    vehicle.wait(client.service_is_ready, "the service")
+    vehicle.expect(client.service_is_ready, "the service")
     future = client.call_async(SetBool.Request(data=False))
-    vehicle.wait(future.done, "the answer")
+    vehicle.expect(future.done, "the answer")
     answer = future.result()
     assert answer is not None
     assert answer.success
     clear(vehicle)
     vehicle.drive(range(n, n + 2))
-    assert vehicle.status[-1]["outcome"] == "idle"
-    assert vehicle.status[-1]["cause"] == "disabled"
-    assert not vehicle.detections
+    assert vehicle.sets[-1]["outcome"] == "idle"
+    assert vehicle.sets[-1]["cause"] == "disabled"
+    assert not vehicle.boxes
 
 
 def test_live_parameters_change_and_others_say_why_not(vehicle: Vehicle, detector: Start) -> None:
     detector(**PATIENT)
     n = warm(vehicle)
-    assert vehicle.detections[-1].detections
+    assert vehicle.boxes[-1].detections
     client = AsyncParameterClient(vehicle.node, "detector")
-    vehicle.wait(client.services_are_ready, "the parameter services")
+    vehicle.expect(client.services_are_ready, "the parameter services")
     future = client.set_parameters(
         [
             Parameter("max_boxes", value=2),
@@ -345,7 +355,7 @@ def test_live_parameters_change_and_others_say_why_not(vehicle: Vehicle, detecto
             Parameter("transport", value="jpg"),
         ]
     )
-    vehicle.wait(future.done, "the answer")
+    vehicle.expect(future.done, "the answer")
     answer = future.result()
     assert answer is not None
     good, locked, wrong = answer.results
@@ -353,4 +363,4 @@ def test_live_parameters_change_and_others_say_why_not(vehicle: Vehicle, detecto
     assert "read when the node is configured" in locked.reason
     assert not wrong.successful
     clear(vehicle)
-    vehicle.drive_until(lambda: [m for m in vehicle.detections if len(m.detections) == 2], n)
+    vehicle.drive_until(lambda: [m for m in vehicle.boxes if len(m.detections) == 2], n)

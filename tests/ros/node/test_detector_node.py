@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,6 @@ from rclpy.client import Client
 from rclpy.context import Context
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
-from tf2_msgs.msg import TFMessage
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.checkpoints import save_student
@@ -31,16 +31,16 @@ from labeldistill_ros.messages import (
 )
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.messages.tables import boxes_from_table
+from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import (
     PATIENT,
     PERIOD_NS,
-    Vehicle,
     map_from_ego,
     offline_set,
     stamp_of,
-    stamped,
+    tiny_config,
 )
-from tests.support.running import RunningNode, tiny_config
 
 Start = Callable[..., RunningNode]
 
@@ -52,18 +52,17 @@ def test_six_cameras_give_the_offline_boxes(
     assert node.started
     vehicle.connect()
     vehicle.drive(range(8))
-    vehicle.wait(lambda: vehicle.outcomes().count("processed") >= 6, "six sets")
-    vehicle.spin(0.3)
+    vehicle.expect(lambda: vehicle.outcomes().count("processed") >= 6, "six sets")
+    time.sleep(0.3)
 
     offline, names = Detector.load(tiny_model), node.detector.class_names
     cycles = [
-        (stamp_to_ns(m.header.stamp) - stamp_of(0, "CAM_FRONT")) / PERIOD_NS
-        for m in vehicle.detections
+        (stamp_to_ns(m.header.stamp) - stamp_of(0, "CAM_FRONT")) / PERIOD_NS for m in vehicle.boxes
     ]
     assert len(cycles) >= 6
     assert all(c == int(c) for c in cycles)
     for cycle, message, table, (frames, _) in zip(
-        map(int, cycles), vehicle.detections, vehicle.tables, node.results, strict=True
+        map(int, cycles), vehicle.boxes, vehicle.tables, node.results, strict=True
     ):
         wanted = offline_set(cycle)
         prepared, expected = offline.prepare(frames), offline.prepare(wanted)
@@ -85,7 +84,7 @@ def test_six_cameras_give_the_offline_boxes(
         torch.testing.assert_close(
             rows.velocities.double(), boxes.velocities[order], atol=1e-3, rtol=0
         )
-    last = vehicle.status[-1]
+    last = vehicle.sets[-1]
     assert last["history_valid"] == "1"
     assert last["cameras"].split() == list(CAMERAS)
     assert float(last["total_ms"]) > 0
@@ -95,10 +94,10 @@ def test_boxes_in_the_fixed_frame(vehicle: Vehicle, detector: Start) -> None:
     node = detector(output_frame="map")
     vehicle.connect()
     vehicle.drive(range(4))
-    vehicle.wait(lambda: vehicle.detections, "boxes")
-    assert {m.header.frame_id for m in vehicle.detections} == {"map"}
+    vehicle.expect(lambda: vehicle.boxes, "boxes")
+    assert {m.header.frame_id for m in vehicle.boxes} == {"map"}
     names = node.detector.class_names
-    got = boxes_from_detections(vehicle.detections[0], names)
+    got = boxes_from_detections(vehicle.boxes[0], names)
     found = node.results[0][1]
     boxes = found.in_frame(Transform("map", "map", np.eye(3), np.zeros(3)))
     order = boxes.scores.argsort(descending=True, stable=True)[:200]
@@ -119,20 +118,21 @@ def test_raw_images_under_a_prefix(
     }
     vehicle.mount()
     pairs = publishers.values()
-    vehicle.wait(lambda: all(p.get_subscription_count() for pair in pairs for p in pair), "topics")
-    vehicle.spin(0.3)
+    vehicle.expect(
+        lambda: all(p.get_subscription_count() for pair in pairs for p in pair), "topics"
+    )
+    time.sleep(0.3)
     for cycle in range(4):
         for view in offline_set(cycle).views:
             camera, stamp_ns = view.calibration.name, view.stamp_ns
-            pose = stamped(map_from_ego(stamp_ns), "map", "base_link", stamp_ns)
-            vehicle.moving.publish(TFMessage(transforms=[pose]))
+            vehicle.tell_pose(stamp_ns)
             info = vehicle.info(camera, stamp_ns)
             image = Image(header=info.header, width=160, height=90, encoding="bgr8", step=480)
             image.data.frombytes(view.pixels[..., ::-1].tobytes())
             publishers[camera][1].publish(info)
             publishers[camera][0].publish(image)
-        vehicle.spin(0.3)
-    vehicle.wait(lambda: node.results, "boxes")
+        time.sleep(0.3)
+    vehicle.expect(lambda: node.results, "boxes")
     frames = node.results[0][0]
     cycle = (frames.stamp_ns - stamp_of(0, "CAM_FRONT")) // PERIOD_NS
     for view, wanted in zip(frames.views, offline_set(cycle).views, strict=True):
@@ -145,10 +145,12 @@ def test_nothing_is_computed_when_nobody_listens(vehicle: Vehicle, detector: Sta
     for subscription in list(vehicle.node.subscriptions):
         if subscription.topic_name.startswith(("/detector/detections", "/detector/markers")):
             vehicle.node.destroy_subscription(subscription)
-    vehicle.wait(lambda: not vehicle.node.count_subscribers("/detector/markers"), "nobody listens")
-    vehicle.spin(0.3)
+    vehicle.expect(
+        lambda: not vehicle.node.count_subscribers("/detector/markers"), "nobody listens"
+    )
+    time.sleep(0.3)
     vehicle.drive(range(4))
-    vehicle.wait(lambda: "idle" in vehicle.outcomes(), "idle sets")
+    vehicle.expect(lambda: "idle" in vehicle.outcomes(), "idle sets")
     assert set(vehicle.outcomes()) == {"idle"}
     assert not node.results
 
@@ -162,18 +164,20 @@ def test_clock_that_goes_back_resets(
 
     def tell(cycle: int) -> None:
         clock.publish(Clock(clock=stamp_from_ns(stamp_of(cycle, "CAM_FRONT"))))
-        vehicle.spin(0.1)
+        time.sleep(0.1)
 
     tell(6)
     vehicle.drive(range(6))
-    vehicle.wait(lambda: "processed" in vehicle.outcomes(), "boxes")
-    assert abs(float(vehicle.status[-1]["age_ms"])) < 1000  # by the simulated clock
+    vehicle.expect(lambda: "processed" in vehicle.outcomes(), "boxes")
+    assert abs(float(vehicle.sets[-1]["age_ms"])) < 1000  # by the simulated clock
     tell(0)
-    vehicle.wait(lambda: node.node.get_clock().now().nanoseconds < stamp_of(1, "CAM_FRONT"), "back")
+    vehicle.expect(
+        lambda: node.node.get_clock().now().nanoseconds < stamp_of(1, "CAM_FRONT"), "back"
+    )
     assert "started afresh: the clock went back" in capfd.readouterr().err
     node.results.clear()
     vehicle.drive(range(4))
-    vehicle.wait(lambda: node.results, "boxes again")
+    vehicle.expect(lambda: node.results, "boxes again")
     assert node.results[0][1].history_valid == 0
 
 
@@ -182,12 +186,12 @@ def test_lifecycle_by_hand(vehicle: Vehicle, detector: Start) -> None:
     node = detector()
     before = threading.active_count()
     client: Client[Any, Any] = vehicle.node.create_client(ChangeState, "/detector/change_state")
-    vehicle.wait(client.service_is_ready, "the service")
+    vehicle.expect(client.service_is_ready, "the service")
 
     def change(transition: int) -> None:
         request = ChangeState.Request(transition=Transition(id=transition))
         future = client.call_async(request)
-        vehicle.wait(future.done, "the transition")
+        vehicle.expect(future.done, "the transition")
         answer = future.result()
         assert answer is not None
         assert answer.success
@@ -195,14 +199,16 @@ def test_lifecycle_by_hand(vehicle: Vehicle, detector: Start) -> None:
     for _ in range(2):
         change(Transition.TRANSITION_DEACTIVATE)
         change(Transition.TRANSITION_CLEANUP)
-        vehicle.wait(lambda: not vehicle.node.count_publishers("/detector/detections"), "withdrawn")
+        vehicle.expect(
+            lambda: not vehicle.node.count_publishers("/detector/detections"), "withdrawn"
+        )
         assert not vehicle.node.count_subscribers("/cam_front/camera_info")
         change(Transition.TRANSITION_CONFIGURE)
         change(Transition.TRANSITION_ACTIVATE)
     assert threading.active_count() == before
     vehicle.connect()
     vehicle.drive(range(4))
-    vehicle.wait(lambda: vehicle.detections, "boxes")
+    vehicle.expect(lambda: vehicle.boxes, "boxes")
     change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
     assert node.node.finished
 
@@ -218,7 +224,7 @@ def test_one_two_and_five_frames_equal_offline_also_after_a_bag_loop(
     vehicle.connect()
     for lap in (1, 2):
         vehicle.drive(range(9))
-        vehicle.wait(lambda n=8 * lap: len(node.results) >= n, "eight sets of each lap")  # type: ignore[misc]
+        vehicle.expect(lambda n=8 * lap: len(node.results) >= n, "eight sets of each lap")  # type: ignore[misc]
     offline = Detector.load(model)
     most = 0
     for frames, found in node.results:

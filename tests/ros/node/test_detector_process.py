@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.rig import Vehicle
+from labeldistill_ros.testing.vehicle import Vehicle
+
+pytestmark = pytest.mark.real_time
 
 pytestmark = pytest.mark.real_time
 
@@ -32,10 +34,10 @@ def test_detects_and_ends_on_a_signal(
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, preexec_fn=_listens_to_sigint
     )
-    vehicle.wait(lambda: vehicle.node.count_publishers("/detector/detections"), "it starts", 60)
+    vehicle.expect(lambda: vehicle.node.count_publishers("/detector/detections"), "it starts", 60)
     vehicle.connect()
     vehicle.drive(range(6))
-    vehicle.wait(lambda: vehicle.detections, "boxes")
+    vehicle.expect(lambda: vehicle.boxes, "boxes")
     vehicle.cycle(6)  # a set is in work
     asked = time.monotonic()
     process.send_signal(number)

@@ -27,8 +27,9 @@ from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.decoding import _ENCODINGS, to_rgb
 from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.messages import calibration_from_info
-from tests.support.rig import PATIENT, Vehicle, jpeg
-from tests.support.running import RunningNode
+from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.vehicle import Vehicle
+from tests.support.rig import PATIENT, jpeg
 
 
 def _png() -> bytes:
@@ -169,7 +170,7 @@ def test_a_node_outlives_random_images(
         }
         vehicle.drive([cycle], data=data)
     assert {o for o in vehicle.outcomes() if o} <= {"processed", "refused", "incomplete"}
-    assert len(vehicle.status) >= 20
+    assert len(vehicle.sets) >= 20
     told = capfd.readouterr().err
     assert "corrupt image" in told
     assert "Traceback" not in told

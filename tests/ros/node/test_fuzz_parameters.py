@@ -20,8 +20,9 @@ from rclpy.parameter import Parameter
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.node.detector_node import DetectorNode
 from labeldistill_ros.parameters import CameraParameters, ClassParameters, Parameters, Spec, flatten
-from tests.support.rig import PATIENT, Vehicle
-from tests.support.running import RunningNode, tiny_config
+from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.vehicle import Vehicle
+from tests.support.rig import PATIENT, tiny_config
 
 _ANY: tuple[Any, ...] = (
     True,
@@ -195,5 +196,5 @@ def test_random_parameters_at_run_time(
     node.set_parameters(
         [Parameter(n, value=v) for n, v in {**live, "score_threshold": 0.0}.items()]
     )
-    vehicle.detections.clear()
-    vehicle.drive_until(lambda: vehicle.detections and vehicle.detections[-1].detections, n + 8)
+    vehicle.boxes.clear()
+    vehicle.drive_until(lambda: vehicle.boxes and vehicle.boxes[-1].detections, n + 8)

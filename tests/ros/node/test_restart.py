@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from labeldistill_ros.node.restart import FIRST_S, LONGEST_S, RestartPause
-from tests.support.rig import PATIENT, Vehicle
-from tests.support.running import RunningNode
+from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.vehicle import Vehicle
+from tests.support.rig import PATIENT
 
 
 def test_the_pause_doubles_and_has_an_end() -> None:
@@ -41,7 +42,7 @@ def test_the_node_comes_back_by_itself(
     node = detector(**PATIENT, **{"diagnostics.period": 0.1})
     vehicle.connect()
     vehicle.drive(range(4))
-    vehicle.wait(lambda: "processed" in vehicle.outcomes(), "a first set")
+    vehicle.expect(lambda: "processed" in vehicle.outcomes(), "a first set")
     first = node.detector
 
     def fail(*_: Any, **__: Any) -> None:
@@ -50,8 +51,8 @@ def test_the_node_comes_back_by_itself(
     monkeypatch.setattr(first, "detect", fail)
     n = vehicle.drive_until(lambda: node.node.session is None, 4, settle_s=0.3)
     assert "it is tried again in 0.5 s" in capfd.readouterr().err
-    vehicle.wait(lambda: node.node.session is not None, "the node is active again", 30.0)
+    vehicle.expect(lambda: node.node.session is not None, "the node is active again", 30.0)
     assert node.detector is not first
-    vehicle.detections.clear()
+    vehicle.boxes.clear()
     vehicle.connect()
-    vehicle.drive_until(lambda: vehicle.detections, n)
+    vehicle.drive_until(lambda: vehicle.boxes, n)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from labeldistill_ros.outputs.publishers import Outputs
 from labeldistill_ros.sets.assembly import Assembler
-from tests.support.rig import PATIENT, Vehicle
-from tests.support.running import RunningNode
+from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.vehicle import Vehicle
+from tests.support.rig import PATIENT
 
 Start = Callable[..., RunningNode]
 
@@ -22,14 +24,14 @@ def broken(*_: Any, **__: Any) -> Any:
 
 def drive_until_given_up(vehicle: Vehicle, node: RunningNode, first: int) -> None:
     """Sets may be dropped on a busy machine, so as many as it takes."""
-    vehicle.status.clear()
+    vehicle.sets.clear()
     vehicle.drive_until(lambda: node.node.session is None, first, settle_s=0.3)
 
 
 def warm(vehicle: Vehicle) -> int:
     vehicle.connect()
     vehicle.drive(range(4))
-    vehicle.wait(lambda: "processed" in vehicle.outcomes(), "a first set")
+    vehicle.expect(lambda: "processed" in vehicle.outcomes(), "a first set")
     return 4
 
 
@@ -50,7 +52,7 @@ def test_an_error_of_ours_is_told_and_counted(
     else:
         monkeypatch.setattr(node, "results", None)  # AttributeError in the callback
     drive_until_given_up(vehicle, node, n)
-    failed = [s for s in vehicle.status if s["outcome"] == "failed"]
+    failed = [s for s in vehicle.sets if s["outcome"] == "failed"]
     cause = "AttributeError" if place == "on_result" else "KeyError"
     assert [s["cause"] for s in failed] == [cause] * 3
     assert [s["sets_failed"] for s in failed] == ["1", "2", "3"]
@@ -75,7 +77,7 @@ def test_two_errors_are_forgotten_after_a_good_set(
         publish(self, *args, **kwargs)
 
     monkeypatch.setattr(Outputs, "boxes", sometimes)
-    vehicle.status.clear()
+    vehicle.sets.clear()
     vehicle.drive_until(lambda: not left and vehicle.outcomes()[-1:] == ["processed"], n)
     assert vehicle.outcomes().count("failed") == 4
     assert node.node.session is not None
@@ -88,13 +90,15 @@ def test_parameters_hold_before_the_first_set(vehicle: Vehicle, detector: Start)
     for subscription in list(vehicle.node.subscriptions):
         if subscription.topic_name.startswith(("/detector/detections", "/detector/markers")):
             vehicle.node.destroy_subscription(subscription)
-    vehicle.wait(lambda: not vehicle.node.count_subscribers("/detector/markers"), "nobody listens")
+    vehicle.expect(
+        lambda: not vehicle.node.count_subscribers("/detector/markers"), "nobody listens"
+    )
     session = node.node.session
     assert session is not None
     assert session.wanted
-    vehicle.spin(0.3)
+    time.sleep(0.3)
     vehicle.drive(range(4))
-    vehicle.wait(lambda: vehicle.status, "a set")
+    vehicle.expect(lambda: vehicle.sets, "a set")
     assert set(vehicle.outcomes()) == {"processed"}
 
 
@@ -106,5 +110,5 @@ def test_a_parameter_that_changes_holds_from_the_next_image_on(
     node = detector(score_threshold=0.0)
     n = warm(vehicle)
     node.node.set_parameters([Parameter("max_boxes", value=1)])
-    vehicle.detections.clear()
-    vehicle.drive_until(lambda: [m for m in vehicle.detections if len(m.detections) == 1], n)
+    vehicle.boxes.clear()
+    vehicle.drive_until(lambda: [m for m in vehicle.boxes if len(m.detections) == 1], n)

@@ -20,16 +20,16 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.messages import header, stamp_to_ns
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.outputs.publishers import STAGES
+from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import (
     HEIGHT,
     PATIENT,
     WIDTH,
-    Vehicle,
     map_from_ego,
     offline_set,
     stamp_of,
 )
-from tests.support.running import RunningNode
 
 Start = Callable[..., RunningNode]
 
@@ -39,7 +39,7 @@ def test_overlays_latencies_and_names_are_there_for_who_asks(
 ) -> None:
     node = detector(**PATIENT)
     vehicle.connect()
-    vehicle.drive_until(lambda: vehicle.detections, 0)
+    vehicle.drive_until(lambda: vehicle.boxes, 0)
     pictures: list[CompressedImage] = []
     times: dict[str, list[float]] = {stage: [] for stage in STAGES}
     names: list[LabelInfo] = []
@@ -59,7 +59,7 @@ def test_overlays_latencies_and_names_are_there_for_who_asks(
         )
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     listen(LabelInfo, "/detector/label_info", names.append, latched)
-    vehicle.wait(lambda: names, "the names, though they were told before")
+    vehicle.expect(lambda: names, "the names, though they were told before")
     detector_names = node.detector.class_names
     assert [c.class_name for c in names[0].class_map] == list(detector_names)
     vehicle.drive_until(lambda: pictures and all(len(v) >= 2 for v in times.values()), 3)
@@ -80,7 +80,7 @@ def test_the_pose_may_come_as_odometry(vehicle: Vehicle, detector: Start) -> Non
     )
     publisher = vehicle.node.create_publisher(Odometry, "/where", 10)
     vehicle.connect()
-    vehicle.wait(publisher.get_subscription_count, "the node listens")
+    vehicle.expect(publisher.get_subscription_count, "the node listens")
     for cycle in range(60):
         for step in range(-2, 12):
             stamp_ns = stamp_of(cycle, CAMERAS[0]) + step * 10_000_000
@@ -90,10 +90,10 @@ def test_the_pose_may_come_as_odometry(vehicle: Vehicle, detector: Start) -> Non
             place.x, place.y, place.z = map(float, pose.translation)
             turn.w, turn.x, turn.y, turn.z = map(float, pose.quaternion)
             publisher.publish(message)
-        vehicle.drive([cycle], poses=False)
-        if [s["pose"] for s in vehicle.status[-1:] if s["outcome"] == "processed"] == ["known"]:
+        vehicle.drive([cycle], no_poses=True)
+        if [s["pose"] for s in vehicle.sets[-1:] if s["outcome"] == "processed"] == ["known"]:
             break
-    assert vehicle.status[-1]["pose"] == "known"
+    assert vehicle.sets[-1]["pose"] == "known"
     frames, _ = node.results[-1]
     for view in frames.views:
         wanted = map_from_ego(view.stamp_ns)
@@ -103,16 +103,16 @@ def test_the_pose_may_come_as_odometry(vehicle: Vehicle, detector: Start) -> Non
 def test_one_camera_may_have_another_transport(vehicle: Vehicle, detector: Start) -> None:
     node = detector(**PATIENT, **{"cameras.CAM_BACK.transport": "raw"})
     raw = vehicle.node.create_publisher(Image, "/cam_back/image_raw", qos_profile_sensor_data)
-    del vehicle.images["CAM_BACK"]
+    vehicle.silence("CAM_BACK")
     vehicle.connect()
-    vehicle.wait(raw.get_subscription_count, "the node listens")
+    vehicle.expect(raw.get_subscription_count, "the node listens")
     for cycle in range(60):
         view = offline_set(cycle).by_name["CAM_BACK"]
         image = Image(header=header(view.stamp_ns, "cam_back_optical_frame"), encoding="rgb8")
         image.width, image.height, image.step = WIDTH, HEIGHT, 3 * WIDTH
         image.data.frombytes(view.pixels.tobytes())
         raw.publish(image)
-        vehicle.drive([cycle], without=["CAM_BACK"])
+        vehicle.drive([cycle], silent={"CAM_BACK"})
         if node.results:
             break
     cycle = round((node.results[0][0].stamp_ns - stamp_of(0, "CAM_FRONT")) / 1e8)
@@ -123,22 +123,22 @@ def test_one_camera_may_have_another_transport(vehicle: Vehicle, detector: Start
 def test_range_and_rate_are_limited_while_it_runs(vehicle: Vehicle, detector: Start) -> None:
     node = detector(output_frame="map", **PATIENT)
     vehicle.connect()
-    vehicle.drive_until(lambda: vehicle.detections, 0)
+    vehicle.drive_until(lambda: vehicle.boxes, 0)
     node.node.set_parameters([Parameter("max_range", value=20.0)])
-    vehicle.detections.clear()
-    n = vehicle.drive_until(lambda: len(vehicle.detections) >= 2, 3)
-    message = vehicle.detections[-1]
+    vehicle.boxes.clear()
+    n = vehicle.drive_until(lambda: len(vehicle.boxes) >= 2, 3)
+    message = vehicle.boxes[-1]
     boxes = boxes_from_detections(message, node.detector.class_names)
     place = map_from_ego(stamp_to_ns(message.header.stamp)).translation
     apart = np.linalg.norm(boxes.centers.numpy()[:, :2] - place[:2], axis=1)
     assert 0 < apart.max() < 20.5
     node.node.set_parameters([Parameter("max_rate", value=5.0)])  # the cameras send at 10 Hz
-    vehicle.detections.clear()
-    vehicle.status.clear()
-    vehicle.drive_until(lambda: len(vehicle.detections) >= 5, n)
-    assert {s["outcome"] for s in vehicle.status if s["cause"] == "max_rate"} == {"dropped"}
+    vehicle.boxes.clear()
+    vehicle.sets.clear()
+    vehicle.drive_until(lambda: len(vehicle.boxes) >= 5, n)
+    assert {s["outcome"] for s in vehicle.sets if s["cause"] == "max_rate"} == {"dropped"}
     # the first may have been on its way; one that is late may be made up for
-    stamps = [stamp_to_ns(m.header.stamp) / 1e9 for m in vehicle.detections[1:]]
+    stamps = [stamp_to_ns(m.header.stamp) / 1e9 for m in vehicle.boxes[1:]]
     assert np.diff(stamps).mean() > 0.17
 
 

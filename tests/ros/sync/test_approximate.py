@@ -19,8 +19,8 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.sync.approximate import ApproximateSynchronizer
 from labeldistill_ros.sync.synchronizer import CameraSet, SyncOptions
-from tests.support.rig import Vehicle
-from tests.support.running import RunningNode
+from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.vehicle import Vehicle
 
 S = 1_000_000_000
 
