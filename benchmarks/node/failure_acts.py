@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.srv import GetState
 from sensor_msgs.msg import CameraInfo
 
 from labeldistill_ros.messages import values_of
+from labeldistill_ros.testing.course import jpeg, picture
 from labeldistill_ros.testing.running import Run
 from labeldistill_ros.testing.vehicle import counter
 
@@ -21,6 +23,8 @@ Act = Callable[[Run], object]
 """Does something to it, or says whether it did something."""
 NO_PICTURE = b"\xff\xd8\xff\xe0 no picture"
 """Begins like a JPEG file."""
+CUT_PICTURE = jpeg(picture((160, 90), seed=1))[:300]
+"""The beginning of a JPEG file."""
 
 # What the node says and does
 
@@ -34,7 +38,7 @@ def full(run: Run) -> bool:
 
 
 def with_history(run: Run) -> bool:
-    """Likewise, and past frames were used."""
+    """Two complete sets in a row were processed, the last one with past frames."""
     return full(run) and counter(run.vehicle.sets[-1], "history_valid") > 0
 
 
@@ -42,6 +46,21 @@ def some(run: Run, count: int = 1, **wanted: str) -> bool:
     """Sets whose status has these values."""
     found = [s for s in run.vehicle.sets if all(s.get(k) == v for k, v in wanted.items())]
     return len(found) >= count
+
+
+def all_since(run: Run, **wanted: str) -> bool:
+    """From the first set on whose status has these values, all have; dropped ones do not count."""
+    had = [
+        all(s.get(k) == v for k, v in wanted.items())
+        for s in run.vehicle.sets
+        if s["outcome"] != "dropped"
+    ]
+    return True in had and all(had[had.index(True) :])
+
+
+def causes(run: Run, outcome: str) -> set[str]:
+    """Why sets ended so."""
+    return {s["cause"] for s in run.vehicle.sets if s["outcome"] == outcome}
 
 
 def error(run: Run, name: str, text: str = "") -> bool:
@@ -53,6 +72,16 @@ def error(run: Run, name: str, text: str = "") -> bool:
 def value(run: Run, name: str, key: str) -> str:
     """One value of a diagnostic."""
     return values_of(run.vehicle.diagnostic(name)).get(key, "")
+
+
+def refused_images(run: Run, camera: str) -> int:
+    """How many images of a camera the node has refused since it is active."""
+    return counter(values_of(run.vehicle.diagnostic(f"camera {camera}")), "refused_image")
+
+
+def state(run: Run) -> str:
+    """What the node says of its state in its lifecycle."""
+    return str(ask(run, GetState, "get_state").current_state.label)
 
 
 def silent_boxes(run: Run) -> bool:
@@ -88,13 +117,26 @@ def longer(info: CameraInfo) -> None:
     info.k = info.k * np.array([1.05, 1, 1, 1, 1.05, 1, 1, 1, 1])
 
 
+def ask(run: Run, kind: Any, service: str, **fields: Any) -> Any:
+    """What a service of the node answers.
+
+    Raises:
+        TimeoutError: nothing within five seconds.
+    """
+    client: Any = run.vehicle.node.create_client(kind, f"/detector/{service}")
+    run.vehicle.expect(client.service_is_ready, service, 5.0)
+    future = client.call_async(kind.Request(**fields))
+    run.vehicle.expect(future.done, f"an answer of {service}", 5.0)
+    return future.result()
+
+
 def call(kind: Any, service: str, **fields: Any) -> Act:
-    """Call a service of the node and do not wait."""
+    """Call a service of the node, which has to succeed."""
 
     def begin(run: Run) -> None:
-        client: Any = run.vehicle.node.create_client(kind, f"/detector/{service}")
-        client.wait_for_service(5.0)
-        client.call_async(kind.Request(**fields))
+        answer = ask(run, kind, service, **fields)
+        if not answer.success:
+            raise RuntimeError(f"{service}: {answer.message}")
 
     return begin
 

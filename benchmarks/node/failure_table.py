@@ -3,133 +3,41 @@
 
 from __future__ import annotations
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import ReliabilityPolicy
 from std_srvs.srv import SetBool, Trigger
 
 from benchmarks.node.failure_acts import (
-    NO_PICTURE,
+    all_since,
     bounded,
     call,
-    change,
+    causes,
     detect_with,
     error,
     fail,
     fail_once,
     full,
     healed,
-    longer,
     mount,
     set_faults,
-    silent_boxes,
     slow,
     some,
     spoiled,
+    state,
     value,
     with_history,
 )
+from benchmarks.node.failure_cameras import CAMERA_SCENES
 from benchmarks.node.failures import SKIP, Event, Scene, fault
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_ros.messages import values_of
-from labeldistill_ros.testing.vehicle import Faults, counter
+from labeldistill_ros.testing.vehicle import Faults
 
 _BACK, _FRONT = "CAM_BACK", "CAM_FRONT"
-_MASK = {**SKIP, "sync.missing_camera_policy": "mask"}
+_POSE_REQUIRED = {**SKIP, "missing_pose_policy": "required"}
+_GIVEN_UP = "the detector is given up: RuntimeError: CUDA out of memory"
 
 SCENES = (
-    Scene(
-        "cameras under skip",
-        (
-            fault(
-                "a camera stops (skip)",
-                "CAM_BACK sends nothing",
-                "sets incomplete, no boxes, camera ERROR",
-                lambda r: (
-                    some(r, 2, outcome="incomplete", missing=_BACK)
-                    and silent_boxes(r)
-                    and error(r, f"camera {_BACK}", "/cam_back/image_raw/compressed")
-                ),
-                silent={_BACK},
-            ),
-            fault(
-                "late images",
-                "CAM_BACK's messages come 150 ms late",
-                "left out and counted, sets incomplete, none mixed",
-                lambda r: (
-                    some(r, 2, outcome="incomplete", missing=_BACK)
-                    and counter(values_of(r.vehicle.diagnostic("sync")), "late") > 1
-                ),
-                late_s={_BACK: 0.15},
-            ),
-            fault(
-                "images come twice",
-                "every image is published twice",
-                "counted as duplicates, sets complete",
-                lambda r: (
-                    counter(values_of(r.vehicle.diagnostic("sync")), "duplicate") >= 12 and full(r)
-                ),
-                twice=True,
-            ),
-            fault(
-                "corrupt JPEG (skip)",
-                "CAM_BACK sends bytes that are no picture",
-                "set refused, camera ERROR that names it",
-                lambda r: (
-                    some(r, outcome="refused", cause="image")
-                    and error(r, f"camera {_BACK}", "corrupt image")
-                ),
-                data={_BACK: NO_PICTURE},
-            ),
-            fault(
-                "image of another size",
-                "CAM_BACK's camera_info says 320 pixels",
-                "set refused, both sizes named",
-                lambda r: (
-                    some(r, outcome="refused", cause="camera_info")
-                    and r.vehicle.told("its camera_info says 320 x 90")
-                ),
-                info={_BACK: change(width=320)},
-            ),
-            fault(
-                "camera not calibrated",
-                "K of CAM_FRONT is zero",
-                "set refused, field and camera named",
-                lambda r: (
-                    some(r, outcome="refused", cause="camera_info")
-                    and error(r, f"camera {_FRONT}", "the focal lengths 0 and 0 in K")
-                ),
-                info={_FRONT: change(k=np.zeros(9))},
-            ),
-            fault(
-                "calibration changes",
-                "focal length of CAM_BACK grows by 5 %",
-                "taken at once, history dropped",
-                lambda r: some(r, outcome="processed", history_valid="0"),
-                with_history,
-                info={_BACK: longer},
-            ),
-            fault(
-                "distorted images",
-                "D of CAM_BACK becomes -0.2",
-                "the image is rectified, boxes go on",
-                lambda r: (
-                    len(r.vehicle.sets) >= 3
-                    and full(r)
-                    and r.last is not None
-                    and r.last.by_name[_BACK].image.std() > 1
-                ),
-                info={_BACK: change(d=[-0.2, 0.05, 0.0, 0.0, 0.0])},
-            ),
-            fault(
-                "phase of a camera steps",
-                "CAM_BACK exposes 40 ms later",
-                "offset learned anew, sets complete again",
-                lambda r: some(r, outcome="incomplete") and full(r),
-                phase_s={_BACK: 0.04},
-            ),
-        ),
-    ),
+    *CAMERA_SCENES,
     Scene(
         "time and motion",
         (
@@ -139,6 +47,11 @@ SCENES = (
                 "started afresh, told once, boxes go on",
                 lambda r: r.vehicle.told("started afresh: the stamps went back") and full(r),
                 with_history,
+                {
+                    "told once": lambda r: (
+                        r.vehicle.told("started afresh: the stamps went back") == 1
+                    )
+                },
                 time_shift_s=-5.0,
             ),
             fault(
@@ -193,6 +106,12 @@ SCENES = (
                 call(SetBool, "enable", data=False),
                 lambda r: some(r, 2, outcome="idle", cause="disabled"),
                 call(SetBool, "enable", data=True),
+                holds={
+                    "all sets are idle": lambda r: all_since(r, outcome="idle", cause="disabled"),
+                    "no boxes": lambda r: (
+                        len(r.vehicle.boxes) <= r.vehicle.outcomes().count("processed")
+                    ),
+                },
             ),
             Event(
                 "nobody listens",
@@ -237,50 +156,14 @@ SCENES = (
                 "given up after three, processing ERROR, unconfigured",
                 detect_with(fail),
                 lambda r: (
-                    error(r, "processing", "the detector is given up: RuntimeError")
-                    and r.vehicle.told("the detector is given up: RuntimeError")
-                    and r.node._configured is None
+                    error(r, "processing", _GIVEN_UP)
+                    and r.vehicle.told(_GIVEN_UP)
+                    and state(r) == "unconfigured"
                 ),
                 lambda r: r.node.start(),
+                holds={"three sets failed": lambda r: r.vehicle.outcomes().count("failed") == 3},
             ),
         ),
-    ),
-    Scene(
-        "cameras under mask",
-        (
-            fault(
-                "a camera stops (mask)",
-                "CAM_BACK sends nothing",
-                "boxes without it, degraded, camera ERROR",
-                lambda r: (
-                    some(r, 2, outcome="processed", missing=_BACK, degraded="True")
-                    and error(r, f"camera {_BACK}")
-                ),
-                silent={_BACK},
-            ),
-            fault(
-                "the anchor stops",
-                "CAM_FRONT sends nothing",
-                "another camera is elected, boxes go on",
-                lambda r: (
-                    value(r, "sync", "anchor") == "CAM_FRONT_LEFT"
-                    and some(r, 2, outcome="processed", missing=_FRONT)
-                ),
-                lambda r: value(r, "sync", "anchor") == _FRONT and full(r),
-                silent={_FRONT},
-            ),
-            fault(
-                "corrupt JPEG (mask)",
-                "CAM_BACK sends bytes that are no picture",
-                "boxes without it, camera ERROR",
-                lambda r: (
-                    some(r, 2, outcome="processed", missing=_BACK)
-                    and error(r, f"camera {_BACK}", "corrupt image")
-                ),
-                data={_BACK: NO_PICTURE},
-            ),
-        ),
-        _MASK,
     ),
     Scene(
         "a camera is never seen",
@@ -307,9 +190,16 @@ SCENES = (
                 "CAM_BACK had none from the start on",
                 "set refused, topic named",
                 lambda r: (
-                    r.vehicle.told("but no camera_info on /cam_back/camera_info")
+                    r.vehicle.told(
+                        "CAM_BACK: images come, but no camera_info on /cam_back/camera_info"
+                    )
+                    and r.vehicle.told("CAM_BACK: no camera_info has come")
                     and some(r, outcome="refused", cause="camera_info")
                 ),
+                holds={
+                    "no other reason": lambda r: causes(r, "refused") == {"camera_info"},
+                    "no boxes": lambda r: not r.vehicle.boxes,
+                },
                 no_info={_BACK},
             ),
         ),
@@ -324,7 +214,10 @@ SCENES = (
                 "/tf_static lacks CAM_BACK",
                 "camera unusable, frame named",
                 set_faults(),
-                lambda r: r.vehicle.told("no transform names the frame 'cam_back_optical_frame'"),
+                lambda r: (
+                    r.vehicle.told("no transform names the frame 'cam_back_optical_frame'")
+                    and some(r, outcome="refused")
+                ),
                 mount,
             ),
         ),
@@ -342,24 +235,32 @@ SCENES = (
                 no_poses=True,
             ),
         ),
-        {**SKIP, "missing_pose_policy": "required"},
+        _POSE_REQUIRED,
     ),
     Scene(
-        "raw images",
+        "pose never told",
         (
             fault(
-                "unknown encoding",
-                "CAM_BACK sends 32FC1",
-                "set refused, encoding named",
+                "the pose was never told, and is required",
+                "/tf was silent from the start on",
+                "set refused, transforms ERROR, the known frames named",
                 lambda r: (
-                    some(r, outcome="refused", cause="image")
-                    and error(r, f"camera {_BACK}", "'32FC1' is not known")
+                    some(r, outcome="refused", cause="transform")
+                    and r.vehicle.diagnostic("transforms").level == DiagnosticStatus.ERROR
+                    and r.vehicle.told(
+                        "no transform names the frame 'map' (known frames: base_link,"
+                    )
                 ),
-                encoding={_BACK: "32FC1"},
+                holds={
+                    "no other reason": lambda r: causes(r, "refused") == {"transform"},
+                    "no boxes": lambda r: not r.vehicle.boxes,
+                },
+                no_poses=True,
             ),
         ),
-        {**SKIP, "transport": "raw"},
-        vehicle={"raw": True},
+        _POSE_REQUIRED,
+        faults=lambda: Faults(no_poses=True),
+        starts_well=False,
     ),
     Scene(
         "quality of service",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,23 @@ class Event:
     """Undoes it; None where the trouble lasts."""
     recovered: Act = full
     """Whether all is well again."""
+    holds: Mapping[str, Act] = field(default_factory=dict)
+    """What else is so by the time that the node does what it has to, in words."""
 
 
 def fault(
-    event: str, action: str, expected: str, detected: Act, recovered: Act = full, **faults: Any
+    event: str,
+    action: str,
+    expected: str,
+    detected: Act,
+    recovered: Act = full,
+    holds: Mapping[str, Act] | None = None,
+    **faults: Any,
 ) -> Event:
     """An event that is something wrong with the vehicle, until it is mended; see `Faults`."""
     mended = {name: getattr(Faults(), name) for name in faults}
     begin, end = set_faults(**faults), set_faults(**mended)
-    return Event(event, action, expected, begin, detected, end, recovered)
+    return Event(event, action, expected, begin, detected, end, recovered, holds or {})
 
 
 @dataclass(frozen=True)
@@ -104,12 +112,16 @@ def _row(run: Run, event: Event) -> Row:
     event.begin(run)
     detected_s = vehicle.wait(lambda: event.detected(run), DETECT_S)
     observed = event.expected if detected_s is not None else f"not so: {vehicle.sets[-2:]}"
+    wrong = [what for what, act in event.holds.items() if not act(run)]
+    if wrong:
+        observed += f"; but not: {', '.join(wrong)}; {vehicle.sets[-4:]}"
     recovered_s = None
     if event.end:
         event.end(run)
         vehicle.listen()
         recovered_s = vehicle.wait(lambda: event.recovered(run), RECOVER_S)
-    passed = detected_s is not None and (event.end is None or recovered_s is not None)
+    recovers = event.end is None or recovered_s is not None
+    passed = detected_s is not None and not wrong and recovers
     if event.end and recovered_s is None:
         observed += f"; no recovery: {vehicle.sets[-2:]}"
     return Row(event.event, event.action, observed, _ms(detected_s), _ms(recovered_s), passed)

@@ -95,9 +95,9 @@ class Ears:
         """How each set ended, since `listen`."""
         return [values["outcome"] for values in self.sets]
 
-    def told(self, text: str) -> bool:
-        """Whether the node logged something since `listen`."""
-        return any(text in line for line in list(self._logs))
+    def told(self, text: str) -> int:
+        """How many lines with this text the node logged since `listen`."""
+        return sum(text in line for line in list(self._logs))
 
     def diagnostic(self, name: str) -> DiagnosticStatus:
         """Newest status since `listen`; an empty one before it has come."""
