@@ -34,7 +34,7 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 PACKAGE = "labeldistill_ros"
 WEAK_BOXES = {"score_threshold": "0.1", "max_boxes": "500"}
 """Average precision needs the weak boxes as well; 500 are what nuScenes takes of a sample."""
-_LAST_BOXES_S = 2.0
+LAST_BOXES_S = 2.0
 """After the end of the bag the detector may still be at work."""
 
 ARGUMENTS = (
@@ -115,7 +115,7 @@ def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     play = ExecuteProcess(cmd=command, output="both")
     if not given("output"):
         end = Shutdown(reason="the bag has ended")
-        return [_after(play, [TimerAction(period=_LAST_BOXES_S, actions=[end])]), play]
+        return [_after(play, [TimerAction(period=LAST_BOXES_S, actions=[end])]), play]
 
     output = Path(given("output"))
     run = str(output / "run")
@@ -133,7 +133,7 @@ def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         event=SignalProcess(signal_number=signal.SIGINT, process_matcher=matches_action(record))
     )
     return [
-        _after(play, [TimerAction(period=_LAST_BOXES_S, actions=[stop])]),
+        _after(play, [TimerAction(period=LAST_BOXES_S, actions=[stop])]),
         _after(record, [score]),
         _after(score, [Shutdown(reason="the verdict is good")]),
         record,

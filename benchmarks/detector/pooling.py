@@ -60,13 +60,13 @@ def measure_pooling(
         return naive_lift(depth, context, table, cells)
 
     with torch.no_grad():
-        differences = {"pooling": _difference([fast()], [plain()])}
+        differences = {"pooling": relative_difference([fast()], [plain()])}
         fast_ms, plain_ms = alternate([fast, plain], repeats, device)
         peaks = [peak_mib(step, device) for step in (fast, plain)]
     comparisons = [Speedup("pooling, forward", fast_ms, plain_ms, 30.0, *peaks)]
     # Training pools with gradients, which for the naive lift needs the lifted tensor twice.
     both = [lambda: backward(fast), lambda: backward(plain)]
-    differences["pooling, gradients"] = _difference(both[0](), both[1]())
+    differences["pooling, gradients"] = relative_difference(both[0](), both[1]())
     fast_ms, plain_ms = alternate(both, repeats, device)
     peaks = [peak_mib(step, device) for step in both]
     comparisons.append(Speedup("pooling, forward + backward", fast_ms, plain_ms, 10.0, *peaks))
@@ -154,7 +154,7 @@ def cell_of_point(table: PoolingTable) -> Tensor:
     return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
 
 
-def _difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+def relative_difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
     """Largest absolute difference over the largest value, or over one where that is less."""
     differences = [
         float((a - b).abs().max()) / max(1.0, float(b.abs().max()))

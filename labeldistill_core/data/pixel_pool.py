@@ -25,6 +25,11 @@ class PixelPool:
         """Start without memory."""
         self._free: dict[int, list[bytearray]] = {}
 
+    @property
+    def free_bytes(self) -> int:
+        """Memory that nobody holds and that waits to be taken again."""
+        return sum(len(memory) for free in list(self._free.values()) for memory in list(free))
+
     def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """An array with any content; views of it hold its memory as well."""
         size = math.prod(shape)

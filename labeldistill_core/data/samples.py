@@ -309,7 +309,8 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
         """
         super().__init__(tables, scenes, config.cameras, augmentation, points)
         self._config, self._partial, self._sample = config, partial, sample
-        self._samples: list[tuple[str, ...]] = []
+        self.frame_tokens: list[tuple[str, ...]] = []
+        """Of each sample: the current frame's token, and those of the past frames by age."""
         without = [t for t in self.tokens if not tables.has_images(t, config.cameras)]
         if without and not partial:
             raise self._lacking(without, "images", "camera")
@@ -322,10 +323,10 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
         for scene in scenes:
             tokens = [token for token in tables.samples(scene) if token not in left_out]
             stamps = np.array([tables.stamp_ns(token) for token in tokens])
-            self._samples += [
+            self.frame_tokens += [
                 (token, *self._past(tokens, stamps, index)) for index, token in enumerate(tokens)
             ]
-        self.tokens = [tokens[0] for tokens in self._samples]
+        self.tokens = [tokens[0] for tokens in self.frame_tokens]
 
     def _past(self, tokens: Sequence[str], stamps: NDArray[np.int64], index: int) -> list[str]:
         """Past samples by age; see `SampleConfig.missing_history`."""
@@ -350,7 +351,7 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             DataError: naming the sample, when a file is missing or damaged.
         """
         index, seed = key if isinstance(key, tuple) else (key, None)
-        tokens = self._samples[index]
+        tokens = self.frame_tokens[index]
         try:
             return self._load(tokens, seed)
         except DataError as error:

@@ -85,8 +85,8 @@ class Distiller(nn.Module):
             )
         self.config = config
         norm = config.teacher_norm
-        self._teacher = Frozen(teacher, norm) if teacher and config.needs_teacher else None
-        self._label_encoder = (
+        self.teacher = Frozen(teacher, norm) if teacher and config.needs_teacher else None
+        self.label_encoder = (
             Frozen(label_encoder, norm) if label_encoder and config.label_weight else None
         )
         self.partitions = (
@@ -117,7 +117,7 @@ class Distiller(nn.Module):
 
     def teachers(self, device: torch.device) -> dict[str, nn.Module]:
         """The networks that teach, on a device, by name."""
-        frozen = {"teacher": self._teacher, "label encoder": self._label_encoder}
+        frozen = {"teacher": self.teacher, "label encoder": self.label_encoder}
         return {name: network.on(device) for name, network in frozen.items() if network}
 
     def forward(
@@ -138,10 +138,10 @@ class Distiller(nn.Module):
         device = output.taps[0].device
         masks = ObjectMasks.of(targets, self.config.coarse_mask)
         losses = {}
-        if self._teacher is not None:
+        if self.teacher is not None:
             assert points is not None
             with torch.no_grad():
-                lidar = self._teacher.on(device)(points)
+                lidar = self.teacher.on(device)(points)
             if self.lidar_adaptor is not None:
                 levels = self.features(output.taps, "lidar", lidar.taps, masks.soft)
                 losses["lidar"] = self.config.lidar_weight * torch.stack(levels).sum()
@@ -149,9 +149,9 @@ class Distiller(nn.Module):
                 tasks = response_loss(output.maps, lidar.maps, targets, self.config.response)
                 total = torch.stack([task.heatmap + task.box for task in tasks]).sum()
                 losses["response"] = self.config.response_weight * total
-        if self._label_encoder is not None:
+        if self.label_encoder is not None:
             with torch.no_grad():
-                label = self._label_encoder.on(device)(boxes)
+                label = self.label_encoder.on(device)(boxes)
             levels = self.features(output.taps, "label", label, masks.binary)
             losses["label"] = self.config.label_weight * torch.stack(levels).sum()
         return losses

@@ -79,7 +79,7 @@ def feature_loss(
         if scale == "teacher":
             amount, least = (mask * theirs.float().square()).sum(), _CLIP
         if objects == "all":
-            amount = _mean_over_processes(amount)
+            amount = mean_over_processes(amount)
         losses.append((mask * error).sum() / amount.clamp(min=least))
     return losses
 
@@ -123,7 +123,8 @@ def _quality_focal_loss(logits: Tensor, target: Tensor, count: Tensor) -> Tensor
     return (cross * (target - logits.sigmoid()).square()).sum() / count
 
 
-def _mean_over_processes(value: Tensor) -> Tensor:
+def mean_over_processes(value: Tensor) -> Tensor:
+    """A number's mean over all processes that train together; without gradient if several do."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return value
     value = value.detach().clone()

@@ -126,7 +126,7 @@ def _serve(
     # Ctrl-C goes to all processes of a terminal; the parent ends these in its own way
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO)
-    _share_machine(place, threads)
+    share_machine(place, threads)
     while True:
         work, output = connection.recv()
         with _output_to(output):
@@ -138,8 +138,13 @@ def _serve(
         connection.send(answer)
 
 
-def _share_machine(place: int, threads: int) -> None:
-    """Take so many cores, and one GPU."""
+def share_machine(place: int, threads: int) -> None:
+    """Take so many cores, and one GPU.
+
+    Args:
+        place: of this process among those that run at a time; GPUs are dealt out in turn.
+        threads: that torch computes with.
+    """
     torch.set_num_threads(threads)
     if gpus := torch.cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))

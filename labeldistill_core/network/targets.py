@@ -97,11 +97,11 @@ def _task_objects(
         dim=1,
     )
     cell = (whole[:, 1] * grid.columns + whole[:, 0]).long()
-    radius = _radius(values[:, 3:5] / grid.cell_m).clamp(min=head.least_radius)
+    radius = gaussian_radius(values[:, 3:5] / grid.cell_m).clamp(min=head.least_radius)
     return cell, code, channel[keep], radius
 
 
-def _radius(size: Tensor) -> Tensor:
+def gaussian_radius(size: Tensor) -> Tensor:
     """(M,) largest shift in cells at which a box still overlaps itself by `_OVERLAP`."""
     total, area = size.sum(-1), size.prod(-1)
     o = _OVERLAP

@@ -102,7 +102,7 @@ class FixedStep:
                 self._context[index].copy_(frame.context)
         with _algorithm_search():
             recordable = self.graph_state in ("", _RECORDED)
-            current, found = self._replayed() if recordable else self._run()
+            current, found = self._replayed() if recordable else self.compute()
         on_cpu = found.to("cpu", non_blocking=True)
         # the buffers of a recorded step are overwritten by the next one
         kept = FrameFeatures(current.depth.clone(), current.context.clone())
@@ -110,7 +110,8 @@ class FixedStep:
             torch.cuda.current_stream(self._device).synchronize()
         return kept, on_cpu
 
-    def _run(self) -> tuple[FrameFeatures, Candidates]:
+    def compute(self) -> tuple[FrameFeatures, Candidates]:
+        """The step over what lies in the buffers, without copies and without waiting."""
         network, config = self._network, self._network.config
         with self._autocast():
             current = network.encode(self._images, self._camera)
@@ -131,29 +132,34 @@ class FixedStep:
         """Record at the first call; without a graph where the device's libraries refuse."""
         if self._graph is None:
             try:
-                self._graph, self._outputs = self._recorded()
+                self._graph, self._outputs = self.record()
                 self.graph_state = _RECORDED
             except RuntimeError as error:
                 _LOG.warning("steps run without a CUDA graph: %s", error)
                 self.graph_state = str(error)
-                return self._run()
+                return self.compute()
         with torch.cuda.device(self._device):
             self._graph.replay()
         assert self._outputs is not None
         return self._outputs
 
-    def _recorded(self) -> tuple[torch.cuda.CUDAGraph, tuple[FrameFeatures, Candidates]]:
+    def record(self) -> tuple[torch.cuda.CUDAGraph, tuple[FrameFeatures, Candidates]]:
+        """A graph of the step, and the tensors that each replay of it writes to.
+
+        Raises:
+            RuntimeError: the device's libraries refuse.
+        """
         with torch.cuda.device(self._device):
             aside = torch.cuda.Stream()
             aside.wait_stream(torch.cuda.current_stream())
             # a recording that fails leaves its stream as the current one; this brings ours back
             with torch.cuda.stream(aside):
                 for _ in range(_WARM_UP):
-                    self._run()
+                    self.compute()
                 graph = torch.cuda.CUDAGraph()
                 # other threads may use the device meanwhile
                 with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
-                    outputs = self._run()
+                    outputs = self.compute()
             torch.cuda.current_stream().wait_stream(aside)
         return graph, outputs
 

@@ -15,7 +15,7 @@ from labeldistill_core.errors import StoppedError
 from labeldistill_core.training.keeping import Keep
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_GRACE_S = 10.0
+GRACE_S = 10.0
 """For the step that is going on; a scheduler such as Slurm kills 30 s after its signal."""
 
 
@@ -80,7 +80,7 @@ class Stop(Callback):
         # the second signal comes by itself
         thread = threading.main_thread().ident
         assert thread is not None
-        self._timer = threading.Timer(_GRACE_S, signal.pthread_kill, (thread, number))
+        self._timer = threading.Timer(GRACE_S, signal.pthread_kill, (thread, number))
         self._timer.daemon = True
         self._timer.start()
 

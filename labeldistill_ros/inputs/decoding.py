@@ -42,9 +42,9 @@ def _gray(image: Pixels) -> Pixels:
     return np.repeat(image, 3, axis=2)
 
 
-# Bytes a pixel, and how they become RGB. ROS names a Bayer pattern by its first row, OpenCV by
-# the second row's second and third pixel, so that the letters swap.
-_ENCODINGS: dict[str, tuple[int, Callable[[Pixels], Pixels]]] = {
+# ROS names a Bayer pattern by its first row, OpenCV by the second row's second and third pixel, so
+# that the letters swap.
+ENCODINGS: dict[str, tuple[int, Callable[[Pixels], Pixels]]] = {
     "rgb8": (3, lambda image: image),
     "bgr8": (3, lambda image: image[..., ::-1]),
     "rgba8": (4, lambda image: image[..., :3]),
@@ -61,6 +61,7 @@ _ENCODINGS: dict[str, tuple[int, Callable[[Pixels], Pixels]]] = {
     "yuv422_yuy2": (2, _with_opencv("COLOR_YUV2RGB_YUY2")),
     "yuyv": (2, _with_opencv("COLOR_YUV2RGB_YUY2")),
 }
+"""By `encoding` of `sensor_msgs/Image`: bytes a pixel, and how they become RGB."""
 
 
 def to_rgb(
@@ -81,12 +82,12 @@ def to_rgb(
     """
     if not hasattr(message, "encoding"):
         return _decompressed(message, take, largest_wh)
-    if message.encoding not in _ENCODINGS:
+    if message.encoding not in ENCODINGS:
         raise DataError(
             f"image encoding {shown(message.encoding)} is not known: use one of "
-            f"{', '.join(_ENCODINGS)}"
+            f"{', '.join(ENCODINGS)}"
         )
-    channels, convert = _ENCODINGS[message.encoding]
+    channels, convert = ENCODINGS[message.encoding]
     height, width, step = message.height, message.width, message.step
     data = np.frombuffer(message.data, np.uint8)
     if not height or not width or step < width * channels or data.size < height * step:
@@ -114,6 +115,6 @@ def _decompressed(message: Any, take: TakePixels, largest_wh: tuple[int, int] | 
     if not encoding.startswith("bayer_") or read_header(data).channels != 1:
         return pixels
     pattern = encoding.removesuffix("16") + "8" if encoding.endswith("16") else encoding
-    if pattern not in _ENCODINGS:
+    if pattern not in ENCODINGS:
         raise DataError(f"a compressed image of {shown(encoding)} is not read: publish rgb8")
-    return _ENCODINGS[pattern][1](np.ascontiguousarray(pixels[..., :1]))
+    return ENCODINGS[pattern][1](np.ascontiguousarray(pixels[..., :1]))

@@ -192,7 +192,7 @@ def test_a_scored_replay_exits_with_the_verdict(
     tool.chmod(0o755)
     module = load(share / "launch" / "replay.launch.py")
     monkeypatch.setattr(module, "FindPackagePrefix", lambda _: str(tmp_path))
-    monkeypatch.setattr(module, "_LAST_BOXES_S", 0.5)
+    monkeypatch.setattr(module, "LAST_BOXES_S", 0.5)
     given = {"bag": "/a/bag", "output": str(tmp_path / "out"), "min_nds": "0.3"}
     given["detector_name"] = "/car/detector"
     service = launch.LaunchService(argv=[])

@@ -32,7 +32,8 @@ _LOG = logging.getLogger(__name__)
 
 INDEX_NAME = ".labeldistill-index"
 """Beside the tables."""
-_SMALL_BYTES = 16 << 20
+SMALL_BYTES = 16 << 20
+"""Tables of fewer bytes have no index."""
 _LONGEST_WAIT_S = 600.0
 """For another process that builds; nuScenes takes a fiftieth of it."""
 
@@ -45,7 +46,7 @@ def open_columns(folder: Path) -> TableColumns:
             tables change while they are read.
     """
     stamps = _stamps(folder)
-    if sum(stamp.size for stamp in stamps.values()) < _SMALL_BYTES:
+    if sum(stamp.size for stamp in stamps.values()) < SMALL_BYTES:
         return _built(folder, stamps)[0]
     places = _places(folder)
     for place in places:

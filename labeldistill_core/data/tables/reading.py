@@ -15,7 +15,7 @@ from labeldistill_core.data.tables.schema import HINTS
 from labeldistill_core.errors import DataError
 from labeldistill_core.names import shown
 
-_BLOCK = 8 << 20
+BLOCK_BYTES = 8 << 20
 """Bytes read at once: a part and its records fit into the cache."""
 _PLACE = re.compile(r" - at `\$\[(\d+)\](?:\.(\w+))?.*`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
@@ -69,7 +69,7 @@ def _parts(path: Path) -> Iterator[tuple[bytearray, bool]]:
     part is no JSON; the reader then leaves it where it is, and it comes again, longer.
     """
     # what could not be parsed stays in `text`, behind it comes what is beyond the border
-    text, rest, begun, block = bytearray(), b"", False, _BLOCK
+    text, rest, begun, block = bytearray(), b"", False, BLOCK_BYTES
     try:
         with path.open("rb") as file:
             while data := file.read(block):
@@ -89,7 +89,7 @@ def _parts(path: Path) -> Iterator[tuple[bytearray, bool]]:
                     text[-1:] = b","
                     block *= 2
                 else:
-                    block = _BLOCK
+                    block = BLOCK_BYTES
     except FileNotFoundError:
         raise DataError(f"{path} is missing; the tables are not complete") from None
     except OSError as error:

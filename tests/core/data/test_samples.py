@@ -174,9 +174,9 @@ def test_published_samples_differ_where_the_published_code_does(tables: NuScenes
     theirs = StudentDataset(tables, [scene], config, sample=published)
     # the second sample has one past frame: it stands in again, or the current one does
     first, second = tables.samples(scene)[:2]
-    assert ours._samples[1] == (second, first, second)
-    assert theirs._samples[1] == (second, first, first)
-    assert ours._samples[0] == theirs._samples[0] == (first, first, first)
+    assert ours.frame_tokens[1] == (second, first, second)
+    assert theirs.frame_tokens[1] == (second, first, first)
+    assert ours.frame_tokens[0] == theirs.frame_tokens[0] == (first, first, first)
     near, last = ours[3].depth, theirs[3].depth
     assert torch.equal(near > 0, last > 0)
     assert (near <= last).all()

@@ -307,7 +307,7 @@ def student_step(made: Distiller, student: Student) -> dict[str, Tensor]:
 def test_teachers_are_frozen_in_the_full_sense() -> None:
     made, student = distiller(DistillationConfig())
     made.train()
-    frozen = [made._teacher, made._label_encoder]
+    frozen = [made.teacher, made.label_encoder]
     before = [
         {n: t.clone() for n, t in f.on(torch.device("cpu")).state_dict().items()}
         for f in frozen
@@ -324,8 +324,8 @@ def test_teachers_are_frozen_in_the_full_sense() -> None:
         assert not network.training
         assert all(p.grad is None and not p.requires_grad for p in network.parameters())
         assert all(torch.equal(t, state[n]) for n, t in network.state_dict().items())
-    assert copy.deepcopy(made)._teacher is made._teacher
-    assert isinstance(made._teacher, Frozen)
+    assert copy.deepcopy(made).teacher is made.teacher
+    assert isinstance(made.teacher, Frozen)
 
 
 def test_adaptors_begin_near_zero_and_learn() -> None:
@@ -368,19 +368,19 @@ def test_each_teacher_shapes_its_own_channels(weights: tuple[float, float], touc
     assert gradient.nonzero().flatten().tolist() == list(touched)
 
 
-def test_published_teachers_work_with_the_statistics_of_the_batch() -> None:
+def test_publishedteachers_work_with_the_statistics_of_the_batch() -> None:
     made, student = distiller(DistillationConfig(teacher_norm="batch"))
     usual, _ = distiller(DistillationConfig())
     clouds = [random_cloud(800), random_cloud(900, 1)]
     truth = [boxes((5.0, 5.0, 4.0, 2.0, 0.0)), boxes()]
-    for name, given in (("_teacher", clouds), ("_label_encoder", truth)):
+    for name, given in (("teacher", clouds), ("label_encoder", truth)):
         ours = getattr(usual, name).on(torch.device("cpu"))
         theirs = getattr(made, name).on(torch.device("cpu"))
         before = {n: t.clone() for n, t in theirs.state_dict().items() if "running" in n}
-        both = [n(given).taps if name == "_teacher" else n(given) for n in (ours, theirs)]
+        both = [n(given).taps if name == "teacher" else n(given) for n in (ours, theirs)]
         assert not torch.allclose(both[0][0], both[1][0], rtol=0.1)
         alone = theirs(given[:1])
-        alone = alone.taps if name == "_teacher" else alone
+        alone = alone.taps if name == "teacher" else alone
         assert not torch.allclose(alone[0][0], both[1][0][0])
         # what the teacher was trained to is not lost
         assert all(torch.equal(theirs.state_dict()[n], t) for n, t in before.items())
@@ -395,7 +395,7 @@ def test_published_feature_losses_count_the_objects_of_one_process(
     mask = torch.zeros(1, 1, 4, 4)
     mask[0, 0, 1, 1:3] = 1.0
     # the other process has three times as many
-    monkeypatch.setattr(losses_module, "_mean_over_processes", lambda value: 2 * value)
+    monkeypatch.setattr(losses_module, "mean_over_processes", lambda value: 2 * value)
     (whole,) = feature_loss([student], [teacher], [mask])
     (alone,) = feature_loss([student], [teacher], [mask], "process")
     assert whole == pytest.approx(1.0)
@@ -412,14 +412,14 @@ def test_the_published_head_works_with_batch_statistics_in_training_alone() -> N
 
     config = LabelEncoderConfig(SMALL.grid, SMALL.head.tasks, SMALL.second_channels, 32)
     torch.manual_seed(0)
-    stage = LabelEncoderStage(config, Recipe(), Teacher(SMALL), norm="batch")
-    teacher = stage._teacher.on(torch.device("cpu"))
+    teacher = Teacher(SMALL)
+    stage = LabelEncoderStage(config, Recipe(), teacher, norm="batch")
     sample: Any = SimpleNamespace(boxes=(boxes((3.0, 2.0, 4.0, 2.0, 0.3)),))
     for mode in (True, False):
-        stage.train(mode)._maps(sample)
+        stage.train(mode).losses(sample)
         assert teacher.training is mode
     usual = LabelEncoderStage(config, Recipe(), teacher)
-    usual.train()._maps(sample)
+    usual.train().losses(sample)
     assert not teacher.training
 
 
@@ -430,7 +430,7 @@ def test_a_missing_teacher_is_named() -> None:
     with pytest.raises(ConfigError, match="--label-encoder"):
         Distiller(DistillationConfig(0.0, 0.3, 0.0), small(), None, None)
     other = replace(small(), grid=BevGrid(cell_m=1.6))
-    encoder = made._label_encoder
+    encoder = made.label_encoder
     assert encoder is not None
     with pytest.raises(ConfigError, match="label encoder has other cells"):
         Distiller(DistillationConfig(0.0, 0.3, 0.0), other, None, encoder.on(torch.device("cpu")))

@@ -82,7 +82,7 @@ def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None
     taken = []
     for place in range(3):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-        processes._share_machine(place, 4)
+        processes.share_machine(place, 4)
         taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert threads == [4, 4, 4]
     assert taken == ["4", "6", "4"]

@@ -13,7 +13,7 @@ from labeldistill_core.classes import CLASSES
 from labeldistill_core.config import BevGrid, DecodeConfig, HeadConfig
 from labeldistill_core.network.center_head import BOX_MAPS, TaskMaps
 from labeldistill_core.network.decode import decode
-from labeldistill_core.network.targets import TaskTargets, _radius, build_targets
+from labeldistill_core.network.targets import TaskTargets, build_targets, gaussian_radius
 
 Row = tuple[str, list[float]]
 GRID, HEAD = BevGrid(), HeadConfig()
@@ -52,7 +52,7 @@ def car(
 def test_radius_before_rounding(size_m: tuple[float, float], radius_cells: float) -> None:
     # the radius grows in proportion to the box, so a thousandfold box shows three more digits
     cells = torch.tensor([size_m]) / 0.8
-    assert _radius(1000 * cells).item() / 1000 == pytest.approx(radius_cells, abs=0.04)
+    assert gaussian_radius(1000 * cells).item() / 1000 == pytest.approx(radius_cells, abs=0.04)
 
 
 @pytest.mark.parametrize("least", [1, 2, 3])

@@ -107,7 +107,7 @@ def test_a_step_that_cannot_be_recorded_runs_all_the_same(
     assert isinstance(engine, FixedStepEngine)
     assert engine.graph == "not on a GPU"
     monkeypatch.setattr(engine.fixed_step, "graph_state", "")
-    monkeypatch.setattr(engine.fixed_step, "_recorded", refuse)
+    monkeypatch.setattr(engine.fixed_step, "record", refuse)
     found = [detector.detect(frame_set(t)) for t in (0.0, 0.5)]
     assert caplog.text.count("steps run without a CUDA graph: operation not permitted") == 1
     assert detector.engine.graph == "operation not permitted when stream is capturing"

@@ -109,7 +109,7 @@ def test_what_is_recorded_neither_waits_nor_copies(
     with fake_gpu():
         step = FixedStep(on_gpu(network), dtype, GPU)
         with Watch() as watch:
-            current, found = step._run()
+            current, found = step.compute()
     assert watch.forbidden == []
     assert {current.depth.device, found.boxes.device, found.keep.device} == {GPU}
     assert current.depth.dtype == torch.float32
@@ -131,8 +131,13 @@ def test_the_host_waits_once(
         images = torch.zeros(1, cameras, 3, 64, 128, dtype=torch.uint8)
         geometry = (torch.zeros(cameras, CAMERA_VECTOR_SIZE), torch.zeros(frames, cameras, 3, 4))
         use = torch.ones(frames, cameras, dtype=torch.bool)
-        past = FrameFeatures(torch.zeros_like(step._depth[0]), torch.zeros_like(step._context[0]))
-        with patch.object(step, "_replayed", step._run), Watch() as watch:
+        size = tiny_config.feature_size
+        past = FrameFeatures(
+            torch.zeros(cameras, tiny_config.depth_bins.count, *size, device=GPU),
+            torch.zeros(cameras, tiny_config.depth_net.context_channels, *size, device=GPU),
+        )
+        step.graph_state = "not recorded"
+        with Watch() as watch:
             _, found = step(images, *geometry, use, [past, None])
     assert watch.waiting_copies == []
     assert watch.copies >= 10  # five inputs, and the boxes

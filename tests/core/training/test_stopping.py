@@ -67,7 +67,7 @@ def test_a_second_signal_ends_at_once(synthetic_dataroot: Path, tmp_path: Path) 
 def test_a_step_that_takes_long_is_not_waited_for(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stopping, "_GRACE_S", 0.0)
+    monkeypatch.setattr(stopping, "GRACE_S", 0.0)
     stopped = signalled(synthetic_dataroot, tmp_path, (signal.SIGTERM,), 3)
     assert stopped.signal == signal.SIGTERM
     assert "stopped at step 1, repeat" in str(stopped)

@@ -23,6 +23,7 @@ from rosbags.interfaces import QosDurability
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
+from labeldistill_ros.bags import writer
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder, RecordOptions
@@ -249,7 +250,7 @@ def test_a_recorder_on_a_full_disk_says_where_its_messages_are(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(recorder._bag, "_complete", full)
+    monkeypatch.setattr(writer, "metadata_text", full)
     with pytest.raises(BagError, match="No space left on device; what was written until then is"):
         recorder.close()
     assert list(tmp_path.glob(".out.partial-*/out/out.mcap"))

@@ -24,7 +24,7 @@ from labeldistill_core.cameras import CAMERAS, CameraCalibration
 from labeldistill_core.data.pixel_pool import PixelPool
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
-from labeldistill_ros.inputs.decoding import _ENCODINGS, to_rgb
+from labeldistill_ros.inputs.decoding import ENCODINGS, to_rgb
 from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.messages import calibration_from_info
 from labeldistill_ros.testing.running import RunningNode
@@ -90,7 +90,7 @@ _UINT32 = st.integers(0, 2**32 - 1)
 
 @settings(max_examples=300, deadline=None)
 @given(
-    encoding=st.sampled_from((*_ENCODINGS, "", "32FC1", "rgb16")) | st.text(max_size=8),
+    encoding=st.sampled_from((*ENCODINGS, "", "32FC1", "rgb16")) | st.text(max_size=8),
     width=st.integers(0, 9) | _UINT32,
     height=st.integers(0, 9) | _UINT32,
     step=st.integers(0, 40) | _UINT32,

@@ -29,9 +29,8 @@ from tests.support.nuscenes_fixture import SCENES, VERSION
 @pytest.fixture(autouse=True)
 def indexed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An index of the smallest tables too, and a cache of this test's own."""
-    monkeypatch.setattr(opening, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(opening, "SMALL_BYTES", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    opening._tell_once.cache_clear()
 
 
 @pytest.fixture
@@ -71,14 +70,15 @@ def is_mapped(array: Any) -> bool:
 
 
 def test_the_second_opening_maps_what_the_first_made(dataroot: Path, builds: list[Path]) -> None:
-    first, second = opened(dataroot), opened(dataroot)
+    first, second = (opening.open_columns(dataroot / VERSION) for _ in range(2))
     assert len(builds) == 1
-    assert is_mapped(first._data.pose)
-    assert is_mapped(second._data.pose)
+    assert is_mapped(first.data.pose)
+    assert is_mapped(second.data.pose)
     left = [path.name for path in (dataroot / VERSION).iterdir() if path.suffix != ".json"]
     assert sorted(left) == [INDEX_NAME, INDEX_NAME + ".lock"]
-    again = pickle.loads(pickle.dumps(second))
-    assert again.samples(SCENES[0]) == second.samples(SCENES[0])
+    tables = opened(dataroot)
+    again = pickle.loads(pickle.dumps(tables))
+    assert again.samples(SCENES[0]) == tables.samples(SCENES[0])
     assert len(builds) == 1
 
 
@@ -239,7 +239,7 @@ def test_what_a_killed_build_leaves_is_removed(dataroot: Path, builds: list[Path
         "from pathlib import Path\n"
         "from labeldistill_core.data.nuscenes import NuScenesTables\n"
         "from labeldistill_core.data.tables import opening\n"
-        "opening._SMALL_BYTES = 0\n"
+        "opening.SMALL_BYTES = 0\n"
         "def hang(*_): print('writing', flush=True); time.sleep(60)\n"
         "os.fsync = hang\n"
         f"NuScenesTables(Path({str(dataroot)!r}), {VERSION!r})\n"
@@ -256,7 +256,7 @@ def test_what_a_killed_build_leaves_is_removed(dataroot: Path, builds: list[Path
 
 
 def _open_in_process(root: Path, counts: Any) -> None:
-    opening._SMALL_BYTES = 0
+    opening.SMALL_BYTES = 0
     slow = build.build_columns
 
     def counted(folder: Path) -> Any:
@@ -320,7 +320,7 @@ def test_a_disk_that_fills_up(dataroot: Path) -> None:
         "from labeldistill_core.data.tables import opening\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n"
-        "opening._SMALL_BYTES = 0\n"
+        "opening.SMALL_BYTES = 0\n"
         f"print(len(NuScenesTables(Path({str(dataroot)!r}), {VERSION!r}).samples({SCENES[0]!r})))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -97,13 +97,13 @@ def test_parts_of_any_size_give_all_records(
     path = tmp_path_factory.mktemp("parts") / "sample.json"
     path.write_text(json.dumps(records, indent=indent))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_BLOCK", block)
+        patch.setattr(reading, "BLOCK_BYTES", block)
         found = [row for part in read_rows(path, Sample) for row in part]
     assert [(row.token, row.next) for row in found] == [row[:2] for row in rows]
 
 
 def test_records_are_counted_over_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_BLOCK", 200)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 200)
     pose = {"translation": [0, 0, 0], "rotation": [1, 0, 0, 0]}
     rows = [{"token": f"t{i}", **pose} for i in range(50)]
     rows[40]["rotation"] = [1, 0, 0]
