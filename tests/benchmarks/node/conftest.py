@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ROS domain of its own and a small model, as the tests of the package itself have them."""
+"""A ROS domain of its own and a small model."""
 
-from tests.ros.conftest import ros_domain_id, tiny_model  # noqa: F401
+from tests.support.ros_fixtures import ros_domain_id as ros_domain_id
+from tests.support.ros_fixtures import tiny_model as tiny_model
