@@ -90,7 +90,7 @@ def work_timed(
         processed: how many sets went through the detector; the others are not counted.
     """
     times_ms: list[float] = []
-    work = worker._work
+    work = worker.work
 
     def timed(closed: ClosedSet) -> None:
         before, start_s = processed(), time.perf_counter()
@@ -98,11 +98,11 @@ def work_timed(
         if processed() > before:
             times_ms.append((time.perf_counter() - start_s) * 1e3)
 
-    worker._work = timed
+    worker.work = timed
     try:
         yield times_ms
     finally:
-        worker._work = work
+        worker.work = work
 
 
 def overhead(work_ms: list[float], detector_ms: list[float], alone: list[Alone]) -> dict[str, Any]:

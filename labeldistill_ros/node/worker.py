@@ -24,7 +24,8 @@ class SingleSlotWorker(Generic[T]):
 
     def __init__(self, work: Callable[[T], None], name: str) -> None:
         """Start the thread, which waits for its first item."""
-        self._work = work
+        self.work = work
+        """What is done with an item; another function counts from the next item on."""
         self._changed = threading.Condition()
         self._waiting: T | None = None
         self._stopped = self._busy = False
@@ -95,7 +96,7 @@ class SingleSlotWorker(Generic[T]):
             start_s = time.monotonic()
             self._free_s = start_s + self._took_s
             try:
-                self._work(item)
+                self.work(item)
             except Exception:  # the thread outlives whatever one item does
                 _LOG.exception("an item was dropped")
             self._took_s = time.monotonic() - start_s
