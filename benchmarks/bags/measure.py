@@ -30,7 +30,8 @@ from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.scenes import convert_scenes
 from labeldistill_ros.bags.sensors import image_topic
 
-_RATES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+RATES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+"""Speeds of replay against the clock."""
 _TOPICS = tuple(image_topic(camera) for camera in CAMERAS)
 
 
@@ -46,6 +47,8 @@ class BagsOptions:
     repeats: int = 3
     """Rounds of conversion and copy in turns, after one to warm up; the best of each counts.
     Nothing is removed in between: the disk needs room for all rounds."""
+    rates: tuple[float, ...] = RATES
+    """Speeds of replay against the clock, rising; the first that loses an image is the last."""
 
     def __post_init__(self) -> None:
         """Refuse a measurement without a round."""
@@ -71,7 +74,7 @@ def measure_bags(dataroot: Path, options: BagsOptions) -> dict[str, Any]:
         found["memory"] = [_memory(root, options.version, folder / "memory") for root in roots]
         bag = folder / "one"
         convert_scene(tables, tables.scene_names[0], bag)
-        found["replay"] = _replay(bag)
+        found["replay"] = _replay(bag, options.rates)
     return found
 
 
@@ -134,14 +137,14 @@ def _converting(dataroot: Path, version: str, out: Path) -> Callable[[], object]
     return partial(convert_scene, tables, tables.scene_names[0], out, force=True)
 
 
-def _replay(bag: Path) -> dict[str, Any]:
+def _replay(bag: Path, rates: Sequence[float]) -> dict[str, Any]:
     """Lateness at true speed, and the largest rate at which a subscriber gets every image."""
     found: dict[str, Any] = {"rates": []}
     with BagReader(bag) as reader:
         images = sum(reader.counts()[topic] for topic in _TOPICS)
     rclpy.init()
     try:
-        for rate in _RATES:
+        for rate in rates:
             row = _play(bag, rate, images)
             found["rates"].append(row)
             if row["received"] < images:

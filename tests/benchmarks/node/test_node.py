@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.bags.__main__ import main
 from benchmarks.node.failure_table import SCENES
 from benchmarks.node.failures import Scene, as_json, run_scene
 from benchmarks.node.load import LoadOptions, run_load
@@ -19,7 +17,6 @@ from labeldistill_core.cameras import FrameSet
 from labeldistill_core.runtime.detector import Detections
 from labeldistill_ros.isolated_domain import own_domain
 from labeldistill_ros.testing.running import Run
-from tests.support.nuscenes_fixture import VERSION
 
 pytestmark = pytest.mark.real_time
 
@@ -71,18 +68,3 @@ def test_the_detector_alone_finds_the_same_as_in_the_node(tiny_model: Path) -> N
         assert one.calibration is two.calibration
         assert one.fixed_from_ego is two.fixed_from_ego
         np.testing.assert_array_equal(one.image, two.image)
-
-
-def test_bags_are_measured(shared_dataroot: Path, tmp_path: Path) -> None:
-    file = tmp_path / "bags.json"
-    command = [str(shared_dataroot), "--version", VERSION, "--repeats", "1"]
-    assert main([*command, "--longer", str(shared_dataroot), "--json", str(file)]) == 0
-    found = json.loads(file.read_text())
-    conversion = found["conversion"]
-    assert conversion["files"] > 0
-    assert conversion["messages"] > conversion["files"]
-    assert conversion["share_of_copy"].keys() == {"1 worker", "2 workers"}
-    assert [row["key_frames"] > 0 for row in found["memory"]] == [True, True]
-    first = found["replay"]["rates"][0]
-    assert first["received"] == first["images"] > 0
-    assert found["replay"]["largest_rate_without_loss"] >= 1
