@@ -22,7 +22,7 @@ from labeldistill_ros.testing.vehicle import counter
 Act = Callable[[Run], object]
 """Does something to it, or says whether it did something."""
 NO_PICTURE = b"\xff\xd8\xff\xe0 no picture"
-"""Begins like a JPEG file."""
+"""Bytes that begin like a JPEG file and are none."""
 CUT_PICTURE = jpeg(picture((160, 90), seed=1))[:300]
 """The beginning of a JPEG file."""
 

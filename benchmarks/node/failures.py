@@ -24,11 +24,11 @@ class Row:
     """What came of one event."""
 
     event: str
-    """What happened."""
+    """What happened to the vehicle or the node."""
     action: str
     """What was done to the running node."""
     observed: str
-    """What it did."""
+    """What the node did, or what it did instead."""
     detected_s: float | None
     """Until it did so; None when it did not."""
     recovered_s: float | None
@@ -42,13 +42,13 @@ class Event:
     """One line of the table."""
 
     event: str
-    """What happens."""
+    """What happens to the vehicle or the node."""
     action: str
     """What is done to the node."""
     expected: str
-    """What it has to do."""
+    """What the node has to do, in words."""
     begin: Act
-    """Does it."""
+    """Function that makes the event happen."""
     detected: Act
     """Whether the node did what it has to."""
     end: Act | None = None
@@ -79,15 +79,15 @@ class Scene:
     """Events that one node goes through, one after the other."""
 
     name: str
-    """For people."""
+    """Name of the group, for the table's reader."""
     events: tuple[Event, ...]
-    """In their order."""
+    """Events of the group, in the order in which they happen."""
     parameters: dict[str, Any] = field(default_factory=lambda: dict(SKIP))
-    """Of the node."""
+    """Parameters of the node, by name."""
     faults: Callable[[], Faults] = Faults
     """Of the vehicle from the start on."""
     vehicle: dict[str, Any] = field(default_factory=dict)
-    """How it drives otherwise."""
+    """Options of the simulated vehicle other than its faults."""
     starts_well: bool = True
     """Whether full sets come before the first event."""
 
