@@ -19,7 +19,7 @@ from benchmarks.node.failure_acts import (
     value,
     with_history,
 )
-from benchmarks.node.failures import SKIP, Scene, fault
+from benchmarks.node.failures import SKIP, Scenario, fault
 from labeldistill_ros.messages import values_of
 from labeldistill_ros.testing.vehicle import counter
 
@@ -36,7 +36,7 @@ _REFUSED = {
 }
 
 CAMERA_SCENES = (
-    Scene(
+    Scenario(
         "cameras under skip",
         (
             fault(
@@ -187,7 +187,7 @@ CAMERA_SCENES = (
             ),
         ),
     ),
-    Scene(
+    Scenario(
         "cameras under mask",
         (
             fault(
@@ -253,7 +253,7 @@ CAMERA_SCENES = (
         ),
         _MASK,
     ),
-    Scene(
+    Scenario(
         "raw images",
         (
             fault(

@@ -28,7 +28,7 @@ from benchmarks.node.failure_acts import (
     with_history,
 )
 from benchmarks.node.failure_cameras import CAMERA_SCENES
-from benchmarks.node.failures import SKIP, Event, Scene, fault
+from benchmarks.node.failures import SKIP, Event, Scenario, fault
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.testing.vehicle import Faults
 
@@ -38,7 +38,7 @@ _GIVEN_UP = "the detector is given up: RuntimeError: CUDA out of memory"
 
 SCENES = (
     *CAMERA_SCENES,
-    Scene(
+    Scenario(
         "time and motion",
         (
             fault(
@@ -123,7 +123,7 @@ SCENES = (
             ),
         ),
     ),
-    Scene(
+    Scenario(
         "detector",
         (
             Event(
@@ -165,7 +165,7 @@ SCENES = (
             ),
         ),
     ),
-    Scene(
+    Scenario(
         "a camera is never seen",
         (
             fault(
@@ -182,7 +182,7 @@ SCENES = (
         faults=lambda: Faults(silent={_BACK}),
         starts_well=False,
     ),
-    Scene(
+    Scenario(
         "camera_info never comes",
         (
             fault(
@@ -206,7 +206,7 @@ SCENES = (
         faults=lambda: Faults(no_info={_BACK}),
         starts_well=False,
     ),
-    Scene(
+    Scenario(
         "mounting never told",
         (
             Event(
@@ -224,7 +224,7 @@ SCENES = (
         faults=lambda: Faults(unmounted={_BACK}),
         starts_well=False,
     ),
-    Scene(
+    Scenario(
         "pose required",
         (
             fault(
@@ -237,7 +237,7 @@ SCENES = (
         ),
         _POSE_REQUIRED,
     ),
-    Scene(
+    Scenario(
         "pose never told",
         (
             fault(
@@ -262,7 +262,7 @@ SCENES = (
         faults=lambda: Faults(no_poses=True),
         starts_well=False,
     ),
-    Scene(
+    Scenario(
         "quality of service",
         (
             Event(

@@ -75,7 +75,7 @@ def fault(
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scenario:
     """Events that one node goes through, one after the other."""
 
     name: str
@@ -92,7 +92,7 @@ class Scene:
     """Whether full sets come before the first event."""
 
 
-def run_scene(scene: Scene, model: Path | None) -> list[Row]:
+def run_scene(scene: Scenario, model: Path | None) -> list[Row]:
     """Start a node, do one event after the other to it."""
     with Run(model, scene.parameters, scene.faults(), **scene.vehicle) as run:
         if scene.starts_well and run.vehicle.wait(lambda: full(run), _START_S) is None:

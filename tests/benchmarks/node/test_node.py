@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.node.failure_table import SCENES
-from benchmarks.node.failures import Scene, as_json, run_scene
+from benchmarks.node.failures import Scenario, as_json, run_scene
 from benchmarks.node.load import LoadOptions, run_load
 from benchmarks.node.overhead import SeenSets
 from labeldistill_core.cameras import FrameSet
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real_time
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name.replace(" ", "_"))
-def test_every_event_of_the_scene(scene: Scene, tiny_model: Path) -> None:
+def test_every_event_of_the_scene(scene: Scenario, tiny_model: Path) -> None:
     rows = run_scene(scene, tiny_model)
     assert len(rows) == len(scene.events)
     assert [row for row in as_json(rows)["rows"] if not row["passed"]] == []
