@@ -13,13 +13,13 @@ from pathlib import Path
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from tyro.conf import Positional
 
 from labeldistill_core.console import INTERRUPTED, Flat
 from labeldistill_ros.bags import controls as controlling
 from labeldistill_ros.bags import replay as replaying
 from labeldistill_ros.bags.recorder import Recorder, RecordOptions
+from labeldistill_ros.starting import init_ros
 
 
 def replay(
@@ -37,8 +37,7 @@ def replay(
         paused: begin paused.
     """
     controls = controlling.Controls(paused)
-    # not rclpy's own handlers, which would take the context away under the publishers
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    init_ros()
     try:
         node = rclpy.create_node("replay")
         with (
@@ -71,8 +70,7 @@ def record(out: Positional[Path], options: Flat[RecordOptions], use_sim_time: bo
         options: what is recorded, and how.
         use_sim_time: stamp messages with the time of /clock rather than the machine's.
     """
-    # rclpy's own handlers raise wherever Python stands, also where that is swallowed
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    init_ros()
     try:
         sim_time = Parameter("use_sim_time", value=use_sim_time)
         node = rclpy.create_node("recorder", parameter_overrides=[sim_time])

@@ -23,10 +23,10 @@ from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-def
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
+from labeldistill_core.console import FAULT, REFUSED, exit_code
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
@@ -40,6 +40,7 @@ from labeldistill_ros.node.session import Session
 from labeldistill_ros.node.spinning import Spinner
 from labeldistill_ros.parameter_store import ParameterStore
 from labeldistill_ros.parameters import Parameters
+from labeldistill_ros.starting import init_ros
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _ERROR = TransitionCallbackReturn.ERROR
@@ -255,21 +256,25 @@ def _words(error: Exception) -> str:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the node until it is told to stop; exits with 2 when it cannot start."""
+    """Run the node until it is told to stop; exits with the codes of `console`."""
+    sys.exit(exit_code(lambda: _run(args), "detector_node"))
+
+
+def _run(args: list[str] | None) -> int:
     keep_freed_memory(resolve_device("auto"))
     stop = threading.Event()
     # rclpy's own handlers would take the context away under the worker; here the loop ends, and
     # `close` runs while ROS still works.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    init_ros(args)
     code = 0
     try:
         node = DetectorNode()
     except LabelDistillError as error:
         rclpy.logging.get_logger("detector").error(str(error))
         rclpy.try_shutdown()
-        sys.exit(2)
+        return REFUSED
     handler = RosHandler(node.get_logger())
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
@@ -278,10 +283,10 @@ def main(args: list[str] | None = None) -> None:
     spinner = Spinner(executor)
     try:
         if node.autostart and not node.start():
-            code = 2
+            code = REFUSED
         while code == 0 and not stop.is_set() and not node.finished:
             spinner.spin_once(timeout_s=0.1)
-        code = code or 3 * spinner.failed
+        code = code or FAULT * spinner.failed
     finally:
         node.close()
         logging.getLogger().removeHandler(handler)
@@ -289,7 +294,7 @@ def main(args: list[str] | None = None) -> None:
         node.destroy_node()
         rclpy.try_shutdown()
         gc.freeze()  # or Python spends two seconds looking through torch's modules at its end
-    sys.exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -62,3 +62,27 @@ def test_impossible_parameter_is_named() -> None:
     assert done.returncode == 2
     assert "parameter sync.tolerance: use a value from 0.001 to 1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        (("--params-file", "/nonexistent.yaml"), {}, "opening YAML file: check what follows"),
+        (("-p", "foo"), {}, "'-p foo'"),
+        ((), {"ROS_LOG_DIR": "/proc/x"}, "set ROS_LOG_DIR to a folder that can be written"),
+        ((), {"ROS_DOMAIN_ID": "x"}, "ROS_DOMAIN_ID is not an integral number"),
+    ],
+)
+def test_a_start_that_ros_refuses_is_one_line_and_code_2(
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = run("--ros-args", *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert told in line

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS 2 in this process: begun without its signal handlers, and refused in a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+
+from labeldistill_core.errors import ConfigError
+
+_PLACE = re.compile(r", at \S+:\d+")
+"""Where in ROS's own sources an error arose."""
+
+
+def init_ros(args: Sequence[str] | None = None) -> None:
+    """Begin with ROS; whoever calls handles SIGINT and SIGTERM.
+
+    rclpy's own handlers would take the context away under publishers and worker threads.
+
+    Args:
+        args: of the command line; those of this process when None.
+
+    Raises:
+        ConfigError: ROS refuses an argument, a parameter file or the environment.
+    """
+    try:
+        rclpy.init(
+            args=None if args is None else list(args),
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+    except RuntimeError as error:  # rclpy has no class of its own for them
+        what = " ".join(_PLACE.sub("", str(error)).split())
+        mend = "check what follows --ros-args, and ROS_DOMAIN_ID"
+        if "logging" in what:
+            mend = "set ROS_LOG_DIR to a folder that can be written"
+        raise ConfigError(f"ROS cannot start: {what}: {mend}") from error
