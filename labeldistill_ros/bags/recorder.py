@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from labeldistill_core.errors import BagError, ConfigError
+from labeldistill_core.names import shown
 from labeldistill_ros.bags.recover import recover_abandoned
 from labeldistill_ros.bags.replay import message_class
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
@@ -28,6 +29,10 @@ _LOG = logging.getLogger(__name__)
 _DISCOVERY_S = 0.2
 _FLUSH_S = 1.0
 _DEPTH = 200
+_SILENT_S = 5.0
+"""After so long without a message, it is said what is missing."""
+_EARLY_BYTES = 2**28
+"""So much is kept in memory until simulated time begins."""
 
 
 def scoring_topics(detector: str = "/detector") -> dict[str, str]:
@@ -79,13 +84,35 @@ class RecordOptions:
     """Replace a bag that is there already."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Early:
+    """A message that came before simulated time began."""
+
+    wall_ns: int
+    topic: str
+    data: bytes
+
+
+@dataclass(eq=False)
+class _Topic:
+    """A topic that is subscribed to."""
+
+    msgtype: str
+    qos: QoSProfile
+    subscription: Any
+
+    @property
+    def latched(self) -> bool:
+        return self.qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
+
+
 class Recorder:
     """Writes everything that comes on some topics until it is closed; a context manager.
 
     Messages are logged at the node's time: simulated time when it has `use_sim_time`. Subscribes
-    at once to topics whose type is known, and to others when somebody offers them. If the process
-    is killed, all but the last second can be recovered, which the next recorder of the same path
-    does first.
+    at once to topics whose type is known, and to others when somebody offers them; when a publisher
+    comes that offers less than was asked for, less is asked for. If the process is killed, all but
+    the last second can be recovered, which the next recorder of the same path does first.
     """
 
     def __init__(
@@ -106,22 +133,27 @@ class Recorder:
             ConfigError: a name that no topic can have.
         """
         types = scoring_topics(options.detector)
-        self._node, self._topics = node, tuple(map(_full_name, options.topics or types))
+        self._node = node
+        self._topics = tuple(dict.fromkeys(map(_full_name, options.topics or types)))
         self._bag = BagWriter(path, storage=options.storage, force=options.force, keep=True)
         recover_abandoned(Path(path), options.storage)
         self._bag.__enter__()
-        self._early: list[Callable[[int], None]] = []
-        self._subscriptions: list[Any] = []
-        self._known: set[str] = set()
+        self._storage = options.storage
+        self._early: list[_Early] = []
+        self._early_bytes = self._early_lost = self._early_safe = 0
+        self._early_bag: BagWriter | None = None
+        self._known: dict[str, _Topic | None] = {}
         self._open = True
+        self._begun_s, self._told_silent = time.monotonic(), False
         for topic in self._topics:
             if topic in types:
                 self._subscribe(topic, types[topic])
         # steady, since simulated time may stand still until the player starts
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timers = [node.create_timer(_FLUSH_S, self._bag.flush, clock=steady)]
-        if set(self._topics) - self._known:
-            self._timers.append(node.create_timer(_DISCOVERY_S, self._discover, clock=steady))
+        self._timers = [
+            node.create_timer(_FLUSH_S, self._keep, clock=steady),
+            node.create_timer(_DISCOVERY_S, self._discover, clock=steady),
+        ]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -133,8 +165,19 @@ class Recorder:
         if self._open:
             self._open = False
             self._withdraw()
-            self._flush(self._now_ns() or time.time_ns())
-            self._bag.__exit__(None, None, None)
+            if self._early:
+                _LOG.warning(
+                    "simulated time never began: %d messages are logged at wall time",
+                    len(self._early),
+                )
+            with ExitStack() as stack:
+                stack.push(self._bag)
+                self._write_early(None)
+                for topic, known in self._known.items():
+                    if known is not None:
+                        self._bag.connect(topic, known.msgtype, reliable(latched=known.latched))
+            if silent := [topic for topic, count in self.counts.items() if not count]:
+                _LOG.warning("no message was recorded of %s", ", ".join(silent))
         return self.counts
 
     def __enter__(self) -> Recorder:
@@ -148,63 +191,149 @@ class Recorder:
     def _withdraw(self) -> None:
         for timer in self._timers:
             self._node.destroy_timer(timer)
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+        for known in self._known.values():
+            if known is not None:
+                self._node.destroy_subscription(known.subscription)
 
     def _discover(self) -> None:
-        offered = dict(self._node.get_topic_names_and_types())
-        for topic in set(self._topics) - self._known:
-            if topic in offered:
-                self._subscribe(topic, offered[topic][0])
+        offered: dict[str, list[str]] = {}
+        if len(self._known) < len(self._topics):
+            offered = dict(self._node.get_topic_names_and_types())
+        for topic in self._topics:
+            if topic not in self._known:
+                if topic in offered:
+                    self._subscribe(topic, offered[topic][0])
+            elif (known := self._known[topic]) is not None:
+                self._adapt(topic, known)
+        waited_s = time.monotonic() - self._begun_s
+        if waited_s > _SILENT_S and not self._told_silent:
+            self._told_silent = True
+            if self._early:
+                _LOG.warning(
+                    "simulated time has not begun, so nobody publishes /clock: %d messages wait "
+                    "for it; start the player, or record without simulated time",
+                    len(self._early),
+                )
+            elif not any(self.counts.values()):
+                _LOG.warning("nothing has come for %.0f s: %s", waited_s, ", ".join(self._silent()))
+
+    def _silent(self) -> list[str]:
+        """Topics without a message, each with what is known of the reason."""
+        came = {early.topic for early in self._early}
+        return [
+            f"{topic} ({self._why_silent(topic)})"
+            for topic, count in self.counts.items()
+            if not count and topic not in came
+        ]
+
+    def _why_silent(self, topic: str) -> str:
+        known = self._known.get(topic)
+        if known is None:
+            return "not subscribed to" if topic in self._known else "nobody offers it"
+        offers = self._node.get_publishers_info_by_topic(topic)
+        if not offers:
+            return "no publisher"
+        others = sorted({o.topic_type for o in offers} - {known.msgtype})
+        return f"its type is {others[0]}, not {known.msgtype}" if others else "nothing published"
+
+    def _adapt(self, topic: str, known: _Topic) -> None:
+        """Ask for no more than the publishers offer, who may have come after the subscription."""
+        if not self._node.count_publishers(topic):
+            return
+        wanted = self._qos(topic)
+        lower = known.qos.reliability, wanted.reliability
+        lossy = lower == (ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT)
+        # what is latched comes again to a new subscription, so not after something was recorded
+        late = wanted.durability != known.qos.durability and (
+            known.latched or not self._bag.counts.get(topic)
+        )
+        if not lossy and not late:
+            return
+        if not lossy:
+            wanted.reliability = known.qos.reliability
+        if not late:
+            wanted.durability = known.qos.durability
+        self._node.destroy_subscription(known.subscription)
+        known.qos = wanted
+        known.subscription = self._subscription(topic, known.msgtype, wanted)
+        _LOG.info("%s: subscribed to anew, as its publishers offer it", topic)
 
     def _subscribe(self, topic: str, msgtype: str) -> None:
-        self._known.add(topic)
+        self._known[topic] = None
         try:
             if msgtype not in typestore().types:
-                raise BagError(f"{topic}: no definition of the type {msgtype} to store in the bag")
-            kind = message_class(msgtype)
+                raise BagError(
+                    f"{topic}: no definition of the type {shown(msgtype)} to store in the bag"
+                )
+            qos = self._qos(topic)
+            subscription = self._subscription(topic, msgtype, qos)
         except BagError as error:
             _LOG.error("not recorded: %s", error)
             return
-        qos, latched = self._qos(topic)
-        self._bag.connect(topic, msgtype, reliable(latched=latched))
-        self._subscriptions.append(
-            self._node.create_subscription(
-                kind, topic, partial(self._take, topic, msgtype), qos, raw=True
-            )
-        )
+        self._known[topic] = _Topic(msgtype, qos, subscription)
 
-    def _qos(self, topic: str) -> tuple[QoSProfile, bool]:
-        """A profile that every publisher fits, and whether the topic is latched.
+    def _subscription(self, topic: str, msgtype: str, qos: QoSProfile) -> Any:
+        take = partial(self._take, topic)
+        return self._node.create_subscription(message_class(msgtype), topic, take, qos, raw=True)
+
+    def _qos(self, topic: str) -> QoSProfile:
+        """A profile that every publisher fits.
 
         Reliable unless a publisher is not, so that nothing is lost that need not be.
         """
         offers = [o.qos_profile for o in self._node.get_publishers_info_by_topic(topic)]
         best_effort = any(o.reliability == ReliabilityPolicy.BEST_EFFORT for o in offers)
         durable = [o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offers]
-        latched = all(durable) if durable else topic == "/tf_static"
         profile = QoSProfile(depth=_DEPTH)
         if best_effort:
             profile.reliability = ReliabilityPolicy.BEST_EFFORT
-        if latched:
+        if all(durable) if durable else topic == "/tf_static":
             profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        return profile, latched
+        return profile
 
-    def _take(self, topic: str, msgtype: str, data: bytes) -> None:
+    def _take(self, topic: str, data: bytes) -> None:
         if not self._open:
             return
-        write = partial(self._bag.write, topic, msgtype, bytes(data))
-        now_ns = self._now_ns()
-        if now_ns:
-            self._flush(now_ns)
-            write(now_ns)
-        else:  # simulated time has not begun; the transforms of /tf_static come this early
-            self._early.append(write)
+        now_ns = int(self._node.get_clock().now().nanoseconds)
+        if now_ns > 0:
+            if self._early:
+                self._write_early(now_ns)
+            self._write(self._bag, topic, bytes(data), now_ns)
+            return
+        # simulated time has not begun; the transforms of /tf_static come this early
+        self._early.append(_Early(time.time_ns(), topic, bytes(data)))
+        self._early_bytes += len(data)
+        if self._early_bytes > _EARLY_BYTES:
+            self._early_lost += 1
+            if self._early_lost == 1:
+                _LOG.warning("simulated time has not begun: messages are dropped, the memory ends")
+            self._early_bytes -= len(self._early.pop().data)
 
-    def _flush(self, stamp_ns: int) -> None:
-        for write in self._early:
-            write(stamp_ns)
+    def _write(self, bag: BagWriter, topic: str, data: bytes, stamp_ns: int) -> None:
+        known = self._known[topic]
+        if known is not None:
+            qos = None if topic in bag.counts else reliable(latched=known.latched)
+            bag.write(topic, known.msgtype, data, stamp_ns, qos)
+
+    def _write_early(self, stamp_ns: int | None) -> None:
+        """Log what waited for simulated time; at wall time when None."""
+        for early in self._early:
+            self._write(self._bag, early.topic, early.data, stamp_ns or early.wall_ns)
         self._early.clear()
+        self._early_bytes = self._early_safe = 0
+        if self._early_bag is not None:
+            self._early_bag.discard()
+            self._early_bag = None
 
-    def _now_ns(self) -> int:
-        return int(self._node.get_clock().now().nanoseconds)
+    def _keep(self) -> None:
+        """Make sure that a killed process has lost nothing of what came until now."""
+        if self._early_safe < len(self._early):
+            if self._early_bag is None:
+                folder = self._bag.partial / "early"
+                self._early_bag = BagWriter(folder, storage=self._storage, keep=True)
+                self._early_bag.__enter__()
+            for early in self._early[self._early_safe :]:
+                self._write(self._early_bag, early.topic, early.data, early.wall_ns)
+            self._early_safe = len(self._early)
+            self._early_bag.flush()
+        self._bag.flush()

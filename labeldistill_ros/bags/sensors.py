@@ -7,6 +7,7 @@ LiDAR and radar points are the bytes of the file; only the description of their 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +104,17 @@ def cloud_entry(record: SensorRecord) -> Entry:
         rows = read(record.path, record.read())
         # Behind `data` the type has one field of one byte, `is_dense`.
         empty = cloud_message(rows, record.stamp_ns, frame, BAG, filled=False)
+        empty.is_dense = _is_finite(rows)
         return with_data(_CLOUD, empty, rows.view(np.uint8).data, behind=1)  # is_dense
 
     return Entry(record.stamp_ns, topic, _CLOUD, cloud)
+
+
+def _is_finite(rows: np.ndarray[Any, np.dtype[Any]]) -> bool:
+    """What `PointCloud2.is_dense` tells: that no coordinate is infinite or none."""
+    return all(
+        bool(np.isfinite(rows[name]).all()) for name in ("x", "y", "z") if name in rows.dtype.names
+    )
 
 
 def lidar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
@@ -124,6 +133,10 @@ def lidar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
 
 def radar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
     """Rows of a binary `.pcd` file with the fields that its head names; see docs/bags.md.
+
+    Where the first point is not a number, the radar had no echo, and there are no rows.
+
+    Source: nuscenes-devkit, `RadarPointCloud.from_file`.
 
     Raises:
         DataError: the file is no such file, or not whole.
@@ -147,7 +160,11 @@ def radar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
             f"{points * rows.itemsize}: is it whole?"
         )
     # The head says how many points there are; what stands behind them is no part of the cloud.
-    return np.frombuffer(body, rows, count=points)
+    found = np.frombuffer(body, rows, count=points)
+    silent = points and any(
+        math.isnan(found[name][0]) for name in rows.names or () if rows[name].kind == "f"
+    )
+    return found[:0] if silent else found
 
 
 def motion_entries(dataroot: Path, scene: str, shift_ns: int) -> list[Entry]:

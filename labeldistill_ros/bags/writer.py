@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
 import shutil
@@ -27,7 +28,9 @@ from rosbags.interfaces import (
 )
 
 from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.kinds import SUFFIXES
 from labeldistill_ros.bags.metadata import METADATA_VERSION, information, metadata_text, qos_text
+from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.storage import Buffer, McapFile, Sqlite3File
 from labeldistill_ros.bags.types import definition
 from labeldistill_ros.messages.bag_family import typestore
@@ -36,6 +39,8 @@ Storage = Literal["mcap", "sqlite3"]
 
 _UNLIMITED = QosTime(9223372036, 854775807)
 _NEVER_NS = 2**63 - 1
+_LOCK = "lock"
+"""File in the folder of an incomplete bag that its process keeps locked."""
 
 
 def reliable(depth: int = 10, *, latched: bool = False) -> Qos:
@@ -80,7 +85,8 @@ class BagWriter:
             path: folder to make.
             storage: file format inside; Humble reads mcap only with its plugin installed.
             zstd: compress the chunks of an mcap file that get smaller by it.
-            force: replace what is there, once the new bag is complete.
+            force: replace what is there, once the new bag is complete; an empty bag is replaced
+                without.
             about: goes into `custom_data` of the bag's metadata.
             keep: the messages cannot be had again, so what could be written before a failure
                 stays in the temporary folder.
@@ -101,9 +107,9 @@ class BagWriter:
         self._topics: dict[str, tuple[Connection, Qos]] = {}
         self._span_ns = (_NEVER_NS, 0)
         self.counts: dict[str, int] = {}
-        if self.path.exists() and not force:
+        if self.path.exists() and not force and _has_messages(self.path):
             raise BagError(f"{self.path} is there already; use --force to replace it")
-        if self.path.exists() and not (self.path / "metadata.yaml").is_file():
+        if self.path.exists() and not _is_replaceable(self.path):
             raise BagError(f"{self.path} is no bag, so it is not replaced; choose another name")
 
     def __enter__(self) -> BagWriter:
@@ -115,6 +121,9 @@ class BagWriter:
             self._folder = partial_folder(self.path, os.getpid())
             self._bag = self._folder / self.path.name
             self._bag.mkdir(parents=True)
+            self._lock = (self._folder / _LOCK).open("w")
+            with suppress(OSError):  # file systems without locks leave the number of the process
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._storage: McapFile | Sqlite3File = (
                 McapFile(self._bag, zstd=self._zstd)
                 if self._storage_name == "mcap"
@@ -194,6 +203,18 @@ class BagWriter:
         """Make sure that all messages so far can be recovered if the process is killed."""
         self._storage.flush()
 
+    @property
+    def partial(self) -> Path:
+        """Folder in which the bag is until it is complete."""
+        return self._folder
+
+    def discard(self) -> None:
+        """Leave without a bag, and without a trace of it."""
+        with suppress(Exception):  # only to close the file, which goes away
+            self._storage.abort()
+        self._lock.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -215,6 +236,7 @@ class BagWriter:
         except (OSError, sqlite3.Error) as found:
             failed = found
         finally:
+            self._lock.close()
             if failed is None or not self._keep:
                 shutil.rmtree(self._folder, ignore_errors=True)
         if isinstance(failed, OSError | sqlite3.Error):
@@ -253,19 +275,47 @@ def partial_folder(path: Path, pid: int) -> Path:
 
 def abandoned(path: Path) -> list[Path]:
     """Partial folders of a bag whose processes are no more."""
-    out = []
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
-        pid = folder.name.rpartition("-")[2]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            out.append(folder)
-    return sorted(out)
+    folders = path.parent.glob(f".{glob.escape(path.name)}.partial-*")
+    return sorted(folder for folder in folders if _is_abandoned(folder))
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether nobody writes there; told by a lock, as containers give the same numbers again."""
+    pid = folder.name.rpartition("-")[2]
+    if not pid.isdigit():
+        return False
+    try:
+        with (folder / _LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return not _is_alive(int(pid))
 
 
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
     return True
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether a path is a bag, complete or cut off, or a folder of nothing but files of one."""
+    if (path / "metadata.yaml").is_file():
+        return True
+    files = list(path.iterdir()) if path.is_dir() else []
+    return bool(files) and all(file.suffix in SUFFIXES for file in files)
+
+
+def _has_messages(path: Path) -> bool:
+    """Whether what is there may be worth something: unless it is a bag that has no message."""
+    try:
+        with BagReader(path) as bag:
+            return any(bag.counts().values())
+    except BagError:
+        return True

@@ -16,6 +16,7 @@ from rclpy.parameter import Parameter
 from tyro.conf import Positional
 
 from labeldistill_core.console import INTERRUPTED, Flat
+from labeldistill_core.errors import BagError
 from labeldistill_ros.bags import controls as controlling
 from labeldistill_ros.bags import replay as replaying
 from labeldistill_ros.bags.recorder import Recorder, RecordOptions
@@ -62,8 +63,10 @@ def replay(
     return 0 if done.rounds or options.loop else INTERRUPTED
 
 
-def record(out: Positional[Path], options: Flat[RecordOptions], use_sim_time: bool = False) -> None:
+def record(out: Positional[Path], options: Flat[RecordOptions], use_sim_time: bool = False) -> int:
     """Record topics to a bag until Ctrl-C; by default those of the detector and what scores them.
+
+    The exit code is 2 when nothing came.
 
     Args:
         out: folder of the bag.
@@ -84,6 +87,9 @@ def record(out: Positional[Path], options: Flat[RecordOptions], use_sim_time: bo
         rclpy.try_shutdown()
     for topic, count in recorder.counts.items():
         print(f"{count:7d}  {topic}")
+    if not any(recorder.counts.values()):
+        raise BagError(f"nothing was recorded, so {out} is empty: the log names the reasons")
+    return 0
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from mcap.reader import make_reader
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.nuscenes_records import SensorRecord
 from labeldistill_core.errors import BagError, ConfigError, DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.camera_faults import CameraFaults
@@ -20,6 +21,7 @@ from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.sensors import (
     IMU_TOPIC,
     ODOMETRY_TOPIC,
+    cloud_entry,
     image_topic,
     optical_frame,
     points_topic,
@@ -27,6 +29,7 @@ from labeldistill_ros.bags.sensors import (
 )
 from labeldistill_ros.bags.truth import read_samples
 from labeldistill_ros.messages import stamp_of
+from labeldistill_ros.messages.bag_family import typestore
 from tests.support.nuscenes_fixture import SCENES, START_US, VERSION, ego_at
 
 RADAR_HEAD = """# .PCD v0.7 - Point Cloud Data file format
@@ -76,6 +79,20 @@ def test_radar_points(tmp_path: Path) -> None:
         radar_points(tmp_path / "a.pcd", whole[:-6])
     with pytest.raises(DataError, match="is no PCD file as nuScenes' radars have it"):
         radar_points(tmp_path / "a.pcd", b"\x00\x01 nonsense")
+
+
+def test_a_radar_without_echo_and_points_without_place(tmp_path: Path) -> None:
+    """As the devkit reads them: no number in the first point means no points at all."""
+    rows = np.array([(np.nan, np.nan, 0, 3, -7, 8.5, -4), (5, 6, 0, 1, 300, -2, 2)], RADAR_DTYPE)
+    path = tmp_path / "a.pcd"
+    for order, width, dense in ((rows, 0, True), (rows[::-1], 2, False)):
+        path.write_bytes(RADAR_HEAD.encode() + order.tobytes())
+        still = Transform.identity("ego", "RADAR_FRONT")
+        names = ("token", "sample", "RADAR_FRONT", "radar")
+        record = SensorRecord(*names, 7, True, path, still, still, np.zeros(0), 0, 0)
+        entry = cloud_entry(record)
+        cloud = typestore().deserialize_cdr(b"".join(entry.build()), entry.msgtype)
+        assert (cloud.width, len(cloud.data), cloud.is_dense) == (width, 23 * width, dense)
 
 
 def test_a_damaged_scan_is_named(dataroot: Path, tmp_path: Path) -> None:
