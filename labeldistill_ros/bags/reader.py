@@ -13,6 +13,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection, Qos
 
 from labeldistill_core.errors import BagError
+from labeldistill_core.names import fault_of_relative_path, shown
 from labeldistill_ros.bags.damage import library_reads
 from labeldistill_ros.bags.kinds import SUFFIXES, refuse_other_kinds
 from labeldistill_ros.messages.bag_family import typestore
@@ -103,8 +104,12 @@ class BagReader:
             BagError: names those that are missing and those that are there.
         """
         if absent := [topic for topic in topics if topic not in self.topics]:
-            there = ", ".join(sorted(self.topics)) or "none"
-            raise BagError(f"{self.path} lacks the topic {', '.join(absent)}; it has: {there}")
+            known = sorted(self.topics)
+            there = ", ".join(shown(t) if fault_of_relative_path(t[1:]) else t for t in known[:50])
+            there += f" and {len(known) - 50} more" if len(known) > 50 else ""
+            raise BagError(
+                f"{self.path} lacks the topic {', '.join(absent)}; it has: {there or 'none'}"
+            )
 
     def raw(self, topics: Sequence[str] | None = None) -> Iterator[Recorded]:
         """Messages in the order of log time.

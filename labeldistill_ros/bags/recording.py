@@ -19,6 +19,7 @@ from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.results import ResultBox, result_boxes
+from labeldistill_core.names import shown
 from labeldistill_ros.bags.poses import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import BagSample
@@ -211,7 +212,7 @@ def _in_map(boxes: Boxes3D, transforms: TransformBuffer, stamp_ns: int, bag: Pat
         return boxes.transformed(transforms.lookup(FIXED_FRAME, boxes.frame, stamp_ns))
     except TransformError as error:
         raise BagError(
-            f"{bag}: boxes at {stamp_ns} ns are in {boxes.frame!r} and cannot be moved to "
+            f"{bag}: boxes at {stamp_ns} ns are in {shown(boxes.frame)} and cannot be moved to "
             f"{FIXED_FRAME!r}: {error}"
         ) from error
 

@@ -21,6 +21,7 @@ import numpy as np
 import tyro
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidTopicNameException, NameValidationException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -28,17 +29,24 @@ from rosbags.interfaces import QosDurability, QosReliability
 from rosgraph_msgs.msg import Clock
 
 from labeldistill_core.errors import BagError
+from labeldistill_core.names import shown
 from labeldistill_ros.bags.controls import Controls
 from labeldistill_ros.bags.reader import BagReader, Recorded
 
 _LOG = logging.getLogger(__name__)
 
 _NS = 1_000_000_000
+_END_NS = 2**31 * _NS
+"""Beyond all times that `builtin_interfaces/Time` can tell, 2038."""
 _TICK_S = 0.01
 """Wall-clock time between clock messages at most; divided by the rate when that is above 1."""
 _POLL_S = 0.02
 _SETTLE_S = 0.25
 """After the last subscriber was found; it may find us a little later, and has other topics."""
+_DEEPEST = 1000
+"""Longest queue of a publisher, whatever the bag says."""
+_LONG_GAP_S = 60.0
+"""A wait for the next message that is told."""
 _ACK_S = 2.0
 """How long the end waits until reliable subscribers have everything."""
 
@@ -93,9 +101,11 @@ def message_class(msgtype: str) -> Any:
     """The installed Python class of a type such as `std_msgs/msg/String`.
 
     Raises:
-        BagError: its package is not installed.
+        BagError: its package is not installed, or it is no name of a type.
     """
     package, _, name = msgtype.partition("/msg/")
+    if not (package.isidentifier() and name.isidentifier()):
+        raise BagError(f"{shown(msgtype)} is no message type")
     try:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError) as error:
@@ -135,7 +145,10 @@ def replay(
         publishers: dict[str, Publisher[Any]] = {}
         for topic in topics:
             kind = message_class(reader.topics[topic])
-            publishers[topic] = node.create_publisher(kind, topic, _qos(reader, topic))
+            try:
+                publishers[topic] = node.create_publisher(kind, topic, _qos(reader, topic))
+            except (InvalidTopicNameException, NameValidationException) as error:
+                raise BagError(f"{bag}: {shown(topic)} is no name of a topic in ROS") from error
             stack.callback(node.destroy_publisher, publishers[topic])
         clock = None
         if options.clock:
@@ -204,6 +217,11 @@ class _Player:
             if not timed:
                 self._publish(recorded)
                 continue
+            if not 0 <= recorded.stamp_ns < _END_NS:
+                raise BagError(
+                    f"a message of {recorded.topic} has the log time {recorded.stamp_ns} ns, which "
+                    "ROS cannot tell; `labeldistill bag recover` leaves such messages out"
+                )
             if first_ns is None:
                 # From the first timed message: latched ones before it go out at once and keep no
                 # time.
@@ -212,6 +230,8 @@ class _Player:
             # From the start and not from the message before, so that delays do not add up over a
             # bag.
             due_s = start_s + (recorded.stamp_ns - first_ns) / _NS / self._rate
+            if (gap_s := due_s - time.monotonic()) > _LONG_GAP_S:
+                _LOG.warning("the next message comes in %.0f s: %s", gap_s, recorded.topic)
             while (wait_s := due_s - time.monotonic()) > 0:
                 if not self._going():
                     return False
@@ -285,7 +305,7 @@ def _qos(reader: BagReader, topic: str) -> QoSProfile:
     The queue holds ten messages at least, as several come at once at high rates.
     """
     recorded = reader.qos(topic)
-    profile = QoSProfile(depth=max(10, recorded.depth if recorded else 0))
+    profile = QoSProfile(depth=min(_DEEPEST, max(10, recorded.depth if recorded else 0)))
     if _is_latched(reader, topic):
         profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
     if recorded is not None and recorded.reliability == QosReliability.BEST_EFFORT:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
@@ -14,6 +15,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
+from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.breakdown import SampleMatches, sample_matches
 from labeldistill_core.evaluation.devkit import evaluation_boxes
 from labeldistill_core.evaluation.results import boxes_of_results
@@ -31,6 +33,8 @@ from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import Reference, Score
 from labeldistill_ros.bags.truth import BagSample
+
+_LOG = logging.getLogger(__name__)
 
 Pictures = Callable[[Set[str]], Iterator[tuple[BagSample, FrameSet]]]
 """Key frames with these tokens and their images, in order."""
@@ -52,7 +56,8 @@ def write_run_report(
         path: file to write.
         reference: what the runs were measured against.
         scores: of the runs; pictures show the first one's boxes.
-        pictures: `pictures_of_bag` or `pictures_of_dataroot`.
+        pictures: `pictures_of_bag` or `pictures_of_dataroot`; where images are missing, the
+            report does without.
         frames: so many key frames, spread evenly, make the animation; 0 for all.
         min_score: boxes of a lower score are not drawn, and do not count as wrong.
         extremes: so many best and worst samples are shown by themselves.
@@ -72,10 +77,24 @@ def write_run_report(
             page_frame(sample, images, first, min_score, matches),
             highlight=highlights.get(sample.truth.sample_token, ""),
         )
-        for sample, images in pictures(_spread(tokens, frames) | highlights.keys())
+        for sample, images in _there(pictures(_spread(tokens, frames) | highlights.keys()))
     )
     title = f"Run {first.name}" if len(scores) == 1 else f"{len(scores)} runs compared"
     write_report(path, title, summary(first), pages, tables(scores), run_charts(scores))
+
+
+def _there(
+    pictures: Iterator[tuple[BagSample, FrameSet]],
+) -> Iterator[tuple[BagSample, FrameSet]]:
+    """Pictures up to the first that is not there: the figures are worth a report without them."""
+    while True:
+        try:
+            yield next(pictures)
+        except StopIteration:
+            return
+        except (BagError, DataError) as error:
+            _LOG.warning("the report has no pictures, or not all: %s", error)
+            return
 
 
 def pictures_of_bag(bag: Path) -> Pictures:

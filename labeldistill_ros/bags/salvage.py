@@ -26,7 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 _TOPIC = re.compile(r"[\w/~]{1,255}", re.ASCII)
 _TYPE = re.compile(r"\w{1,100}(/\w{1,100}){1,2}", re.ASCII)
-_LAST_STAMP_NS = 2**63 - 1
+_LAST_STAMP_NS = 2**31 * 10**9 - 1
+"""The last that `builtin_interfaces/Time` can tell."""
 _DAY_NS = 86_400 * 10**9
 _MOST_GAPS = 2**16
 """So many rows of a table are looked for one by one behind a damaged page."""
@@ -181,7 +182,7 @@ def _of_sqlite3(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, bytes]
                 topic is None
                 or not isinstance(stamp_ns, int)
                 or not isinstance(data, bytes)
-                or stamp_ns < 0
+                or not 0 <= stamp_ns <= _LAST_STAMP_NS
                 or not topic.kind.decodes(data)
             ):
                 losses.messages += 1

@@ -23,7 +23,7 @@ from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.breakdown import Breakdown, break_down
 from labeldistill_core.evaluation.metrics import Metrics, evaluate, json_ready
 from labeldistill_core.evaluation.result_file import read_results
-from labeldistill_core.evaluation.results import ResultBox
+from labeldistill_core.evaluation.results import ResultBox, write_results
 from labeldistill_ros.bags.poses import read_transforms
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recording import (
@@ -198,8 +198,16 @@ def score_run(
     *,
     topic: str = DETECTIONS_TOPIC,
     tolerance_s: float = TOLERANCE_S,
+    out: Path | None = None,
 ) -> Score:
     """Score a bag or a result file.
+
+    Args:
+        reference: what it is measured against.
+        run: the bag or the result file.
+        topic: of the detections in a bag.
+        tolerance_s: largest difference of stamps.
+        out: nuScenes result file to write before anything is scored, as scoring may fail.
 
     Raises:
         BagError: see `recording.read_recording`.
@@ -208,6 +216,8 @@ def score_run(
     truths = [sample.truth for sample in reference.samples]
     if is_result_file(run):
         results = _whole_results(reference, run)
+        if out:
+            write_results(out, results)
         # A result file has an entry for every key frame, which was checked, and no stamps.
         coverage = Coverage(len(truths), len(truths), (), len(results), 0.0)
         metrics, parts = evaluate(truths, results), break_down(truths, results)
@@ -215,6 +225,8 @@ def score_run(
     recording = read_recording(
         run, reference.samples, reference.transforms, topic=topic, tolerance_s=tolerance_s
     )
+    if out:
+        write_results(out, recording.results)
     return Score(
         run.name,
         evaluate(truths, recording.results),

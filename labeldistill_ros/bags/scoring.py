@@ -64,16 +64,20 @@ class Scored:
         return all(one.passed for one in self.checks)
 
 
-def score_runs(source: Path, runs: Sequence[Path], options: ScoreOptions) -> Scored:
+def score_runs(
+    source: Path, runs: Sequence[Path], options: ScoreOptions, out: Path | None = None
+) -> Scored:
     """Score runs with the official metrics.
 
     Args:
         source: bag with samples, ground truth and poses; with a data root, the first run.
         runs: bags or result files; when there is none, `source` holds the detections too.
         options: what they are measured against.
+        out: nuScenes result file to write, of a single run, before it is scored.
 
     Raises:
-        ConfigError: there is nothing to measure a result file against.
+        ConfigError: several runs are to be one result file, or there is nothing to measure a
+            result file against.
         BagError: a bag is unreadable or lacks what is needed.
         DataError: a result file or a table cannot be used.
     """
@@ -93,10 +97,13 @@ def score_runs(source: Path, runs: Sequence[Path], options: ScoreOptions) -> Sco
     else:
         reference, compared = Reference.of_bag(source), compared or (source,)
         pictures = report.pictures_of_bag(source)
+    if out and len(compared) > 1:
+        raise ConfigError(f"--out takes the boxes of one run, and {len(compared)} are given")
     # ROS names are absolute in a bag; people leave the slash out.
     topic = "/" + options.topic.strip("/")
     scores = tuple(
-        score_run(reference, run, topic=topic, tolerance_s=options.tolerance_s) for run in compared
+        score_run(reference, run, topic=topic, tolerance_s=options.tolerance_s, out=out)
+        for run in compared
     )
     checks = tuple(
         one

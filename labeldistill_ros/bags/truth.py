@@ -23,6 +23,8 @@ from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.frames import Transform
+from labeldistill_core.names import fault_of_name
+from labeldistill_ros.bags.damage import reason
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import boxes_from_detections
@@ -31,6 +33,17 @@ from labeldistill_ros.messages.stamps import stamp_of
 SAMPLE_TOPIC = "/nuscenes/sample"
 TRUTH_TOPIC = "/ground_truth/detections"
 MARKERS_TOPIC = "/ground_truth/markers"
+_ODD = (
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    DataError,
+)
+"""What reading JSON of other contents raises."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +108,24 @@ def read_samples(bag: BagReader) -> list[BagSample]:
         try:
             content = json.loads(text.data)
             samples.append(_sample(content, boxes[content["stamp_ns"]]))
-        except (KeyError, TypeError, ValueError, DataError) as error:
+        except _ODD as error:
             raise BagError(
                 f"{bag.path}: {SAMPLE_TOPIC} at {recorded.stamp_ns} ns is not as this version "
-                f"writes it, or has no boxes in {TRUTH_TOPIC} ({error!r}); convert the scene anew"
+                f"writes it, or has no boxes in {TRUTH_TOPIC} ({reason(error)}); convert the scene "
+                "anew"
             ) from error
     return samples
 
 
 def _sample(content: dict[str, Any], detections: Any) -> BagSample:
     annotations = content["annotations"]
+    stamps_ns = content["camera_stamps_ns"]
+    names = (content["sample_token"], content["scene"], *stamps_ns)
+    numbers = (content["stamp_ns"], *stamps_ns.values())
+    if not all(isinstance(name, str) and not fault_of_name(name) for name in names):
+        raise DataError("a name of it is none")
+    if not all(type(stamp) is int and 0 <= stamp < 2**63 for stamp in numbers):
+        raise DataError("a stamp of it is none")
     found = boxes_from_detections(detections, CLASSES)
     if len(found) != len(annotations):
         raise DataError(f"{len(annotations)} annotations tell of {len(found)} boxes")
@@ -126,4 +147,4 @@ def _sample(content: dict[str, Any], detections: Any) -> BagSample:
         tuple(a["visibility"] for a in annotations),
         np.array(content["bicycle_racks"], dtype=np.float64).reshape(-1, 7),
     )
-    return BagSample(content["scene"], truth, content["camera_stamps_ns"])
+    return BagSample(content["scene"], truth, stamps_ns)

@@ -14,7 +14,6 @@ from tyro.conf import Positional
 from labeldistill_core.console import MISSED, REFUSED, Flat
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, ConfigError
-from labeldistill_core.evaluation.results import write_results
 from labeldistill_core.evaluation.verdict import write_junit
 from labeldistill_core.files import write_json
 from labeldistill_core.installed_files import demo_model
@@ -176,17 +175,14 @@ def score(
         source: bag with the truth, or with --dataroot the first run.
         runs: bags or result files.
         options: what they are measured against, and what they must reach.
-        out: nuScenes result file to write, of a single run.
+        out: nuScenes result file to write, of a single run, before it is scored.
         json: file to write all figures to.
         junit: file to write the verdict to, as JUnit XML.
         report: HTML file to write: tables, curves, best and worst samples, the scene. Its pictures
             show the first run.
         report_frames: at most so many key frames are pictured; 0 for all.
     """
-    compared = len(runs) + 1 if options.dataroot else len(runs) or 1
-    if out and compared > 1:
-        raise ConfigError(f"--out takes the boxes of one run, and {compared} are given")
-    found = score_runs(source, runs, options)
+    found = score_runs(source, runs, options, out)
     scores = found.scores
     # what was computed is told and written before what may still fail
     print(scores[0].table() if len(scores) == 1 else comparison(scores))
@@ -197,8 +193,6 @@ def score(
     if json:
         figures = [score.as_json() for score in scores]
         write_json(json, figures[0] if len(scores) == 1 else {"runs": figures})
-    if out:
-        write_results(out, scores[0].results)
     if report:
         write_run_report(report, found.reference, scores, found.pictures, frames=report_frames)
         print(report)

@@ -182,12 +182,14 @@ class TransformBuffer:
         known = self.frames()
         absent = [name for name in (target, source) if name not in known]
         if absent:
-            names = " and ".join(repr(name) for name in absent)
-            have = ", ".join(known) if known else "none"
+            names = " and ".join(shown(name) for name in absent)
+            have = ", ".join(name if name.isprintable() else shown(name) for name in known[:40])
+            have += f" and {len(known) - 40} more" if len(known) > 40 else "" if known else "none"
             return f"no transform names the frame {names} (known frames: {have})"
         return (
-            f"frames {target!r} and {source!r} are in different trees: nothing publishes a "
-            f"transform between {self._to_root(target)[-1]!r} and {self._to_root(source)[-1]!r}"
+            f"frames {shown(target)} and {shown(source)} are in different trees: nothing publishes a "
+            f"transform between {shown(self._to_root(target)[-1])} and "
+            f"{shown(self._to_root(source)[-1])}"
         )
 
     def _chain(self, frame: str, ancestor: str, stamp_ns: int) -> Transform:
@@ -220,7 +222,7 @@ class TransformBuffer:
         newer = i >= 0
         distance_s = (stamp_ns - stamps[-1] if newer else stamps[0] - stamp_ns) / _NS
         raise TransformError(
-            f"{edge.parent!r} from {child!r} at {stamp_ns / _NS:.3f} s: the stamp is "
+            f"{shown(edge.parent)} from {shown(child)} at {stamp_ns / _NS:.3f} s: the stamp is "
             f"{distance_s:.3f} s {'newer' if newer else 'older'} than the "
             f"{'newest' if newer else 'oldest'} of {len(stamps)} transforms that were received",
             may_come=newer,

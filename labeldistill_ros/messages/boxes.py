@@ -15,6 +15,7 @@ import torch
 
 from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
 from labeldistill_core.errors import DataError
+from labeldistill_core.names import shown
 from labeldistill_ros.messages.family import ROS, MessageFamily
 from labeldistill_ros.messages.geometry import yaw_of
 from labeldistill_ros.messages.stamps import header
@@ -107,7 +108,7 @@ def boxes_from_detections(message: Any, class_names: Sequence[str]) -> Boxes3D:
         # may not.
         best = max(detection.results, key=lambda result: result.hypothesis.score).hypothesis
         if best.class_id not in class_names:
-            raise DataError(f"class {best.class_id!r} is none of {', '.join(class_names)}")
+            raise DataError(f"class {shown(best.class_id)} is none of {', '.join(class_names)}")
         center, size = detection.bbox.center.position, detection.bbox.size
         yaw = yaw_of(detection.bbox.center.orientation)
         box = (center.x, center.y, center.z, size.x, size.y, size.z, yaw)

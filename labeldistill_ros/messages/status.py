@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from labeldistill_core.errors import DataError
+from labeldistill_core.names import shown
 from labeldistill_ros.messages.family import ROS, MessageFamily
 from labeldistill_ros.messages.stamps import header, stamp_of
 from labeldistill_ros.sets.report import Outcome, SetReport
+
+_LONGEST_KEY = 64
+"""Longer names of stages and counters are not those of a detector."""
 
 OK, WARN, ERROR = 0, 1, 2
 """Levels of a `DiagnosticStatus`."""
@@ -87,7 +91,7 @@ def read_set_status(message: Any) -> list[SetStatus]:
         try:
             found.append(_read(values, stamp_of(message)))
         except ValueError as error:
-            raise DataError(f"the status {status.name!r} cannot be read: {error}") from error
+            raise DataError(f"the status {shown(status.name)} cannot be read: {error}") from error
     return found
 
 
@@ -95,7 +99,9 @@ def _read(values: dict[str, str], stamp_ns: int) -> SetStatus:
     # Every key in ms is a stage, but for spread and age, which are taken out again below: a stage
     # that is added to the detector needs no change here.
     timings_ms = {
-        key.removesuffix("_ms"): float(text) for key, text in values.items() if key.endswith("_ms")
+        key.removesuffix("_ms"): float(text)
+        for key, text in values.items()
+        if key.endswith("_ms") and key.isidentifier() and len(key) < _LONGEST_KEY
     }
     pose = values.get("pose", "known")
     report = SetReport(
@@ -115,7 +121,7 @@ def _read(values: dict[str, str], stamp_ns: int) -> SetStatus:
     totals = {
         key.removeprefix("sets_"): int(text)
         for key, text in values.items()
-        if key.startswith("sets_")
+        if key.startswith("sets_") and key.isidentifier() and len(key) < _LONGEST_KEY
     }
     return SetStatus(report, totals)
 

@@ -10,6 +10,7 @@ import torch
 
 from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
 from labeldistill_core.errors import DataError
+from labeldistill_core.names import shown
 from labeldistill_ros.messages.family import ROS, MessageFamily
 from labeldistill_ros.messages.stamps import header
 
@@ -88,12 +89,15 @@ def boxes_from_table(message: Any) -> Boxes3D:
     """Boxes of a table of detections, of any family.
 
     Raises:
-        DataError: the cloud has other fields.
+        DataError: the cloud has other fields, or too few bytes.
     """
     names = tuple(f.name for f in message.fields)
     # Any point cloud may stand on a topic of this type; names and size together tell the table.
     if names != TABLE_DTYPE.names or message.point_step != TABLE_DTYPE.itemsize:
-        raise DataError(f"not a table of detections: its fields are {', '.join(names)}")
+        plain = (n if n.isidentifier() and len(n) < 80 else shown(n) for n in names[:20])
+        raise DataError(f"not a table of detections: its fields are {', '.join(plain)}")
+    if len(message.data) < message.width * TABLE_DTYPE.itemsize:
+        raise DataError(f"not a table of detections: {message.width} rows need more bytes")
     # rclpy has the data as an `array`, rosbags as numpy: bytes of both are the same.
     rows = np.frombuffer(bytes(message.data), TABLE_DTYPE, count=message.width)
     values = np.stack([rows[name] for name in BOX_FIELDS], axis=1)

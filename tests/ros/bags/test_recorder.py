@@ -23,6 +23,7 @@ from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder, RecordOptions
 from labeldistill_ros.bags.recover import recover
 
+TEXT = RecordOptions(("/text",))
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import DataError
+from labeldistill_core.evaluation.result_file import read_results
 from labeldistill_core.evaluation.results import result_boxes, write_results
+from labeldistill_ros.bags import score
 from labeldistill_ros.bags.convert import convert_scene
+from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
+from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.cli import main
 from tests.support.bag_rig import truths_of, write_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
@@ -49,6 +55,43 @@ def test_a_report_is_one_file_about_all_runs(
     # three key frames, the best and the worst of them once more
     assert len(re.findall("<figcaption>", text)) == 5
     assert len(re.findall("<figcaption>Worst: ", text)) == 1
+
+
+def test_a_bag_without_images_is_reported_without_pictures(
+    bag: Path,
+    shared_dataroot: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As a recording of the topics that scoring needs is."""
+    run = tmp_path / "run"
+    topics = {SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static"}
+    boxes = write_detections(tmp_path / "boxes", truths_of(shared_dataroot))
+    with BagReader(bag) as first, BagReader(boxes) as second, BagWriter(run) as out:
+        kept = [r for r in first.raw() if r.topic in topics]
+        for r in sorted([*kept, *second.raw()], key=lambda r: r.stamp_ns):
+            out.write(r.topic, r.msgtype, r.data, r.stamp_ns)
+    report, verdict = tmp_path / "report.html", tmp_path / "junit.xml"
+    command = ["bag", "score", str(run), "--report", str(report), "--junit", str(verdict)]
+    assert main([*command, "--min-nds", "0.1"]) == 0
+    assert "NDS" in capsys.readouterr().out
+    assert verdict.stat().st_size
+    assert "<h2>Recall by distance</h2>" in report.read_text()
+    assert "the report has no pictures, or not all" in caplog.text
+
+
+def test_results_are_there_when_scoring_fails(
+    bag: Path, shared_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("cannot be scored")
+
+    monkeypatch.setattr(score, "evaluate", fail)
+    run = write_detections(tmp_path / "run", truths_of(shared_dataroot))
+    out = tmp_path / "results.json"
+    assert main(["bag", "score", str(bag), str(run), "--out", str(out)]) == 2
+    assert len(read_results(out)) == 3
 
 
 def test_a_report_about_result_files_takes_pictures_of_the_data_root(
