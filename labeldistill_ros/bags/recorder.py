@@ -103,7 +103,7 @@ class _Topic:
 
     @property
     def latched(self) -> bool:
-        return self.qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        return bool(self.qos.durability == DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Recorder:

@@ -113,7 +113,9 @@ def cloud_entry(record: SensorRecord) -> Entry:
 def _is_finite(rows: np.ndarray[Any, np.dtype[Any]]) -> bool:
     """What `PointCloud2.is_dense` tells: that no coordinate is infinite or none."""
     return all(
-        bool(np.isfinite(rows[name]).all()) for name in ("x", "y", "z") if name in rows.dtype.names
+        bool(np.isfinite(rows[name]).all())
+        for name in ("x", "y", "z")
+        if name in (rows.dtype.names or ())
     )
 
 
@@ -160,11 +162,11 @@ def radar_points(path: Path, data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
             f"{points * rows.itemsize}: is it whole?"
         )
     # The head says how many points there are; what stands behind them is no part of the cloud.
-    found = np.frombuffer(body, rows, count=points)
+    cloud: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(body, rows, count=points)
     silent = points and any(
-        math.isnan(found[name][0]) for name in rows.names or () if rows[name].kind == "f"
+        math.isnan(cloud[name][0]) for name in rows.names or () if rows[name].kind == "f"
     )
-    return found[:0] if silent else found
+    return cloud[:0] if silent else cloud
 
 
 def motion_entries(dataroot: Path, scene: str, shift_ns: int) -> list[Entry]:

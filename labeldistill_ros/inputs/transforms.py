@@ -187,8 +187,8 @@ class TransformBuffer:
             have += f" and {len(known) - 40} more" if len(known) > 40 else "" if known else "none"
             return f"no transform names the frame {names} (known frames: {have})"
         return (
-            f"frames {shown(target)} and {shown(source)} are in different trees: nothing publishes a "
-            f"transform between {shown(self._to_root(target)[-1])} and "
+            f"frames {shown(target)} and {shown(source)} are in different trees: nothing "
+            f"publishes a transform between {shown(self._to_root(target)[-1])} and "
             f"{shown(self._to_root(source)[-1])}"
         )
 

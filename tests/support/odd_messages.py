@@ -23,7 +23,20 @@ from labeldistill_ros.messages.bag_family import typestore
 _TEXTS = ("", "map", "car", "../../x", "\x1b[2J\n", "x" * 70_000, "nan", "-1", "[" * 5000, "é😀")
 _FLOATS = (0.0, -1.0, math.nan, math.inf, -math.inf, 1e308, 1e-308, 1e20)
 _INTS = (0, 1, -1, 255, 65_535, 2**31 - 1, -(2**31), 2**32 - 1)
-_JSON = (None, True, [], {}, "", -1, 1e400, 10**30, math.nan, [[[[]]]], {"a": {}}, "x" * 5000)
+_JSON: tuple[Any, ...] = (
+    None,
+    True,
+    [],
+    {},
+    "",
+    -1,
+    1e400,
+    10**30,
+    math.nan,
+    [[[[]]]],
+    {"a": {}},
+    "x" * 5000,
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ def foxglove(tmp_path: Path) -> Path:
         schema = writer.register_schema("foxglove.CompressedImage", "protobuf", b"\x0a\x04test")
         channel = writer.register_channel("/CAM_FRONT", "protobuf", schema)
         writer.add_message(channel, BEGIN_NS, b"\x08\x01", BEGIN_NS)
-        writer.finish()
+        writer.finish()  # type: ignore[no-untyped-call]
     return path
 
 
@@ -82,7 +82,7 @@ def test_topics_of_other_encodings_are_left_out(
             channel = writer.register_channel(topic, encoding, schema)
             data = b"\x00\x01\x00\x00\x02\x00\x00\x00a\x00" if encoding == "cdr" else b"{}"
             writer.add_message(channel, BEGIN_NS, data, BEGIN_NS)
-        writer.finish()
+        writer.finish()  # type: ignore[no-untyped-call]
     assert recover(path, tmp_path / "out") == {"/text": 1}
     assert "'/odd' is left out: its messages are json" in caplog.text
     assert "evil" not in caplog.text
@@ -96,7 +96,7 @@ def test_a_type_that_only_the_bag_knows_is_saved(tmp_path: Path) -> None:
         schema = writer.register_schema("my_msgs/msg/Level", "ros2msg", b"float64 level\n")
         channel = writer.register_channel("/level", "cdr", schema)
         writer.add_message(channel, BEGIN_NS, b"\x00\x01\x00\x00" + bytes(8), BEGIN_NS)
-        writer.finish()
+        writer.finish()  # type: ignore[no-untyped-call]
     assert recover(path, tmp_path / "out") == {"/level": 1}
     with BagReader(tmp_path / "out") as reader:
         assert [message.level for _, message in reader.messages(["/level"])] == [0.0]

@@ -4,6 +4,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_a_radar_without_echo_and_points_without_place(tmp_path: Path) -> None:
         names = ("token", "sample", "RADAR_FRONT", "radar")
         record = SensorRecord(*names, 7, True, path, still, still, np.zeros(0), 0, 0)
         entry = cloud_entry(record)
-        cloud = typestore().deserialize_cdr(b"".join(entry.build()), entry.msgtype)
+        cloud: Any = typestore().deserialize_cdr(b"".join(entry.build()), entry.msgtype)
         assert (cloud.width, len(cloud.data), cloud.is_dense) == (width, 23 * width, dense)
 
 
