@@ -7,7 +7,7 @@ runs over a bag; scoring reads both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,7 +35,12 @@ class SetStatus:
 
 
 def set_status(
-    report: SetReport, totals: Mapping[str, int], name: str, family: MessageFamily = ROS
+    report: SetReport,
+    totals: Mapping[str, int],
+    name: str,
+    family: MessageFamily = ROS,
+    *,
+    warnings: Sequence[str] = (),
 ) -> Any:
     """The message of one set on `~/status`; its stamp is the set's.
 
@@ -44,10 +49,11 @@ def set_status(
         totals: counts of sets since the start, this one included: `seen`, and each outcome.
         name: of the node.
         family: of the message's classes.
+        warnings: what else is wrong at this time, such as a camera's clock.
     """
     degraded = bool(report.missing or report.pose)
     # `idle` is no fault: nobody listens. Without a pose or a camera boxes come, but worse ones.
-    level = OK if report.outcome in ("processed", "idle") and not degraded else WARN
+    level = OK if report.outcome in ("processed", "idle") and not (degraded or warnings) else WARN
     if report.outcome == "failed":
         level = ERROR
     values: dict[str, Any] = {
@@ -60,6 +66,7 @@ def set_status(
         "spread_ms": report.spread_s * 1e3,
         "age_ms": report.age_s * 1e3,
         "history_valid": report.history_valid,
+        "warnings": "; ".join(warnings),
         "boxes": report.boxes,
         "boxes_unusable": report.unusable,
         **{f"{stage}_ms": value for stage, value in report.timings_ms.items()},

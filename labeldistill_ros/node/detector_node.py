@@ -124,8 +124,8 @@ class DetectorNode(LifecycleNode):
         if parameters.device == "auto" and detector.device.type == "cpu":
             step_s = configured.step_s
             rate = f", {1 / step_s:.1f} sets a second without decoding" if step_s else ""
-            self.get_logger().error(
-                f"no CUDA device: detecting on the CPU{rate}; say device: cpu if that is wanted"
+            self.get_logger().info(  # auto asks for no GPU; /diagnostics tells the device for good
+                f"no CUDA device: detecting on the CPU{rate}; device: cuda:0 insists on a GPU"
             )
         self.get_logger().info(
             f"model {parameters.model or 'demo'} (sha256 {detector.checkpoint_sha256[:12]}) on "

@@ -13,22 +13,24 @@ import numpy as np
 
 from labeldistill_core.cameras import FrameSet
 from labeldistill_ros.messages.status import ERROR, OK, WARN, diagnostic, set_status
+from labeldistill_ros.node.camera_health import RECENT_S, CameraHealth
+from labeldistill_ros.node.standing import Condition, StandingConditions
 from labeldistill_ros.sets.assembly import Problem
 from labeldistill_ros.sets.report import SetReport, SetTally
 
 _WINDOW = 240
 """Sets over which latencies are taken: 20 s at 12 Hz."""
-_RATE_S = 5.0
-"""Time over which a camera's rate is taken; problems are reported for as long."""
-
 _RESTS_S = 1.0
 """Without an image for so long, all cameras rest, and nobody waits for boxes."""
 
 _LOW_RATE = 0.8
 """Share of the other cameras' rate below which a camera is too slow."""
-
-_MOVED_S = 0.005
-"""A camera's phase that moves further is reported."""
+_ABSENT = 10
+"""Sets in a row without a camera whose images come, after which that is no accident."""
+_NO_HISTORY = 5
+"""Sets in a row without past frames, after which that is no start."""
+_NO_HISTORY_NS = 5_000_000_000
+"""Time of their stamps after which it is none; models look back less far."""
 
 
 @dataclass(frozen=True)
@@ -41,33 +43,6 @@ class Limits:
     """Seconds from a set's last image to its boxes; a 95th percentile above is a WARN."""
     max_delay_s: float
     """Seconds without boxes, while images come, after which processing is an ERROR."""
-
-
-class _Camera:
-    def __init__(self) -> None:
-        self.encoding = self.frame_id = self.size = ""
-        self.offset_s: float | None = None
-        self.moved, self.moved_s = "", -1e9
-        self.arrivals_s: deque[float] = deque(maxlen=256)
-        self.problems: Counter[str] = Counter()
-        self.last_problem = ""
-        self.last_problem_s = -1e9
-
-    def rate_hz(self, now_s: float) -> float:
-        recent = [t for t in self.arrivals_s if now_s - t <= _RATE_S]
-        # From image to image: counting within a window would depend on where the window begins.
-        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
-
-    def follow(self, offset_s: float | None, now_s: float) -> None:
-        """Note when the phase moves."""
-        if offset_s is not None and self.offset_s is not None:
-            moved_s = offset_s - self.offset_s
-            if abs(moved_s) > _MOVED_S:
-                self.moved, self.moved_s = f"its phase moved by {moved_s * 1e3:.0f} ms", now_s
-            else:
-                # Small moves add up against the same offset, so that a slow drift is told as well.
-                offset_s = self.offset_s
-        self.offset_s = offset_s
 
 
 class Health:
@@ -85,8 +60,11 @@ class Health:
         """
         self._lock = threading.Lock()
         self._topics, self._limits, self._model = topics, limits, model
-        self._cameras = {name: _Camera() for name in topics}
+        self._cameras = {name: CameraHealth() for name in topics}
         self._reports: deque[SetReport] = deque(maxlen=_WINDOW)
+        self._standing = StandingConditions()
+        # processed sets in a row without past frames, and the stamps of the first
+        self._without_history, self._without_history_ns = 0, 0
         self._transform: tuple[str, float] | None = None
         self._forgotten: tuple[str, float] | None = None
         # the last boxes, or since when some are waited for
@@ -100,16 +78,21 @@ class Health:
         """Sets by what became of them; see `SetTally`."""
         return self._tally.counts
 
-    def image(self, camera: str, now_s: float, encoding: str = "", frame_id: str = "") -> None:
-        """Note that an image of a camera arrived."""
+    def image(
+        self,
+        camera: str,
+        now_s: float,
+        encoding: str = "",
+        frame_id: str = "",
+        ahead_s: float | None = None,
+    ) -> None:
+        """Note an image; `ahead_s` is its stamp less the node's clock, where that runs."""
         with self._lock:
             # The first image after a rest: boxes are waited for from now on, not since the last
             # drive.
             if not self._images_come(now_s):
                 self._boxes_s = now_s
-            state = self._cameras[camera]
-            state.arrivals_s.append(now_s)
-            state.encoding, state.frame_id = encoding, frame_id
+            self._cameras[camera].arrived(now_s, encoding, frame_id, ahead_s)
 
     def unwanted(self, now_s: float) -> None:
         """Note that nobody waits for boxes, so that their absence is no fault."""
@@ -127,9 +110,7 @@ class Health:
         """Note images that could not be used, by camera and cause."""
         with self._lock:
             for problem in problems:
-                camera = self._cameras[problem.camera]
-                camera.problems[problem.cause] += 1
-                camera.last_problem, camera.last_problem_s = problem.text, now_s
+                self._cameras[problem.camera].problem(problem.cause, problem.text, now_s)
 
     def transform_failed(self, text: str, now_s: float) -> None:
         """Note that the vehicle's pose was missing, and why."""
@@ -148,6 +129,22 @@ class Health:
             if report.outcome == "processed":
                 self._reports.append(report)
                 self._boxes_s = now_s
+                self._note_history(report)
+
+    def _note_history(self, report: SetReport) -> None:
+        if report.history_valid:
+            self._without_history = 0
+            return
+        if not self._without_history:
+            self._without_history_ns = report.stamp_ns
+        self._without_history += 1
+
+    def time_jumped(self) -> None:
+        """The node's clock or the stamps went back."""
+        with self._lock:
+            self._without_history = 0
+            for camera in self._cameras.values():
+                camera.time_jumped()
 
     def silent_cameras(self, now_s: float) -> list[str]:
         """Cameras without an image for longer than the limit."""
@@ -155,14 +152,94 @@ class Health:
             return [
                 name
                 for name, camera in self._cameras.items()
-                if not camera.arrivals_s
-                or now_s - camera.arrivals_s[-1] > self._limits.camera_timeout_s
+                if camera.silent(now_s, self._limits.camera_timeout_s)
             ]
 
+    def cameras_rest(self, now_s: float) -> bool:
+        """Whether images came from all cameras, and stopped at all of them together."""
+        with self._lock:
+            timeout_s = self._limits.camera_timeout_s
+            cameras = self._cameras.values()
+            return all(c.seen and c.silent(now_s, timeout_s) for c in cameras)
+
     def _images_come(self, now_s: float) -> bool:
-        return any(
-            c.arrivals_s and now_s - c.arrivals_s[-1] < _RESTS_S for c in self._cameras.values()
-        )
+        ages_s = [camera.age_s(now_s) for camera in self._cameras.values()]
+        return any(age_s is not None and age_s < _RESTS_S for age_s in ages_s)
+
+    def watch(
+        self,
+        now_s: float,
+        *,
+        disagreeing_s: Mapping[str, float],
+        absent: Mapping[str, int],
+        clock: str = "",
+    ) -> dict[str, str]:
+        """Look for what is wrong for longer than a moment.
+
+        Args:
+            now_s: steady clock.
+            disagreeing_s: see `Synchronizer.disagreeing_s`.
+            absent: see `Synchronizer.absent`.
+            clock: why the node's own clock does not run; empty when it does.
+
+        Returns:
+            Sentences by a key that stays while they are true; cameras that are bad in the same way
+            share one.
+        """
+        with self._lock:
+            found = {Condition("clock"): clock} if clock and self._images_come(now_s) else {}
+            found |= self._far_from_clock()
+            for camera, ahead_s in disagreeing_s.items():
+                side = "ahead of" if ahead_s > 0 else "behind"
+                found[Condition("disagrees", camera)] = (
+                    f"{camera}: its stamps run {abs(ahead_s):.2f} s {side} the others': "
+                    "set its clock or look at its delay"
+                )
+            for camera, count in absent.items():
+                comes = not self._cameras[camera].silent(now_s, self._limits.camera_timeout_s)
+                if comes and count >= _ABSENT and camera not in disagreeing_s:
+                    found[Condition("absent", camera)] = (
+                        f"{camera}: its images come, but no set gets one: its stamps fit no "
+                        "other camera's, or it is much slower; look at its rate, and at "
+                        "sync.tolerance"
+                    )
+            if why := self._why_no_history(now_s):
+                found[Condition("history")] = why
+            self._standing.update(found, now_s)
+            return self._standing.lines
+
+    def _far_from_clock(self) -> dict[Condition, str]:
+        far_s = {name: c.far_s for name, c in self._cameras.items() if c.far_s is not None}
+        found = {}
+        for camera, own_s in far_s.items():
+            # Delays differ by fractions of a second, which would make six sentences of one.
+            alike_s = [s for s in far_s.values() if s is not None and abs(s - own_s) < 1.0]
+            ahead_s = float(np.median(alike_s))
+            side = "ahead of" if ahead_s > 0 else "behind"
+            found[Condition("clock", camera)] = (
+                f"{camera}: its stamps are {abs(ahead_s):.0f} s {side} this node's clock: set the "
+                "clocks of both; for a bag, play it with --clock and set use_sim_time"
+            )
+        return found
+
+    def _why_no_history(self, now_s: float) -> str:
+        last = self._reports[-1] if self._reports else None
+        if last is None or self._without_history < _NO_HISTORY or not self._model()["history"]:
+            return ""
+        span_ns = last.stamp_ns - self._without_history_ns
+        if span_ns < _NO_HISTORY_NS:
+            return ""
+        if last.pose:
+            failure = self._transform[0] if self._transform else "it is not asked for"
+            reason = f"the vehicle's pose is unknown: {failure}"
+        elif self._forgotten and now_s - self._forgotten[1] < RECENT_S:
+            reason = f"the past is dropped again and again: {self._forgotten[0]}"
+        else:
+            reason = (
+                "no set is as old as the model wants it: look at the rate of the sets, and at "
+                "history.tolerance"
+            )
+        return f"no past frame has been used for {_NO_HISTORY_NS / 1e9:.0f} s and more: {reason}"
 
     def latencies_ms(self) -> dict[str, tuple[float, float]]:
         """Median and 95th percentile of each stage over the last sets."""
@@ -179,7 +256,9 @@ class Health:
 
     def set_status(self, report: SetReport, name: str) -> Any:
         """The message of one set on `~/status`; its stamp is the set's."""
-        return set_status(report, self._totals(), name)
+        with self._lock:
+            standing = tuple(self._standing.lines.values())
+        return set_status(report, self._totals(), name, warnings=standing)
 
     def _totals(self) -> dict[str, int]:
         with self._lock:
@@ -206,6 +285,7 @@ class Health:
             self._processing_status(name, now_s),
             self._transform_status(name, now_s),
             self._history_status(name, now_s, model["history"]),
+            self._clock_status(name),
             diagnostic(f"{name}: model", OK, str(model["name"]), model),
         ]
         # Tools that show diagnostics group by hardware: node and device, so that two vehicles can
@@ -215,40 +295,28 @@ class Health:
         return statuses
 
     def _camera_status(self, name: str, camera: str, offset_s: float | None, now_s: float) -> Any:
+        topic, timeout_s = self._topics[camera], self._limits.camera_timeout_s
         with self._lock:
             state = self._cameras[camera]
             state.follow(offset_s, now_s)
-            moved = state.moved if now_s - state.moved_s < _RATE_S else ""
-            age_s = now_s - state.arrivals_s[-1] if state.arrivals_s else None
-            # The cameras are compared with each other: what rate is right, only the vehicle knows.
+            age_s, rate_hz = state.age_s(now_s), state.rate_hz(now_s)
             usual_hz = float(np.median([c.rate_hz(now_s) for c in self._cameras.values()]))
-            rate_hz, problems = state.rate_hz(now_s), dict(state.problems)
-            last = state.last_problem if now_s - state.last_problem_s < _RATE_S else ""
-        topic = self._topics[camera]
-        if age_s is None:
-            level, text = ERROR, f"no image has come on {topic}"
-        elif age_s > self._limits.camera_timeout_s:
-            level, text = ERROR, f"no image for {age_s:.1f} s on {topic}"
-        elif last:
-            level, text = ERROR, last
-        elif rate_hz and usual_hz and rate_hz < _LOW_RATE * usual_hz:
-            level, text = WARN, f"{rate_hz:.1f} Hz, most cameras send {usual_hz:.1f} Hz"
-        elif moved:
-            level, text = WARN, moved
-        else:
-            level, text = OK, f"{rate_hz:.1f} Hz"
-        values: dict[str, Any] = {
-            "topic": topic,
-            "rate_hz": rate_hz,
-            "encoding": state.encoding,
-            "frame": state.frame_id,
-            "size": state.size,
-        }
-        if age_s is not None:
-            values["age_ms"] = age_s * 1e3
-        if offset_s is not None:
-            values["offset_ms"] = offset_s * 1e3
-        values.update({f"refused_{cause}": count for cause, count in problems.items()})
+            values = state.values(now_s, topic, offset_s)
+            standing = self._standing.of_camera(camera, "disagrees", "absent")
+            if age_s is None:
+                level, text = ERROR, f"no image has come on {topic}"
+            elif state.silent(now_s, timeout_s):
+                level, text = ERROR, f"no image for {age_s:.1f} s on {topic}"
+            elif last := state.last_problem(now_s):
+                level, text = ERROR, last
+            elif standing:
+                level, text = WARN, standing
+            elif rate_hz and usual_hz and rate_hz < _LOW_RATE * usual_hz:
+                level, text = WARN, f"{rate_hz:.1f} Hz, most cameras send {usual_hz:.1f} Hz"
+            elif moved := state.moved(now_s):
+                level, text = WARN, moved
+            else:
+                level, text = OK, f"{rate_hz:.1f} Hz"
         return diagnostic(f"{name}: camera {camera}", level, text, values)
 
     def _sync_status(self, name: str, sync: Mapping[str, Any]) -> Any:
@@ -290,8 +358,7 @@ class Health:
         if failure is None:
             return diagnostic(f"{name}: transforms", OK, "complete", {})
         text, when_s = failure
-        # A failure is over when none has come for five seconds; its text stays among the values.
-        level = ERROR if now_s - when_s < _RATE_S else OK
+        level = ERROR if now_s - when_s < RECENT_S else OK
         values = {"last_failure": text, "last_failure_age_s": now_s - when_s}
         return diagnostic(
             f"{name}: transforms", level, text if level == ERROR else "complete", values
@@ -301,8 +368,19 @@ class Health:
         with self._lock:
             valid = self._reports[-1].history_valid if self._reports else 0
             forgotten = self._forgotten
+            standing = self._standing.of_kind("history")
         values: dict[str, Any] = {"valid": valid, "wanted": wanted}
         if forgotten:
             values["last_reset"], when_s = forgotten
             values["last_reset_age_s"] = now_s - when_s
-        return diagnostic(f"{name}: history", OK, f"{valid} of {wanted} past frames", values)
+        text = f"{valid} of {wanted} past frames"
+        if standing:
+            return diagnostic(f"{name}: history", WARN, "; ".join(standing), values)
+        return diagnostic(f"{name}: history", OK, text, values)
+
+    def _clock_status(self, name: str) -> Any:
+        with self._lock:
+            standing = self._standing.of_kind("clock")
+        if standing:
+            return diagnostic(f"{name}: clock", WARN, "; ".join(standing), {})
+        return diagnostic(f"{name}: clock", OK, "stamps fit this node's clock", {})

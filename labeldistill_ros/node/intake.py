@@ -72,7 +72,10 @@ class Intake:
         self._live.refresh()
         now_s, stamp_ns = time.monotonic(), stamp_of(message)
         encoding = message.encoding if isinstance(message, Image) else message.format
-        self._health.image(camera, now_s, encoding, message.header.frame_id)
+        clock_ns = self._node.get_clock().now().nanoseconds
+        # simulated time is 0 before the first message on /clock
+        ahead_s = (stamp_ns - clock_ns) / 1e9 if stamp_ns and clock_ns else None
+        self._health.image(camera, now_s, encoding, message.header.frame_id, ahead_s)
         # A stamp of zero means that the driver set none; taken as a time it would be a jump to
         # 1970.
         if stamp_ns == 0:
@@ -144,5 +147,6 @@ class Intake:
         if waiting := self.worker.withdraw():
             waiting.cancel()
             self._processor.end(waiting.report("dropped", "time went back"))
+        self._health.time_jumped()
         self._processor.reset_history(reason)
         self._node.get_logger().info(f"started afresh: {reason}")

@@ -21,11 +21,11 @@ class ThrottledLog:
         self._said_s: dict[str, float] = {}
         self._silent: Counter[str] = Counter()
 
-    def _due(self, key: str, text: str) -> str:
+    def _due(self, key: str, text: str, period_s: float | None = None) -> str:
         """The text to log, or nothing."""
         now_s = time.monotonic()
         with self._lock:
-            if now_s - self._said_s.get(key, -1e9) < self._period_s:
+            if now_s - self._said_s.get(key, -1e9) < (period_s or self._period_s):
                 self._silent[key] += 1
                 return ""
             self._said_s[key] = now_s
@@ -34,9 +34,15 @@ class ThrottledLog:
             again = self._silent.pop(key, 0)
         return f"{text} (and {again} times before)" if again else text
 
-    def warning(self, key: str, text: str) -> None:
-        """Log a warning; `key` says which complaints are the same."""
-        if line := self._due(key, text):
+    def warning(self, key: str, text: str, period_s: float | None = None) -> None:
+        """Log a warning; `key` says which complaints are the same.
+
+        Args:
+            key: names the complaint.
+            text: what is wrong.
+            period_s: the pause, where it is not the usual one.
+        """
+        if line := self._due(key, text, period_s):
             self._logger.warning(line)
 
     def error(self, key: str, text: str) -> None:

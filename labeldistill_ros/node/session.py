@@ -23,9 +23,12 @@ from labeldistill_ros.parameters import Parameters
 from labeldistill_ros.sets.assembly import Assembler
 from labeldistill_ros.sets.options import assembly_options, discontinuity_check, make_synchronizer
 from labeldistill_ros.sets.pipeline import SetPipeline
+from labeldistill_ros.sets.together import together
 
 _PATIENCE_S = 3.0
 """After the start, silence of a camera is not spoken of for this long."""
+_STANDING_PERIOD_S = 60.0
+"""Between two warnings of something that stays wrong until somebody mends it."""
 _STOP_S = 10.0
 """How long a set in work may take to end."""
 
@@ -63,6 +66,7 @@ class Session:
         # The detector outlives the session, and its past is that of the last activation.
         configuration.detector.reset("activated")
         self._started_s = time.monotonic()
+        self._resting = False
         with ExitStack() as undo:
             self._listener = _listener(node, parameters)
             undo.callback(self._listener.close)
@@ -143,17 +147,42 @@ class Session:
             "relearned": synchronizer.relearned,
             "anchor": synchronizer.anchor,
         }
+        standing = self.health.watch(
+            now_s,
+            disagreeing_s=synchronizer.disagreeing_s,
+            absent=synchronizer.absent,
+            clock=self._why_no_clock(),
+        )
+        for key, text in standing.items():
+            self._log.warning(key, text, _STANDING_PERIOD_S)
         name = self._node.get_name()
         return self.health.diagnostics(name, counts, synchronizer.offsets_s, now_s)
 
+    def _why_no_clock(self) -> str:
+        clock = self._node.get_clock()
+        if not clock.ros_time_is_active or clock.now().nanoseconds:
+            return ""
+        return (
+            "use_sim_time is true, but nobody tells the time on /clock: play the bag with --clock, "
+            "or set use_sim_time to false"
+        )
+
     def _complain(self, now_s: float) -> None:
         silent = self.health.silent_cameras(now_s)
-        for camera in silent:
-            self._log.warning(f"{camera}/silent", self._subscriptions.why_silent(camera))
-        for camera in self._subscriptions.without_info():
-            # A camera that sends nothing at all is told of once, by its images.
-            if camera not in silent:
-                self._log.warning(f"{camera}/info", self._subscriptions.why_without_info(camera))
+        if self.health.cameras_rest(now_s):
+            if not self._resting:
+                self._resting = True
+                self._node.get_logger().info("all cameras have stopped; waiting for images")
+            return
+        self._resting = False
+        why = {camera: self._subscriptions.why_silent(camera) for camera in silent}
+        for text in together(why):
+            self._log.warning(f"silent/{text.partition(':')[0]}", text)
+        # A camera that sends nothing at all is told of once, by its images.
+        without = [c for c in self._subscriptions.without_info() if c not in silent]
+        why = {camera: self._subscriptions.why_without_info(camera) for camera in without}
+        for text in together(why):
+            self._log.warning(f"info/{text.partition(':')[0]}", text)
 
 
 def _listener(node: LifecycleNode, parameters: Parameters) -> TransformListener | OdometryListener:

@@ -45,6 +45,10 @@ class ApproximateSynchronizer(Generic[T]):
         """Phase offset of each camera in seconds; always empty, since this policy learns none."""
         self.relearned = 0
         """Nothing is learned, so nothing is learned anew."""
+        self.disagreeing_s: dict[str, float] = {}
+        """Stamps are not compared with arrivals."""
+        self.absent: dict[str, int] = {}
+        """Only complete sets are found."""
         self._found: list[CameraSet[T]] = []
         self._build()
 
