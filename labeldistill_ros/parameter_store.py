@@ -30,7 +30,8 @@ from labeldistill_ros.parameters import (
 
 P = TypeVar("P")
 
-_OTHERS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
+_OVERRIDES = "qos_overrides."
+_OTHERS = (_OVERRIDES, "use_sim_time", "start_type_description_service")
 """Parameters that rclpy declares by itself."""
 
 
@@ -119,6 +120,22 @@ class ParameterStore:
             near = difflib.get_close_matches(name, self._specs, n=1)
             hint = f": did you mean {near[0]}?" if near else ", it is ignored"
             sentences.append(f"there is no parameter {name}{hint}")
+        return sentences
+
+    def unknown_overrides(self) -> list[str]:
+        """One sentence for each QoS override that holds for nothing.
+
+        Only once publishers and subscriptions are there: creating one declares its overrides.
+        """
+        given: Sequence[str] = list(getattr(self._node, "_parameter_overrides", ()))
+        known = [n for n in getattr(self._node, "_parameters", ()) if n.startswith(_OVERRIDES)]
+        sentences = []
+        for name in given:
+            if not name.startswith(_OVERRIDES) or self._node.has_parameter(name):
+                continue
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            sentences.append(f"the QoS override {name} holds for nothing{hint}")
         return sentences
 
     def _check(self, parameters: list[Parameter[Any]]) -> SetParametersResult:

@@ -8,7 +8,14 @@ from typing import Any, TypeAlias
 
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import Node
-from rclpy.qos import QoSProfile, qos_policy_name_from_kind, qos_profile_sensor_data
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_policy_name_from_kind,
+    qos_profile_sensor_data,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -28,6 +35,18 @@ def _qos() -> QoSProfile:
         reliability=qos_profile_sensor_data.reliability,
         durability=qos_profile_sensor_data.durability,
         history=qos_profile_sensor_data.history,
+    )
+
+
+def _overridable() -> QoSOverridingOptions:
+    """What `qos_overrides` parameters may change; rclpy's default leaves durability out."""
+    return QoSOverridingOptions(
+        (
+            QoSPolicyKind.HISTORY,
+            QoSPolicyKind.DEPTH,
+            QoSPolicyKind.RELIABILITY,
+            QoSPolicyKind.DURABILITY,
+        )
     )
 
 
@@ -59,6 +78,7 @@ class CameraSubscriptions:
         """Newest `camera_info` by camera."""
         self._ambiguous: set[str] = set()
         self._incompatible: set[tuple[str, str]] = set()
+        self._latched: set[str] = set()
         self._subscriptions: list[Subscription[Any]] = []
         try:
             for camera, topic in topics.items():
@@ -81,9 +101,43 @@ class CameraSubscriptions:
                 topic,
                 callback,
                 _qos(),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                qos_overriding_options=_overridable(),
                 event_callbacks=events,
             )
+        )
+
+    def ask_for_latched_infos(self) -> None:
+        """Subscribe also to what was published before this node came, where that is offered.
+
+        A volatile subscription, which every publisher satisfies, does not get it; one that asks
+        for it gets nothing from volatile publishers. So the second comes on top, and only where
+        somebody offers: each subscription costs time at every wait.
+        """
+        latched = QoSProfile(
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE,  # what is kept is sent to no best-effort reader
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        for camera in self.without_info():
+            topic = self._topics[camera].info
+            if camera in self._latched or not self._offers_latched(topic):
+                continue
+            self._latched.add(camera)
+            self._subscriptions.append(
+                self._node.create_subscription(
+                    CameraInfo,
+                    topic,
+                    self._caller(self._on_info, camera),
+                    latched,
+                    event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+                )
+            )
+
+    def _offers_latched(self, topic: str) -> bool:
+        return any(
+            info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+            and info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+            for info in self._node.get_publishers_info_by_topic(topic)
         )
 
     @staticmethod

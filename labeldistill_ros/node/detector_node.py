@@ -144,6 +144,8 @@ class DetectorNode(LifecycleNode):
             self.get_logger().error(f"cannot activate: {_words(error)}")
             super().on_deactivate(state)
             return _FAILURE
+        for sentence in self._store.unknown_overrides():
+            self.get_logger().warning(sentence)
         period_s = configured.parameters.diagnostics.period
         self._reporting = self.create_timer(period_s, self._report, clock=self._steady)
         threshold = configured.parameters.score_threshold

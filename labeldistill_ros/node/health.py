@@ -63,6 +63,7 @@ class Health:
         self._cameras = {name: CameraHealth() for name in topics}
         self._reports: deque[SetReport] = deque(maxlen=_WINDOW)
         self._standing = StandingConditions()
+        self._implausible: dict[str, str] = {}
         # processed sets in a row without past frames, and the stamps of the first
         self._without_history, self._without_history_ns = 0, 0
         self._transform: tuple[str, float] | None = None
@@ -99,9 +100,10 @@ class Health:
         with self._lock:
             self._boxes_s = now_s
 
-    def used(self, frames: FrameSet) -> None:
+    def used(self, frames: FrameSet, implausible: Mapping[str, str] | None = None) -> None:
         """Note that the images of a set could be used, and their sizes."""
         with self._lock:
+            self._implausible = dict(implausible or {})
             for view in frames.views:
                 height, width = view.image.shape[:2]
                 self._cameras[view.calibration.name].size = f"{width} x {height}"
@@ -205,7 +207,9 @@ class Health:
                     )
             if why := self._why_no_history(now_s):
                 found[Condition("history")] = why
-            self._standing.update(found, now_s)
+            for camera, text in self._implausible.items():
+                found[Condition("mounting", camera)] = text
+            self._standing.update(found, now_s, at_once="mounting")
             return self._standing.lines
 
     def _far_from_clock(self) -> dict[Condition, str]:
@@ -302,7 +306,7 @@ class Health:
             age_s, rate_hz = state.age_s(now_s), state.rate_hz(now_s)
             usual_hz = float(np.median([c.rate_hz(now_s) for c in self._cameras.values()]))
             values = state.values(now_s, topic, offset_s)
-            standing = self._standing.of_camera(camera, "disagrees", "absent")
+            standing = self._standing.of_camera(camera, "mounting", "disagrees", "absent")
             if age_s is None:
                 level, text = ERROR, f"no image has come on {topic}"
             elif state.silent(now_s, timeout_s):

@@ -18,6 +18,7 @@ from labeldistill_ros.outputs.publishers import Outputs
 from labeldistill_ros.sets.arrival import ClosedSet
 from labeldistill_ros.sets.pipeline import Detected, SetPipeline, SetResult
 from labeldistill_ros.sets.report import SetReport
+from labeldistill_ros.sets.together import together
 
 MAX_FAILURES = 3
 """Sets in a row that end in an error after which the detector is given up."""
@@ -119,13 +120,13 @@ class SetProcessor:
         """Log what is wrong with a set and remember it for /diagnostics."""
         now_s, report = time.monotonic(), result.report
         if result.frames:
-            self._health.used(result.frames)
+            self._health.used(result.frames, result.implausible)
         self._health.problems(result.problems, now_s)
         if result.refusal:
             self._log.warning(f"refused/{report.cause}", f"set dropped: {result.refusal}")
         else:
-            for problem in result.problems:
-                self._log.warning(f"{problem.camera}/{problem.cause}", problem.text)
+            for text in together({problem.camera: problem.text for problem in result.problems}):
+                self._log.warning(f"problem/{text.partition(':')[0]}", text)
         if report.cause == "transform":
             self._health.transform_failed(result.refusal, now_s)
         if result.no_pose and self._live.common.ego_motion_source != "none":

@@ -137,6 +137,7 @@ class Session:
     def report(self) -> list[Any]:
         """Statuses for /diagnostics; what has to be complained about is logged."""
         self._live.refresh()
+        self._subscriptions.ask_for_latched_infos()
         now_s, synchronizer = time.monotonic(), self.intake.synchronizer
         if now_s - self._started_s > _PATIENCE_S:
             self._complain(now_s)
@@ -159,8 +160,8 @@ class Session:
         return self.health.diagnostics(name, counts, synchronizer.offsets_s, now_s)
 
     def _why_no_clock(self) -> str:
-        clock = self._node.get_clock()
-        if not clock.ros_time_is_active or clock.now().nanoseconds:
+        simulated = self._node.get_parameter("use_sim_time").value
+        if not simulated or self._node.get_clock().now().nanoseconds:
             return ""
         return (
             "use_sim_time is true, but nobody tells the time on /clock: play the bag with --clock, "

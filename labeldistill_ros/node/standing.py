@@ -29,16 +29,19 @@ class StandingConditions:
         self._since_s: dict[Condition, float] = {}
         self._lasting: dict[Condition, str] = {}
 
-    def update(self, found: Mapping[Condition, str], now_s: float) -> None:
+    def update(self, found: Mapping[Condition, str], now_s: float, at_once: str = "") -> None:
         """Take what is wrong now.
 
         Args:
             found: sentences by condition; those of a camera begin with its name and a colon.
             now_s: steady clock.
+            at_once: a kind that does not pass by itself, so that there is nothing to wait for.
         """
         self._since_s = {key: self._since_s.get(key, now_s) for key in found}
         self._lasting = {
-            key: text for key, text in found.items() if now_s - self._since_s[key] >= _LASTS_S
+            key: text
+            for key, text in found.items()
+            if key.kind == at_once or now_s - self._since_s[key] >= _LASTS_S
         }
 
     def of_camera(self, camera: str, *kinds: str) -> str:

@@ -24,6 +24,7 @@ from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.inputs.transforms import Lookup, TransformError
 from labeldistill_ros.messages.calibration import calibration_from_info
 from labeldistill_ros.sets.arrival import Arrival, ClosedSet
+from labeldistill_ros.sets.together import together
 from labeldistill_ros.sync.synchronizer import CameraSet
 
 Cause = Literal["image", "camera_info", "transform"]
@@ -167,7 +168,8 @@ class Assembler:
         # the set.
         if len(views) < self._options.min_cameras:
             first = problems[0] if problems else Problem("", "image", "no image is left")
-            text = "; ".join(problem.text for problem in problems) or first.text
+            texts = together({problem.camera: problem.text for problem in problems})
+            text = "; ".join(texts) or first.text
             raise SetError(first.cause, text, tuple(problems))
         timings = {
             "transforms": (transforms_s - start_s) * 1e3,

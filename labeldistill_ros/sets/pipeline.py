@@ -8,7 +8,8 @@ is where sets come from and where boxes and records go.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -18,6 +19,7 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_ros.sets.arrival import ClosedSet
 from labeldistill_ros.sets.assembly import Assembled, Assembler, Problem, SetError
+from labeldistill_ros.sets.plausibility import implausible
 from labeldistill_ros.sets.report import SetReport
 from labeldistill_ros.sets.selection import Selection
 from labeldistill_ros.sync.discontinuity import DiscontinuityCheck
@@ -53,6 +55,8 @@ class SetResult:
     """Why the set was refused, as a sentence; empty when it was not."""
     failure: Exception | None = None
     """Error that the network raised, where the set failed."""
+    implausible: Mapping[str, str] = field(default_factory=dict)
+    """What is odd about the cameras' mountings, a sentence by camera."""
     detected: Detected | None = None
     """Detections and the boxes to show; None unless the set was processed."""
 
@@ -90,7 +94,11 @@ class SetPipeline:
             report = closed.report("refused", error.cause)
             return SetResult(report, error.problems, refusal=str(error))
         result = SetResult(
-            closed.report("processed"), assembled.problems, assembled.no_pose, assembled.frames
+            closed.report("processed"),
+            assembled.problems,
+            assembled.no_pose,
+            assembled.frames,
+            implausible=implausible(assembled.frames.views, assembled.optical_frames),
         )
         posed, forgotten = not assembled.no_pose, ""
         if posed:
