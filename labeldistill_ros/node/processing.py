@@ -14,6 +14,7 @@ from labeldistill_core.runtime.detector import Detections
 from labeldistill_ros.node.health import Health
 from labeldistill_ros.node.live_parameters import LiveParameters
 from labeldistill_ros.node.ros_logging import ThrottledLog
+from labeldistill_ros.node.standing import STANDING_PERIOD_S
 from labeldistill_ros.outputs.publishers import Outputs
 from labeldistill_ros.sets.arrival import ClosedSet
 from labeldistill_ros.sets.pipeline import Detected, SetPipeline, SetResult
@@ -121,6 +122,9 @@ class SetProcessor:
         now_s, report = time.monotonic(), result.report
         if result.frames:
             self._health.used(result.frames, result.implausible)
+        # At once, not at the next report; by its key the report does not say it a second time.
+        for i, text in enumerate(together(result.implausible)):
+            self._log.warning(f"mounting/{i}", text, STANDING_PERIOD_S)
         self._health.problems(result.problems, now_s)
         if result.refusal:
             self._log.warning(f"refused/{report.cause}", f"set dropped: {result.refusal}")

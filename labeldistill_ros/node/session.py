@@ -18,6 +18,7 @@ from labeldistill_ros.node.intake import Intake
 from labeldistill_ros.node.live_parameters import LiveParameters
 from labeldistill_ros.node.processing import OnResult, SetProcessor
 from labeldistill_ros.node.ros_logging import ThrottledLog
+from labeldistill_ros.node.standing import STANDING_PERIOD_S
 from labeldistill_ros.parameter_store import ParameterStore
 from labeldistill_ros.parameters import Parameters
 from labeldistill_ros.sets.assembly import Assembler
@@ -27,8 +28,6 @@ from labeldistill_ros.sets.together import together
 
 _PATIENCE_S = 3.0
 """After the start, silence of a camera is not spoken of for this long."""
-_STANDING_PERIOD_S = 60.0
-"""Between two warnings of something that stays wrong until somebody mends it."""
 _STOP_S = 10.0
 """How long a set in work may take to end."""
 
@@ -155,7 +154,7 @@ class Session:
             clock=self._why_no_clock(),
         )
         for key, text in standing.items():
-            self._log.warning(key, text, _STANDING_PERIOD_S)
+            self._log.warning(key, text, STANDING_PERIOD_S)
         name = self._node.get_name()
         return self.health.diagnostics(name, counts, synchronizer.offsets_s, now_s)
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from labeldistill_ros.sets.together import together
 
+STANDING_PERIOD_S = 60.0
+"""Between two warnings of something that stays wrong until somebody mends it."""
 _LASTS_S = 3.0
 """A busy machine and the first images make many things look wrong for a second or two."""
 
