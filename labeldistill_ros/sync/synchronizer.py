@@ -194,7 +194,8 @@ class Synchronizer(Generic[T]):
         sets: list[CameraSet[T]] = []
         if self._waiting:
             self._learn(now_s)
-        self._elect(now_s)
+        # The anchor is elected as images come, not here: when all cameras fall silent together,
+        # none is a better anchor than the one that they had.
         while due := self._due(now_s):
             # Sets come in order, so what is older than one is closed with it.
             until = self._groups.index(due[-1]) if self._is_cycle(due[-1]) else None
