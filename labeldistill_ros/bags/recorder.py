@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 _DISCOVERY_S = 0.2
 _FLUSH_S = 1.0
 _DEPTH = 200
-_SILENT_S = 5.0
+SILENT_S = 5.0
 """After so long without a message, it is said what is missing."""
 _EARLY_BYTES = 2**28
 """So much is kept in memory until simulated time begins."""
@@ -160,6 +160,16 @@ class Recorder:
         """Messages by topic so far."""
         return {topic: self._bag.counts.get(topic, 0) for topic in self._topics}
 
+    @property
+    def discovered(self) -> tuple[str, ...]:
+        """Topics whose type is known, so that their messages are taken."""
+        return tuple(self._known)
+
+    @property
+    def waiting_for_clock(self) -> tuple[int, int]:
+        """Messages that wait for simulated time to begin, and how many of them are on disk."""
+        return len(self._early), self._early_safe
+
     def close(self) -> dict[str, int]:
         """Stop and complete the bag; messages by topic. A second call does nothing."""
         if self._open:
@@ -206,7 +216,7 @@ class Recorder:
             elif (known := self._known[topic]) is not None:
                 self._adapt(topic, known)
         waited_s = time.monotonic() - self._begun_s
-        if waited_s > _SILENT_S and not self._told_silent:
+        if waited_s > SILENT_S and not self._told_silent:
             self._told_silent = True
             if self._early:
                 _LOG.warning(

@@ -59,7 +59,7 @@ def test_a_publisher_that_offers_less_comes_late(rig: Rig, tmp_path: Path) -> No
     with Recorder(
         rig.node("recorder"), tmp_path / "bag", RecordOptions(("/lossy", "/label"))
     ) as recorder:
-        assert rig.until(lambda: len(recorder._known) == 2)
+        assert rig.until(lambda: len(recorder.discovered) == 2)
         driver = rig.node("driver")
         driver.create_publisher(String, "/label", LATCHED).publish(String(data="once"))
         lossy = driver.create_publisher(String, "/lossy", qos_profile_sensor_data)
@@ -80,7 +80,7 @@ def test_silence_is_told_with_its_reason(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(module, "_SILENT_S", 0.5)
+    monkeypatch.setattr(module, "SILENT_S", 0.5)
     other = Context()  # one participant refuses two types of a topic
     rclpy.init(context=other, domain_id=ros_domain_id)
     odd = Node("odd", context=other)
@@ -99,16 +99,16 @@ def test_silence_is_told_with_its_reason(
 def test_simulated_time_that_never_begins(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "_SILENT_S", 0.5)
+    monkeypatch.setattr(module, "SILENT_S", 0.5)
     text = rig.node("speaker").create_publisher(String, "/text", LATCHED)
     begin_ns = time.time_ns()
     recorder = Recorder(
         rig.node("recorder", sim_time=True), tmp_path / "bag", RecordOptions(("/text",))
     )
-    assert rig.until(lambda: "/text" in recorder._known)
+    assert rig.until(lambda: "/text" in recorder.discovered)
     for number in range(3):
         text.publish(String(data=str(number)))
-        assert rig.until(lambda number=number: len(recorder._early) > number)  # type: ignore[misc]
+        assert rig.until(lambda number=number: recorder.waiting_for_clock[0] > number)  # type: ignore[misc]
     assert rig.until(lambda: "nobody publishes /clock: 3 messages wait for it" in caplog.text)
     (left,) = tmp_path.glob(".bag.partial-*")
     assert rig.until(lambda: any(f.stat().st_size > 500 for f in left.rglob("early.mcap")))
@@ -127,9 +127,9 @@ def test_what_came_before_simulated_time_begins(rig: Rig, tmp_path: Path) -> Non
     with Recorder(
         rig.node("recorder", sim_time=True), tmp_path / "bag", RecordOptions(("/text",))
     ) as recorder:
-        assert rig.until(lambda: "/text" in recorder._known)
+        assert rig.until(lambda: "/text" in recorder.discovered)
         text.publish(String(data="early"))
-        assert rig.until(lambda: bool(recorder._early) and bool(recorder._early_safe))
+        assert rig.until(lambda: all(recorder.waiting_for_clock))
         now = Clock()
         now.clock.sec = 100
 
