@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import Phase, example, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from labeldistill_core.cameras import CAMERAS
@@ -94,26 +94,7 @@ def run(events: list[tuple[float, str, int, int]], **options: object) -> Outcome
 seconds = st.floats(0.0, 0.5)
 
 
-@pytest.mark.xfail(
-    reason="not reached yet: 160 of 171 sets at 11.8 Hz, lost while delays and clocks are learned",
-    strict=False,
-)
-@settings(max_examples=20, deadline=None, phases=set(Phase) - {Phase.shrink})
-@given(
-    rate_hz=st.floats(2.0, 30.0),
-    delay_s=st.fixed_dictionaries(dict.fromkeys(CAMERAS, st.just(0.0) | seconds)),
-    clock_s=st.dictionaries(st.sampled_from(CAMERAS[2:]), st.floats(-0.45, 0.45), max_size=3),
-    loss=st.sampled_from((0.0, 0.01, 0.05, 0.1)),
-    policy=st.sampled_from(("skip", "mask")),
-    min_cameras=st.integers(3, 6),
-    deadline_s=st.sampled_from((None, 0.065)),
-    seed=st.integers(0, 1000),
-)
-@example(10.0, {}, {"CAM_BACK": 0.2}, 0.0, "mask", 4, 0.065, 0)
-@example(10.0, {}, {"CAM_BACK": 0.2}, 0.0, "skip", 4, 0.065, 0)
-@example(10.0, dict.fromkeys(CAMERAS[1:], 0.11), {}, 0.0, "mask", 6, 0.065, 0)
-@example(12.0, {"CAM_FRONT": 0.5}, {}, 0.1, "mask", 4, None, 0)
-def test_the_policy_is_kept_whatever_the_delays_and_clocks(
+def check_policy(
     rate_hz: float,
     delay_s: dict[str, float],
     clock_s: dict[str, float],
@@ -138,6 +119,56 @@ def test_the_policy_is_kept_whatever_the_delays_and_clocks(
     needed = len(CAMERAS) if policy == "skip" else min_cameras
     allowed = sum(count >= needed for count in present.values())
     assert len(out.usable) >= 0.95 * allowed
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "delay_s", "clock_s", "loss", "policy", "min_cameras", "deadline_s", "seed"),
+    [
+        (10.0, {}, {"CAM_BACK": 0.2}, 0.0, "mask", 4, 0.065, 0),
+        (10.0, {}, {"CAM_BACK": 0.2}, 0.0, "skip", 4, 0.065, 0),
+        (10.0, dict.fromkeys(CAMERAS[1:], 0.11), {}, 0.0, "mask", 6, 0.065, 0),
+        (12.0, {"CAM_FRONT": 0.5}, {}, 0.1, "mask", 4, None, 0),
+    ],
+)
+def test_the_policy_is_kept_in_known_cases(
+    rate_hz: float,
+    delay_s: dict[str, float],
+    clock_s: dict[str, float],
+    loss: float,
+    policy: str,
+    min_cameras: int,
+    deadline_s: float | None,
+    seed: int,
+) -> None:
+    check_policy(rate_hz, delay_s, clock_s, loss, policy, min_cameras, deadline_s, seed)
+
+
+@pytest.mark.xfail(
+    reason="not reached yet: 160 of 171 sets at 11.8 Hz, lost while delays and clocks are learned",
+    strict=False,
+)
+@settings(max_examples=20, deadline=None, phases=set(Phase) - {Phase.shrink})
+@given(
+    rate_hz=st.floats(2.0, 30.0),
+    delay_s=st.fixed_dictionaries(dict.fromkeys(CAMERAS, st.just(0.0) | seconds)),
+    clock_s=st.dictionaries(st.sampled_from(CAMERAS[2:]), st.floats(-0.45, 0.45), max_size=3),
+    loss=st.sampled_from((0.0, 0.01, 0.05, 0.1)),
+    policy=st.sampled_from(("skip", "mask")),
+    min_cameras=st.integers(3, 6),
+    deadline_s=st.sampled_from((None, 0.065)),
+    seed=st.integers(0, 1000),
+)
+def test_the_policy_is_kept_whatever_the_delays_and_clocks(
+    rate_hz: float,
+    delay_s: dict[str, float],
+    clock_s: dict[str, float],
+    loss: float,
+    policy: str,
+    min_cameras: int,
+    deadline_s: float | None,
+    seed: int,
+) -> None:
+    check_policy(rate_hz, delay_s, clock_s, loss, policy, min_cameras, deadline_s, seed)
 
 
 @pytest.mark.parametrize("policy", ["skip", "mask"])
