@@ -2,6 +2,7 @@
 """The rules of docs/architecture.md that imports can break; imports within functions count."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -98,3 +99,9 @@ def test_sets_and_messages_need_no_ros_client(name: str) -> None:
 def test_a_circle_of_lazy_imports_would_be_seen() -> None:
     source = "def f():\n    from labeldistill_core import boxes\n"
     assert list(imported(ast.parse(source))) == ["labeldistill_core.boxes"]
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    trees = [ast.parse(path.read_text()) for top in INSTALLED for path in modules(top).values()]
+    names = Counter(n.name for t in trees for n in ast.walk(t) if isinstance(n, ast.ClassDef))
+    assert not [name for name, count in names.items() if count > 1]

@@ -16,10 +16,10 @@ from sensor_msgs.msg import CameraInfo
 
 from labeldistill_ros.messages import values_of
 from labeldistill_ros.testing.course import jpeg, picture
-from labeldistill_ros.testing.running import Run
+from labeldistill_ros.testing.simulated_drive import SimulatedDrive
 from labeldistill_ros.testing.vehicle import counter
 
-Act = Callable[[Run], object]
+Act = Callable[[SimulatedDrive], object]
 """Does something to it, or says whether it did something."""
 NO_PICTURE = b"\xff\xd8\xff\xe0 no picture"
 """Bytes that begin like a JPEG file and are none."""
@@ -29,7 +29,7 @@ CUT_PICTURE = jpeg(picture((160, 90), seed=1))[:300]
 # What the node says and does
 
 
-def full(run: Run) -> bool:
+def full(run: SimulatedDrive) -> bool:
     """Two complete sets in a row were processed."""
     last = run.vehicle.sets[-2:]
     return len(last) == 2 and all(
@@ -37,18 +37,18 @@ def full(run: Run) -> bool:
     )
 
 
-def with_history(run: Run) -> bool:
+def with_history(run: SimulatedDrive) -> bool:
     """Two complete sets in a row were processed, the last one with past frames."""
     return full(run) and counter(run.vehicle.sets[-1], "history_valid") > 0
 
 
-def some(run: Run, count: int = 1, **wanted: str) -> bool:
+def some(run: SimulatedDrive, count: int = 1, **wanted: str) -> bool:
     """Sets whose status has these values."""
     found = [s for s in run.vehicle.sets if all(s.get(k) == v for k, v in wanted.items())]
     return len(found) >= count
 
 
-def all_since(run: Run, **wanted: str) -> bool:
+def all_since(run: SimulatedDrive, **wanted: str) -> bool:
     """From the first set on whose status has these values, all have; dropped ones do not count."""
     had = [
         all(s.get(k) == v for k, v in wanted.items())
@@ -58,33 +58,33 @@ def all_since(run: Run, **wanted: str) -> bool:
     return True in had and all(had[had.index(True) :])
 
 
-def causes(run: Run, outcome: str) -> set[str]:
+def causes(run: SimulatedDrive, outcome: str) -> set[str]:
     """Why sets ended so."""
     return {s["cause"] for s in run.vehicle.sets if s["outcome"] == outcome}
 
 
-def error(run: Run, name: str, text: str = "") -> bool:
+def error(run: SimulatedDrive, name: str, text: str = "") -> bool:
     """A diagnostic is at ERROR and says this."""
     status = run.vehicle.diagnostic(name)
     return bool(status.level == DiagnosticStatus.ERROR and text in status.message)
 
 
-def value(run: Run, name: str, key: str) -> str:
+def value(run: SimulatedDrive, name: str, key: str) -> str:
     """One value of a diagnostic."""
     return values_of(run.vehicle.diagnostic(name)).get(key, "")
 
 
-def refused_images(run: Run, camera: str) -> int:
+def refused_images(run: SimulatedDrive, camera: str) -> int:
     """How many images of a camera the node has refused since it is active."""
     return counter(values_of(run.vehicle.diagnostic(f"camera {camera}")), "refused_image")
 
 
-def state(run: Run) -> str:
+def state(run: SimulatedDrive) -> str:
     """What the node says of its state in its lifecycle."""
     return str(ask(run, GetState, "get_state").current_state.label)
 
 
-def silent_boxes(run: Run) -> bool:
+def silent_boxes(run: SimulatedDrive) -> bool:
     """The last two sets gave no boxes."""
     return not any(s["outcome"] == "processed" for s in run.vehicle.sets[-2:])
 
@@ -93,9 +93,9 @@ def silent_boxes(run: Run) -> bool:
 
 
 def set_faults(**changes: Any) -> Act:
-    """Change what is wrong with the vehicle, see `Faults`."""
+    """Change what is wrong with the vehicle, see `VehicleFaults`."""
 
-    def begin(run: Run) -> None:
+    def begin(run: SimulatedDrive) -> None:
         for name, value in changes.items():
             setattr(run.vehicle.faults, name, value)
 
@@ -117,7 +117,7 @@ def longer(info: CameraInfo) -> None:
     info.k = info.k * np.array([1.05, 1, 1, 1, 1.05, 1, 1, 1, 1])
 
 
-def ask(run: Run, kind: Any, service: str, **fields: Any) -> Any:
+def ask(run: SimulatedDrive, kind: Any, service: str, **fields: Any) -> Any:
     """What a service of the node answers.
 
     Raises:
@@ -133,7 +133,7 @@ def ask(run: Run, kind: Any, service: str, **fields: Any) -> Any:
 def call(kind: Any, service: str, **fields: Any) -> Act:
     """Call a service of the node, which has to succeed."""
 
-    def begin(run: Run) -> None:
+    def begin(run: SimulatedDrive) -> None:
         answer = ask(run, kind, service, **fields)
         if not answer.success:
             raise RuntimeError(f"{service}: {answer.message}")
@@ -141,7 +141,7 @@ def call(kind: Any, service: str, **fields: Any) -> Act:
     return begin
 
 
-def mount(run: Run) -> None:
+def mount(run: SimulatedDrive) -> None:
     """Publish the mounting of all cameras."""
     run.vehicle.faults.unmounted = set()
     run.vehicle.mount()
@@ -150,7 +150,7 @@ def mount(run: Run) -> None:
 def detect_with(change: Callable[[Any], Callable[..., Any]]) -> Act:
     """Put something in the place of the detector's `detect`."""
 
-    def begin(run: Run) -> None:
+    def begin(run: SimulatedDrive) -> None:
         run.detector.detect = change(type(run.detector).detect.__get__(run.detector))  # type: ignore[method-assign]
 
     return begin
@@ -206,7 +206,7 @@ def healed(original: Any) -> Callable[..., Any]:
     return original  # type: ignore[no-any-return]
 
 
-def bounded(run: Run) -> bool:
+def bounded(run: SimulatedDrive) -> bool:
     """Sets are dropped, and no set waits longer than two runs of the detector."""
     delays = [float(s["total_ms"]) for s in run.vehicle.sets if s["outcome"] == "processed"]
     return some(run, 5, outcome="dropped") and len(delays) >= 3 and max(delays[1:]) < 2000

@@ -30,7 +30,7 @@ from benchmarks.node.failure_acts import (
 from benchmarks.node.failure_cameras import CAMERA_SCENES
 from benchmarks.node.failures import SKIP, Event, Scenario, fault
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_ros.testing.vehicle import Faults
+from labeldistill_ros.testing.vehicle import VehicleFaults
 
 _BACK, _FRONT = "CAM_BACK", "CAM_FRONT"
 _POSE_REQUIRED = {**SKIP, "missing_pose_policy": "required"}
@@ -179,7 +179,7 @@ SCENES = (
                 silent={_BACK},
             ),
         ),
-        faults=lambda: Faults(silent={_BACK}),
+        faults=lambda: VehicleFaults(silent={_BACK}),
         starts_well=False,
     ),
     Scenario(
@@ -203,7 +203,7 @@ SCENES = (
                 no_info={_BACK},
             ),
         ),
-        faults=lambda: Faults(no_info={_BACK}),
+        faults=lambda: VehicleFaults(no_info={_BACK}),
         starts_well=False,
     ),
     Scenario(
@@ -221,7 +221,7 @@ SCENES = (
                 mount,
             ),
         ),
-        faults=lambda: Faults(unmounted={_BACK}),
+        faults=lambda: VehicleFaults(unmounted={_BACK}),
         starts_well=False,
     ),
     Scenario(
@@ -259,7 +259,7 @@ SCENES = (
             ),
         ),
         _POSE_REQUIRED,
-        faults=lambda: Faults(no_poses=True),
+        faults=lambda: VehicleFaults(no_poses=True),
         starts_well=False,
     ),
     Scenario(

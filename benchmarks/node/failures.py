@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.node.failure_acts import Act, full, set_faults
-from labeldistill_ros.testing.running import Run
-from labeldistill_ros.testing.vehicle import Faults
+from labeldistill_ros.testing.simulated_drive import SimulatedDrive
+from labeldistill_ros.testing.vehicle import VehicleFaults
 
 DETECT_S, RECOVER_S = 8.0, 12.0
 _START_S = 30.0
@@ -68,8 +68,8 @@ def fault(
     holds: Mapping[str, Act] | None = None,
     **faults: Any,
 ) -> Event:
-    """An event that is something wrong with the vehicle, until it is mended; see `Faults`."""
-    mended = {name: getattr(Faults(), name) for name in faults}
+    """An event that breaks something of the vehicle, until it is mended; see `VehicleFaults`."""
+    mended = {name: getattr(VehicleFaults(), name) for name in faults}
     begin, end = set_faults(**faults), set_faults(**mended)
     return Event(event, action, expected, begin, detected, end, recovered, holds or {})
 
@@ -84,7 +84,7 @@ class Scenario:
     """Events of the group, in the order in which they happen."""
     parameters: dict[str, Any] = field(default_factory=lambda: dict(SKIP))
     """Parameters of the node, by name."""
-    faults: Callable[[], Faults] = Faults
+    faults: Callable[[], VehicleFaults] = VehicleFaults
     """Of the vehicle from the start on."""
     vehicle: dict[str, Any] = field(default_factory=dict)
     """Options of the simulated vehicle other than its faults."""
@@ -94,7 +94,7 @@ class Scenario:
 
 def run_scene(scene: Scenario, model: Path | None) -> list[Row]:
     """Start a node, do one event after the other to it."""
-    with Run(model, scene.parameters, scene.faults(), **scene.vehicle) as run:
+    with SimulatedDrive(model, scene.parameters, scene.faults(), **scene.vehicle) as run:
         if scene.starts_well and run.vehicle.wait(lambda: full(run), _START_S) is None:
             return [
                 Row(e.event, e.action, "no boxes at the start", None, None, False)
@@ -106,7 +106,7 @@ def run_scene(scene: Scenario, model: Path | None) -> list[Row]:
     return rows
 
 
-def _row(run: Run, event: Event) -> Row:
+def _row(run: SimulatedDrive, event: Event) -> Row:
     vehicle = run.vehicle
     vehicle.listen()
     event.begin(run)

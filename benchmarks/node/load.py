@@ -20,8 +20,8 @@ from rclpy.context import Context
 from benchmarks.node.overhead import Alone, SeenSets, overhead, work_timed
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.outputs.publishers import STAGES
-from labeldistill_ros.testing.running import Run
-from labeldistill_ros.testing.vehicle import Faults, Vehicle
+from labeldistill_ros.testing.simulated_drive import SimulatedDrive
+from labeldistill_ros.testing.vehicle import Vehicle, VehicleFaults
 
 _PARTS = 5
 """The time is cut into so many parts, to see whether figures grow."""
@@ -77,11 +77,11 @@ def run_load(options: LoadOptions) -> dict[str, Any]:
     process.start()
     parameters = {"device": options.device, "precision": options.precision}
     # the vehicle of this process only listens
-    quiet = Faults(silent=set(CAMERAS), no_info=set(CAMERAS), no_poses=True)
+    quiet = VehicleFaults(silent=set(CAMERAS), no_info=set(CAMERAS), no_poses=True)
     vehicle = {"period_s": 1.0, "size_px": options.image_size, "packed_boxes": True}
     seen = SeenSets()
     try:
-        with Run(options.model, parameters, quiet, seen.add, **vehicle) as run:
+        with SimulatedDrive(options.model, parameters, quiet, seen.add, **vehicle) as run:
             _warm(run, min(_COLLECT_S, options.warm_s))
             alone = _alone(run, seen)
             _warm(run, options.warm_s)
@@ -95,7 +95,7 @@ def run_load(options: LoadOptions) -> dict[str, Any]:
     return {**found, "overhead": added, "passed": good}
 
 
-def _warm(run: Run, seconds: float) -> None:
+def _warm(run: SimulatedDrive, seconds: float) -> None:
     """Let it work for a while."""
     before = run.processed
     if run.vehicle.wait(lambda: run.processed >= before + 3, 60.0) is None:
@@ -103,7 +103,7 @@ def _warm(run: Run, seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _alone(run: Run, seen: SeenSets) -> list[Alone]:
+def _alone(run: SimulatedDrive, seen: SeenSets) -> list[Alone]:
     """The newest sets through the detector alone."""
     run.node.trigger_deactivate()
     try:
@@ -113,7 +113,7 @@ def _alone(run: Run, seen: SeenSets) -> list[Alone]:
 
 
 def _measure(
-    run: Run, options: LoadOptions, sent: Any
+    run: SimulatedDrive, options: LoadOptions, sent: Any
 ) -> tuple[dict[str, Any], list[float], list[float]]:
     """Figures of the loaded node; the worker's and the detector's milliseconds of each set."""
     session = run.node.session

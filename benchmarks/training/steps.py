@@ -51,7 +51,7 @@ _SEED = 1
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class TrainingStepOptions:
     """What is trained for the measurement, and how often."""
 
     preset: str = "demo"
@@ -74,7 +74,7 @@ class TrainingOptions:
 
 
 def bench_training(
-    dataroot: Positional[Path], options: Flat[TrainingOptions], json: Path | None = None
+    dataroot: Positional[Path], options: Flat[TrainingStepOptions], json: Path | None = None
 ) -> None:
     """Measure a training step of each stage, the fused pooling in it, and sparse convolution.
 
@@ -115,7 +115,7 @@ def bench_training(
 class TrainingBench:
     """Samples and networks of one preset, and what training them costs."""
 
-    def __init__(self, dataroot: Path, options: TrainingOptions) -> None:
+    def __init__(self, dataroot: Path, options: TrainingStepOptions) -> None:
         """Open the data root.
 
         Raises:

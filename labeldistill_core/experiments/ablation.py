@@ -162,7 +162,7 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     # seed by seed, so that an early stop leaves a fair comparison
     order = [(seed, name) for seed in range(options.seeds) for name in arms]
     runs = [
-        Run(
+        AblationRun(
             dataroot,
             out / name.replace(":", "-") / f"seed{seed}",
             ARMS[name],
@@ -217,7 +217,7 @@ def _encoder(
 
 
 @dataclass(frozen=True)
-class Run:
+class AblationRun:
     """One student to be trained and scored."""
 
     dataroot: Path
@@ -279,13 +279,13 @@ class Run:
         return scores
 
 
-def _all_scores(runs: Sequence[Run], jobs: int) -> Generator[Scores]:
+def _all_scores(runs: Sequence[AblationRun], jobs: int) -> Generator[Scores]:
     if jobs == 1:
-        yield from map(Run.scores, runs)
+        yield from map(AblationRun.scores, runs)
     else:
         # in files, since the progress of several runs would mix
         outputs = [run.folder / "output.txt" for run in runs]
-        yield from in_processes(Run.scores, runs, outputs, jobs)
+        yield from in_processes(AblationRun.scores, runs, outputs, jobs)
 
 
 def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:

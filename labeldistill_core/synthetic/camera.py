@@ -49,7 +49,7 @@ def take_picture(
     map_from_camera = pose.fixed_from_ego @ pose.calibration.ego_from_camera
     # Rays of length 1 along the optical axis: distance is depth.
     directions = _pixel_rays(pose.calibration) @ map_from_camera.rotation.T.astype(np.float32)
-    origin = (map_from_camera.translation - snapshot.stage.origin).astype(np.float32)
+    origin = (map_from_camera.translation - snapshot.geometry.origin).astype(np.float32)
 
     hits = snapshot.cast(np.broadcast_to(origin, directions.shape), directions)
     seen = hits.mask
@@ -63,7 +63,7 @@ def take_picture(
     depth_map = np.full(len(seen), np.inf, np.float32)
     depth_map[seen] = depth
     objects = np.full(len(seen), CLUTTER, np.int32)
-    objects[seen] = snapshot.stage.objects[triangles]
+    objects[seen] = snapshot.geometry.objects[triangles]
     shape = (pose.calibration.height_px, pose.calibration.width_px)
     image = _develop(color.reshape(*shape, 3), light, rng)
     return Picture(image, depth_map.reshape(shape), objects.reshape(shape))
@@ -98,7 +98,7 @@ def _surface(
     # Meshes are open here and there: a surface is lit on the side from which it is seen.
     facing = np.sign(-np.einsum("ij,ij->i", normals, directions))[:, None]
     normals = normals * facing
-    albedo = snapshot.stage.colors[triangles] * _texture(snapshot, points, normals, triangles)
+    albedo = snapshot.geometry.colors[triangles] * _texture(snapshot, points, normals, triangles)
     sun = np.array(light.sun, np.float32)
     cosine = np.clip(normals @ sun, 0, None)
     # Shadow rays are cast only where the sun could shine at all, lifted off the surface so that it
@@ -115,10 +115,10 @@ def _surface(
 
 def _texture(snapshot: Snapshot, points: Floats, normals: Floats, triangles: Ints) -> Floats:
     """Factor (N, 1) on the albedo."""
-    kind, owner = snapshot.stage.textures[triangles], snapshot.stage.objects[triangles]
+    kind, owner = snapshot.geometry.textures[triangles], snapshot.geometry.objects[triangles]
     # Patterns repeat every 8 periods of the noise, so that float32 keeps its decimals far from the
     # origin.
-    local = points + snapshot.stage.origin.astype(np.float32) % (_NOISE_SIZE * 8)
+    local = points + snapshot.geometry.origin.astype(np.float32) % (_NOISE_SIZE * 8)
     moving = owner != CLUTTER
     if moving.any():  # a pattern must travel with its object
         poses = snapshot.poses.astype(np.float32)[owner[moving]]

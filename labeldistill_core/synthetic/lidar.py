@@ -29,7 +29,7 @@ def scan(snapshot: Snapshot, time_s: float, rng: np.random.Generator) -> Floats:
     Returns:
         (P, 5): x, y, z in the LiDAR's frame, metres, intensity in 0 to 255, ring.
     """
-    world = snapshot.stage.world
+    world = snapshot.geometry.world
     map_from_lidar = world.map_from_ego(time_s) @ ego_from_lidar()
     start = (world.map_from_ego(time_s - LIDAR_PERIOD_S) @ ego_from_lidar()).translation
     share = np.arange(AZIMUTHS) / AZIMUTHS  # of the turn
@@ -47,20 +47,20 @@ def scan(snapshot: Snapshot, time_s: float, rng: np.random.Generator) -> Floats:
     directions = (rays @ map_from_lidar.rotation.T).astype(np.float32)
     # Each ray starts where the sensor was when it fired, so scans are distorted by the vehicle's
     # motion and corrected as in nuScenes.
-    path = start + share[:, None] * (map_from_lidar.translation - start) - snapshot.stage.origin
+    path = start + share[:, None] * (map_from_lidar.translation - start) - snapshot.geometry.origin
     origins = np.tile(path, (BEAMS, 1)).astype(np.float32)
     hits = snapshot.cast(origins, directions)
 
     kept = hits.mask & (hits.distances_m > _RANGE_M[0]) & (hits.distances_m < _RANGE_M[1])
     distances, triangles = hits.distances_m[kept], hits.triangles[kept]
     cosine = np.abs(np.einsum("ij,ij->i", snapshot.normals[triangles], directions[kept]))
-    albedo = snapshot.stage.colors[triangles].mean(axis=1)
+    albedo = snapshot.geometry.colors[triangles].mean(axis=1)
     # The echo falls with the square of the distance; dark or slanting surfaces vanish first.
     echo = (0.08 + albedo) * (0.25 + 0.75 * cosine) * (31.0 / np.maximum(distances, 5.0)) ** 2
     # Even a good echo is lost now and then.
     returned = rng.random(len(echo)) < 0.98 * (1 - np.exp(-2.0 * echo))
     noisy = distances + rng.normal(0, _RANGE_NOISE_M, len(distances))
-    points = origins[kept] + directions[kept] * noisy[:, None] + snapshot.stage.origin
+    points = origins[kept] + directions[kept] * noisy[:, None] + snapshot.geometry.origin
     local = map_from_lidar.inverse.apply(points)
     intensity = np.clip(255 * albedo * (0.2 + 0.8 * cosine) * 0.5, 0, 255).astype(int)
     rings = np.repeat(np.arange(BEAMS), AZIMUTHS)[kept]

@@ -30,7 +30,7 @@ class Hits:
     """(N,) index of the triangle, -1 where nothing was hit."""
 
 
-class Stage:
+class RaycastingScene:
     """A world's triangles: those that stay, ready for rays, and those that move."""
 
     def __init__(self, world: World) -> None:
@@ -114,16 +114,18 @@ def _scene(corners: Floats) -> EmbreeScene:
 class Snapshot:
     """The world at one time, ready for rays."""
 
-    def __init__(self, stage: Stage, poses: Array, moving: Floats, normals: Floats) -> None:
-        """Build the acceleration structure of what moves; that of what stands is the stage's.
+    def __init__(
+        self, geometry: RaycastingScene, poses: Array, moving: Floats, normals: Floats
+    ) -> None:
+        """Build the acceleration structure of what moves; that of what stands is the geometry's.
 
         Args:
-            stage: whose triangles these are; coordinates are the map's, less its origin.
+            geometry: whose triangles these are; coordinates are the map's, less its origin.
             poses: (actors, 4) centre and yaw.
             moving: (M, 3, 3) corners of the triangles that move.
             normals: (T, 3) of all triangles, those that move last.
         """
-        self.stage, self.poses, self.normals = stage, poses, normals
+        self.geometry, self.poses, self.normals = geometry, poses, normals
         self._moving = _scene(moving) if len(moving) else None
 
     def cast(self, origins: Floats, directions: Floats) -> Hits:
@@ -135,21 +137,21 @@ class Snapshot:
         """
         origins = np.ascontiguousarray(origins, np.float32)
         directions = np.ascontiguousarray(directions, np.float32)
-        hit = self.stage.standing.run(origins, directions, query="INTERSECT", output=True)
+        hit = self.geometry.standing.run(origins, directions, query="INTERSECT", output=True)
         distances, triangles = hit["tfar"], hit["primID"]
         if self._moving:
             other = self._moving.run(origins, directions, query="INTERSECT", output=True)
             # Two structures are asked, so the nearer of two hits counts.
             nearer = (other["primID"] >= 0) & (other["tfar"] < distances)
             distances[nearer] = other["tfar"][nearer]
-            triangles[nearer] = other["primID"][nearer] + self.stage.standing_count
+            triangles[nearer] = other["primID"][nearer] + self.geometry.standing_count
         return Hits(triangles >= 0, distances, triangles)
 
     def lit(self, points: Floats, direction: Floats) -> NDArray[np.bool_]:
         """Whether nothing stands between points (N, 3) and a far light in a direction (3,)."""
         points = np.ascontiguousarray(points, np.float32)
         directions = np.ascontiguousarray(np.broadcast_to(direction, points.shape), np.float32)
-        lit = np.asarray(self.stage.standing.run(points, directions, query="OCCLUDED")) < 0
+        lit = np.asarray(self.geometry.standing.run(points, directions, query="OCCLUDED")) < 0
         if self._moving:
             lit &= np.asarray(self._moving.run(points, directions, query="OCCLUDED")) < 0
         return lit

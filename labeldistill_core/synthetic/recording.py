@@ -19,7 +19,7 @@ from labeldistill_core.synthetic.actors import Actor
 from labeldistill_core.synthetic.camera import take_picture
 from labeldistill_core.synthetic.lidar import scan
 from labeldistill_core.synthetic.meshes import Floats
-from labeldistill_core.synthetic.raycast import Snapshot, Stage
+from labeldistill_core.synthetic.raycast import RaycastingScene, Snapshot
 from labeldistill_core.synthetic.rig import (
     CAMERA_PERIOD_S,
     CAMERA_PHASES_S,
@@ -92,7 +92,7 @@ class _Recording:
         self._rng = np.random.default_rng([settings.seed, settings.index])
         duration_s = (settings.key_frames - 1) * KEY_FRAME_PERIOD_S
         self._world = World.sample(self._rng, duration_s)
-        self._stage = Stage(self._world)
+        self._geometry = RaycastingScene(self._world)
         self._cameras = camera_calibrations(*settings.image_size_px)
         self._start_us = _FIRST_STAMP_US + settings.index * _SCENE_APART_US
         self._rows: Rows = {
@@ -186,7 +186,7 @@ class _Recording:
     def _record_lidar(self, k: int, sample: str) -> tuple[Snapshot, Floats]:
         sweeps = self._settings.sweeps != "none"
         for time_s, is_key in self._times(k, 0.0, LIDAR_PERIOD_S, sweeps):
-            snapshot = self._stage.at(time_s)
+            snapshot = self._geometry.at(time_s)
             points = scan(snapshot, time_s, self._noise(LIDAR, self._stamp_us(time_s)))
             self._write(LIDAR, sample, time_s, is_key, "pcd.bin", points.tobytes())
             if is_key:
@@ -199,7 +199,7 @@ class _Recording:
             for time_s, is_key in self._times(k, CAMERA_PHASES_S[name], CAMERA_PERIOD_S, sweeps):
                 pose = CameraPose(calibration, self._world.map_from_ego(time_s))
                 noise = self._noise(name, self._stamp_us(time_s))
-                picture = take_picture(self._stage.at(time_s), pose, self._world.light, noise)
+                picture = take_picture(self._geometry.at(time_s), pose, self._world.light, noise)
                 jpeg = io.BytesIO()
                 Image.fromarray(picture.image).save(jpeg, "JPEG", quality=_JPEG_QUALITY)
                 self._write(name, sample, time_s, is_key, "jpg", jpeg.getvalue(), calibration)
@@ -258,7 +258,7 @@ class _Recording:
         time_s = k * KEY_FRAME_PERIOD_S
         ego = self._world.map_from_ego(time_s)
         scanned = (ego @ ego_from_lidar()).apply(points[:, :3])
-        centers = snapshot.poses + [*self._stage.origin, 0.0]
+        centers = snapshot.poses + [*self._geometry.origin, 0.0]
         # Classes are scored to 50 m at most; beyond the annotated radius an object is a few pixels.
         near = np.hypot(*(centers[:, :2] - ego.translation[:2]).T) < ANNOTATED_M
         indices = np.flatnonzero(near)

@@ -36,7 +36,7 @@ def visible_shares(
     """
     if not len(indices):
         return np.zeros(0)
-    stage = snapshot.stage
+    geometry = snapshot.geometry
     surfaces = [_surface(snapshot, int(index)) for index in indices]
     points = np.concatenate(surfaces)
     counts = np.array([len(surface) for surface in surfaces])
@@ -44,13 +44,13 @@ def visible_shares(
     best = np.zeros(len(indices))
     for camera in cameras:
         map_from_camera = map_from_ego @ camera.ego_from_camera
-        u, v, depth = camera.project(map_from_camera.inverse.apply(points + stage.origin)).T
+        u, v, depth = camera.project(map_from_camera.inverse.apply(points + geometry.origin)).T
         seen = (depth > 0.3) & (u >= 0) & (v >= 0)
         seen &= (u < camera.width_px) & (v < camera.height_px)
-        origin = map_from_camera.translation - stage.origin
+        origin = map_from_camera.translation - geometry.origin
         rays = (points[seen] - origin).astype(np.float32)
         hits = snapshot.cast(np.broadcast_to(origin, rays.shape), rays)
-        own = hits.mask & (stage.objects[hits.triangles] == indices[owners[seen]])
+        own = hits.mask & (geometry.objects[hits.triangles] == indices[owners[seen]])
         # nuScenes rates visibility over all six cameras; the best of them is close to it and needs
         # no union of views.
         best = np.maximum(best, np.bincount(owners[seen][own], minlength=len(indices)) / counts)
@@ -58,7 +58,7 @@ def visible_shares(
 
 
 def _surface(snapshot: Snapshot, index: int) -> Array:
-    mesh = snapshot.stage.world.actors[index].mesh
+    mesh = snapshot.geometry.world.actors[index].mesh
     # The annotation knows four levels of visibility, which a sample of the surface tells apart.
     step = max(1, len(mesh.triangles) // _SURFACE_POINTS)
     local = mesh.vertices[mesh.triangles[::step]].mean(axis=1)

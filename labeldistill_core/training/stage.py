@@ -25,7 +25,7 @@ from labeldistill_core.training.sampling import seed_of
 _LOG = logging.getLogger(__name__)
 
 
-class Sample(Protocol):
+class TrainingBatch(Protocol):
     """A batch, as every stage takes it."""
 
     @property
@@ -76,7 +76,7 @@ class Stage(LightningModule, ABC):
         """Make dropout depend on the step alone, so that a resumed run draws the same."""
         torch.manual_seed(seed_of(self.recipe.seed, self.trainer.global_step, batch_idx))
 
-    def training_step(self, sample: Sample, _: int) -> Tensor:
+    def training_step(self, sample: TrainingBatch, _: int) -> Tensor:
         """Sum of all losses of one batch."""
         losses = self.losses(sample)
         total = torch.stack(list(losses.values())).sum()
@@ -93,7 +93,7 @@ class Stage(LightningModule, ABC):
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
         return total
 
-    def validation_step(self, sample: Sample, _: int) -> None:
+    def validation_step(self, sample: TrainingBatch, _: int) -> None:
         """Keep the boxes of one batch."""
         found = self.detections(sample)
         for token, pose, boxes in zip(sample.tokens, sample.map_from_ego, found, strict=True):

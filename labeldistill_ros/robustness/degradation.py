@@ -34,7 +34,7 @@ _POLICIES: tuple[Literal["mask", "skip"], ...] = ("mask", "skip")
 
 
 @dataclass(frozen=True)
-class Condition:
+class OperatingCondition:
     """What a detector has to cope with."""
 
     name: str
@@ -47,23 +47,32 @@ class Condition:
     """Whether sets that lack images are left out, or used without them."""
 
 
-CONDITIONS: tuple[Condition, ...] = (
+CONDITIONS: tuple[OperatingCondition, ...] = (
     # One policy a camera: `mask` is what the table is about. `skip` makes no set at all without a
     # camera, whichever it is, so a single row tells it.
-    Condition("none", policy="skip"),
-    *(Condition(f"{camera} off", CameraFaults(kill_camera=(camera,))) for camera in CAMERAS),
-    Condition("any camera off, skip", CameraFaults(kill_camera=(CAMERAS[1],)), policy="skip"),
+    OperatingCondition("none", policy="skip"),
     *(
-        Condition(f"{share:.0%} of images lost, {policy}", CameraFaults(drop=share), policy=policy)
+        OperatingCondition(f"{camera} off", CameraFaults(kill_camera=(camera,)))
+        for camera in CAMERAS
+    ),
+    OperatingCondition(
+        "any camera off, skip", CameraFaults(kill_camera=(CAMERAS[1],)), policy="skip"
+    ),
+    *(
+        OperatingCondition(
+            f"{share:.0%} of images lost, {policy}", CameraFaults(drop=share), policy=policy
+        )
         for share in (0.05, 0.1, 0.2)
         for policy in _POLICIES
     ),
-    *(Condition(f"stamps jitter by {ms} ms", CameraFaults(jitter_ms=ms)) for ms in (3, 5)),
+    *(OperatingCondition(f"stamps jitter by {ms} ms", CameraFaults(jitter_ms=ms)) for ms in (3, 5)),
     *(
-        Condition(f"calibration off by {deg:g} degrees", CameraFaults(miscalibrate_deg=deg))
+        OperatingCondition(
+            f"calibration off by {deg:g} degrees", CameraFaults(miscalibrate_deg=deg)
+        )
         for deg in (0.5, 1.0)
     ),
-    Condition("half the rate", every=2),
+    OperatingCondition("half the rate", every=2),
 )
 """The rows of the table; the first one is what the others are compared with."""
 
@@ -122,7 +131,7 @@ def robustness(dataroot: Path, options: RobustnessOptions) -> Iterator[Degradati
 
 
 def degradation(
-    condition: Condition, tables: NuScenesTables, scenes: Sequence[str], detector: Detector
+    condition: OperatingCondition, tables: NuScenesTables, scenes: Sequence[str], detector: Detector
 ) -> Degradation:
     """Metrics under one condition.
 
@@ -150,7 +159,7 @@ def degradation(
 
 
 def _sets(
-    condition: Condition, tables: NuScenesTables, tokens: Sequence[str], detector: Detector
+    condition: OperatingCondition, tables: NuScenesTables, tokens: Sequence[str], detector: Detector
 ) -> list[tuple[str, FrameSet]]:
     """Sets that the synchronizer makes of a scene's images, with the sample each belongs to."""
     cameras, faults = detector.config.cameras, condition.faults

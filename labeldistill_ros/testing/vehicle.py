@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A vehicle that can be broken: six cameras at their true phases, poses, calibrations, and ears.
 
-Everything goes over DDS. What is wrong with the vehicle stands in `Faults`, which may be changed
-while it drives; what the detector says is remembered, see `Ears`. It drives by itself, or, given a
-course, step by step.
+Everything goes over DDS. What is wrong with the vehicle stands in `VehicleFaults`, which may be
+changed while it drives; what the detector says is remembered, see `Ears`. It drives by itself, or,
+given a course, step by step.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @dataclass
-class Faults:
+class VehicleFaults:
     """What is wrong with the vehicle."""
 
     silent: set[str] = field(default_factory=set)
@@ -76,7 +76,7 @@ class Vehicle(Ears):
         size_px: tuple[int, int] = (160, 90),
         raw: bool = False,
         packed_boxes: bool = False,
-        faults: Faults | None = None,
+        faults: VehicleFaults | None = None,
         course: Course | None = None,
     ) -> None:
         """Start to drive, or wait for `cycle` where a course is given.
@@ -92,7 +92,7 @@ class Vehicle(Ears):
                 period and the size above and one picture for all images, when None.
         """
         super().__init__(Node("vehicle", context=context), packed_boxes)
-        self.faults = faults or Faults()
+        self.faults = faults or VehicleFaults()
         self._itself = course is None
         self.course = course or Course(time.time_ns() + 50_000_000, period_s, size_px=size_px)
         self.raw = raw
@@ -149,7 +149,7 @@ class Vehicle(Ears):
 
         Args:
             number: of the cycle.
-            **wrong: fields of `Faults` for this cycle.
+            **wrong: fields of `VehicleFaults` for this cycle.
         """
         usual, self.faults = self.faults, replace(self.faults, **wrong)
         begin_s, phases_s = time.monotonic(), self.course.phases_s

@@ -11,7 +11,7 @@ import pytest
 import rclpy
 from rclpy.context import Context
 
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import COURSE, save_tiny
 

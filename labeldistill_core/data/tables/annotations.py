@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from labeldistill_core.classes import CATEGORY_TO_CLASS, CLASSES, UNSCORED_CATEGORIES
 from labeldistill_core.data.tables.chains import Chains
 from labeldistill_core.data.tables.columns import RACK, UNSCORED, BoxColumns
-from labeldistill_core.data.tables.faults import Faults
+from labeldistill_core.data.tables.faults import TableFaults
 from labeldistill_core.data.tables.keys import ABSENT, NOTHING, Keys, hashes
 from labeldistill_core.data.tables.parts import (
     Grouping,
@@ -57,7 +57,7 @@ class OrderedBoxes:
     """Levels."""
 
 
-def read_annotations(folder: Path, chains: Chains, faults: Faults) -> OrderedBoxes:
+def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> OrderedBoxes:
     """Read annotations, instances, categories, attributes and visibilities.
 
     Args:
@@ -178,7 +178,7 @@ def _add(
 
 
 def _read_instances(
-    folder: Path, annotations: Keys, faults: Faults
+    folder: Path, annotations: Keys, faults: TableFaults
 ) -> tuple[Integers, Texts, Keys]:
     """Label and token of each instance."""
     categories = read_table(folder / "category.json", Category)

@@ -16,7 +16,7 @@ from labeldistill_core.data.tables.columns import (
     SampleColumns,
     TableColumns,
 )
-from labeldistill_core.data.tables.faults import Faults
+from labeldistill_core.data.tables.faults import TableFaults
 from labeldistill_core.data.tables.mountings import read_mountings
 from labeldistill_core.data.tables.schema import OPTIONAL
 from labeldistill_core.data.tables.sensor_data import read_sensor_data
@@ -32,7 +32,7 @@ def build_columns(folder: Path) -> TableColumns:
     Raises:
         DataError: a table is missing or is no table, or something is wrong in every scene.
     """
-    faults = Faults()
+    faults = TableFaults()
     for table in OPTIONAL:
         if not (path := folder / f"{table}.json").exists():
             faults.notes.append(f"{path} is missing; what it would tell is left empty")
@@ -74,7 +74,7 @@ def build_columns(folder: Path) -> TableColumns:
     )
 
 
-def _tell(folder: Path, faults: Faults, scenes: int) -> None:
+def _tell(folder: Path, faults: TableFaults, scenes: int) -> None:
     bad = faults.by_scene
     if not bad:
         return

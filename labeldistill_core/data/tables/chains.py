@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeldistill_core.data.tables.columns import SceneRow
-from labeldistill_core.data.tables.faults import Faults
+from labeldistill_core.data.tables.faults import TableFaults
 from labeldistill_core.data.tables.keys import Keys, hashes
 from labeldistill_core.data.tables.reading import read_table
 from labeldistill_core.data.tables.schema import Log, Sample, Scene
@@ -38,7 +38,7 @@ class Chains:
     """Of the tokens."""
 
 
-def read_chains(folder: Path, faults: Faults) -> Chains:
+def read_chains(folder: Path, faults: TableFaults) -> Chains:
     """Read scenes, logs and samples.
 
     Args:
@@ -92,7 +92,7 @@ def read_chains(folder: Path, faults: Faults) -> Chains:
 
 
 def _follow(
-    folder: Path, scene: Scene, samples: dict[str, Sample], row: int, faults: Faults
+    folder: Path, scene: Scene, samples: dict[str, Sample], row: int, faults: TableFaults
 ) -> list[Sample]:
     """Samples of a scene up to where its chain ends or is at fault."""
     path = folder / "sample.json"
@@ -117,7 +117,7 @@ def _follow(
     return list(found.values())
 
 
-def _check_times(path: Path, samples: list[Sample], row: int, faults: Faults) -> None:
+def _check_times(path: Path, samples: list[Sample], row: int, faults: TableFaults) -> None:
     stamps_us = np.array([sample.timestamp for sample in samples], np.float64)
     steps_us = np.diff(stamps_us)
     if not len(steps_us):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from labeldistill_core.data.tables.faults import Faults
+from labeldistill_core.data.tables.faults import TableFaults
 from labeldistill_core.data.tables.keys import Hashes, Keys, hashes
 from labeldistill_core.data.tables.parts import Parts, Records, bad_poses, fault_of_pose, floats
 from labeldistill_core.data.tables.reading import read_rows
@@ -22,7 +22,7 @@ _MOST_BAD = 100_000
 
 
 def read_ego_poses(
-    folder: Path, wanted: Hashes, data: Records, scene: NDArray[np.int64], faults: Faults
+    folder: Path, wanted: Hashes, data: Records, scene: NDArray[np.int64], faults: TableFaults
 ) -> Array:
     """Read `ego_pose.json`.
 

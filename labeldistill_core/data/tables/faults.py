@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Faults:
+class TableFaults:
     """The first fault of each scene, and what concerns none of them."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labeldistill_core.data.tables.chains import Chains
 from labeldistill_core.data.tables.columns import LIDAR, STAMP, DataColumns
 from labeldistill_core.data.tables.ego_poses import read_ego_poses
-from labeldistill_core.data.tables.faults import Faults
+from labeldistill_core.data.tables.faults import TableFaults
 from labeldistill_core.data.tables.keys import ABSENT, Keys, hashes
 from labeldistill_core.data.tables.mountings import Mountings
 from labeldistill_core.data.tables.parts import Grouping, Parts, Records, refuse_repeated
@@ -71,7 +71,7 @@ class _Patterns:
 
 
 def read_sensor_data(
-    folder: Path, chains: Chains, mountings: Mountings, faults: Faults
+    folder: Path, chains: Chains, mountings: Mountings, faults: TableFaults
 ) -> OrderedData:
     """Read `sample_data.json` and `ego_pose.json`.
 
@@ -169,7 +169,9 @@ def _integers(parts: Parts, name: str) -> Integers:
     return parts.take(name, np.empty(0, np.int64))
 
 
-def _tell_of_samples_without(path: Path, chains: Chains, group: Grouping, faults: Faults) -> None:
+def _tell_of_samples_without(
+    path: Path, chains: Chains, group: Grouping, faults: TableFaults
+) -> None:
     without = np.diff(group.start) == 0
     for row, scene in enumerate(chains.scenes):
         rows = np.flatnonzero(without[scene.first : scene.first + scene.samples])

@@ -16,7 +16,7 @@ from benchmarks.node.overhead import SeenSets
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.runtime.detector import Detections
 from labeldistill_ros.isolated_domain import own_domain
-from labeldistill_ros.testing.running import Run
+from labeldistill_ros.testing.simulated_drive import SimulatedDrive
 
 pytestmark = pytest.mark.real_time
 
@@ -49,7 +49,7 @@ def test_load_counts_what_goes_through(tiny_model: Path) -> None:
 def test_the_detector_alone_finds_the_same_as_in_the_node(tiny_model: Path) -> None:
     """Its sets have the stamps, poses and pixels of those that went through the node."""
     seen = SeenSets()
-    with own_domain(), Run(tiny_model, {}, on_set=seen.add, size_px=(320, 180)) as run:
+    with own_domain(), SimulatedDrive(tiny_model, {}, on_set=seen.add, size_px=(320, 180)) as run:
         assert run.vehicle.wait(lambda: run.processed >= 6, 60.0) is not None
         jpeg = run.vehicle.jpeg
         run.node.trigger_deactivate()

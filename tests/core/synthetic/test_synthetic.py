@@ -17,7 +17,7 @@ from labeldistill_core.synthetic.camera import take_picture
 from labeldistill_core.synthetic.dataset import WorldOptions, scene_names, write_dataset
 from labeldistill_core.synthetic.lidar import scan
 from labeldistill_core.synthetic.objects import SHAPES, SIZES
-from labeldistill_core.synthetic.raycast import Stage
+from labeldistill_core.synthetic.raycast import RaycastingScene
 from labeldistill_core.synthetic.recording import Sweeps
 from labeldistill_core.synthetic.rig import CAMERA_PHASES_S, camera_calibrations, ego_from_lidar
 from labeldistill_core.synthetic.world import World
@@ -26,8 +26,8 @@ SIZE = (200, 112)
 
 
 @pytest.fixture(scope="module")
-def stage() -> Stage:
-    return Stage(World.sample(np.random.default_rng(5), 4.0))
+def geometry() -> RaycastingScene:
+    return RaycastingScene(World.sample(np.random.default_rng(5), 4.0))
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -52,11 +52,11 @@ def test_shapes_fill_their_box_and_stay_inside(name: str) -> None:
         assert np.ptp(vertices[:, 1]) > 0.5 * size[1]
 
 
-def test_pixels_of_an_object_lie_within_its_projected_box(stage: Stage) -> None:
-    world, rng, checked = stage.world, np.random.default_rng(0), 0
+def test_pixels_of_an_object_lie_within_its_projected_box(geometry: RaycastingScene) -> None:
+    world, rng, checked = geometry.world, np.random.default_rng(0), 0
     for name, calibration in camera_calibrations(*SIZE).items():
         time_s = 2.0 + CAMERA_PHASES_S[name]
-        snapshot = stage.at(time_s)
+        snapshot = geometry.at(time_s)
         pose = CameraPose(calibration, world.map_from_ego(time_s))
         picture = take_picture(snapshot, pose, world.light, rng)
         camera_from_map = (pose.fixed_from_ego @ calibration.ego_from_camera).inverse
@@ -67,7 +67,7 @@ def test_pixels_of_an_object_lie_within_its_projected_box(stage: Stage) -> None:
             c, s = np.cos(yaw), np.sin(yaw)
             turned = np.stack([local[:, 0] * c - local[:, 1] * s, local[:, 0] * s + local[:, 1] * c,
                                local[:, 2]], axis=1)  # fmt: skip
-            corners = camera_from_map.apply(turned + [x, y, z] + stage.origin)
+            corners = camera_from_map.apply(turned + [x, y, z] + geometry.origin)
             if corners[:, 2].min() < 0.5:
                 continue
             u, v, _ = calibration.project(corners).T
@@ -80,9 +80,9 @@ def test_pixels_of_an_object_lie_within_its_projected_box(stage: Stage) -> None:
     assert checked >= 5
 
 
-def test_lidar_points_project_onto_the_surface_they_hit(stage: Stage) -> None:
-    world, time_s = stage.world, 2.0
-    snapshot = stage.at(time_s)
+def test_lidar_points_project_onto_the_surface_they_hit(geometry: RaycastingScene) -> None:
+    world, time_s = geometry.world, 2.0
+    snapshot = geometry.at(time_s)
     points = scan(snapshot, time_s, np.random.default_rng(0))
     assert 10_000 < len(points) < 35_000
     assert set(np.unique(points[:, 4])) <= set(range(32))

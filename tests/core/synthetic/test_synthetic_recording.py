@@ -17,7 +17,7 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.synthetic.dataset import WorldOptions, scene_names, write_dataset
 from labeldistill_core.synthetic.meshes import box
-from labeldistill_core.synthetic.raycast import Stage
+from labeldistill_core.synthetic.raycast import RaycastingScene
 from labeldistill_core.synthetic.rig import CAMERA_PHASES_S, camera_calibrations
 from labeldistill_core.synthetic.visibility import visible_shares
 from labeldistill_core.synthetic.world import World
@@ -116,8 +116,8 @@ def test_each_sensor_has_the_pose_of_its_own_time(synthetic_dataroot: Path) -> N
 
 def test_visibility_agrees_with_rays_into_the_object_alone() -> None:
     world = World.sample(np.random.default_rng(5), 4.0)
-    stage, time_s = Stage(world), 2.0
-    snapshot, ego = stage.at(time_s), world.map_from_ego(time_s)
+    geometry, time_s = RaycastingScene(world), 2.0
+    snapshot, ego = geometry.at(time_s), world.map_from_ego(time_s)
     nowhere = box((5e3, 5e3, 0), (5e3 + 1, 5e3 + 1, 1), (0, 0, 0))
     pairs = []
     for calibration in camera_calibrations(400, 225).values():
@@ -125,12 +125,12 @@ def test_visibility_agrees_with_rays_into_the_object_alone() -> None:
         v, u = np.mgrid[:225, :400].reshape(2, -1)
         pixels = np.stack([u, v, np.ones_like(u)], axis=1)
         rays = pixels @ np.linalg.inv(calibration.intrinsics_px).T @ map_from_camera.rotation.T
-        origins = np.tile(map_from_camera.translation - stage.origin, (len(rays), 1))
+        origins = np.tile(map_from_camera.translation - geometry.origin, (len(rays), 1))
         hits = snapshot.cast(origins, rays)
-        seen = np.where(hits.mask, stage.objects[hits.triangles], -1)
+        seen = np.where(hits.mask, geometry.objects[hits.triangles], -1)
         shares = visible_shares(snapshot, np.arange(len(world.actors)), ego, [calibration])
         for index, actor in enumerate(world.actors):
-            alone = Stage(replace(world, actors=(actor,), clutter=nowhere))
+            alone = RaycastingScene(replace(world, actors=(actor,), clutter=nowhere))
             hit = alone.at(time_s).cast(origins, rays).mask.reshape(225, 400)
             cut = hit[[0, -1]].any() or hit[:, [0, -1]].any()  # part of it is out of the image
             if hit.sum() >= 60 and not cut:

@@ -26,7 +26,7 @@ from labeldistill_core.runtime import Detector
 from labeldistill_core.training.options import TrainingOptions
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.run import Machine, fit
-from labeldistill_core.training.stage import Sample
+from labeldistill_core.training.stage import TrainingBatch
 from labeldistill_core.training.student import StudentStage
 from labeldistill_ros.cli import main
 from tests.support.small_networks import preset_of, small, small_preset, small_teacher
@@ -99,7 +99,7 @@ def run(
     if stop_at is not None:
         step = stage.training_step
 
-        def stopping(sample: Sample, batch_idx: int) -> Tensor:
+        def stopping(sample: TrainingBatch, batch_idx: int) -> Tensor:
             if stage.global_step == stop_at:
                 raise KeyboardInterrupt
             return step(sample, batch_idx)

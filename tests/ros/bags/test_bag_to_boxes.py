@@ -33,7 +33,7 @@ from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.messages import stamp_of
 from labeldistill_ros.messages.boxes import boxes_from_detections
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 MAX_BOXES = 200

@@ -36,7 +36,7 @@ from labeldistill_ros.messages import (
     stamp_of as message_stamp,
 )
 from labeldistill_ros.sets.report import SetReport
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from tests.support.rig import stamp_of, tiny_config
 from tests.support.vehicle_bag import write_bag
 

@@ -13,7 +13,7 @@ import torch
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import PATIENT, offline_set
 

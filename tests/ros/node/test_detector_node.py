@@ -31,7 +31,7 @@ from labeldistill_ros.messages import (
 )
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.messages.tables import boxes_from_table
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import (
     PATIENT,

@@ -27,7 +27,7 @@ from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.decoding import ENCODINGS, to_rgb
 from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.messages import calibration_from_info
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import PATIENT, jpeg
 

@@ -20,7 +20,7 @@ from rclpy.parameter import Parameter
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.node.detector_node import DetectorNode
 from labeldistill_ros.parameters import CameraParameters, ClassParameters, Parameters, Spec, flatten
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import PATIENT, tiny_config
 

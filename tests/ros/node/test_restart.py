@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from labeldistill_ros.node.restart import FIRST_S, LONGEST_S, RestartPause
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import PATIENT
 

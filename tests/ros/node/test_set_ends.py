@@ -11,7 +11,7 @@ import pytest
 
 from labeldistill_ros.outputs.publishers import Outputs
 from labeldistill_ros.sets.assembly import Assembler
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import PATIENT
 

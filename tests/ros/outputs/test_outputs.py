@@ -20,7 +20,7 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.messages import header, stamp_to_ns
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.outputs.publishers import STAGES
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import (
     HEIGHT,

@@ -19,7 +19,7 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.sync.approximate import ApproximateSynchronizer
 from labeldistill_ros.sync.synchronizer import CameraSet, SyncOptions
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 
 S = 1_000_000_000

@@ -21,7 +21,7 @@ from labeldistill_ros.node.detector_node import DetectorNode
 from labeldistill_ros.node.model import load_detector
 from labeldistill_ros.node.processing import OnResult
 from labeldistill_ros.parameters import Parameters
-from labeldistill_ros.testing.vehicle import Faults, Vehicle
+from labeldistill_ros.testing.vehicle import Vehicle, VehicleFaults
 
 _MIXED_NS = 60_000_000
 
@@ -81,14 +81,14 @@ class RunningNode:
             self._executor.spin_once(timeout_sec=0.05)
 
 
-class Run:
+class SimulatedDrive:
     """Node and vehicle, from `with` to its end."""
 
     def __init__(
         self,
         model: Path | None,
         parameters: dict[str, Any],
-        faults: Faults | None = None,
+        faults: VehicleFaults | None = None,
         on_set: Callable[[FrameSet], None] = lambda frames: None,
         **vehicle: Any,
     ) -> None:
@@ -103,7 +103,7 @@ class Run:
         """
         self._model = model
         self._values: dict[str, Any] = {"device": "cpu", "score_threshold": 0.05, **parameters}
-        self._vehicle_options = {"faults": faults or Faults(), **vehicle}
+        self._vehicle_options = {"faults": faults or VehicleFaults(), **vehicle}
         self.mixed = 0
         """Sets with images of more than one cycle."""
         self.processed = 0
@@ -114,7 +114,7 @@ class Run:
         """What went into the detector last."""
         self._on_set = on_set
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> SimulatedDrive:
         """Start."""
         self._context = Context()
         rclpy.init(context=self._context)
