@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from labeldistill_core.profiling.timing import time_ms
+from labeldistill_core.profiling.stage_clock import time_ms
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes to the terminal
 

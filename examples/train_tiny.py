@@ -18,7 +18,7 @@ from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import student_results
 from labeldistill_core.presets import demo
 from labeldistill_core.synthetic.dataset import WorldOptions, write_dataset
-from labeldistill_core.training.run import Machine, fit
+from labeldistill_core.training.fit import Machine, fit
 from labeldistill_core.training.student import StudentStage
 
 

@@ -19,15 +19,15 @@ from rclpy.parameter import Parameter
 
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.errors import BagError
-from labeldistill_core.evaluation.results import write_results
+from labeldistill_core.evaluation.result_file import write_results
 from labeldistill_core.installed_files import demo_model, shared_file
 from labeldistill_core.processes import end_with_parent
 from labeldistill_core.visualization.page import write_page
+from labeldistill_ros.bags.html_report import page_frame, summary, tables
 from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
-from labeldistill_ros.bags.report import page_frame, summary, tables
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.isolated_domain import own_domain
 

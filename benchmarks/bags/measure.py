@@ -23,7 +23,7 @@ from sensor_msgs.msg import CompressedImage
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.profiling.apart import measure_apart
+from labeldistill_core.profiling.separate_process import measure_apart
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.replay import ReplayOptions, replay

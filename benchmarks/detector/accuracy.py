@@ -29,7 +29,7 @@ from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import Results
-from labeldistill_core.evaluation.results import result_boxes
+from labeldistill_core.evaluation.result_boxes import result_boxes
 from labeldistill_core.files import write_json
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.decode import decode

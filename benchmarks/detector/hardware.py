@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from labeldistill_core.profiling.scene import JpegSource
-from labeldistill_core.profiling.timing import time_ms
+from labeldistill_core.profiling.bench_images import JpegSource
+from labeldistill_core.profiling.stage_clock import time_ms
 from labeldistill_core.runtime.detector import Detector
 
 

@@ -23,8 +23,8 @@ from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.network.depth_net import FrameFeatures
 from labeldistill_core.network.lift import PoolingTable, pool, ray_matrices, ray_points
 from labeldistill_core.network.student import Student
-from labeldistill_core.profiling.scene import frame_set
-from labeldistill_core.profiling.timing import time_ms
+from labeldistill_core.profiling.bench_images import frame_set
+from labeldistill_core.profiling.stage_clock import time_ms
 
 
 def measure_pooling(

@@ -15,8 +15,8 @@ from labeldistill_core.network.decode import decode
 from labeldistill_core.network.depth_net import FrameFeatures
 from labeldistill_core.network.lift import PoolingTable
 from labeldistill_core.network.student import CameraBatch, Student
+from labeldistill_core.profiling.bench_images import frame_set
 from labeldistill_core.profiling.latency import replaced
-from labeldistill_core.profiling.scene import frame_set
 
 
 class WholeForward:

@@ -22,7 +22,6 @@ from labeldistill_core.config import StudentConfig
 from labeldistill_core.console import Flat
 from labeldistill_core.files import write_json
 from labeldistill_core.network.student import Student
-from labeldistill_core.profiling.apart import measure_apart
 from labeldistill_core.profiling.bench import (
     BenchOptions,
     few,
@@ -31,8 +30,9 @@ from labeldistill_core.profiling.bench import (
     table,
     without_notices,
 )
-from labeldistill_core.profiling.scene import frame_set
-from labeldistill_core.profiling.timing import percentiles
+from labeldistill_core.profiling.bench_images import frame_set
+from labeldistill_core.profiling.separate_process import measure_apart
+from labeldistill_core.profiling.stage_clock import percentiles
 from labeldistill_core.profiling.ways import Way
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision

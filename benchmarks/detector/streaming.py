@@ -19,8 +19,8 @@ from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.decode import decode
 from labeldistill_core.network.student import CameraBatch, Student
-from labeldistill_core.profiling.scene import frame_set
-from labeldistill_core.profiling.timing import Times, time_ms
+from labeldistill_core.profiling.bench_images import frame_set
+from labeldistill_core.profiling.stage_clock import Times, time_ms
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.eager_engine import EagerEngine
 

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from labeldistill_core.profiling.bench_images import frame_set
 from labeldistill_core.profiling.latency import watched
-from labeldistill_core.profiling.scene import frame_set
 from labeldistill_core.runtime.detector import Detector
 
 

@@ -38,7 +38,7 @@ from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network import student as student_network
 from labeldistill_core.presets import find_preset
 from labeldistill_core.profiling.latency import replaced
-from labeldistill_core.profiling.timing import StageClock, time_ms
+from labeldistill_core.profiling.stage_clock import StageClock, time_ms
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.device import resolve_device
 from labeldistill_core.training.label_encoder import LabelEncoderStage

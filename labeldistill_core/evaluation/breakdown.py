@@ -19,7 +19,7 @@ from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.evaluation.devkit import EvaluationBoxes, evaluation_boxes
 from labeldistill_core.evaluation.metrics import evaluate_boxes
-from labeldistill_core.evaluation.results import ResultBox
+from labeldistill_core.evaluation.result_boxes import ResultBox
 
 MATCH_M = 2.0
 """Centres of a match are nearer than this on the ground."""

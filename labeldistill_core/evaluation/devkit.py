@@ -19,7 +19,7 @@ from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import LIDAR
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import DataError
-from labeldistill_core.evaluation.results import ResultBox
+from labeldistill_core.evaluation.result_boxes import ResultBox
 
 _FARTHEST_M = 1000.0
 """Nothing that is detected lies so far from the vehicle, unless it is in another frame."""

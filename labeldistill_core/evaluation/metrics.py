@@ -24,7 +24,7 @@ from typing import Any
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.evaluation.devkit import EvaluationBoxes, evaluation_boxes
-from labeldistill_core.evaluation.results import ResultBox
+from labeldistill_core.evaluation.result_boxes import ResultBox
 
 SHORT = {
     "trans_err": "mATE",
@@ -113,7 +113,7 @@ def evaluate(truths: Sequence[GroundTruth], results: Mapping[str, Sequence[Resul
 
     Args:
         truths: the samples to score.
-        results: result boxes by sample token; see `results.result_boxes`. Their order breaks ties
+        results: boxes by sample token; see `result_boxes.result_boxes`. Their order breaks ties
             between equal scores.
 
     Raises:

@@ -14,7 +14,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import DataError
-from labeldistill_core.evaluation.results import ResultBox, result_boxes
+from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher

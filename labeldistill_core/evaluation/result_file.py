@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A nuScenes result file, read with care: what is wrong is told with sample, box and field."""
+"""The nuScenes result file: written, and read with errors that name sample, box and field."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
@@ -17,9 +18,16 @@ from typing_extensions import NotRequired, TypedDict
 
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import DataError
-from labeldistill_core.evaluation.results import ResultBox
+from labeldistill_core.evaluation.result_boxes import ResultBox
 from labeldistill_core.names import shown
 
+_META = {
+    "use_camera": True,
+    "use_lidar": False,
+    "use_radar": False,
+    "use_map": False,
+    "use_external": False,
+}
 _PLACE = re.compile(r" - at `\$(?:\[(\d+)\])?(?:\.(\w+))?.*`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 
@@ -45,6 +53,12 @@ class _File(msgspec.Struct):
     """Boxes by sample, each sample's as they stand there."""
 
     results: dict[str, msgspec.Raw]
+
+
+def write_results(path: Path, results: Mapping[str, Sequence[ResultBox]]) -> None:
+    """Write a result file: boxes by sample token, made without LiDAR, radar or maps."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"meta": _META, "results": results}))
 
 
 def read_results(path: Path) -> dict[str, list[ResultBox]]:

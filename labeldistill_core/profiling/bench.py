@@ -19,10 +19,10 @@ from labeldistill_core.config import StudentConfig
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import find_preset
-from labeldistill_core.profiling.apart import measure_apart
+from labeldistill_core.profiling.bench_images import frame_set
 from labeldistill_core.profiling.latency import measure_steps
-from labeldistill_core.profiling.scene import frame_set
-from labeldistill_core.profiling.timing import percentiles
+from labeldistill_core.profiling.separate_process import measure_apart
+from labeldistill_core.profiling.stage_clock import percentiles
 from labeldistill_core.profiling.ways import Way, ways_on
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector

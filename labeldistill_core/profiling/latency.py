@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from labeldistill_core.profiling.scene import JpegSource
-from labeldistill_core.profiling.timing import StageClock, Times
+from labeldistill_core.profiling.bench_images import JpegSource
+from labeldistill_core.profiling.stage_clock import StageClock, Times
 from labeldistill_core.runtime import eager_engine
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.eager_engine import EagerEngine

@@ -18,9 +18,9 @@ from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.presets import Preset, find_preset
+from labeldistill_core.training.fit import Machine
 from labeldistill_core.training.label_encoder import Aim
 from labeldistill_core.training.recipe import Recipe
-from labeldistill_core.training.run import Machine
 
 Split = Literal["train", "val", "all"]
 

@@ -17,7 +17,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import NotFiniteError
 from labeldistill_core.evaluation.metrics import evaluate
-from labeldistill_core.evaluation.results import ResultBox, result_boxes
+from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.sampling import seed_of

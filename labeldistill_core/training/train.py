@@ -34,6 +34,7 @@ from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import CachedTeacher
 from labeldistill_core.presets import find_preset
 from labeldistill_core.training.export import Written, export
+from labeldistill_core.training.fit import Machine, fit
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.options import (
     LabelEncoderOptions,
@@ -43,7 +44,6 @@ from labeldistill_core.training.options import (
 )
 from labeldistill_core.training.pretrained import load_pretrained
 from labeldistill_core.training.recipe import Recipe
-from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage

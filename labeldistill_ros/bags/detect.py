@@ -16,9 +16,9 @@ from typing import Any
 
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.detect_options import DetectOptions
+from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, STATUS_TOPIC, TABLE_TOPIC
 from labeldistill_ros.bags.poses import read_poses
 from labeldistill_ros.bags.reader import BagReader, Recorded
-from labeldistill_ros.bags.recording import DETECTIONS_TOPIC, STATUS_TOPIC, TABLE_TOPIC
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.writer import BagWriter, Storage
 from labeldistill_ros.inputs.topics import CameraTopics

@@ -22,7 +22,7 @@ import zstandard
 from mcap.opcode import Opcode
 from mcap.records import Channel, Message, Schema
 
-from labeldistill_ros.bags.kinds import MCAP_MAGIC
+from labeldistill_ros.bags.file_formats import MCAP_MAGIC
 
 Buffer = bytes | mmap.mmap
 Record = Schema | Channel | Message

@@ -14,8 +14,8 @@ from rosbags.interfaces import Connection, Qos
 
 from labeldistill_core.errors import BagError
 from labeldistill_core.names import fault_of_relative_path, shown
-from labeldistill_ros.bags.damage import library_reads
-from labeldistill_ros.bags.kinds import SUFFIXES, refuse_other_kinds
+from labeldistill_ros.bags.file_formats import SUFFIXES, refuse_other_kinds
+from labeldistill_ros.bags.library_errors import library_reads
 from labeldistill_ros.messages.bag_family import typestore
 
 

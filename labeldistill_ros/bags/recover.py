@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from labeldistill_core.errors import BagError
-from labeldistill_ros.bags.kinds import bag_files, refuse_other_kinds
-from labeldistill_ros.bags.salvage import Losses, whole_messages
+from labeldistill_ros.bags.damaged_files import Losses, whole_messages
+from labeldistill_ros.bags.file_formats import bag_files, refuse_other_kinds
 from labeldistill_ros.bags.writer import BagWriter, Storage, abandoned
 
 _LOG = logging.getLogger(__name__)

@@ -22,16 +22,16 @@ from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.breakdown import Breakdown, break_down
 from labeldistill_core.evaluation.metrics import Metrics, evaluate, json_ready
-from labeldistill_core.evaluation.result_file import read_results
-from labeldistill_core.evaluation.results import ResultBox, write_results
-from labeldistill_ros.bags.poses import read_transforms
-from labeldistill_ros.bags.reader import BagReader
-from labeldistill_ros.bags.recording import (
+from labeldistill_core.evaluation.result_boxes import ResultBox
+from labeldistill_core.evaluation.result_file import read_results, write_results
+from labeldistill_ros.bags.detector_output import (
     DETECTIONS_TOPIC,
     TOLERANCE_S,
     Coverage,
     read_recording,
 )
+from labeldistill_ros.bags.poses import read_transforms
+from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import BagSample, read_samples
 from labeldistill_ros.inputs.transforms import TransformBuffer
 
@@ -176,7 +176,7 @@ def score_bag(
     Args:
         bag: has the samples, the ground truth and the poses.
         detections_bag: has the detector's topics; the same bag when None.
-        topic: of the detections; see `recording.read_recording`.
+        topic: of the detections; see `detector_output.read_recording`.
         tolerance_s: largest difference of stamps.
 
     Raises:
@@ -210,7 +210,7 @@ def score_run(
         out: nuScenes result file to write before anything is scored, as scoring may fail.
 
     Raises:
-        BagError: see `recording.read_recording`.
+        BagError: see `detector_output.read_recording`.
         DataError: a result file lacks key frames, has unknown ones, or its boxes are malformed.
     """
     truths = [sample.truth for sample in reference.samples]

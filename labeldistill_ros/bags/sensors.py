@@ -19,7 +19,7 @@ from rosbags.interfaces import Qos
 from labeldistill_core.data.image_header import PNG_SIGNATURE
 from labeldistill_core.data.nuscenes_records import SensorRecord
 from labeldistill_core.errors import DataError
-from labeldistill_ros.bags.types import with_data
+from labeldistill_ros.bags.message_types import with_data
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.calibration import camera_info
 from labeldistill_ros.messages.geometry import pose, quaternion, vector3

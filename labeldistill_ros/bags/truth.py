@@ -24,7 +24,7 @@ from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.frames import Transform
 from labeldistill_core.names import fault_of_name
-from labeldistill_ros.bags.damage import reason
+from labeldistill_ros.bags.library_errors import reason
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import boxes_from_detections

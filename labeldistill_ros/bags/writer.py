@@ -28,11 +28,11 @@ from rosbags.interfaces import (
 )
 
 from labeldistill_core.errors import BagError
-from labeldistill_ros.bags.kinds import SUFFIXES
+from labeldistill_ros.bags.file_formats import SUFFIXES
+from labeldistill_ros.bags.message_types import definition
 from labeldistill_ros.bags.metadata import METADATA_VERSION, information, metadata_text, qos_text
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.storage import Buffer, McapFile, Sqlite3File
-from labeldistill_ros.bags.types import definition
 from labeldistill_ros.messages.bag_family import typestore
 
 Storage = Literal["mcap", "sqlite3"]

@@ -24,10 +24,10 @@ from labeldistill_ros.bags import recover as recovering
 from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert_scene
 from labeldistill_ros.bags.detect import detect_bag
 from labeldistill_ros.bags.detect_options import DetectOptions
-from labeldistill_ros.bags.report import write_run_report
+from labeldistill_ros.bags.html_report import write_run_report
+from labeldistill_ros.bags.run_comparison import ScoreOptions, score_runs
 from labeldistill_ros.bags.scenes import convert_scenes
 from labeldistill_ros.bags.score import comparison
-from labeldistill_ros.bags.scoring import ScoreOptions, score_runs
 from labeldistill_ros.bags.writer import Storage
 
 

@@ -11,7 +11,7 @@ from labeldistill_core.console import Flat
 from labeldistill_core.evaluation import evaluate as scoring
 from labeldistill_core.evaluation import statistics as describing
 from labeldistill_core.evaluation.metrics import json_ready
-from labeldistill_core.evaluation.results import write_results
+from labeldistill_core.evaluation.result_file import write_results
 from labeldistill_core.files import write_json
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device

@@ -36,7 +36,7 @@ from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.targets import build_targets
 from labeldistill_core.runtime import Detector
-from labeldistill_core.training.keeping import WholeCheckpoints
+from labeldistill_core.training.checkpointing import WholeCheckpoints
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage

@@ -14,8 +14,8 @@ from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.evaluation.breakdown import break_down, match_boxes, sample_matches
 from labeldistill_core.evaluation.devkit import evaluation_boxes
 from labeldistill_core.evaluation.metrics import evaluate
+from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
 from labeldistill_core.evaluation.result_file import read_results
-from labeldistill_core.evaluation.results import ResultBox, result_boxes
 from labeldistill_core.evaluation.verdict import Thresholds, check, write_junit
 from tests.support.nuscenes_fixture import SCENES, VERSION
 

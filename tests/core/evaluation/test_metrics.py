@@ -14,14 +14,13 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
-from labeldistill_core.evaluation.result_file import read_results
-from labeldistill_core.evaluation.results import (
+from labeldistill_core.evaluation.result_boxes import (
     MAX_BOXES,
     ResultBox,
     attribute_of,
     result_boxes,
-    write_results,
 )
+from labeldistill_core.evaluation.result_file import read_results, write_results
 from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import SCENES, VERSION
 

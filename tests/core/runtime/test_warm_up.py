@@ -10,7 +10,7 @@ import torch
 
 from labeldistill_core.errors import NotFiniteError
 from labeldistill_core.network.student import Student
-from labeldistill_core.profiling.scene import frame_set
+from labeldistill_core.profiling.bench_images import frame_set
 from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_core.runtime.loading import torch_engine
 from labeldistill_core.runtime.warm_up import warm_up

@@ -216,7 +216,7 @@ def test_refuses_a_folder_of_other_settings(synthetic_dataroot: Path, tmp_path: 
 
 def test_ground_truth_as_prediction_scores_as_the_devkit_says(synthetic_dataroot: Path) -> None:
     from labeldistill_core.evaluation.metrics import evaluate
-    from labeldistill_core.evaluation.results import result_boxes
+    from labeldistill_core.evaluation.result_boxes import result_boxes
 
     tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
     truths = [tables.ground_truth(t) for s in tables.scene_names for t in tables.samples(s)]

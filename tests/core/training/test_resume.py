@@ -25,9 +25,9 @@ from labeldistill_core.lidar.config import SweepsConfig
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.training.averaging import MovingAverage
+from labeldistill_core.training.fit import Machine, fit
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.recipe import Recipe
-from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.sampling import EpochOrder, class_balanced
 from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.student import StudentStage

@@ -23,9 +23,9 @@ from labeldistill_core.lidar.config import SweepsConfig
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.published import behaviour
 from labeldistill_core.runtime import Detector
+from labeldistill_core.training.fit import Machine, fit
 from labeldistill_core.training.options import TrainingOptions
 from labeldistill_core.training.recipe import Recipe
-from labeldistill_core.training.run import Machine, fit
 from labeldistill_core.training.stage import TrainingBatch
 from labeldistill_core.training.student import StudentStage
 from labeldistill_ros.cli import main

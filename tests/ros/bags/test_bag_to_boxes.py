@@ -20,15 +20,15 @@ from labeldistill_core.cameras import CAMERAS, FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.evaluation.metrics import evaluate
-from labeldistill_core.evaluation.results import ResultBox, result_boxes
+from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.detect import detect_bag
 from labeldistill_ros.bags.detect_options import DetectOptions
+from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
-from labeldistill_ros.bags.recording import DETECTIONS_TOPIC
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.messages import stamp_of

@@ -23,9 +23,9 @@ from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.detect import detect_bag
 from labeldistill_ros.bags.detect_options import DetectOptions
+from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, STATUS_TOPIC, TABLE_TOPIC
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
-from labeldistill_ros.bags.recording import DETECTIONS_TOPIC, STATUS_TOPIC, TABLE_TOPIC
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.messages import (
     boxes_from_detections,

@@ -8,8 +8,8 @@ import pytest
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import DataError
-from labeldistill_core.evaluation.result_file import read_results
-from labeldistill_core.evaluation.results import result_boxes, write_results
+from labeldistill_core.evaluation.result_boxes import result_boxes
+from labeldistill_core.evaluation.result_file import read_results, write_results
 from labeldistill_ros.bags import score
 from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader

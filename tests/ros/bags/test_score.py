@@ -16,11 +16,11 @@ from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
 from labeldistill_core.evaluation.metrics import evaluate
+from labeldistill_core.evaluation.result_boxes import result_boxes
 from labeldistill_core.evaluation.result_file import read_results
-from labeldistill_core.evaluation.results import result_boxes
 from labeldistill_ros.bags.convert import convert_scene
+from labeldistill_ros.bags.detector_output import match, read_recording
 from labeldistill_ros.bags.reader import BagReader
-from labeldistill_ros.bags.recording import match, read_recording
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.bags.sensors import image_topic
 from labeldistill_ros.bags.truth import BagSample, read_samples
@@ -171,7 +171,7 @@ def test_reading_takes_time_in_proportion_to_the_bag(
                 empty.header = header(truth.stamp_ns + number, "map", BAG)
                 yield None, empty
 
-    monkeypatch.setattr("labeldistill_ros.bags.recording.BagReader", LongBag)
+    monkeypatch.setattr("labeldistill_ros.bags.detector_output.BagReader", LongBag)
     sample = BagSample("scene", truth, {})
     begun_s = time.process_time()
     found = read_recording(Path("long"), [sample], TransformBuffer())

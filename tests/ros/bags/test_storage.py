@@ -27,10 +27,10 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.message_types import definition
 from labeldistill_ros.bags.metadata import METADATA_VERSION, qos_text
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.storage import McapFile, Sqlite3File
-from labeldistill_ros.bags.types import definition
 from labeldistill_ros.bags.writer import BagWriter, reliable
 from labeldistill_ros.messages.bag_family import BAG
 

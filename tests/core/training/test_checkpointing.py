@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from labeldistill_core.training.keeping import KeepBest
+from labeldistill_core.training.checkpointing import KeepBest
 
 
 def scored(keep: KeepBest, scores: list[float]) -> list[Path]:

@@ -18,7 +18,7 @@ from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.breakdown import SampleMatches, sample_matches
 from labeldistill_core.evaluation.devkit import evaluation_boxes
-from labeldistill_core.evaluation.results import boxes_of_results
+from labeldistill_core.evaluation.result_boxes import boxes_of_results
 from labeldistill_core.visualization import charts
 from labeldistill_core.visualization.page import (
     PageChart,

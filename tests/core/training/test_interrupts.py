@@ -15,8 +15,8 @@ from torch import Tensor
 
 from labeldistill_core import console
 from labeldistill_core.errors import CheckpointError, ConfigError, NotFiniteError, StoppedError
-from labeldistill_core.training import stopping
-from labeldistill_core.training.run import Machine, fit
+from labeldistill_core.training import interrupts
+from labeldistill_core.training.fit import Machine, fit
 from tests.core.training.test_resume import RECIPE, made, run, steps
 
 
@@ -67,7 +67,7 @@ def test_a_second_signal_ends_at_once(synthetic_dataroot: Path, tmp_path: Path) 
 def test_a_step_that_takes_long_is_not_waited_for(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stopping, "GRACE_S", 0.0)
+    monkeypatch.setattr(interrupts, "GRACE_S", 0.0)
     stopped = signalled(synthetic_dataroot, tmp_path, (signal.SIGTERM,), 3)
     assert stopped.signal == signal.SIGTERM
     assert "stopped at step 1, repeat" in str(stopped)

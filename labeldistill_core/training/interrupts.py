@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import Self
 
 from labeldistill_core.errors import StoppedError
-from labeldistill_core.training.keeping import Keep
+from labeldistill_core.training.checkpointing import Keep
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 10.0

@@ -18,7 +18,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import BagError, DataError
-from labeldistill_core.evaluation.results import ResultBox, result_boxes
+from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
 from labeldistill_core.names import shown
 from labeldistill_ros.bags.poses import read_transforms
 from labeldistill_ros.bags.reader import BagReader

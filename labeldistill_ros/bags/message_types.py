@@ -10,7 +10,7 @@ from typing import Any
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from labeldistill_ros.bags.damage import DAMAGED
+from labeldistill_ros.bags.library_errors import DAMAGED
 from labeldistill_ros.messages.bag_family import typestore
 
 

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes as a nuScenes detection result: the JSON file that the official evaluation reads.
+"""Boxes as those of a nuScenes detection result, which the official evaluation reads; and back.
 
 Source: nuScenes detection task, "Results format".
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,13 +20,6 @@ MAX_BOXES = 500
 """The evaluation takes no more for one sample."""
 
 _MOVING_M_S = 0.2
-_META = {
-    "use_camera": True,
-    "use_lidar": False,
-    "use_radar": False,
-    "use_map": False,
-    "use_external": False,
-}
 _ATTRIBUTES = {  # moving, not moving
     "car": ("vehicle.moving", "vehicle.parked"),
     "truck": ("vehicle.moving", "vehicle.parked"),
@@ -110,9 +101,3 @@ def boxes_of_results(results: Sequence[ResultBox]) -> Boxes3D:
         torch.tensor([CLASSES.index(box["detection_name"]) for box in results], dtype=torch.int64),
         torch.tensor([box["detection_score"] for box in results], dtype=torch.float64),
     )
-
-
-def write_results(path: Path, results: Mapping[str, Sequence[ResultBox]]) -> None:
-    """Write a result file: boxes by sample token, made without LiDAR, radar or maps."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"meta": _META, "results": results}))

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from labeldistill_core.processes import worker_pool
-from labeldistill_core.profiling.timing import time_ms
+from labeldistill_core.profiling.stage_clock import time_ms
 
 
 @dataclass(frozen=True)

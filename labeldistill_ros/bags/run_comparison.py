@@ -13,9 +13,9 @@ import tyro
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.verdict import Check, Thresholds, check
-from labeldistill_ros.bags import report
-from labeldistill_ros.bags.recording import DETECTIONS_TOPIC, TOLERANCE_S
-from labeldistill_ros.bags.report import Pictures
+from labeldistill_ros.bags import html_report
+from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, TOLERANCE_S
+from labeldistill_ros.bags.html_report import Pictures
 from labeldistill_ros.bags.score import (
     Reference,
     Score,
@@ -87,7 +87,7 @@ def score_runs(
         chosen = reference_scenes(tables, options.split, options.scenes)
         reference, compared = Reference.of_dataroot(tables, chosen), (source, *compared)
         # Images are read only when a report asks for them; metrics need the tables alone.
-        pictures = report.pictures_of_dataroot(tables, reference)
+        pictures = html_report.pictures_of_dataroot(tables, reference)
     # A result file has boxes and no truth, so alone it cannot be scored.
     elif is_result_file(source):
         raise ConfigError(
@@ -96,7 +96,7 @@ def score_runs(
         )
     else:
         reference, compared = Reference.of_bag(source), compared or (source,)
-        pictures = report.pictures_of_bag(source)
+        pictures = html_report.pictures_of_bag(source)
     if out and len(compared) > 1:
         raise ConfigError(f"--out takes the boxes of one run, and {len(compared)} are given")
     # ROS names are absolute in a bag; people leave the slash out.

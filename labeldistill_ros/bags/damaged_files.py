@@ -18,9 +18,9 @@ from rosbags.interfaces import Qos
 from rosbags.rosbag2.metadata import parse_qos
 
 from labeldistill_core.names import shown
-from labeldistill_ros.bags.damage import DAMAGED, reason
+from labeldistill_ros.bags.library_errors import DAMAGED, reason
 from labeldistill_ros.bags.mcap_walk import Walk
-from labeldistill_ros.bags.types import MessageType, message_type
+from labeldistill_ros.bags.message_types import MessageType, message_type
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.evaluation.result_file import read_results
-from labeldistill_core.evaluation.results import result_boxes, write_results
+from labeldistill_core.evaluation.result_boxes import result_boxes
+from labeldistill_core.evaluation.result_file import read_results, write_results
 from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.cli import main
 from tests.support.bag_rig import truths_of, write_detections

@@ -24,13 +24,13 @@ from torch.utils.data import DataLoader
 from labeldistill_core.errors import CheckpointError, ConfigError, LabelDistillError
 from labeldistill_core.processes import end_with_parent
 from labeldistill_core.training.averaging import MovingAverage
+from labeldistill_core.training.checkpointing import Identity, Keep, KeepBest, WholeCheckpoints
 from labeldistill_core.training.export import IDENTITY, read_run
-from labeldistill_core.training.keeping import Identity, Keep, KeepBest, WholeCheckpoints
+from labeldistill_core.training.interrupts import Stop
 from labeldistill_core.training.loaders import SharedCollate, begin_loading, loading_error
 from labeldistill_core.training.logs import JsonLines, Pace, Progress
 from labeldistill_core.training.sampling import EpochOrder, class_balanced
 from labeldistill_core.training.stage import Stage
-from labeldistill_core.training.stopping import Stop
 
 _LOG = logging.getLogger(__name__)
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
