@@ -269,7 +269,8 @@ SCENES = (
                 "incompatible QoS",
                 "the node wants CAM_BACK reliable, its publisher is best effort",
                 "WARN that names topic and publisher",
-                set_faults(),
+                # Its first publisher may have been told of before anybody listened to the log.
+                lambda r: r.vehicle.republish(_BACK, ReliabilityPolicy.BEST_EFFORT),
                 lambda r: r.vehicle.told(
                     "/vehicle publishes /cam_back/image_raw/compressed with reliability "
                     "best effort, which is less"

@@ -10,9 +10,11 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import Node
 from rclpy.qos import (
     DurabilityPolicy,
+    QoSCompatibility,
     QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
+    qos_check_compatible,
     qos_policy_name_from_kind,
     qos_profile_sensor_data,
 )
@@ -24,6 +26,9 @@ from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages import rectification_differs
 
 ImageMessage: TypeAlias = "Image | CompressedImage"
+
+_UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
+"""What rmw calls the node of a publisher that it knows before it knows the node."""
 
 
 def _qos() -> QoSProfile:
@@ -77,7 +82,9 @@ class CameraSubscriptions:
         self.infos: dict[str, CameraInfo] = {}
         """Newest `camera_info` by camera."""
         self._ambiguous: set[str] = set()
-        self._incompatible: set[tuple[str, str]] = set()
+        self._asked: dict[str, QoSProfile] = {}
+        self._incompatible: dict[str, str] = {}
+        self._told: set[bytes] = set()
         self._latched: set[str] = set()
         self._subscriptions: list[Subscription[Any]] = []
         try:
@@ -95,16 +102,16 @@ class CameraSubscriptions:
             incompatible_qos=self._caller(self._on_incompatible, topic),
             use_default_callbacks=False,
         )
-        self._subscriptions.append(
-            self._node.create_subscription(
-                kind,
-                topic,
-                callback,
-                _qos(),
-                qos_overriding_options=_overridable(),
-                event_callbacks=events,
-            )
+        subscription = self._node.create_subscription(
+            kind,
+            topic,
+            callback,
+            _qos(),
+            qos_overriding_options=_overridable(),
+            event_callbacks=events,
         )
+        self._subscriptions.append(subscription)
+        self._asked[topic] = subscription.qos_profile
 
     def ask_for_latched_infos(self) -> None:
         """Subscribe also to what was published before this node came, where that is offered.
@@ -166,17 +173,35 @@ class CameraSubscriptions:
     def _on_incompatible(self, topic: str, event: object) -> None:
         """A publisher offers less than the subscription asks for, so nothing comes from it."""
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()  # type: ignore[attr-defined]
-        for info in self._node.get_publishers_info_by_topic(topic):
-            name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-            if (topic, name) in self._incompatible:
-                continue
-            self._incompatible.add((topic, name))
-            offered = getattr(info.qos_profile, policy, None)
-            self._node.get_logger().warning(
-                f"{name} publishes {topic} with {policy} {_words(offered)}, which is less than "
-                "this node asks for: nothing can come from it; set "
-                f"qos_overrides.{topic}.subscription.{policy}, or change the publisher"
-            )
+        self._incompatible[topic] = policy
+        self.tell_incompatible()
+
+    def tell_incompatible(self) -> None:
+        """Log a WARN for each publisher from which nothing can come; once a publisher.
+
+        To be called from time to time: the event may come before the name of the publisher's node.
+        """
+        present: set[bytes] = set()
+        for topic, policy in self._incompatible.items():
+            for info in self._node.get_publishers_info_by_topic(topic):
+                gid = bytes(info.endpoint_gid)
+                present.add(gid)
+                fits, _ = qos_check_compatible(info.qos_profile, self._asked[topic])
+                if (
+                    gid in self._told
+                    or info.node_name == _UNKNOWN_NODE
+                    or fits != QoSCompatibility.ERROR
+                ):
+                    continue
+                self._told.add(gid)
+                offered = getattr(info.qos_profile, policy, None)
+                self._node.get_logger().warning(
+                    f"{info.node_namespace.rstrip('/')}/{info.node_name} publishes {topic} with "
+                    f"{policy} {_words(offered)}, which is less than this node asks for: nothing "
+                    f"can come from it; set qos_overrides.{topic}.subscription.{policy}, or change "
+                    "the publisher"
+                )
+        self._told &= present  # publishers that come and go must not fill the memory
 
     def why_silent(self, camera: str) -> str:
         """What is known about a camera from which no image comes."""

@@ -137,6 +137,7 @@ class Session:
         """Statuses for /diagnostics; what has to be complained about is logged."""
         self._live.refresh()
         self._subscriptions.ask_for_latched_infos()
+        self._subscriptions.tell_incompatible()
         now_s, synchronizer = time.monotonic(), self.intake.synchronizer
         if now_s - self._started_s > _PATIENCE_S:
             self._complain(now_s)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.testing.simulated_drive import RunningNode
@@ -59,3 +60,30 @@ def test_overrides_of_durability_hold_and_misspelled_ones_are_told(
     assert f"{INFO}.subscription.dept holds for nothing: did you mean {spelled}?" in told
     assert "override qos_overrides./no/topic.publisher.depth holds for nothing" in told
     assert "durability holds for nothing" not in told
+
+
+def test_every_publisher_that_offers_less_is_told_by_name_and_no_other(
+    vehicle: Vehicle, detector: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    topic = "/cam_back/image_raw/compressed"
+    detector(
+        **{f"qos_overrides.{topic}.subscription.reliability": "reliable", "diagnostics.period": 0.1}
+    )
+    told = ""
+    for name, reliability in (
+        ("good", ReliabilityPolicy.RELIABLE),
+        ("first", ReliabilityPolicy.BEST_EFFORT),
+        ("second", ReliabilityPolicy.BEST_EFFORT),
+    ):
+        node = Node(name, context=vehicle.node.context)
+        node.create_publisher(CompressedImage, topic, QoSProfile(depth=1, reliability=reliability))
+        end_s = time.monotonic() + 5
+        wanted = f"/{name} publishes {topic} with reliability best effort"
+        while name != "good" and wanted not in told and time.monotonic() < end_s:
+            time.sleep(0.05)
+            told += capfd.readouterr().err
+    time.sleep(0.5)
+    told += capfd.readouterr().err
+    for name, times in (("good", 0), ("first", 1), ("second", 1)):
+        assert told.count(f"/{name} publishes {topic}") == times
+    assert "UNKNOWN" not in told

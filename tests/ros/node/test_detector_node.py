@@ -205,7 +205,8 @@ def test_lifecycle_by_hand(vehicle: Vehicle, detector: Start) -> None:
         assert not vehicle.node.count_subscribers("/cam_front/camera_info")
         change(Transition.TRANSITION_CONFIGURE)
         change(Transition.TRANSITION_ACTIVATE)
-    assert threading.active_count() == before
+    # Fewer is no fault: threads of tests before this one may have ended meanwhile.
+    vehicle.expect(lambda: threading.active_count() <= before, "threads to end")
     vehicle.connect()
     vehicle.drive(range(4))
     vehicle.expect(lambda: vehicle.boxes, "boxes")
