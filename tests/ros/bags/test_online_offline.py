@@ -21,6 +21,7 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.checkpoints import save_student
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detector
+from labeldistill_ros.bags.controls import Controls
 from labeldistill_ros.bags.detect import detect_bag
 from labeldistill_ros.bags.detect_options import DetectOptions
 from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, STATUS_TOPIC, TABLE_TOPIC
@@ -37,13 +38,13 @@ from labeldistill_ros.messages import (
 )
 from labeldistill_ros.sets.report import SetReport
 from labeldistill_ros.testing.simulated_drive import RunningNode
-from tests.support.rig import stamp_of, tiny_config
+from tests.support.rig import PERIOD_NS, stamp_of, tiny_config
 from tests.support.vehicle_bag import write_bag
 
 Start = Callable[..., RunningNode]
 CYCLES = 8
-RATE = 0.12
-"""A set takes half a second where many share the processor, and none is to be dropped."""
+LONGEST_SET_S = 1.0
+"""After this much time the bag goes on though no set has ended: its images are not all there."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,30 @@ def spun(ros_context: Context) -> Iterator[Node]:
 
 
 def play(bag: Path, recorded: Path, context: Context, listener: Node) -> None:
-    """Replay slowly, so that a busy machine drops nothing, and wait for the last set's end."""
+    """Replay cycle by cycle, so that a busy machine drops nothing, and wait for the last's end."""
     with Recorder(listener, recorded) as recorder:
+
+        def wait_for_a_set(ended: int, limit_s: float) -> int:
+            end_s = time.monotonic() + limit_s
+            while recorder.counts[STATUS_TOPIC] <= ended and time.monotonic() < end_s:
+                time.sleep(0.01)
+            return recorder.counts[STATUS_TOPIC]
+
+        def step() -> None:
+            ended = 0
+            while not done.is_set():
+                controls.step()
+                ended = wait_for_a_set(ended, LONGEST_SET_S)
+
         player = Node("player", context=context)
-        replay(bag, player, ReplayOptions(rate=RATE, wait_for_s=10))
-        end = time.monotonic() + 5
-        while recorder.counts[STATUS_TOPIC] < CYCLES and time.monotonic() < end:
-            time.sleep(0.05)
-        time.sleep(0.3)
+        controls, done = Controls(paused=True), threading.Event()
+        steps = threading.Thread(target=step)
+        steps.start()
+        options = ReplayOptions(wait_for_s=10, step_s=PERIOD_NS / 1e9)
+        replay(bag, player, options, controls=controls)
+        done.set()
+        steps.join()
+        wait_for_a_set(CYCLES - 1, 2.0)
         player.destroy_node()
 
 
