@@ -48,7 +48,7 @@ _DEEPEST = 1000
 _LONG_GAP_S = 60.0
 """A wait for the next message that is told."""
 _ACK_S = 2.0
-"""How long the end waits until reliable subscribers have everything."""
+"""How long the end waits, for all topics together, until reliable subscribers have everything."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +169,13 @@ def replay(
             if not options.loop:
                 break
         wall_s = time.monotonic() - start_s
+        end_s = time.monotonic() + _ACK_S
         for publisher in publishers.values():
             # A publisher that is destroyed drops what reliable subscribers have not acknowledged
-            # yet, so the last messages would be missing without this.
-            publisher.wait_for_all_acked(Duration(seconds=_ACK_S))
+            # yet, so the last messages would be missing without this. One that was killed never
+            # acknowledges, on none of its topics.
+            left_s = max(0.0, end_s - time.monotonic())
+            publisher.wait_for_all_acked(Duration(seconds=left_s))
         late_ms = tuple(1e3 * late_s for late_s in player.late_s)
         return Replay(dict(player.counts), rounds, wall_s, late_ms)
 
