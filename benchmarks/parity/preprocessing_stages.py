@@ -16,7 +16,7 @@ from benchmarks.parity.golden import (
     recorded_boxes,
     synthetic_image,
 )
-from benchmarks.parity.result import StageComparison, absolute, features, integers
+from benchmarks.parity.result import StageComparison, absolute, features, integers, pixels
 from labeldistill_core.data.batch import camera_batch, collate, mean_ego_pose
 from labeldistill_core.data.depth_labels import depth_bins, depth_map, points_in_image
 from labeldistill_core.data.images import decode_jpeg
@@ -51,12 +51,12 @@ def _dataset(golden: GoldenFolder) -> Iterator[StageComparison]:
     )
     name = "preprocessing/training_"
     images = batch.images.permute(0, 1, 2, 4, 5, 3)
-    yield absolute(name + "images", images, data["imgs_u8"], _GREY_LEVEL)
+    yield pixels(name + "images", images, data["imgs_u8"], _GREY_LEVEL)
     yield features(name + "intrinsics", batch.intrinsics, data["mats/intrin_mats"][..., :3, :3])
     yield features(name + "image_matrices", batch.image_from_sensor, data["mats/ida_mats"])
     yield features(name + "camera_poses", batch.ego_from_camera, data["mats/sensor2ego_mats"])
     yield features(name + "bev_augmentation", batch.augmentation, data["mats/bda_mat"])
-    yield absolute(
+    yield pixels(
         "preprocessing/normalized_image",
         _normalize(golden, batch.images[0, 0, :1])[0],
         data["imgs_norm_sample0_frame0_cam0"],
@@ -78,7 +78,7 @@ def _evaluation_dataset(golden: GoldenFolder) -> Iterator[StageComparison]:
     name = "preprocessing/evaluation_"
     yield features(name + "image_matrices", batch.image_from_sensor, data["val_mats/ida_mats"])
     yield features(name + "camera_poses", batch.ego_from_camera, data["val_mats/sensor2ego_mats"])
-    yield absolute(
+    yield pixels(
         name + "image",
         _normalize(golden, batch.images[0, 0, :1])[0],
         data["val_imgs_sample0_frame0_cam0"],
@@ -161,16 +161,16 @@ def _recorded_cases(golden: GoldenFolder) -> Iterator[StageComparison]:
             source = synthetic_image(frame, camera, 1600, 900)
         transform = image_transform(params)
         image = transform.apply(source)
-        yield absolute(stage + "/image", image, data[f"{key}/u8"], _GREY_LEVEL)
+        yield pixels(stage + "/image", image, data[f"{key}/u8"], _GREY_LEVEL)
         yield features(stage + "/matrix", transform.matrix, data[f"{key}/ida_mat"])
         depth = depth_map(data[f"{key}/depth_points_in"], transform, "last")
         yield features(stage + "/depth_map", depth, data[f"{key}/depth_map"])
         if f"{key}/normalised_chw" in data:
             chw = torch.from_numpy(image.copy()).permute(2, 0, 1)
-            tolerance = _GREY_LEVEL / min(golden.config.image.std)
+            grey_level = _GREY_LEVEL / min(golden.config.image.std)
             theirs = data[f"{key}/normalised_chw"]
-            yield absolute(
-                stage + "/normalized", _normalize(golden, chw[None])[0], theirs, tolerance
+            yield pixels(
+                stage + "/normalized", _normalize(golden, chw[None])[0], theirs, grey_level
             )
 
 

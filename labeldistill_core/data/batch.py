@@ -31,7 +31,7 @@ def evaluation_transform(view: CameraView, config: StudentConfig) -> ImageTransf
 
 def image_tensor(view: CameraView, transform: ImageTransform) -> Tensor:
     """(3, H, W) uint8 in red, green, blue."""
-    return torch.from_numpy(transform.apply(view.pixels).copy()).permute(2, 0, 1)
+    return transform.apply_planes(view.pixels)
 
 
 def ego_now_from_camera(now: CameraPose, then: CameraPose) -> Array:

@@ -83,7 +83,7 @@ class Detector:
             if (on_gpu if device_resize is None else device_resize)
             else None
         )
-        # Pillow resizes without Python's lock
+        # torch resizes without Python's lock
         self._threads = ThreadPoolExecutor(min(6, os.cpu_count() or 1), thread_name_prefix="resize")
         self._history: History[PastFrame] = History(engine.config.history_s, history_tolerance_s)
         self._calibration: tuple[CameraPose | None, ...] = ()

@@ -48,8 +48,9 @@ def decode_on(device: torch.device, jpegs: Sequence[bytes]) -> list[Tensor]:
 def resized(images: Tensor, transform: ImageTransform) -> Tensor:
     """As `ImageTransform.apply`, for images that are neither flipped nor rotated.
 
-    Within one grey level of Pillow when shrinking. Pillow resizes rows, rounds, then resizes
-    columns, and so must this: in one go one value in seven differs.
+    Within one grey level of Pillow when shrinking. Pillow and torch's kernel for bytes, which only
+    CPUs have, resize rows, round, then resize columns, and so must this: in one go one value in
+    seven differs.
 
     Args:
         images: (I, h, w, 3) uint8, on any device.

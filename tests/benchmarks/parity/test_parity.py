@@ -19,6 +19,7 @@ from benchmarks.parity.result import (
     float64,
     gradient,
     integers,
+    pixels,
 )
 from labeldistill_core.errors import CheckpointError
 
@@ -240,3 +241,19 @@ def test_networks_compute_in_float64_where_they_ask_for_float32() -> None:
         assert torch.zeros_like(out, dtype=torch.float32).dtype == torch.float64
     assert torch.ones(1).float().dtype == torch.float32
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_an_image_may_be_two_levels_off_in_a_few_values_only() -> None:
+    theirs = np.zeros(100_000)
+    off = theirs.copy()
+    off[:] = 1.0
+    assert pixels("s", off, theirs, 1.0).judge().passed
+    off[:2] = 2.0
+    judged = pixels("s", off, theirs, 1.0).judge()
+    assert judged.passed
+    assert judged.note == "2 of 100000 are two grey levels apart"
+    off[2] = 2.0
+    assert not pixels("s", off, theirs, 1.0).judge().passed
+    off[1:] = 0.0
+    off[0] = 3.0
+    assert not pixels("s", off, theirs, 1.0).judge().passed

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,3 +134,71 @@ def test_opencv_and_pillow_decode_alike() -> None:
     with Image.open(io.BytesIO(data)) as picture:
         by_pillow = np.asarray(picture.convert("RGB"))
     np.testing.assert_array_equal(decode_jpeg(data), by_pillow)
+
+
+def photograph(width: int, height: int) -> np.ndarray[Any, Any]:
+    """Smooth noise and a grain on top."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height)), np.int16)
+    return (smooth + rng.integers(-8, 9, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("rotate_deg", [0.0, -5.4])
+@pytest.mark.parametrize(
+    ("resized_wh", "crop", "most"),
+    [
+        ((704, 396), (0, 140, 704, 396), 1),
+        ((352, 198), (0, 70, 352, 198), 1),
+        ((617, 347), (-20, 91, 684, 347), 1),
+        ((2000, 1125), (100, 869, 804, 1125), 2),
+    ],
+)
+def test_images_that_shrink_are_pillows_within_a_grey_level(
+    resized_wh: tuple[int, int],
+    crop: tuple[int, int, int, int],
+    most: int,
+    flip: bool,
+    rotate_deg: float,
+) -> None:
+    image = photograph(1600, 900)
+    pillows = Image.fromarray(image).resize(resized_wh).crop(crop)
+    if flip:
+        pillows = pillows.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    transform = ImageTransform(0.44, resized_wh, crop, flip, rotate_deg)
+    ours = transform.apply(image)
+    difference = np.abs(ours.astype(int) - np.asarray(pillows.rotate(rotate_deg)))
+    assert difference.max() <= most
+    assert difference.mean() < 0.01
+    planes = transform.apply_planes(image)
+    assert planes.is_contiguous() or rotate_deg
+    np.testing.assert_array_equal(planes.permute(1, 2, 0).numpy(), ours)
+
+
+def test_images_that_cannot_be_written_to_or_run_backwards_are_taken() -> None:
+    image = photograph(320, 180)
+    transform = ImageTransform(0.5, (160, 90), (0, 0, 160, 90))
+    expected = transform.apply(image)
+    fixed = image.copy()
+    fixed.flags.writeable = False
+    np.testing.assert_array_equal(transform.apply(fixed), expected)
+    backwards = image[..., ::-1].copy()[..., ::-1]
+    np.testing.assert_array_equal(transform.apply(backwards), expected)
+
+
+def test_a_processor_without_avx2_gives_the_same_pixels(tmp_path: Path) -> None:
+    image, there = photograph(1600, 900), tmp_path / "there.npy"
+    np.save(tmp_path / "image.npy", image)
+    transform = ImageTransform.for_evaluation((1600, 900), (704, 256))
+    program = f"""
+import numpy as np, torch
+from labeldistill_core.data.images import ImageTransform
+assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+transform = ImageTransform.for_evaluation((1600, 900), (704, 256))
+np.save({str(there)!r}, transform.apply(np.load({str(tmp_path / "image.npy")!r})))
+"""
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    difference = np.abs(np.load(there).astype(int) - transform.apply(image))
+    assert difference.max() <= 1
