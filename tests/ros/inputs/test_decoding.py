@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import io
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image as Picture
 from sensor_msgs.msg import CompressedImage, Image
 
 from labeldistill_core.errors import DataError
-from labeldistill_ros.inputs.decoding import to_rgb
+from labeldistill_ros.inputs.decoding import ENCODINGS, to_rgb
 
 RGB = np.random.default_rng(1).integers(0, 255, (6, 8, 3), np.uint8)
 
@@ -38,6 +40,39 @@ def message(encoding: str, pixels: np.ndarray[Any, Any], padding: int = 0) -> Im
 @pytest.mark.parametrize("padding", [0, 5])
 def test_colors(encoding: str, pixels: np.ndarray[Any, Any], padding: int) -> None:
     np.testing.assert_array_equal(to_rgb(message(encoding, pixels, padding)), RGB)
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("encoding", list(ENCODINGS))
+def test_memory_that_is_given_is_written_to(encoding: str, padding: int) -> None:
+    """Read-only rows of any length, in one go and without rows of another image."""
+    pytest.importorskip("cv2")
+    channels = ENCODINGS[encoding][0]
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 256, (6, 8 * channels + padding), np.uint8)
+    made = SimpleNamespace(
+        height=6, width=8, encoding=encoding, step=rows.shape[1], data=rows.tobytes()
+    )
+    memory = np.full((6, 8, 3), 7, np.uint8)
+    found = to_rgb(made, take=lambda shape: memory)
+    assert found is memory
+    packed = np.ascontiguousarray(rows[:, : 8 * channels])
+    tight = SimpleNamespace(
+        height=6, width=8, encoding=encoding, step=8 * channels, data=packed.tobytes()
+    )
+    np.testing.assert_array_equal(to_rgb(tight), found)
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "rgba8", "bgra8", "8UC3", "mono8", "8UC1"])
+def test_without_opencv_the_pixels_are_the_same(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cv2")
+    channels = ENCODINGS[encoding][0]
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, channels), np.uint8)
+    by_opencv = to_rgb(message(encoding, pixels, padding=3))
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    np.testing.assert_array_equal(to_rgb(message(encoding, pixels, padding=3)), by_opencv)
 
 
 def test_gray() -> None:
