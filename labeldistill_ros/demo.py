@@ -21,6 +21,7 @@ from labeldistill_core.checkpoints import load_student
 from labeldistill_core.errors import BagError
 from labeldistill_core.evaluation.result_file import write_results
 from labeldistill_core.installed_files import demo_model, shared_file
+from labeldistill_core.options import DeviceOptions, ModelOptions
 from labeldistill_core.processes import end_with_parent
 from labeldistill_core.visualization.page import write_page
 from labeldistill_ros.bags.html_report import page_frame, summary, tables
@@ -39,17 +40,13 @@ _DRAIN_S = 10.0
 
 
 @dataclass(frozen=True)
-class DemoOptions:
+class DemoOptions(DeviceOptions, ModelOptions):
     """What is replayed, and which detector sees it."""
 
     out: Path = Path("out/demo")
     """Folder for the page, the recorded boxes, the result file and the metrics."""
     bag: Path | None = None
     """Bag with samples and ground truth, of `bag from-nuscenes`; the demo's when not given."""
-    model: Path | None = None
-    """Student checkpoint; the demo's when not given."""
-    device: str = "auto"
-    """Where the detector runs: cpu, cuda:0 and so on, or auto."""
     rate: float = 1.0
     """How many times faster than recorded the bag is played."""
     min_score: float = 0.3

@@ -134,7 +134,7 @@ def _memory(dataroot: Path, version: str, out: Path) -> dict[str, Any]:
 
 def _converting(dataroot: Path, version: str, out: Path) -> Callable[[], object]:
     tables = NuScenesTables(dataroot, version)
-    return partial(convert_scene, tables, tables.scene_names[0], out, force=True)
+    return partial(convert_scene, tables, tables.scene_names[0], out, ConversionOptions(force=True))
 
 
 def _replay(bag: Path, rates: Sequence[float]) -> dict[str, Any]:

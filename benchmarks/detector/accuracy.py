@@ -35,6 +35,7 @@ from labeldistill_core.frames import Transform
 from labeldistill_core.network.decode import decode
 from labeldistill_core.network.depth_net import FrameFeatures
 from labeldistill_core.network.student import Student
+from labeldistill_core.options import TablesOptions
 from labeldistill_core.profiling.ways import Way
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detections, Detector
@@ -51,11 +52,9 @@ _NEAR_M, _NEAR_SCORE = 0.1, 0.01
 
 
 @dataclass(frozen=True)
-class AccuracyOptions:
+class AccuracyOptions(TablesOptions):
     """Over which key frames the ways are compared, and where."""
 
-    version: str = "v1.0-trainval"
-    """Folder of the data root's tables."""
     split: Literal["train", "val", "all"] = "val"
     """Scenes to run the networks over."""
     scenes: int = 0

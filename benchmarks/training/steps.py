@@ -36,6 +36,7 @@ from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.sparse import Backend, has_spconv
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network import student as student_network
+from labeldistill_core.options import TablesOptions
 from labeldistill_core.presets import find_preset
 from labeldistill_core.profiling.latency import replaced
 from labeldistill_core.profiling.stage_clock import StageClock, time_ms
@@ -51,13 +52,11 @@ _SEED = 1
 
 
 @dataclass(frozen=True)
-class TrainingStepOptions:
+class TrainingStepOptions(TablesOptions):
     """What is trained for the measurement, and how often."""
 
     preset: str = "demo"
     """Name of the configuration whose networks are trained."""
-    version: str = "v1.0-trainval"
-    """Folder of the data root's tables."""
     device: str = "cpu"
     """Where the networks are trained: cpu, cuda:0 and so on, or auto."""
     batch_size: int = 0

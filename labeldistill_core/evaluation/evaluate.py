@@ -16,34 +16,26 @@ from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import Results, lidar_results, student_results
 from labeldistill_core.evaluation.result_file import read_results
 from labeldistill_core.lidar.teacher import load_teacher
+from labeldistill_core.options import InferenceOptions, TablesOptions
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_core.runtime.device import Precision
 
 
 @dataclass(frozen=True)
-class ResultFileOptions:
+class ResultFileOptions(TablesOptions):
     """What of a result file is scored."""
 
-    version: str = "v1.0-trainval"
-    """Folder of the data root's tables."""
     scenes: tuple[str, ...] = ()
     """Names of the scenes to score; when none is given, all samples of the result file."""
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvaluationOptions(InferenceOptions, TablesOptions):
     """What a network is run over, and where."""
 
-    version: str = "v1.0-trainval"
-    """Folder of the data root's tables."""
     split: Literal["train", "val", "all"] = "val"
     """Scenes to run the network over."""
     teacher: Path | None = None
     """Checkpoint of the teacher whose head reads a label encoder's features."""
-    device: str = "auto"
-    """Where the network runs: cpu, cuda:0 and so on, or auto."""
-    precision: Precision = "float32"
-    """Number format of the student's convolutions."""
 
 
 @dataclass(frozen=True)

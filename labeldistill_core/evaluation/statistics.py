@@ -20,6 +20,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth, SensorRecord
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array
+from labeldistill_core.options import TablesOptions
 
 _DISTANCES_M = (0.0, 10.0, 20.0, 30.0, 40.0, 51.2)
 _SPEEDS_M_S = (0.0, 0.2, 2.0, 5.0, 10.0, np.inf)
@@ -34,13 +35,11 @@ Sections = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
-class StatisticsOptions:
+class StatisticsOptions(TablesOptions):
     """What a data root is compared with."""
 
     against: Path | None = None
     """A second data root, described beside the first."""
-    version: str = "v1.0-trainval"
-    """Folder of the data root's tables."""
     against_version: str | None = None
     """Folder of the second data root's tables, when it has another name."""
 

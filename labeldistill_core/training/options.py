@@ -17,6 +17,7 @@ from labeldistill_core.data.samples import LidarDataset, SampleConfig, StudentDa
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.options import TablesOptions
 from labeldistill_core.presets import Preset, find_preset
 from labeldistill_core.training.fit import Machine
 from labeldistill_core.training.label_encoder import Aim
@@ -26,11 +27,9 @@ Split = Literal["train", "val", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(TablesOptions):
     """What all stages of training can be told."""
 
-    version: str = "v1.0-trainval"
-    """Folder of the data root's tables, such as v1.0-trainval or v1.0-mini."""
     preset: str = "demo"
     """Name of the configuration of networks and recipes."""
     published: bool = False

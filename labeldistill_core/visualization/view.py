@@ -17,8 +17,8 @@ from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import LIDAR, NuScenesTables
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array, Transform
+from labeldistill_core.options import InferenceOptions, TablesOptions
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_core.runtime.device import Precision
 from labeldistill_core.visualization.lidar_overlay import with_points
 from labeldistill_core.visualization.page import PageFrame, write_page
 from labeldistill_core.visualization.pictures import birds_eye_view, camera_mosaic
@@ -28,11 +28,9 @@ _LIDAR_COLUMNS = 5  # x, y, z, intensity, ring
 
 
 @dataclass(frozen=True)
-class ViewOptions:
+class ViewOptions(InferenceOptions, TablesOptions):
     """What is drawn of a data root."""
 
-    version: str = "v1.0-trainval"
-    """Folder of the data root's tables."""
     scene: str | None = None
     """Name of the only scene to draw; all when none is given."""
     checkpoint: Path | None = None
@@ -43,10 +41,6 @@ class ViewOptions:
     """Boxes of the student with a lower score are not drawn."""
     lidar: bool = True
     """Paint the LiDAR's points into the images."""
-    device: str = "auto"
-    """Where the student runs: cpu, cuda:0 and so on, or auto."""
-    precision: Precision = "float32"
-    """Number format of the student's convolutions."""
 
 
 def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:

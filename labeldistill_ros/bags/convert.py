@@ -40,7 +40,7 @@ from labeldistill_ros.bags.truth import (
     BagSample,
     sample_message,
 )
-from labeldistill_ros.bags.writer import BagWriter, Storage, reliable
+from labeldistill_ros.bags.writer import BagOutput, BagWriter, reliable
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
 from labeldistill_ros.messages.geometry import transform_stamped
@@ -55,7 +55,7 @@ _MARGIN_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class ConversionOptions:
+class ConversionOptions(BagOutput):
     """What goes into the bag of a scene."""
 
     sweeps: bool = True
@@ -66,8 +66,6 @@ class ConversionOptions:
     """Take IMU and odometry, where the CAN bus expansion of nuScenes is there."""
     truth: bool = True
     """Write the samples and their ground truth, so that the bag can be scored alone."""
-    storage: Storage = "mcap"
-    """File format of the bag; Humble reads mcap only with its plugin installed."""
     zstd: bool = False
     """Compress chunks that get smaller by it, as LiDAR does and JPEG does not; mcap only."""
     start_ns: tyro.conf.Suppress[int | None] = None
@@ -118,7 +116,6 @@ def convert_scene(
     options: ConversionOptions = ConversionOptions(),  # noqa: B008 - frozen
     *,
     about: Mapping[str, str] | None = None,
-    force: bool = False,
 ) -> Conversion:
     """Write one scene as a bag.
 
@@ -128,7 +125,6 @@ def convert_scene(
         out: folder of the bag.
         options: what goes in.
         about: description, place and so on, for `/nuscenes/scene`.
-        force: replace a bag that is there.
 
     Raises:
         DataError: no such scene, or no sample has all its images, or a file is damaged.
@@ -197,7 +193,11 @@ def convert_scene(
         _scene_entry(tables, scene, entries[0].stamp_ns, options, about or {}),
     ]
     with BagWriter(
-        out, storage=options.storage, zstd=options.zstd, force=force, about=marks(scene, options)
+        out,
+        storage=options.storage,
+        zstd=options.zstd,
+        force=options.force,
+        about=marks(scene, options),
     ) as bag:
         for entry in (*first, *entries):
             bag.write(entry.topic, entry.msgtype, entry.build(), entry.stamp_ns, entry.qos)
@@ -227,6 +227,7 @@ def convert_scene(
 def marks(scene: str, options: ConversionOptions) -> dict[str, str]:
     """What tells a bag of this scene with these options from others, for its metadata."""
     content = {**asdict(options), "start_ns": options.start_ns is not None}  # "now" is never twice
+    del content["force"]  # says nothing of what is in the bag
     return {"nuscenes_scene": scene, "options": json.dumps(content, sort_keys=True)}
 
 

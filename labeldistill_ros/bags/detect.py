@@ -20,7 +20,7 @@ from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, STATUS_TOPIC
 from labeldistill_ros.bags.poses import read_poses
 from labeldistill_ros.bags.reader import BagReader, Recorded
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
-from labeldistill_ros.bags.writer import BagWriter, Storage
+from labeldistill_ros.bags.writer import BagOutput, BagWriter
 from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
@@ -80,8 +80,7 @@ def detect_bag(
     detector: Detector,
     options: DetectOptions = DetectOptions(),  # noqa: B008 - frozen
     *,
-    storage: Storage = "mcap",
-    force: bool = False,
+    output: BagOutput = BagOutput(),  # noqa: B008 - frozen
     progress: Callable[[int], None] = lambda _: None,
 ) -> DetectionRun:
     """Write a bag with the detector's topics, and those that scoring needs.
@@ -91,8 +90,7 @@ def detect_bag(
         out: folder of the bag to write.
         detector: the network.
         options: how.
-        storage: of the new bag.
-        force: replace a bag that is there.
+        output: how the new bag is written.
         progress: called after each set, whatever became of it, with the number of sets so far.
 
     Raises:
@@ -111,10 +109,10 @@ def detect_bag(
                 read_poses(reader, vehicle.common),
                 min(len(vehicle.cameras), 6),
             ) as assembler,
-            BagWriter(out, storage=storage, force=force) as writer,
+            BagWriter(out, storage=output.storage, force=output.force) as writer,
         ):
-            output = _Output(writer, detector.class_names)
-            output.connect(reader)
+            topics = _Output(writer, detector.class_names)
+            topics.connect(reader)
             pipeline = SetPipeline(detector, assembler, discontinuity_check(vehicle.common))
             for event in events:
                 if isinstance(event, Recorded):
@@ -123,17 +121,17 @@ def detect_bag(
                     pipeline.forget("the stamps went back")
                 else:
                     result = _process(event, pipeline, vehicle)
-                    output.write(result, events.log_ns(event))
-                    progress(output.tally.counts["seen"])
-        counts = output.tally.counts
+                    topics.write(result, events.log_ns(event))
+                    progress(topics.tally.counts["seen"])
+        counts = topics.tally.counts
         return DetectionRun(
             counts["seen"],
             counts["processed"],
-            output.boxes,
+            topics.boxes,
             time.monotonic() - start_s,
             reader.duration_s,
-            output.problems + events.problems,
-            output.without_pose,
+            topics.problems + events.problems,
+            topics.without_pose,
         )
 
 

@@ -22,7 +22,7 @@ from labeldistill_core.names import shown
 from labeldistill_ros.bags.recover import recover_abandoned
 from labeldistill_ros.bags.replay import message_class
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
-from labeldistill_ros.bags.writer import BagWriter, Storage, reliable
+from labeldistill_ros.bags.writer import BagOutput, BagWriter, reliable
 from labeldistill_ros.messages.bag_family import typestore
 
 _LOG = logging.getLogger(__name__)
@@ -71,17 +71,13 @@ def _full_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class RecordOptions:
+class RecordOptions(BagOutput):
     """What is recorded, and how."""
 
     topics: tuple[str, ...] = ()
     """Topics to record; those of the detector and what scores them when none is given."""
     detector: str = "/detector"
     """Name, with its namespace, of the node whose topics are recorded by default."""
-    storage: Storage = "mcap"
-    """File format of the bag."""
-    force: bool = False
-    """Replace a bag that is there already."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,15 @@ from pathlib import Path
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags.damaged_files import Losses, whole_messages
 from labeldistill_ros.bags.file_formats import bag_files, refuse_other_kinds
-from labeldistill_ros.bags.writer import BagWriter, Storage, abandoned
+from labeldistill_ros.bags.writer import BagOutput, BagWriter, Storage, abandoned
 
 _LOG = logging.getLogger(__name__)
 
 
 def recover(
-    source: Path, out: Path, *, storage: Storage = "mcap", force: bool = False
+    source: Path,
+    out: Path,
+    output: BagOutput = BagOutput(),  # noqa: B008 - frozen
 ) -> dict[str, int]:
     """Write a bag with every whole message of a damaged one, which stays as it is.
 
@@ -25,8 +27,7 @@ def recover(
     Args:
         source: folder of a bag, of which the metadata may be missing, or a file of one.
         out: folder of the bag to write.
-        storage: its file format.
-        force: replace a bag that is there.
+        output: how it is written.
 
     Returns:
         Messages by topic.
@@ -43,7 +44,7 @@ def recover(
             "decompress first with `unzstd`"
         )
     types: dict[str, str] = {}
-    with BagWriter(out, storage=storage, force=force) as bag:
+    with BagWriter(out, storage=output.storage, force=output.force) as bag:
         for file in files:
             losses = Losses()
             for topic, stamp_ns, data in whole_messages(file, losses):
@@ -72,7 +73,7 @@ def recover_abandoned(path: Path, storage: Storage = "mcap") -> list[Path]:
         names = (path.with_name(f"{path.name}.recovered-{n}") for n in range(1, 10_000))
         out = next(name for name in names if not name.exists())
         try:
-            counts = recover(left, out, storage=storage)
+            counts = recover(left, out, BagOutput(storage=storage))
         except BagError as error:
             _LOG.warning("nothing recovered: %s", error)
             continue

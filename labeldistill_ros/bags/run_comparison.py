@@ -13,6 +13,7 @@ import tyro
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.verdict import Check, Thresholds, check
+from labeldistill_core.options import TablesOptions
 from labeldistill_ros.bags import html_report
 from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, TOLERANCE_S
 from labeldistill_ros.bags.html_report import Pictures
@@ -26,13 +27,11 @@ from labeldistill_ros.bags.score import (
 
 
 @dataclass(frozen=True)
-class ScoreOptions:
+class ScoreOptions(TablesOptions):
     """What runs are measured against, and what they must reach."""
 
     dataroot: Path | None = None
     """nuScenes data root to take the truth from; only its tables are read."""
-    version: str = "v1.0-trainval"
-    """Folder of the data root's tables."""
     split: str = "val"
     """Key frames of the data root: train, val, mini_train, mini_val or all."""
     scenes: tuple[str, ...] = ()

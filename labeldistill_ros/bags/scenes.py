@@ -44,7 +44,6 @@ def convert_scenes(
     options: ConversionOptions,
     *,
     workers: int = 0,
-    force: bool = False,
 ) -> Iterator[SceneResult]:
     """Write `folder/<scene>` for each scene; a bag that is there and was made alike is kept.
 
@@ -54,7 +53,6 @@ def convert_scenes(
         folder: made if absent.
         options: what goes in.
         workers: processes; one a core when 0.
-        force: replace bags that are there.
 
     Yields:
         Results in the order in which they end. A scene that fails does not end the others.
@@ -70,7 +68,7 @@ def convert_scenes(
         raise DataError("a scene is named twice")
     todo = []
     for scene in scenes:
-        if force or not _is_done(folder / scene, scene, options):
+        if options.force or not _is_done(folder / scene, scene, options):
             todo.append(scene)
         else:
             yield SceneResult(scene, folder / scene, None)
@@ -78,26 +76,22 @@ def convert_scenes(
     workers = min(workers or os.cpu_count() or 1, len(todo))
     if workers <= 1:
         for scene in todo:
-            yield _convert(tables, scene, folder / scene, options, about[scene], force)
+            yield _convert(tables, scene, folder / scene, options, about[scene])
         return
     _tables = tables
     # Forked and not spawned: the tables of nuScenes are inherited, instead of read anew by each
-    # worker.
-    # one thread of torch in each: a pool of threads does not survive the fork
+    # worker. One thread of torch in each: a pool of threads does not survive the fork.
     with worker_pool(workers, "fork", partial(torch.set_num_threads, 1)) as pool:
         futures = [
-            pool.submit(_work, scene, folder / scene, options, about[scene], force)
-            for scene in todo
+            pool.submit(_work, scene, folder / scene, options, about[scene]) for scene in todo
         ]
         # In the order of their end, so that progress shows what is done.
         for future in as_completed(futures):
             yield future.result()
 
 
-def _work(
-    scene: str, bag: Path, options: ConversionOptions, about: dict[str, str], force: bool
-) -> SceneResult:
-    return _convert(_tables, scene, bag, options, about, force)
+def _work(scene: str, bag: Path, options: ConversionOptions, about: dict[str, str]) -> SceneResult:
+    return _convert(_tables, scene, bag, options, about)
 
 
 def _convert(
@@ -106,10 +100,9 @@ def _convert(
     bag: Path,
     options: ConversionOptions,
     about: dict[str, str],
-    force: bool,
 ) -> SceneResult:
     try:
-        done = convert_scene(tables, scene, bag, options, about=about, force=force)
+        done = convert_scene(tables, scene, bag, options, about=about)
     except LabelDistillError as error:
         return SceneResult(scene, bag, None, str(error))
     return SceneResult(scene, bag, done)

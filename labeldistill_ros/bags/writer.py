@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -36,6 +37,17 @@ from labeldistill_ros.bags.storage import Buffer, McapFile, Sqlite3File
 from labeldistill_ros.messages.bag_family import typestore
 
 Storage = Literal["mcap", "sqlite3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagOutput:
+    """How a bag is written; the options of every command that writes one."""
+
+    storage: Storage = "mcap"
+    """File format of the bag; Humble reads mcap only with its plugin installed."""
+    force: bool = False
+    """Replace a bag that is there already."""
+
 
 _UNLIMITED = QosTime(9223372036, 854775807)
 _NEVER_NS = 2**63 - 1

@@ -17,9 +17,9 @@ from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_core.evaluation.verdict import write_junit
 from labeldistill_core.files import write_json
 from labeldistill_core.installed_files import demo_model
+from labeldistill_core.options import DetectorOptions, TablesOptions
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_core.runtime.device import Precision
 from labeldistill_ros.bags import recover as recovering
 from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert_scene
 from labeldistill_ros.bags.detect import detect_bag
@@ -28,19 +28,18 @@ from labeldistill_ros.bags.html_report import write_run_report
 from labeldistill_ros.bags.run_comparison import ScoreOptions, score_runs
 from labeldistill_ros.bags.scenes import convert_scenes
 from labeldistill_ros.bags.score import comparison
-from labeldistill_ros.bags.writer import Storage
+from labeldistill_ros.bags.writer import BagOutput
 
 
 def from_nuscenes(
     dataroot: Positional[Path],
     out: Positional[Path],
     options: Flat[ConversionOptions],
+    root: Flat[TablesOptions],
     scene: str | None = None,
     scenes: tuple[str, ...] = (),
-    version: str = "v1.0-trainval",
     now: bool = False,
     workers: int = 0,
-    force: bool = False,
 ) -> int:
     """Convert nuScenes scenes to rosbags: sensors, calibration, poses and ground truth.
 
@@ -48,26 +47,25 @@ def from_nuscenes(
         dataroot: folder with the tables, `samples/` and `sweeps/`.
         out: folder of the bag with --scene; otherwise a folder that gets a bag for each scene.
         options: what goes into the bags.
+        root: which of its tables are read.
         scene: name of a single scene, such as scene-0103.
         scenes: names; all scenes when neither is given. Bags that are complete are kept.
-        version: folder of the data root's tables.
         now: the bag begins at this moment rather than at its true time.
         workers: scenes at a time; one a core when 0.
-        force: replace bags that are there.
     """
     if scene and scenes:
         raise ConfigError("give --scene or --scenes, not both")
     # `--now` is an option of the command line alone: a library function does not read the clock.
     options = replace(options, start_ns=time.time_ns() if now else None)
-    tables = NuScenesTables(dataroot, version)
+    tables = NuScenesTables(dataroot, root.version)
     if scene:
-        done = convert_scene(tables, scene, out, options, about=tables.about(scene), force=force)
+        done = convert_scene(tables, scene, out, options, about=tables.about(scene))
         _tell(out, done)
         return 0
     # One scene's fault does not keep the others from being converted; all are told at the end.
     failed = 0
     chosen = scenes or tables.scene_names
-    for result in convert_scenes(tables, chosen, out, options, workers=workers, force=force):
+    for result in convert_scenes(tables, chosen, out, options, workers=workers):
         failed += bool(result.error)
         if result.error:
             print(f"error: {result.error}", file=sys.stderr)
@@ -93,26 +91,22 @@ def _tell(bag: Path, done: Conversion) -> None:
 def detect(
     bag: Positional[Path],
     out: Positional[Path],
+    network: Flat[DetectorOptions],
+    output: Flat[BagOutput],
     options: Flat[DetectOptions],
-    model: Path | None = None,
-    device: str = "auto",
-    precision: Precision = "float32",
-    storage: Storage = "mcap",
-    force: bool = False,
 ) -> None:
     """Run the detector over a bag without ROS, at full speed, and write a bag with its boxes.
 
     Args:
         bag: with images, calibrations and transforms.
         out: folder of the bag to write; `bag score OUT` scores it.
+        network: which model detects, and how it is computed.
+        output: how the bag is written.
         options: what the node's parameters of these names say.
-        model: student checkpoint; the demo's when not given.
-        device: cpu, cuda:0 and so on, or auto.
-        precision: number format of the convolutions.
-        storage: file format of the new bag.
-        force: replace a bag that is there.
     """
-    detector = Detector.load(model or demo_model(), device=device, precision=precision)
+    detector = Detector.load(
+        network.model or demo_model(), device=network.device, precision=network.precision
+    )
     # A switch of the whole process, so the command sets it and no function of the library does.
     keep_freed_memory(detector.device)
     with tqdm(unit="set", disable=None) as bar:
@@ -121,8 +115,7 @@ def detect(
             out,
             detector,
             options,
-            storage=storage,
-            force=force,
+            output=output,
             progress=lambda _: bar.update() and None,
         )
     print(
@@ -137,18 +130,15 @@ def detect(
         raise BagError(f"{bag}: no set of images could be used; what was found is told above")
 
 
-def recover(
-    source: Positional[Path], out: Positional[Path], storage: Storage = "mcap", force: bool = False
-) -> None:
+def recover(source: Positional[Path], out: Positional[Path], output: Flat[BagOutput]) -> None:
     """Make a bag of what is whole in one that was cut off; what is there stays as it is.
 
     Args:
         source: folder of the bag, or its .mcap or .db3 file; metadata.yaml is not needed.
         out: folder of the bag to write.
-        storage: file format of the new bag.
-        force: replace a bag that is there.
+        output: how it is written.
     """
-    counts = recovering.recover(source, out, storage=storage, force=force)
+    counts = recovering.recover(source, out, output)
     for topic, count in sorted(counts.items()):
         print(f"{count:7d}  {topic}")
 

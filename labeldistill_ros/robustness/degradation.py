@@ -23,8 +23,8 @@ from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
 from labeldistill_core.frames import Transform
 from labeldistill_core.installed_files import demo_model
+from labeldistill_core.options import DetectorOptions, TablesOptions
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_core.runtime.device import Precision
 from labeldistill_ros.bags.camera_faults import CameraFaults
 from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 
@@ -94,21 +94,13 @@ class Degradation:
 
 
 @dataclass(frozen=True)
-class RobustnessOptions:
+class RobustnessOptions(DetectorOptions, TablesOptions):
     """Which model is scored, and on what."""
 
-    model: Path | None = None
-    """Student checkpoint; the demo's when not given."""
-    version: str = "v1.0-trainval"
-    """Folder of the data root's tables."""
     split: Literal["train", "val", "all"] = "val"
     """Which scenes of the data root to run on: nuScenes' train or val, or all."""
     scenes: int = 0
     """Run on the first so many of these scenes only; on all when 0."""
-    device: str = "auto"
-    """Where the model runs: cpu, cuda:0 and so on, or auto."""
-    precision: Precision = "float32"
-    """Number format of the convolutions."""
 
     def chosen(self, tables: NuScenesTables) -> list[str]:
         """Names of the scenes to run on."""

@@ -44,7 +44,7 @@ def test_fast_ways_score_as_the_plain_one(
     synthetic_dataroot: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "out" / "accuracy.json"
-    options = AccuracyOptions("v1.0-mini", "all", scenes=1)
+    options = AccuracyOptions(version="v1.0-mini", split="all", scenes=1)
     assert bench_accuracy(checkpoint, synthetic_dataroot, options, json=file) == 0
     found = json.loads(file.read_text())
     assert found["samples"] == 4
@@ -79,7 +79,7 @@ def test_a_way_that_computes_something_else_fails(
     monkeypatch.setattr(Detector, "detect", shifted)
     monkeypatch.setattr(accuracy, "ways_to_compare", lambda *_: [Way("float32")])
     monkeypatch.setattr(accuracy, "find_spec", lambda name: None)
-    options = AccuracyOptions("v1.0-mini", "all", scenes=1)
+    options = AccuracyOptions(version="v1.0-mini", split="all", scenes=1)
     assert bench_accuracy(checkpoint, synthetic_dataroot, options) == 1
 
 

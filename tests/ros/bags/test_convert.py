@@ -202,13 +202,13 @@ def test_a_bag_is_not_overwritten_unless_asked(tables: NuScenesTables, tmp_path:
     with pytest.raises(BagError, match="bag is there already; use --force"):
         convert_scene(tables, SCENES[1], out)
     assert (out / "bag.mcap").read_bytes() == before
-    convert_scene(tables, SCENES[1], out, force=True)
+    convert_scene(tables, SCENES[1], out, ConversionOptions(force=True))
     with BagReader(out) as reader:
         assert read_samples(reader)[0].scene == SCENES[1]
     (tmp_path / "work").mkdir()
     (tmp_path / "work/thesis.txt").write_text("dear to somebody")
     with pytest.raises(BagError, match="is no bag, so it is not replaced"):
-        convert_scene(tables, SCENES[0], tmp_path / "work", force=True)
+        convert_scene(tables, SCENES[0], tmp_path / "work", ConversionOptions(force=True))
     assert (tmp_path / "work/thesis.txt").exists()
 
 
@@ -224,6 +224,6 @@ def test_a_failed_conversion_leaves_nothing_and_the_old_bag(
 
     monkeypatch.setattr("labeldistill_ros.bags.convert.truth_markers", full)
     with pytest.raises(BagError, match="cannot write .*No space left"):
-        convert_scene(tables, SCENES[1], folder / "bag", force=True)
+        convert_scene(tables, SCENES[1], folder / "bag", ConversionOptions(force=True))
     assert [path.name for path in folder.iterdir()] == ["bag"]
     assert (folder / "bag/bag.mcap").read_bytes() == before

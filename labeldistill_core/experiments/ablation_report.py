@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an ablation found: scores of runs as JSON, as a table and as a picture."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one student scored."""
+
+    mean_ap: float
+    """Mean average precision, 0 to 1."""
+    nds: float
+    """nuScenes detection score, 0 to 1."""
+    errors: Mapping[str, float]
+    """Mean of each error over the classes, by the devkit's name."""
+    recall: Mapping[str, float] = field(default_factory=dict)
+    """Share of true boxes found, by group of distance and of LiDAR returns."""
+    mean_ap_by_distance: Mapping[str, float] = field(default_factory=dict)
+    """mAP by band of distance. LiDAR returns are known of true boxes alone, so of them there is
+    only the recall."""
+
+
+def write_report(
+    out: Path,
+    file: Path | None,
+    results: Mapping[str, Sequence[Scores]],
+    about: Mapping[str, str | None],
+) -> None:
+    """Write the figures as JSON, as a table in Markdown, and as a picture.
+
+    Args:
+        out: folder for `ablation.json`, `table.md` and `ablation.png`.
+        file: another file for the JSON.
+        results: the scores of each arm's runs, by its name.
+        about: what all runs have in common.
+    """
+    arms = {
+        name: {
+            "mAP": _spread([s.mean_ap for s in scores]),
+            "NDS": _spread([s.nds for s in scores]),
+            **{key: _spread([s.errors[key] for s in scores]) for key in scores[0].errors},
+            **{
+                part: {
+                    group: _spread([getattr(s, part)[group] for s in scores])
+                    for group in getattr(scores[0], part)
+                }
+                for part in ("mean_ap_by_distance", "recall")
+            },
+            "seeds": [{"mAP": s.mean_ap, "NDS": s.nds} for s in scores],
+        }
+        for name, scores in results.items()
+    }
+    content = {"arms": arms, **about}
+    out.mkdir(parents=True, exist_ok=True)
+    for target in (out / "ablation.json", *([file] if file else [])):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(content, indent=1))
+    (out / "table.md").write_text(_table(arms))
+    _plot(out / "ablation.png", arms)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and standard deviation; None where there is nothing to tell."""
+    known = np.array([value for value in values if not math.isnan(value)])
+    return {
+        "mean": float(known.mean()) if len(known) else None,
+        "std": float(known.std(ddof=1)) if len(known) > 1 else None,
+    }
+
+
+def _shown(spread: Mapping[str, float | None]) -> str:
+    mean, std = ("-" if spread[key] is None else f"{spread[key]:.3f}" for key in ("mean", "std"))
+    return f"{mean} ± {std}"
+
+
+def _table(arms: Mapping[str, Any]) -> str:
+    first = next(iter(arms.values()))
+    errors = [key for key in first if key.endswith("_err")]
+    lines = [
+        f"| arm | mAP | NDS | {' | '.join(errors)} |",
+        f"|---|{'---|' * (2 + len(errors))}",
+        *(
+            f"| {name} | " + " | ".join(_shown(arm[key]) for key in ("mAP", "NDS", *errors)) + " |"
+            for name, arm in arms.items()
+        ),
+    ]
+    for title, key in (("mAP by distance", "mean_ap_by_distance"), ("recall", "recall")):
+        lines += [
+            "",
+            f"| {title} | {' | '.join(arms)} |",
+            f"|---|{'---|' * len(arms)}",
+            *(
+                f"| {group} | "
+                + " | ".join(_shown(arm[key][group]) for arm in arms.values())
+                + " |"
+                for group in first[key]
+            ),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _plot(file: Path, arms: Mapping[str, Any]) -> None:
+    # Here, since a second of importing is too much for a run that only trains.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, name in enumerate(arms):
+        for axes, key in ((left, "mAP"), (right, "NDS")):
+            values = [seed[key] for seed in arms[name]["seeds"]]
+            axes.hlines(np.mean(values), index - 0.3, index + 0.3, color="#1f4e79")
+            axes.plot([index] * len(values), values, "o", color="#1f4e79", alpha=0.6)
+            axes.set_title(f"{key}: each seed, and the mean")
+            axes.grid(axis="y", alpha=0.3)
+            axes.set_xticks(range(len(arms)), list(arms), rotation=20, ha="right")
+    figure.savefig(file, dpi=120)

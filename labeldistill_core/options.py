@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share; each command's own dataclass inherits the ones it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from labeldistill_core.runtime.device import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablesOptions:
+    """Which tables of a nuScenes data root are read."""
+
+    version: str = "v1.0-trainval"
+    """Folder of the data root's tables, such as v1.0-trainval or v1.0-mini."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """Where a network runs."""
+
+    device: str = "auto"
+    """Where the network runs: cpu, cuda:0 and so on, or auto."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceOptions(DeviceOptions):
+    """Where a network runs, and in which numbers."""
+
+    precision: Precision = "float32"
+    """Number format of the convolutions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which student detects."""
+
+    model: Path | None = None
+    """Student checkpoint; the demo's when not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions(InferenceOptions, ModelOptions):
+    """Which student detects, where it runs, and in which numbers."""
