@@ -97,8 +97,12 @@ def camera_batch(
         DataError: the current set has no image of any camera of the model.
     """
     rows = [[f.by_name.get(name) for name in config.cameras] for f in frames]
+    # A past set may lack every camera, which costs history alone; without a current image there is
+    # nothing to detect in.
     if not any(rows[0]):
         raise DataError(f"the set has no image of {', '.join(config.cameras)}")
+    # Every frame is referred to the current one, so that a past image's points fall where they are
+    # today.
     poses = [[view.pose if view else None for view in row] for row in rows]
     moved = [motion(poses[0], row) for row in poses]
     jobs: list[tuple[CameraView, ImageTransform] | None] = []

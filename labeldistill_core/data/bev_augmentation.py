@@ -44,9 +44,12 @@ class BevAugmentation:
         values = boxes.values.clone()
         linear = torch.as_tensor(self.matrix[:3, :3], dtype=values.dtype, device=values.device)
         values[:, 0:3] = values[:, 0:3] @ linear.T
+        # Sizes know no direction; centres were scaled by the matrix.
         values[:, 3:6] *= self.scale
         yaw = values[:, 6] + math.radians(self.rotation_deg)
+        # In the order of `matrix`: mirrored along x, then along y.
         yaw = math.pi - yaw if self.flip_x else yaw
         values[:, 6] = -yaw if self.flip_y else yaw
+        # Scaled like the centres, since the time between two of them stays what it is.
         values[:, 7:9] = values[:, 7:9] @ linear[:2, :2].T
         return replace(boxes, values=values)

@@ -19,6 +19,7 @@ from labeldistill_core.config import DepthBins
 from labeldistill_core.data.images import ImageTransform
 from labeldistill_core.frames import Transform
 
+# The devkit's projection of points and the published labels leave the outermost pixels out.
 _BORDER_PX = 1
 
 
@@ -91,6 +92,8 @@ def depth_bins(maps: Tensor, stride: int, bins: DepthBins) -> Tensor:
     Returns:
         (N, h, w) int64; -1 where there is no label.
     """
+    # Floor, so that bin k holds depths from start + k * step on: lift puts a bin's feature at that
+    # left edge.
     index = _positions(maps, stride, bins).floor()
     valid = (index >= 0) & (index < bins.count)
     return torch.where(valid, index, -1).long()
@@ -114,6 +117,7 @@ def depth_remainders(maps: Tensor, stride: int, bins: DepthBins) -> Tensor:
 def _positions(maps: Tensor, stride: int, bins: DepthBins) -> Tensor:
     """(N, h, w) nearest depth in bins; infinite where there is none."""
     n, height, width = maps.shape
+    # (N, H, W) to (N, h, stride, w, stride): one block of pixels for each feature cell.
     blocks = maps.view(n, height // stride, stride, width // stride, stride)
     # The nearest point of a cell hides the others, as it does in the image.
     blocks = torch.where(blocks > 0, blocks, torch.inf)

@@ -68,9 +68,12 @@ class NuScenesTables:
         for note in self._meta.notes:
             _LOG.warning("%s", note)
         tokens = self._samples.token
+        # A dictionary of the samples alone, 34 thousand in nuScenes: the millions of records and
+        # boxes are reached through their sample.
         self._rows = {token: row for row, token in enumerate(tokens.between(0, len(tokens)))}
         self._scenes = {scene.name: scene for scene in self._meta.scenes}
         self._faults = {row: s.fault for row, s in enumerate(self._meta.scenes) if s.fault}
+        # A cache of this object's own; one around the method would keep every data root alive.
         self._mounting = lru_cache(_MOUNTINGS_KEPT)(self._read_mounting)
 
     def __reduce__(self) -> tuple[type[NuScenesTables], tuple[Path, str]]:
@@ -170,6 +173,8 @@ class NuScenesTables:
             sample_token: of the sample.
             cameras: names; all that the sample has when None.
         """
+        # Asked of every sample before a training starts, so no record or calibration is made for
+        # it.
         rows = self._key_frames(sample_token, "camera")
         there = {
             self._mounting(int(self._data.mounting[row])).channel: row
@@ -236,6 +241,7 @@ class NuScenesTables:
         row, boxes = self._usable(sample_token), self._boxes
         first, end = self._boxes_of(row)
         labels = boxes.label[first:end]
+        # Racks are no class, but the devkit scores no bicycle within one, so they go along.
         kept, racks = np.flatnonzero(labels >= 0), np.flatnonzero(labels == RACK)
         rows, values = first + kept, boxes.values[first:end]
         posed_by = int(self._samples.posed_by[row])
@@ -317,6 +323,7 @@ class NuScenesTables:
         return [row for row in rows if self._mounting(mountings[row - first]).modality == modality]
 
     def _scan_row(self, sample_token: str) -> int | None:
+        # A sample's pose comes from its LiDAR scan if there is one, so that record is the scan.
         row = int(self._samples.posed_by[self._usable(sample_token)])
         has = row >= 0 and self._mounting(int(self._data.mounting[row])).channel == LIDAR
         return row if has else None
@@ -349,6 +356,7 @@ class NuScenesTables:
         data, path = self._data, self._path(row)
         mounting, sample = self._mounting(int(data.mounting[row])), int(data.sample[row])
         size_px = int(data.width_px[row]), int(data.height_px[row])
+        # Tables of other tools leave the size out; then the image itself is asked.
         if mounting.modality == "camera" and 0 in size_px:
             size_px = size_of_image(path)
         return SensorRecord(

@@ -102,6 +102,7 @@ class SensorRecord:
             DataError: the file is missing or no scan.
         """
         data = self.read()
+        # Five float32 a point.
         if len(data) % 20:
             raise DataError(f"{self.path} is no LiDAR scan: its size is no multiple of 20 bytes")
         return np.frombuffer(data, np.float32).reshape(-1, 5)
@@ -114,6 +115,8 @@ class SensorRecord:
         """
         data = self.read()
         try:
+            # Bounded by what the tables say, so that a file which claims more is refused before it
+            # is decoded.
             image = decode_jpeg(data, largest_wh=(self.width_px, self.height_px))
             return CameraView(self.calibration, self.stamp_ns, image, self.fixed_from_ego)
         except (DataError, ValueError) as error:

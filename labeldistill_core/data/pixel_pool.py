@@ -37,11 +37,14 @@ class PixelPool:
             self._free.clear()
         free = self._free.setdefault(size, [])
         try:
+            # Popped without a look before: another thread may take the last one in between, and
+            # single operations of a list need no lock.
             memory = free.pop()
         except IndexError:
             memory = bytearray(size)
         # numpy lets views refer to what lies under an array, so that is what has to be watched
         lease = (ctypes.c_uint8 * size).from_buffer(memory)
+        # Not at exit, when nobody takes memory again and the interpreter is half gone.
         weakref.finalize(lease, free.append, memory).atexit = False
         return np.frombuffer(memoryview(lease), np.uint8).reshape(shape)
 

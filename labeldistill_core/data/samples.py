@@ -46,6 +46,8 @@ PointSource = Callable[[NuScenesTables, str, Transform, BevAugmentation], Tensor
 class AugmentationConfig:
     """Ranges that are drawn from, uniformly."""
 
+    # The published range for 256 x 704, over the 0.44 by which evaluation resizes to that size: as
+    # a factor it means the same for every image size.
     resize: tuple[float, float] = (0.386 / 0.44, 0.55 / 0.44)
     """Range of the factor on the resize that evaluation uses."""
     image_rotation_deg: tuple[float, float] = (-5.4, 5.4)
@@ -224,6 +226,7 @@ class _KeyFrames:
         # too.
         touched = np.add(truth.num_lidar_pts, truth.num_radar_pts) > 0
         boxes = truth.boxes[torch.from_numpy(np.atleast_1d(touched).reshape(-1))]
+        # To float32 only behind this: far from a map's origin it is too coarse.
         boxes = boxes.transformed(map_from_ego.inverse)
         return replace(boxes, values=boxes.values.float(), scores=boxes.scores.float())
 
@@ -321,6 +324,7 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
         self._count(left_out, "lack images or scans and are left out")
         self._count(set(blind) - left_out, "have no LiDAR scan, and so no depth labels")
         for scene in scenes:
+            # History is looked for among these alone, since what is left out has no images to load.
             tokens = [token for token in tables.samples(scene) if token not in left_out]
             stamps = np.array([tables.stamp_ns(token) for token in tokens])
             self.frame_tokens += [
@@ -387,6 +391,7 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             return np.zeros((len(transforms), size.height, size.width), np.float32)
         lidar = self._tables.lidar(token)
         points = lidar.scan()
+        # By way of the map: between the scan and an image the vehicle has moved.
         fixed_from_lidar = lidar.fixed_from_ego @ lidar.ego_from_sensor
         maps = []
         for name, transform in zip(self._config.cameras, transforms, strict=True):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from labeldistill_core.network.resnet import BasicBlock
 
+# Small and not zero, or the convolution before it would get no gradient.
 _SCALE = 0.1
 
 
@@ -40,9 +41,11 @@ class Adaptor(nn.Module):
 
 
 def _level(in_channels: int, out_channels: int, quiet: bool) -> nn.Sequential:
+    # Replicated as published: a border of zeros would look like empty ground.
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate")
     norm, block = nn.BatchNorm2d(out_channels), BasicBlock(out_channels, out_channels)
     if quiet:
         nn.init.constant_(norm.weight, _SCALE)
+        # The block begins as the identity (Goyal et al., 2017, section 5.1).
         nn.init.zeros_(block.bn2.weight)
     return nn.Sequential(convolution, norm, nn.ReLU(inplace=True), block)

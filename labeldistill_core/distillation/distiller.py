@@ -89,6 +89,8 @@ class Distiller(nn.Module):
         self.label_encoder = (
             Frozen(label_encoder, norm) if label_encoder and config.label_weight else None
         )
+        # Of the two taps: the frames as stacked for the BEV encoder, and its first stage, in which
+        # they are mixed already.
         self.partitions = (
             Partition.of(
                 config, student.frames * student.depth_net.context_channels, student.frames
@@ -143,9 +145,12 @@ class Distiller(nn.Module):
             with torch.no_grad():
                 lidar = self.teacher.on(device)(points)
             if self.lidar_adaptor is not None:
+                # Weights M of the paper's feature loss: soft for what a sensor saw, whole cells for
+                # what was drawn, as in the published code.
                 levels = self.features(output.taps, "lidar", lidar.taps, masks.soft)
                 losses["lidar"] = self.config.lidar_weight * torch.stack(levels).sum()
             if self.config.response_weight:
+                # The sum over tasks of the paper's L_cls + L_bbox.
                 tasks = response_loss(output.maps, lidar.maps, targets, self.config.response)
                 total = torch.stack([task.heatmap + task.box for task in tasks]).sum()
                 losses["response"] = self.config.response_weight * total

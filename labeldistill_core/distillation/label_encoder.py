@@ -41,6 +41,7 @@ class LabelEncoder(nn.Module):
         self.block = BasicBlock(hidden, hidden)
         self.levels = nn.ModuleList(
             nn.Sequential(
+                # f of g(y) = f(q(...)): one convolution a level, side by side, as published.
                 nn.Conv2d(hidden, out, 3, stride, 1, padding_mode="replicate"),
                 _norm(config, (out, config.grid.rows // stride, config.grid.columns // stride)),
                 nn.ReLU(inplace=True),
@@ -70,11 +71,13 @@ class LabelEncoder(nn.Module):
         cells = occupied.flatten().nonzero()[:, 0]
         device = self.joint_norm.weight.device
         rows, classes, cells = (x.to(device) for x in (rows, classes, cells))
+        # Boxes fill few cells, so the MLPs see those alone.
         if self.config.background == "empty":
             filled = self._encode(rows, classes)
             out = filled.new_zeros(owner.numel(), filled.shape[-1])
             out[cells] = filled
         else:
+            # Published: the background is what the biases of the MLPs make of zeros.
             everywhere = [x.new_zeros(owner.numel(), x.shape[-1]) for x in (rows, classes)]
             everywhere[0][cells], everywhere[1][cells] = rows, classes
             out = self._encode(*everywhere)
@@ -98,6 +101,8 @@ class LabelEncoder(nn.Module):
         labels = torch.cat([sample.labels for sample in boxes])
         published = self.config.raster == "published"
         key = labels if published else -values[:, 3:5].prod(-1)
+        # Drawn in this order, so that what comes last lies on top; stable, so that equal ones do
+        # not swap.
         bottom_up = key.argsort(stable=True)
         order = torch.empty_like(bottom_up)
         order[bottom_up] = torch.arange(len(order), device=order.device)
@@ -105,6 +110,7 @@ class LabelEncoder(nn.Module):
 
     def box_rows(self, values: Tensor, owner: Tensor, occupied: Tensor) -> Tensor:
         """(occupied cells, 9 or 10): input of the box MLP."""
+        # A velocity is NaN where it cannot be estimated.
         box = values[owner[occupied]].nan_to_num()
         if self.config.box_input == "raw":
             return box
@@ -112,10 +118,12 @@ class LabelEncoder(nn.Module):
         low = values.new_tensor([self.config.grid.x_m[0], self.config.grid.y_m[0]])
         offset = (box[:, :2] - low) / self.config.grid.cell_m - cell
         yaw = box[:, 6:7]
+        # Tables hold boxes without a height; the log of zero would end the training.
         size = box[:, 3:6].clamp(min=1e-2).log()
         return torch.cat([offset, box[:, 2:3], size, yaw.sin(), yaw.cos(), box[:, 7:]], dim=1)
 
     def _encode(self, box: Tensor, label: Tensor) -> Tensor:
+        # Phi_cls(c) + Phi_box(b) of the paper, in each cell that has a box.
         out: Tensor = self.joint_norm(self.joint_mlp(self.box_mlp(box) + self.class_mlp(label)))
         return out
 

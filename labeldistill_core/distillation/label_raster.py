@@ -50,6 +50,7 @@ def owners(boxes: Sequence[Boxes3D], order: Tensor, grid: BevGrid, published: bo
         )
         index = (sample[:, None, None] * grid.rows + y) * grid.columns + x
         place = order[:, None, None].expand_as(index)
+        # A maximum does not depend on the order in which a GPU writes.
         rank.scatter_reduce_(0, index[filled], place[filled], "amax")
     box_of_rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)).to(order))
     none = torch.full((1,), -1, device=values.device)
@@ -72,6 +73,8 @@ def _corners(values: Tensor, grid: BevGrid, scale: float) -> tuple[Tensor, Tenso
 
 def _window(low: Tensor, high: Tensor, grid: BevGrid) -> Tensor:
     """(M, K, K, 2) cells (x, y) from `low` (M, 2) to at least `high`."""
+    # One window for all boxes, as wide as the largest needs: a loop over boxes would start a kernel
+    # for each. A box that is wider than the grid would take memory for cells that are not there.
     extent = (high - low).amax().clamp(max=2 * max(grid.rows, grid.columns))
     steps = torch.arange(int(extent) + 1, device=low.device)
     y, x = torch.meshgrid(steps, steps, indexing="ij")
@@ -92,6 +95,7 @@ def _footprint_cells(values: Tensor, grid: BevGrid) -> tuple[Tensor, Tensor]:
 
 def _polygon_cells(values: Tensor, grid: BevGrid) -> tuple[Tensor, Tensor]:
     """Grid points in or on a polygon with whole-numbered corners."""
+    # Half the length and width, corners cut to whole cells: both as published.
     corners = _corners(values, grid, 0.5)[1].trunc()
     cells = _window(corners.amin(1), corners.amax(1), grid)
     point = cells[:, :, :, None].to(corners)  # (M, K, K, 1, 2)

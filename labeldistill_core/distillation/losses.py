@@ -20,6 +20,7 @@ from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.losses import TaskLoss, box_loss, focal_loss, object_count
 from labeldistill_core.network.targets import TaskTargets
 
+# CenterPoint's bound on scores, which keeps logarithms finite.
 _CLIP = 1e-4
 
 
@@ -74,11 +75,14 @@ def feature_loss(
     """
     losses = []
     for ours, theirs, mask in zip(student, teacher, masks, strict=True):
+        # float32: squares summed over hundreds of channels leave what half precision can hold.
         error = (theirs.float() - ours.float()).square().sum(1, keepdim=True)
         amount, least = mask.sum(), 1.0
         if scale == "teacher":
             amount, least = (mask * theirs.float().square()).sum(), _CLIP
         if objects == "all":
+            # DDP takes the mean of the gradients, so dividing each by the mean count gives what one
+            # process with the whole batch would get.
             amount = mean_over_processes(amount)
         losses.append((mask * error).sum() / amount.clamp(min=least))
     return losses
@@ -99,6 +103,7 @@ def response_loss(
     """
     losses = []
     for ours, theirs, target in zip(student, teacher, targets, strict=True):
+        # Only near objects: elsewhere the teacher's own false boxes would be taught.
         score = theirs.heatmap.sigmoid().clamp(_CLIP, 1 - _CLIP) * target.heatmap
         count = object_count(target.heatmap.eq(1), at_least=1.0)
         heatmap = (
@@ -113,6 +118,7 @@ def response_loss(
                 (maps.codes_at(target.cell).detach() - target.code).abs() for maps in (theirs, ours)
             )
             left_out = left_out | (error >= own_error)
+        # `box_loss` passes over NaN.
         code = code.masked_fill(left_out, float("nan"))
         losses.append(TaskLoss(heatmap, box_loss(ours, replace(target, code=code), code_weights)))
     return losses

@@ -41,6 +41,8 @@ class Partition:
         each = channels // frames
         lidar, label, camera = config.ratio
         share = lidar + label + camera
+        # Label first, then LiDAR, as in published checkpoints, whose adaptors would not fit
+        # otherwise. What the division leaves over goes to the camera.
         first, second = each * label // share, each * lidar // share
         return cls(channels, frames, (first, first, first + second))
 

@@ -73,6 +73,7 @@ class TeacherConfig:
                 f"teacher.height_padding {self.height_padding} must have one number between two of "
                 f"the {stages} stages"
             )
+        # Along z any number of layers may be left: they become channels.
         for edge in self.voxel_m[:2]:
             if abs(edge * 2 ** (stages - 1) - self.grid.cell_m) > 1e-6:
                 raise ConfigError(
@@ -95,5 +96,6 @@ class TeacherConfig:
         """Layers along z that the encoder leaves."""
         height = self.sparse_shape[0]
         for padding in self.height_padding:
+            # Kernel 3 and stride 2, as in all of the encoder's halvings.
             height = (height + 2 * padding - 3) // 2 + 1
         return (height - 3) // 2 + 1

@@ -15,6 +15,7 @@ from labeldistill_core.lidar.sparse import Backend, SparseConv3d, SparseTensor, 
 from labeldistill_core.lidar.voxels import Voxels
 
 _POINT_NUMBERS = 5
+# Those of mmdetection3d's CenterPoint, whose weights can be converted; torch's differ.
 _EPS, _MOMENTUM = 1e-3, 0.01
 
 
@@ -28,6 +29,7 @@ class SparseEncoder(nn.Module):
         channels, last = config.encoder_channels, config.encoder_channels[-1]
         self.input = _SparseConvNorm(_POINT_NUMBERS, channels[0], backend, submanifold=True)
         self.stages = nn.ModuleList()
+        # The last stage halves nothing: behind it comes the convolution along z alone.
         paddings = (*config.height_padding, None)
         for index, (width, height) in enumerate(zip(channels, paddings, strict=True)):
             stage: list[nn.Module] = [_SparseBasicBlock(width, backend) for _ in range(2)]
@@ -52,6 +54,7 @@ class SparseEncoder(nn.Module):
         x = self.input(SparseTensor(voxels.mean, voxels.indices, self.shape, batch))
         for stage in self.stages:
             x = stage(x)
+        # (B, C, Z, Y, X): what heights are left become channels, as in CenterPoint.
         dense: Tensor = self.output(x).dense()
         return dense.flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
@@ -91,6 +94,7 @@ class _SparseBasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm1d(channels, _EPS, _MOMENTUM)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        # Both keep the active voxels, so one rulebook serves all blocks of a stage.
         y = self.conv1(x)
         y = self.conv2(y.with_features(torch.relu(_normed(self.bn1, y.features))))
         return x.with_features(torch.relu(_normed(self.bn2, y.features) + x.features))
@@ -120,7 +124,13 @@ class Second(nn.Module):
             for layer in range(layers + 1):
                 stage += [
                     nn.Conv2d(
-                        in_channels, channels, 3, 1 if layer else stride, padding=1, bias=False
+                        # Only the first convolution of a stage changes the resolution.
+                        in_channels,
+                        channels,
+                        3,
+                        1 if layer else stride,
+                        padding=1,
+                        bias=False,
                     ),
                     nn.BatchNorm2d(channels, _EPS, _MOMENTUM),
                     nn.ReLU(inplace=True),

@@ -46,8 +46,10 @@ def cloud(
         linear[2, 2] = 1.0
     parts = []
     for scan in scans:
+        # About the sensor, as published: the corners of the grid are farther away and stay empty.
         near = np.hypot(scan.points[:, 0], scan.points[:, 1]) < config.max_range_m
         points = scan.points[near]
+        # In float64 up to here: by way of the map, coordinates are kilometres.
         xyz = (map_from_ego.inverse @ scan.fixed_from_lidar).apply(points[:, :3])
         part = np.empty_like(points)
         part[:, :3] = xyz.astype(np.float32) @ linear.T
@@ -97,6 +99,7 @@ class Points:
             Scan(
                 record.scan(),
                 record.fixed_from_ego @ record.ego_from_sensor,
+                # Positive for the past, as the published teacher takes it.
                 (own.stamp_ns - record.stamp_ns) / 1e9,
             )
             for record in records

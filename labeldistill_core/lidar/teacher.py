@@ -51,6 +51,7 @@ class Teacher(nn.Module):
         self.second = Second(config, self.encoder.channels)
         self.neck = PyramidNeck(config.second_channels, config.neck_channels, (1, 2))
         self.head = CenterHead(config.head, sum(config.neck_channels))
+        # Sparse features are rows of channels already.
         for dense in (self.second, self.neck, self.head):
             dense.to(memory_format=torch.channels_last)
 
@@ -60,6 +61,7 @@ class Teacher(nn.Module):
         Args:
             points: (P, 5) x, y, z in metres in the ego frame, intensity, age in seconds.
         """
+        # As published: training takes fewer, to save memory.
         limit = self.config.max_voxels[0 if self.training else 1]
         voxels = voxelize(points, self.config, limit)
         taps = self.second(self.encoder(voxels, len(points)))

@@ -59,6 +59,7 @@ class CachedTeacher(nn.Module):
 
     def _keep(self, key: bytes, groups: Sequence[Sequence[Tensor]], index: int) -> _Kept:
         """One sample's output, kept if there is room."""
+        # Cloned, since a slice would keep the whole batch in memory.
         output = tuple(tuple(tensor[index].clone() for tensor in group) for group in groups)
         size = sum(tensor.nbytes for group in output for tensor in group)
         if size <= self._free_bytes:
@@ -68,4 +69,5 @@ class CachedTeacher(nn.Module):
 
 
 def _key(cloud: Tensor) -> bytes:
+    # By content rather than by token: augmentation makes several clouds of one sample.
     return hashlib.blake2b(cloud.cpu().numpy().tobytes(), digest_size=16).digest()

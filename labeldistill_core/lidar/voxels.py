@@ -53,6 +53,7 @@ def voxelize_cloud(cloud: Tensor, config: TeacherConfig, limit: int) -> Voxels:
     ids, inside = _voxel_ids(cloud, config)
     cloud, ids = cloud[inside], ids[inside]
     order = torch.arange(len(ids), device=ids.device)
+    # Sorted by id, but the limit counts voxels by first appearance, as published voxelization does.
     unique, inverse = torch.unique(ids, return_inverse=True)
     first = torch.full_like(unique, len(ids)).scatter_reduce_(0, inverse, order, "amin")
     by_appearance = first.argsort()
@@ -86,4 +87,5 @@ def _voxel_ids(cloud: Tensor, config: TeacherConfig) -> tuple[Tensor, Tensor]:
 
 def _shape(config: TeacherConfig) -> tuple[int, int, int]:
     height, rows, columns = config.sparse_shape
+    # `sparse_shape` has one layer more than points can fall in.
     return height - 1, rows, columns

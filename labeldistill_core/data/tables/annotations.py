@@ -38,6 +38,7 @@ from labeldistill_core.frames import Array
 from labeldistill_core.names import shown
 
 _BICYCLE_RACK = "static_object.bicycle_rack"
+# As in the devkit's `box_velocity`: to one neighbour, and twice that between two.
 _MAX_VELOCITY_GAP_S = 1.5
 
 Integers = NDArray[np.int64]
@@ -76,6 +77,8 @@ def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> Order
     parts, tokens = Parts(), TextCollector()
     for rows in read_rows(path, SampleAnnotation):
         tokens.extend([row.token for row in rows])
+        # A part becomes numbers before the next is read: nuScenes has 1.2 million annotations, too
+        # many to hold as objects.
         _add(parts, rows, attribute_keys, level_keys)
     none = np.empty(0, np.int64)
     keys, in_table = Keys(parts.take("token", none)), tokens.texts()
@@ -92,12 +95,15 @@ def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> Order
     attribute, level = ordered("attribute"), ordered("level")
     for rows_, table in ((attribute, "attribute"), (level, "visibility")):
         if not (folder / f"{table}.json").exists():
+            # Where an optional table is absent, it is no fault to name what would stand in it.
             rows_[:] = NOTHING
     prev, next_ = (group.moved(keys.rows(parts.take(side, none))) for side in ("prev", "next"))
     pose = parts.take("pose", np.empty((0, 7)))[group.order]
     size = parts.take("size", np.empty((0, 3)))[group.order]
+    # Boxes of unknown instances take the entry behind the last; their scene is refused below.
     label = np.append(labels, UNSCORED)[np.where(instance < 0, len(labels), instance)]
 
+    # Faults are those of scenes rather than errors: a scene without any stays usable.
     for rows_, field, table in (
         (np.where(instance < 0, ABSENT, instance), "instance_token", "instance"),
         (attribute, "attribute_tokens", "attribute"),
@@ -108,6 +114,7 @@ def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> Order
         faults.where(
             rows_ == ABSENT,
             scene,
+            # As defaults, since a closure would see what the loop ended with.
             lambda i, f=field, t=table: records.absent(i, f, t),  # type: ignore[misc]
         )
     faults.where(bad_poses(pose), scene, lambda i: f"{records[i]}: {fault_of_pose(pose[i])}")
@@ -117,6 +124,7 @@ def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> Order
         lambda i: f"{records[i]}: its `size` is not finite: {size[i].tolist()}",
     )
     flat = (size <= 0).any(axis=1) & (label != UNSCORED)
+    # A note and no fault: one box without a size must not cost its scene.
     if flat.any():
         faults.notes.append(
             f"{path}: {int(flat.sum())} boxes have no width, length or height, such as "
@@ -161,6 +169,7 @@ def _add(
     pose = np.empty((count, 7))
     pose[:, :3] = floats((row.translation for row in rows), count, 3)
     pose[:, 3:] = floats((row.rotation for row in rows), count, 4)
+    # nuScenes gives a box one attribute at most.
     first = ((row.attribute_tokens or ("",))[0] for row in rows)
     parts.add(
         token=hashes((row.token for row in rows), count),
@@ -206,6 +215,7 @@ def _read_instances(
 
 
 def _refuse_absent(records: Records, bad: NDArray[np.bool_], field: str, table: str) -> None:
+    # Instances and categories belong to no scene that could be left out instead.
     if bad.any():
         raise DataError(records.absent(int(np.argmax(bad)), field, table))
 

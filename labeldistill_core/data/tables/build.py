@@ -36,6 +36,7 @@ def build_columns(folder: Path) -> TableColumns:
     for table in OPTIONAL:
         if not (path := folder / f"{table}.json").exists():
             faults.notes.append(f"{path} is missing; what it would tell is left empty")
+    # First, since everything else is put in the order of the samples.
     chains = read_chains(folder, faults)
     mountings = read_mountings(folder)
     data = read_sensor_data(folder, chains, mountings, faults)
@@ -79,6 +80,7 @@ def _tell(folder: Path, faults: TableFaults, scenes: int) -> None:
     if not bad:
         return
     first = bad[min(bad)]
+    # With no scene left, the first fault is the reason why the tables cannot be used at all.
     if len(bad) == scenes:
         more = f" (and something in each of {scenes - 1} other scenes)" if scenes > 1 else ""
         raise DataError(first + more)

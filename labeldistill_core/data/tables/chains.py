@@ -61,8 +61,11 @@ def read_chains(folder: Path, faults: TableFaults) -> Chains:
             twice = Counter(table).most_common(1)[0][0]
             raise DataError(f"{folder / path}.json has more than one record {shown(twice)}")
     for scene in scenes:
+        # The name becomes that of a bag and of files of a page.
         plain_name(scene.name, f"{folder / 'scene.json'}, record {shown(scene.token)}: the name")
     names = Counter(scene.name for scene in scenes)
+    # A dictionary keeps the order in which chains are followed, so that a scene's samples are
+    # neighbours in every column.
     order: dict[str, Sample] = {}
     rows = []
     for row, scene in enumerate(scenes):
@@ -122,6 +125,7 @@ def _check_times(path: Path, samples: list[Sample], row: int, faults: TableFault
     steps_us = np.diff(stamps_us)
     if not len(steps_us):
         return
+    # The median tells the unit; single steps may be long, where a recording was cut.
     median_us = float(np.median(steps_us))
     if not _SHORTEST_STEP_US <= abs(median_us) <= _LONGEST_STEP_US:
         faults.add(

@@ -87,6 +87,7 @@ class SampleColumns:
     """(S,) record whose ego pose is that of the sample; -1 without any."""
 
 
+# Narrow types, since nuScenes has 2.6 million of these records and each opening maps them.
 @dataclass(frozen=True, eq=False)
 class DataColumns:
     """Records of sensor data."""

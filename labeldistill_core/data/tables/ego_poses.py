@@ -46,6 +46,7 @@ def read_ego_poses(
         pose = np.empty((len(rows), 7))
         pose[:, :3] = floats((row.translation for row in rows), len(rows), 3)
         pose[:, 3:] = floats((row.rotation for row in rows), len(rows), 4)
+        # Written as sentences now, while the tokens are at hand.
         for i in np.flatnonzero(bad_poses(pose)).tolist():
             bad[before + i] = f"{path}, record {shown(rows[i].token)}: {fault_of_pose(pose[i])}"
         if len(bad) > _MOST_BAD:
@@ -65,6 +66,7 @@ def read_ego_poses(
         faults.where(np.isin(row, list(bad)), scene, lambda i: bad[int(row[i])])
     if not len(poses):
         return np.zeros((len(row), 7))
+    # A record without a pose gets any other, since its scene cannot be used.
     return np.asarray(poses[np.maximum(row, 0)])
 
 

@@ -69,6 +69,7 @@ def read_mountings(folder: Path) -> Mountings:
     )
     intrinsics = np.zeros((len(rows), 3, 3))
     bad = np.flatnonzero(bad_poses(pose)).tolist()
+    # By row and not raised, so that only scenes which use such a mounting are refused.
     faults = {row: f"{records[row]}: {fault_of_pose(pose[row])}" for row in bad}
     for i, row in enumerate(rows):
         if sensor[i] < 0:

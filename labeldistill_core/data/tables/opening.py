@@ -49,6 +49,7 @@ def open_columns(folder: Path) -> TableColumns:
     if sum(stamp.size for stamp in stamps.values()) < SMALL_BYTES:
         return _built(folder, stamps)[0]
     places = _places(folder)
+    # Without the lock, which whoever only reads need not wait for.
     for place in places:
         if columns := map_columns(place, stamps):
             return columns
@@ -66,6 +67,8 @@ def open_columns(folder: Path) -> TableColumns:
                 built = built or _built(folder, stamps)
                 write_columns(place, *built)
                 if columns := map_columns(place, built[1]):
+                    # What was built lies in this process alone; from now on it reads the shared
+                    # pages.
                     built = None
                     give_back_freed_memory()
                     return columns
@@ -78,6 +81,8 @@ def open_columns(folder: Path) -> TableColumns:
 def _built(folder: Path, stamps: Stamps) -> tuple[TableColumns, Stamps]:
     """Columns and the state of the tables that they are made from."""
     for _ in range(2):
+        # Twice at most: columns must be marked with the state of the tables that they are made
+        # from.
         columns = build_columns(folder)
         after = _stamps(folder)
         if after == stamps:
@@ -92,6 +97,8 @@ def _stamps(folder: Path) -> Stamps:
         path = folder / f"{name}.json"
         try:
             with path.open("rb") as file:
+                # Of the open file: if another one takes its name, size and content still belong
+                # together.
                 about = os.fstat(file.fileno())
                 spots = spot_check(partial(_read_at, file.fileno()), about.st_size)
         except FileNotFoundError:

@@ -67,6 +67,7 @@ class Grouping:
             count: of samples.
         """
         last = np.where(samples < 0, count, samples)
+        # Stable, so that a sample's records keep the order of their table.
         self.order = np.argsort(last, kind="stable")
         """(N,) row of the table at each place; those without a sample come last."""
         self.start = np.searchsorted(last[self.order], np.arange(count + 1))
@@ -85,6 +86,7 @@ class Grouping:
     def moved(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(N,) references to rows of the table as references to places; below 0 they stay."""
         found = rows[self.order]
+        # The appended entry lets an empty table be looked up too; `where` drops what it gives.
         return np.where(found < 0, found, np.append(self._place, 0)[found])
 
 

@@ -46,6 +46,7 @@ def read_rows(path: Path, row: type[Row]) -> Iterator[list[Row]]:
             if last:
                 _refuse_json(path, part)
             continue
+        # This tells `_parts`, which owns the text, that it was read.
         part.clear()
         before += len(rows)
         yield rows
@@ -74,6 +75,7 @@ def _parts(path: Path) -> Iterator[tuple[bytearray, bool]]:
         with path.open("rb") as file:
             while data := file.read(block):
                 if not begun and json.detect_encoding(data) != "utf-8":
+                    # Other encodings cannot be cut at any byte, so the whole file is read.
                     data = _as_utf8(path, data + file.read())
                 data = rest + data
                 border = _border(data)
@@ -102,6 +104,7 @@ def _border(text: bytes) -> int:
     """Where the last record begins that another one precedes; -1 without such."""
     at = len(text)
     while (at := text.rfind(b"{", 0, at)) > 0:
+        # No writer puts more white space than that between records.
         before = text[max(0, at - 256) : at].rstrip()
         if before.endswith(b",") and before[:-1].rstrip().endswith(b"}"):
             return at
@@ -144,6 +147,7 @@ def _refuse(path: Path, part: bytearray, before: int, text: str) -> NoReturn:
         raise DataError(f"{path} is no nuScenes table: it must be a list of records with tokens")
     index, field = int(place[1]), place[2]
     try:
+        # Parsed anew by Python, slower but lenient, for nothing but the token to name.
         record: Any = json.loads(part)[index]
     except (ValueError, RecursionError):  # the part is no JSON beyond the record
         record = None

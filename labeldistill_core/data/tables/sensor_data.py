@@ -59,6 +59,8 @@ class _Patterns:
             row = rows.get(pattern)
             if row is None:
                 row = rows[pattern] = len(rows)
+                # Once for a pattern, as the stamp adds only digits. Tables of others could name any
+                # file.
                 if fault := fault_of_relative_path(name):
                     self.faults[row] = f"{shown(name)} is no path below the data root: {fault}"
             out.append(row)
@@ -95,6 +97,7 @@ def read_sensor_data(
     group = Grouping(chains.keys.rows(_integers(parts, "sample")), len(chains.tokens))
     ordered = in_table.reordered(group.order)
     records, scene = Records(path, ordered), group.of_each(chains.scene)
+    # Large, as the keys below, and not needed while the poses are read.
     del in_table
     prev, next_ = (group.moved(keys.rows(_integers(parts, side))) for side in ("prev", "next"))
     del keys
@@ -106,6 +109,7 @@ def read_sensor_data(
     for side, rows_ in (("prev", prev), ("next", next_)):
         faults.where(rows_ == ABSENT, scene, lambda i, s=side: records.absent(i, s, "sample_data"))  # type: ignore[misc]
     field, table = "calibrated_sensor_token", "calibrated_sensor"
+    # `mounting` is -2 for a token that is unknown and -1 for none: every record needs one.
     faults.where(mounting < 0, scene, lambda i: records.absent(i, field, table))
     if known := mountings.faults:
         faults.where(np.isin(mounting, list(known)), scene, lambda i: known[int(mounting[i])])
@@ -187,6 +191,7 @@ def _posed_by(
     out = np.full(len(stamps_us), -1, np.int64)
     keys = np.flatnonzero(data.is_key_frame & (data.sample >= 0))
     rows = keys[is_lidar[data.mounting[keys]]] if len(is_lidar) else keys[:0]
+    # The first, where a sample has two.
     samples, first = np.unique(data.sample[rows], return_index=True)
     out[samples] = rows[first]
     for sample in np.flatnonzero(out < 0).tolist():

@@ -95,6 +95,7 @@ def write_columns(path: Path, columns: TableColumns, stamps: Stamps) -> None:
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in _leaves(columns, "")}
     header = _header(columns.meta, stamps, arrays)
+    # Each process has its own, should a file system's locks let two write.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -103,6 +104,7 @@ def write_columns(path: Path, columns: TableColumns, stamps: Stamps) -> None:
                 file.write(b"\0" * (-file.tell() % _ALIGNMENT))
                 file.write(array.data)
             file.flush()
+            # Before it has its name: after a power cut, a name must not stand for missing pages.
             os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
@@ -132,6 +134,7 @@ def map_columns(path: Path, stamps: Stamps) -> TableColumns | None:
         if about.offset + count * np.dtype(about.dtype).itemsize > header.size:
             return None
         array = np.frombuffer(data, np.dtype(about.dtype), count, begin + about.offset)
+        # Spots and not all bytes, which would read the whole file that mapping leaves on the disk.
         if _spots(array) != about.spots:
             return None
         arrays[name] = array.reshape(about.shape)
@@ -163,6 +166,7 @@ def _read_header(data: mmap.mmap) -> _Header | None:
         header = msgspec.json.decode(text, type=_Header)
     except msgspec.DecodeError:  # of another format
         return None
+    # A copy that was cut short keeps its header.
     whole = _begin_of_arrays(length) + header.size == len(data)
     return header if header.format == FORMAT and whole else None
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Bounds how many Python strings there are at a time.
 _AT_ONCE = 1 << 16
 
 
@@ -58,6 +59,7 @@ class Texts:
     def reordered(self, order: NDArray[np.int64]) -> Texts:
         """The texts of other rows, in their order."""
         lengths = np.diff(self.starts.astype(np.int64))
+        # Texts of one length, as tokens are, form a matrix whose rows are taken at once.
         if len(order) and len(lengths) and (lengths == lengths[0]).all():
             data = self.data.reshape(len(lengths), -1)[order].reshape(-1)
             return Texts(data, _starts(lengths[order]))
@@ -82,6 +84,7 @@ class TextCollector:
         if joined.isascii():
             data, lengths = joined.encode(), map(len, texts)
         else:
+            # JSON may hold lone surrogates, which plain UTF-8 has no bytes for.
             each = [text.encode(errors="surrogatepass") for text in texts]
             data, lengths = b"".join(each), map(len, each)
         self._data.append(np.frombuffer(data, np.uint8))
@@ -96,4 +99,5 @@ class TextCollector:
 def _starts(lengths: NDArray[np.int64]) -> NDArray[Any]:
     starts = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=starts[1:])
+    # Half the memory wherever all texts together are shorter than 4 GiB.
     return starts.astype(np.uint32 if starts[-1] < 2**32 else np.uint64)
