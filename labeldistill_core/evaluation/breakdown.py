@@ -116,6 +116,7 @@ def match_boxes(boxes: EvaluationBoxes, min_score: float = 0.0) -> dict[int, flo
             free = [
                 (math.dist(box.translation[:2], true.translation[:2]), i, true)
                 for i, true in enumerate(boxes.truth[token])
+                # By identity: the devkit's boxes compare by value, and two true boxes may be equal.
                 if true.detection_name == box.detection_name and id(true) not in matched
             ]
             if free:
@@ -131,6 +132,8 @@ def sample_matches(boxes: EvaluationBoxes, min_score: float) -> dict[str, Sample
     out = {}
     for token in boxes.truth.sample_tokens:
         found = sum(id(box) in matched for box in boxes.truth[token])
+        # Recall needs no threshold, but weak boxes of a detector that was asked for all of them are
+        # not invented ones.
         strong = [b for b in boxes.predicted[token] if b.detection_score >= min_score]
         out[token] = SampleMatches(found, len(boxes.truth[token]) - found, len(strong) - found)
     return out
@@ -163,6 +166,7 @@ def break_down(
         metrics = evaluate_boxes(part, len(truths))
         # A class without true boxes in a band has no AP there, rather than one of zero.
         aps = [metrics.class_ap[name] for name in CLASSES if metrics.truth_boxes[name]]
+        # The devkit measures the distance, so that bands here and ranges there agree on borders.
         inside = {id(box) for box in part.truth.all}
         bands.append(
             group(f"{near:g}-{far:g} m", lambda box, i=inside: id(box) in i, _mean(aps))  # type: ignore[misc]

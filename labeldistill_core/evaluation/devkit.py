@@ -76,6 +76,7 @@ def evaluation_boxes(
     for i, found in enumerate(both):
         if found.all:  # the devkit's filter cannot do with none
             add_center_dist(tables, found)
+            # True boxes come from the tables and are in the map's frame.
             if i:
                 _refuse_another_frame(found)
             both[i] = filter_eval_boxes(tables, found, config.class_range)
@@ -83,6 +84,7 @@ def evaluation_boxes(
 
 
 def _refuse_another_frame(predicted: Any) -> None:
+    # The median, since single boxes far away are merely wrong.
     distance = float(np.median([box.ego_dist for box in predicted.all]))
     if distance > _FARTHEST_M:
         raise DataError(
@@ -98,6 +100,7 @@ class _DevkitTables:
         self._truths = truths
 
     def get(self, table: str, token: str) -> dict[str, Any]:
+        # Tokens here are a sample's own, and a number behind a slash for each of its racks.
         name, _, index = token.partition("/")
         truth = self._truths[name]
         if table == "sample":
@@ -114,6 +117,7 @@ class _DevkitTables:
             "category_name": "static_object.bicycle_rack",
             "translation": [x, y, z],
             "size": [width, length, height],
+            # Upright, as all boxes here: a turn about z alone.
             "rotation": [math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)],
         }
 

@@ -61,6 +61,8 @@ def evaluate_results(results: Path, dataroot: Path, options: ResultFileOptions) 
     """
     tables = NuScenesTables(dataroot, options.version)
     found = read_results(results)
+    # Without scenes the file says what is scored: a result file of a part of a split is no failure
+    # on the rest.
     tokens = [token for name in options.scenes for token in tables.samples(name)] or list(found)
     return evaluate([tables.ground_truth(token) for token in tokens], found)
 
@@ -94,5 +96,6 @@ def evaluate_checkpoint(checkpoint: Path, dataroot: Path, options: EvaluationOpt
         found = lidar_results(teacher, encoder, tables, scenes, options.device)
     else:
         detector = Detector.load(checkpoint, device=options.device, precision=options.precision)
+        # Scene by scene in the order of time, since the detector has a memory.
         found = student_results(detector, tables, {name: tables.samples(name) for name in scenes})
     return Evaluation(found, evaluate([tables.ground_truth(token) for token in found], found))

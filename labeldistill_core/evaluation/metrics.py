@@ -77,6 +77,7 @@ class Metrics:
         }
 
     def _class_json(self, name: str) -> dict[str, Any]:
+        # Without the m of "mean": ATE is a class's own.
         errors = {SHORT[e][1:]: v for e, v in self.class_tp_errors[name].items()}
         content: dict[str, Any] = json_ready(
             {
@@ -176,6 +177,7 @@ def json_ready(value: Any) -> Any:
         return {str(k): json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [json_ready(v) for v in value]
+    # JSON has no NaN; Python writes one that other readers refuse.
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

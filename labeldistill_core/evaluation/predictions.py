@@ -56,6 +56,7 @@ def student_results(
     before = ""
     for scene, token in tqdm(tokens, unit="sample", disable=None):
         if scene != before:
+            # Stamps of another scene may be later and seem to go on.
             detector.reset(f"scene {scene}")
             before = scene
         found = detector.detect(tables.frame_set(token, cameras))

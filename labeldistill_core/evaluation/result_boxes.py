@@ -19,6 +19,7 @@ from labeldistill_core.classes import CLASSES
 MAX_BOXES = 500
 """The evaluation takes no more for one sample."""
 
+# Where mmdetection3d and the code of many detectors draw the line; nuScenes names none.
 _MOVING_M_S = 0.2
 _ATTRIBUTES = {  # moving, not moving
     "car": ("vehicle.moving", "vehicle.parked"),
@@ -66,6 +67,7 @@ def result_boxes(
         raise ValueError(f"result boxes must be in {FIXED_FRAME!r}, not {boxes.frame!r}")
     rows, labels, scores = boxes.values.tolist(), boxes.labels.tolist(), boxes.scores.tolist()
     # the sort is stable, so that equal scores keep their order
+    # A file with more boxes for a sample is refused as a whole by the evaluation.
     best = sorted(range(len(rows)), key=lambda i: -scores[i])[:MAX_BOXES]
     out = []
     for i in sorted(best):
@@ -93,6 +95,7 @@ def boxes_of_results(results: Sequence[ResultBox]) -> Boxes3D:
     for box in results:
         width, length, height = box["size"]
         w, x, y, z = box["rotation"]
+        # The heading of any rotation, also of files whose boxes are not quite upright.
         yaw = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
         rows.append([*box["translation"], length, width, height, yaw, *box["velocity"]])
     return Boxes3D(

@@ -76,6 +76,8 @@ def read_results(path: Path) -> dict[str, list[ResultBox]]:
     decoder = msgspec.json.Decoder(list[_Box])
     try:
         try:
+            # Samples stay raw text here and are parsed one by one, so that an error can name the
+            # sample.
             content: dict[str, Any] = dict(msgspec.json.decode(text, type=_File).results)
         except msgspec.ValidationError:
             raise
@@ -134,6 +136,7 @@ def _check_values(path: Path, token: str, boxes: list[ResultBox]) -> None:
         field: np.array([box[field] for box in boxes]).reshape(len(boxes), -1)
         for field in (*finite, "velocity")
     }
+    # The devkit asserts, or scores nonsense, where a value cannot be; here the box is named.
     known = np.array([box["detection_name"] in CLASSES for box in boxes])
     checks = [
         ("detection_name", known, f"is none of {', '.join(CLASSES)}"),

@@ -87,6 +87,7 @@ class _Boxes:
 
 
 def _outside(boxes: Boxes3D, cameras: list[SensorRecord]) -> NDArray[np.bool_]:
+    # Corners and centre: a box that fills an image may have no corner in it.
     points = np.concatenate([boxes.corners().numpy(), boxes.centers.numpy()[:, None]], axis=1)
     outside = np.ones(len(points), bool)
     for camera in cameras:
@@ -116,6 +117,7 @@ def measure(tables: NuScenesTables) -> Sections:
         raise DataError(f"{tables.dataroot / tables.version} has no boxes of the ten classes")
     label = {name: boxes.labels == i for i, name in enumerate(CLASSES)}
     vehicles = np.isin(boxes.labels, [CLASSES.index(name) for name in _VEHICLES])
+    # Data sets without the table have no level; they would lower every share.
     known = boxes.visibility != ""
     sections: Sections = {
         "all": {
@@ -135,6 +137,7 @@ def measure(tables: NuScenesTables) -> Sections:
         }
     for group, chosen in (("vehicles", vehicles), ("pedestrians", label["pedestrian"])):
         speeds = boxes.speeds_m_s[chosen]
+        # A speed is NaN where an object was seen once.
         shares = _bands(speeds[np.isfinite(speeds)], _SPEEDS_M_S)
         sections[f"% of {group} by speed"] = dict(zip(_SPEED_NAMES, shares, strict=True))
     for low, high in zip(_DISTANCES_M, _DISTANCES_M[1:], strict=False):

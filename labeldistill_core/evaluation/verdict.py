@@ -55,6 +55,7 @@ class Check:
     @property
     def passed(self) -> bool:
         """Whether the value keeps the limit; a value that is NaN does not."""
+        # NaN compares as false either way: what is unknown has not passed.
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     def sentence(self) -> str:

@@ -140,6 +140,8 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     """
     arms, jobs = tuple(dict.fromkeys(options.arms)), options.jobs
     teacher = options.teacher
+    # The budget on the command line is that of the students; teachers are trained to their end, on
+    # all scenes, once for all arms.
     plain = replace(options, epochs=None, learning_rate=None, batch_size=None, scenes=0)
     taught = [ARMS[name] for name in arms if ARMS[name].distillation]
     if taught and teacher is None:
@@ -151,6 +153,7 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
         if encoders[autoencoder] is None:
             assert teacher is not None
             encoders[autoencoder] = _encoder(dataroot, out, teacher, plain, autoencoder)
+    # Jobs share the cores.
     loaders = max(1, options.machine.loaders // jobs)
     options = replace(options, machine=replace(options.machine, workers=loaders))
     tables = NuScenesTables(dataroot, options.version)
@@ -223,6 +226,7 @@ class AblationRun:
             "precision": self.options.machine.precision,
             "scenes": self.scenes,
             "recipe": asdict(self.options.resolved().recipes.student),
+            # By content: a teacher that was trained anew under the same name makes other students.
             **{name: path and file_sha256(path) for name, path in self.given.items()},
         }
         return dict(json.loads(json.dumps(settings)))
@@ -256,6 +260,7 @@ class AblationRun:
         train_student(self.dataroot, self.folder, stage)
         scores = _score(self.folder / "student.safetensors", self.dataroot, self.options.version)
         content = {"settings": self.settings, "scores": asdict(scores)}
+        # Whole or not at all, since a later call takes this file for a finished run.
         write_whole(self.folder / _SCORES, json.dumps(content, indent=1).encode())
         return scores
 

@@ -62,6 +62,7 @@ def write_report(
     }
     content = {"arms": arms, **about}
     out.mkdir(parents=True, exist_ok=True)
+    # Written after each run, so that a call which is cut off leaves what it has found.
     for target in (out / "ablation.json", *([file] if file else [])):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(content, indent=1))
@@ -74,6 +75,7 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
     known = np.array([value for value in values if not math.isnan(value)])
     return {
         "mean": float(known.mean()) if len(known) else None,
+        # Of the population that the seeds are drawn from, so divided by one less than their number.
         "std": float(known.std(ddof=1)) if len(known) > 1 else None,
     }
 

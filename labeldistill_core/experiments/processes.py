@@ -54,6 +54,7 @@ def in_processes(
     """
     # spawned, since neither CUDA nor threads survive a fork
     context = multiprocessing.get_context("spawn")
+    # More threads than cores would wait for each other within each operation.
     threads = max(1, torch.get_num_threads() // processes)
     busy: dict[Connection, int] = {}
     workers: list[SpawnProcess] = []
@@ -67,6 +68,8 @@ def in_processes(
             theirs.close()  # so that a process that ends is noticed
             _give(ours, todo, work, outputs, busy)
         for index in range(len(work)):
+            # In the order of the work, whichever ends first: a caller pairs results with what it
+            # asked for.
             while index not in results:
                 for connection in wait(list(busy)):
                     assert isinstance(connection, Connection)
@@ -134,6 +137,8 @@ def _serve(
                 answer = False, function(work)
             except Exception as error:
                 _LOG.exception("failed")
+                # Sent as a value: an exception that ended the process would be known only by its
+                # absence.
                 answer = True, error
         connection.send(answer)
 
@@ -148,6 +153,7 @@ def share_machine(place: int, threads: int) -> None:
     torch.set_num_threads(threads)
     if gpus := torch.cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
+        # Before CUDA starts in this process, so that "auto" means this GPU.
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place % gpus]
 
 
@@ -157,6 +163,8 @@ def _output_to(file: Path) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as stream:
         for fd in (1, 2):
+            # The descriptors and not `sys.stdout`: libraries in C and loading processes write to
+            # them.
             os.dup2(stream.fileno(), fd)
         yield
         sys.stdout.flush()

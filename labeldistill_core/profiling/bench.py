@@ -131,6 +131,7 @@ def measure_ways(
         detector = way.detector(student, device)
         name = way.name(detector)
         runs[name], by_name[name] = measure_way(detector, way, repeats), way
+    # By the median: a single step that something else held up must not decide.
     fastest = min(runs, key=lambda name: runs[name]["stages"]["end to end"]["p50"])
     for name, run in runs.items():
         # to begin anew on a GPU takes long
@@ -198,6 +199,7 @@ class _Streaming:
         seconds = count()
 
         def step() -> None:
+            # A second apart, so that the history is in use as it was in training.
             detector.detect(frame_set(float(next(seconds)), self.config))
 
         return step

@@ -42,6 +42,7 @@ def frame_set(
     if images:
         height, width, _ = next(iter(images.values())).shape
         size = (width, height)
+    # Seeded by the time: the same set has the same noise in every run and process.
     random = np.random.default_rng([round(1000 * (stamp_s + 1000))])
     views = []
     for name, calibration in camera_calibrations(*size).items():
@@ -84,6 +85,7 @@ class JpegSource:
         """The next set."""
         images: Sequence[NDArray[np.uint8] | Tensor]
         if self._device:
+            # All at once, as nvJPEG wants them.
             images = decode_on(self._device, self._jpegs)
         else:
             images = list(self._threads.map(decode_jpeg, self._jpegs))
@@ -94,6 +96,7 @@ class JpegSource:
 def _jpeg(seed: int) -> bytes:
     """Smooth noise: compresses to about the size of a photograph."""
     random = np.random.default_rng(seed)
+    # Decoding takes time by the bytes, so the pictures must compress as real ones do.
     coarse = random.integers(0, 256, (90, 160, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize(CAMERA_WH), np.int16)
     grain = random.normal(0, 4, smooth.shape).astype(np.int16)

@@ -77,6 +77,7 @@ def watched(detector: Detector, stages: Stages) -> Iterator[None]:
     A compiled network and a step in one piece stay as they are: looking would cut them to pieces.
     """
     engine = detector.engine
+    # A recorded or compiled step is one launch: there is nothing between its stages to hook into.
     if not isinstance(engine, EagerEngine) or engine.info.compiled:
         yield
         return

@@ -41,6 +41,7 @@ def measure_apart(
         repeats: after `warm_up` steps.
         warm_up: one or more.
     """
+    # Spawned: a forked process would begin with this one's memory and its libraries warmed up.
     with worker_pool(1, "spawn") as process:
         steps = (warm_up, repeats)
         return process.submit(_measure, make, device, steps, torch.get_num_threads()).result()
@@ -56,6 +57,7 @@ def _measure(
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
     elif status.exists():
+        # Linux keeps one peak for a process, and preparing may need more than the steps.
         peaks.write_text("5")  # forgets the peak so far
     warm_ms, times_ms = ([time_ms(step, place) for _ in range(count)] for count in steps)
     return Apart(warm_ms[0], times_ms, _peak_mib(place, status))

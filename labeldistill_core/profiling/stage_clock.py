@@ -53,5 +53,7 @@ class StageClock:
 
     def _now(self) -> float:
         if self._device.type == "cuda":
+            # Launches return at once; without waiting, a stage's time would be that of its
+            # launches.
             torch.cuda.synchronize(self._device)
         return time.perf_counter()

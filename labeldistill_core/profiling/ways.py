@@ -59,6 +59,7 @@ def ways_on(device: torch.device, precisions: Sequence[Precision], compile: bool
     ways, last = [Way(precision) for precision in precisions], precisions[-1]
     if device.type != "cuda":
         return ways + [Way(last, compile=True)] * compile
+    # One thing more at a time, so that the table shows what each is worth.
     whole = Way(last, fixed_shapes=True, device_resize=True, device_decode=True)
     ways = [replace(way, device_resize=True) for way in ways]
     ways += [

@@ -24,8 +24,13 @@ def student(config: StudentConfig) -> StudentConfig:
     """The student as the published code runs it."""
     return replace(
         config,
+        # Images reach the published network as blue, green, red, with mean and deviation of red,
+        # green, blue.
         image=replace(config.image, channel_order="bgr"),
+        # Integers cut towards zero: a rim of one cell outside the grid falls into its first row and
+        # column.
         grid=replace(config.grid, index_rounding="truncate"),
+        # The prior of -2.19 is configured there and never applied.
         head=replace(config.head, heatmap_bias=None),
     )
 
@@ -34,6 +39,7 @@ def sweeps(config: SweepsConfig) -> SweepsConfig:
     """Point clouds as the published code puts them together."""
     return replace(
         config,
+        # The list of sweeps is cut at nine with the sample's own scan.
         future=min(config.future, 3),
         future_needs_past=True,
         repeat_when_alone=8,
@@ -63,6 +69,7 @@ def distillation(config: DistillationConfig) -> DistillationConfig:
         config,
         lidar_weight=FEATURE_WEIGHT if config.lidar_weight else 0.0,
         label_weight=FEATURE_WEIGHT if config.label_weight else 0.0,
+        # Divided by cells and summed over channels, for which the weights of 0.3 were found.
         scale="cell",
         partition="contiguous",
         response="published",

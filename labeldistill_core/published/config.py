@@ -25,6 +25,7 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.published import behaviour
 
+# nuScenes annotates at 2 Hz; published configurations count key frames.
 _KEY_FRAME_S = 0.5
 
 

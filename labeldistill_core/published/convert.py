@@ -86,6 +86,8 @@ def convert_checkpoint(
     for name in PRESETS if options.preset == "auto" else [options.preset]:
         student = Student(PRESETS[name].as_published().student)
         try:
+            # Names and shapes must agree wholly, so the first preset that takes the weights is
+            # theirs.
             load_weights(student, tensors, str(source))
         except CheckpointError as error:
             refusals.append(f"{name}: {error}")

@@ -106,6 +106,7 @@ def rename_student(published: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     renamed = {}
     for name, tensor in published.items():
+        # lightning's prefix, which exported files lack.
         name = name.removeprefix("model.")
         if _GEOMETRY.match(name) or name.startswith(_TRAINING_ONLY):
             continue
@@ -120,6 +121,7 @@ def rename_teacher(published: dict[str, Tensor]) -> dict[str, Tensor]:
     turned.
     """
     names = {name.removeprefix("model."): tensor for name, tensor in published.items()}
+    # A checkpoint of a distilled student carries its teacher along.
     if any(name.startswith("centerpoint.") for name in names):
         names = {n: t for n, t in names.items() if n.startswith("centerpoint.")}
     renamed = {rename(name, TEACHER_RENAMES): tensor for name, tensor in names.items()}
@@ -127,6 +129,7 @@ def rename_teacher(published: dict[str, Tensor]) -> dict[str, Tensor]:
         if name == "neck.levels.0.0.weight":
             # a plain 1x1 convolution there, a transposed one here
             renamed[name] = tensor.transpose(0, 1)
+        # All kernels are three voxels high, and no layer has three output channels.
         elif tensor.ndim == 5 and tensor.shape[0] != 3:
             renamed[name] = tensor.permute(1, 2, 3, 4, 0)
     return renamed
@@ -168,6 +171,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} is truncated or damaged: {error}") from error
     try:
+        # A pickle of others could run any program.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(

@@ -24,6 +24,8 @@ class MovingAverage(WeightAveraging):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the average; lightning's own stays where the network is built."""
+        # Weights of a student and their average fit on one device; copies across would cost each
+        # step.
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 

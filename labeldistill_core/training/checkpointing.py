@@ -28,6 +28,7 @@ class Identity(Callback):
 
     def on_save_checkpoint(self, _: Trainer, __: LightningModule, checkpoint: Any) -> None:
         """Add the identity to what lightning saves."""
+        # Inside the file, so that a folder can be moved and a checkpoint exported alone.
         checkpoint[IDENTITY] = self._identity
 
 
@@ -60,6 +61,8 @@ class Keep(Callback):
         """
         if trainer.global_step == self._saved:
             return
+        # Looked at before the last good file is replaced: a run that diverged could not be taken
+        # up.
         if bad := not_finite(trainer.lightning_module.state_dict()):
             raise NotFiniteError(
                 f"stopped at step {trainer.global_step}, and {self._file} stays as it was: {bad}"
@@ -80,6 +83,8 @@ class KeepBest(Callback):
 
     def on_validation_end(self, trainer: Trainer, _: LightningModule) -> None:
         """Compare the score of all samples."""
+        # The same in all processes, which must all enter the saving below: it waits for each of
+        # them.
         score = float(trainer.callback_metrics[self._metric])
         if score > self._best:
             self._best = score

@@ -60,6 +60,7 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
     """
     file = run if run.is_file() else _checkpoint(run, options.which)
     content = read_run(file)
+    # What made the run goes into the student's file, which then says by itself where it comes from.
     record = {**content[IDENTITY], "steps": content["global_step"]}
     if record.get("stage") != "student":
         raise CheckpointError(f"{file} is a checkpoint of a {record.get('stage')}, not a student")
@@ -70,6 +71,7 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
     weights = {
         name.removeprefix(_NETWORK): tensor
         for name, tensor in content["state_dict"].items()
+        # Adaptors and optimizer stay behind: the vehicle needs neither.
         if name.startswith(_NETWORK)
     }
     load_weights(student, weights, str(file))
@@ -91,6 +93,8 @@ def read_run(file: Path) -> Mapping[str, Any]:
         CheckpointError: the file is damaged or not of this project.
     """
     try:
+        # Tensors and plain values alone, since a pickle could run any program; mapped, since the
+        # optimizer's part of the file, the larger one, is not read.
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         content[IDENTITY], content["global_step"], content["state_dict"]
     except (

@@ -122,6 +122,8 @@ def fit(
     """
     _check_tasks(machine)
     if "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+        # Processes of torchrun have a parent that ends them; lightning's would train on by
+        # themselves.
         end_with_parent()  # started by lightning in the first process
     with _locked(out):
         return _fit(
@@ -144,6 +146,7 @@ def _fit(
     processes = machine.processes
     indices: Sequence[int] = range(len(data))
     if recipe.class_balanced:
+        # Drawn once for the run: each epoch has the same samples in another order.
         indices = class_balanced([data.classes(i) for i in indices], recipe.seed)
     if len(indices) < recipe.batch_size * processes:
         drawn = "class-balanced draws" if recipe.class_balanced else "samples"
@@ -157,6 +160,8 @@ def _fit(
     whole = json.loads(json.dumps({**identity, "recipe": asdict(recipe)}))
     whole["precision"], whole["processes"] = machine.precision, processes
     last = out / "checkpoints" / "last.ckpt"
+    # Steps of the optimizer in an epoch, rounded up: lightning steps at an epoch's end whatever was
+    # accumulated.
     each = -(-(len(indices) // (recipe.batch_size * processes)) // recipe.accumulate)
     step = _checked_step(last, whole, each) if last.exists() else 0
     loading: dict[str, Any] = {
@@ -187,6 +192,7 @@ def _fit(
         precision=machine.precision,
         devices=machine.devices,
         num_nodes=machine.nodes,
+        # Not every loss reaches every parameter in every batch.
         strategy="auto" if processes == 1 else "ddp_find_unused_parameters_true",
         # The order of samples is ours, or a run that is taken up would see others than one that was
         # not cut off.
@@ -244,6 +250,8 @@ def _locked(out: Path) -> Iterator[None]:
         yield
         return
     out.mkdir(parents=True, exist_ok=True)
+    # Released by the system when the process dies, so that a killed run does not lock its folder
+    # for ever.
     lock = FileLock(out / ".lock", timeout=0, mode=0o644)
     try:
         lock.acquire()
@@ -265,6 +273,8 @@ def _check_tasks(machine: Machine) -> None:
     Raises:
         ConfigError: the numbers differ, and tasks would train beside each other in one folder.
     """
+    # `srun` starts one process a task, and lightning then starts none: too few or too many train
+    # alone.
     tasks = os.environ.get("SLURM_NTASKS", "")
     by_hand = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     if tasks.isdecimal() and not by_hand and int(tasks) != machine.processes:
@@ -278,6 +288,7 @@ def _quiet_lightning() -> None:
     """Leave out its advice, which is meant for those who wrote the program."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # Such as to use more workers, where the number was chosen.
     warnings.filterwarnings("ignore", module="lightning")
 
 
@@ -286,6 +297,7 @@ def _checked_step(last: Path, identity: dict[str, Any], epoch_steps: int) -> int
     checkpoint = read_run(last)
     before, step = checkpoint[IDENTITY], checkpoint["global_step"]
     recipe = before.get("recipe", {})
+    # Only behind its end, since the schedule of a run depends on its length.
     if recipe.get("epochs", 0) * epoch_steps <= step:
         longer = max(recipe.get("epochs", 0), identity["recipe"]["epochs"])
         before = {**before, "recipe": {**recipe, "epochs": longer}}

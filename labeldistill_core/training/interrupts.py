@@ -36,6 +36,7 @@ class Stop(Callback):
 
     def __enter__(self) -> Self:
         """Take over the signals; only a main thread is given them."""
+        # A training in a thread, as in a notebook or a test, is ended by whoever started it.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in _SIGNALS}
             self._listen()
@@ -59,6 +60,7 @@ class Stop(Callback):
     ) -> None:
         """End behind a whole step; the last one of an epoch ends with the epoch."""
         self._step = trainer.global_step
+        # Gradients of half a step are in no checkpoint.
         whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if self._asked(trainer) and whole and not trainer.is_last_batch:
             self._end(trainer)
@@ -74,6 +76,7 @@ class Stop(Callback):
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, _: object) -> None:
+        # The second signal, or one while nothing can be saved yet.
         if self._signal is not None or not self._trains:
             raise self._error(number)
         self._signal = number
@@ -89,6 +92,8 @@ class Stop(Callback):
         came = self._signal is not None
         if trainer.world_size == 1:
             return came
+        # Schedulers may signal one process only; all must leave at the same step, or the others
+        # wait in the next one.
         return trainer.strategy.reduce_boolean_decision(came, all=False)
 
     def _end(self, trainer: Trainer) -> None:

@@ -66,6 +66,8 @@ class LabelEncoderStage(Stage):
         if self.decoder is not None:
             # only neck and head are used
             del self.decoder.encoder, self.decoder.second
+        # theta_g = argmin L_det(h(g(y)), y): neck and head h stay as they are, only the encoder g
+        # learns.
         self._teacher, self._norm = Frozen(teacher, norm), norm
 
     def losses(self, sample: LidarSample) -> dict[str, Tensor]:

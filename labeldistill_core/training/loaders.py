@@ -30,6 +30,7 @@ def begin_loading(_: int) -> None:
     """
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # An alarm and no wait: loading goes on, and the default action of SIGALRM ends the process.
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
 
 
@@ -48,6 +49,7 @@ class SharedCollate:
         """Collate, and share the tensors from a loading process."""
         batch = self.collate(samples)
         if get_worker_info() is not None:
+            # Pickling walks through whatever a batch consists of; what it writes is thrown away.
             _Sharing(io.BytesIO()).dump(batch)
         return batch
 
@@ -67,6 +69,7 @@ def loading_error(error: Exception, workers: int) -> LabelDistillError | None:
     """What a failure of a loading process means to a user; None for any other failure."""
     text = str(error)
     if isinstance(error, LabelDistillError):
+        # Torch sends an error as text with the worker's traceback; users need its last line.
         forwarded = _FORWARDED.search(text)
         return type(error)(forwarded[1].strip()) if forwarded else None
     if isinstance(error, RuntimeError) and (died := _DIED.search(text)):

@@ -22,6 +22,8 @@ class Progress(TQDMProgressBar):
         """Close the bars that there are."""
         for bar in (self._val_progress_bar, self._train_progress_bar):
             if bar is not None:
+                # Left on the terminal: the next line would otherwise be written over the step at
+                # which it happened.
                 bar.leave = True
                 bar.close()
 
@@ -41,6 +43,7 @@ class Pace(Callback):
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Leave out what lies between epochs."""
+        # Scoring and saving are no waiting for data.
         self._ended = 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -88,5 +91,6 @@ class JsonLines(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a line with the step and its scalars."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Opened for each line, so that what a killed run logged is on the disk.
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")

@@ -89,6 +89,7 @@ class TrainingOptions(TablesOptions):
         preset = replace(find_preset(self.preset), **parts)
         if self.published:
             preset = preset.as_published()
+        # None means "as the recipe has it", so that a preset's own values need no second place.
         names = ("epochs", "batch_size", "accumulate", "learning_rate", "class_balanced")
         given: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         return replace(preset, recipes=preset.recipes.with_settings(seed=self.seed, **given))
@@ -113,6 +114,8 @@ class TrainingOptions(TablesOptions):
             "preset": self.preset,
             "published": self.published,
             "samples": len(data.tokens),
+            # By their tokens: a root that became whole meanwhile has other samples under the same
+            # indices.
             "samples_sha256": hashlib.sha256(" ".join(data.tokens).encode()).hexdigest(),
             **parts,
         }

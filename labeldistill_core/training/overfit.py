@@ -82,6 +82,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
     config = preset.student
     tables = NuScenesTables(dataroot, options.version)
     names = options.scenes or tables.scene_names
+    # Partial, since this is tried before all of a data set was fetched.
     data = StudentDataset(tables, names, config, partial=True)
     there = set(data.tokens)
     chosen = {
@@ -97,6 +98,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
     stage = StudentStage(config, recipe).train()
     for module in stage.network.modules():
         if isinstance(module, torch.nn.Dropout):
+            # Nothing may stand between the network and learning by heart.
             module.p = 0.0
     loader = DataLoader(
         torch.utils.data.Subset(data, indices),
@@ -104,6 +106,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
         shuffle=True,
         collate_fn=StudentSample.collate,
     )
+    # Loaded once: the same few batches come in each pass.
     batches, rate = list(loader), options.learning_rate
     optimizer = torch.optim.AdamW(stage.network.parameters(), rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=options.steps)
@@ -124,6 +127,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
         save_student(
             file, stage.network, f"overfitted to {len(indices)} samples of {dataroot.name}"
         )
+        # Through the file and the detector: what is saved is what has to find the boxes.
         metrics = _scored(file, tables, chosen)
         present = present_map(metrics)
         progress.write(

@@ -67,12 +67,15 @@ class Recipe:
         if self.velocity_weight == 1.0:
             return None
         weights = torch.ones(10, device=device)
+        # The last two of the code's ten numbers.
         weights[8:] = self.velocity_weight
         return weights
 
     def scaled_rate(self, processes: int) -> float:
         """Learning rate for a number of processes."""
         batch = self.batch_size * self.accumulate * processes
+        # The square root, as is usual with Adam (Malladi et al., NeurIPS 2022); the published code
+        # scales nothing.
         return self.learning_rate * math.sqrt(batch / self.reference_batch)
 
     def rule(self, processes: int) -> str:
@@ -85,6 +88,7 @@ class Recipe:
 
     def rate_factor(self, step: int, steps: int) -> float:
         """Share of the highest rate at a step of a run."""
+        # Adam's first estimates of the variance come from few gradients.
         warmup = max(1, round(steps * self.warmup_share))
         if step < warmup:
             return (step + 1) / warmup

@@ -50,6 +50,7 @@ class EpochOrder(Sampler[tuple[int, int]]):
             step: of the optimizer.
             accumulate: batches a step; the last step of an epoch may have fewer.
         """
+        # Divided by the steps of a whole epoch, whose last one may have been made of fewer batches.
         self._epoch, done = divmod(step, -(-self.steps // accumulate))
         self._skipped = done * accumulate * self._batch
 

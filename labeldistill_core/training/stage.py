@@ -56,6 +56,7 @@ class Stage(LightningModule, ABC):
         self.network, self.recipe, self.class_names = network, recipe, class_names
         self.tables: NuScenesTables | None = None
         """Ground truth of the validation samples."""
+        # By token: where samples do not divide evenly, two processes may score the same one.
         self._found: dict[str, list[ResultBox]] = {}
 
     @abstractmethod

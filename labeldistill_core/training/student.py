@@ -67,6 +67,7 @@ class StudentStage(Stage):
         linear = self._sample.depth_labels == "linear"
         remainders = depth_remainders(*seen) if linear else None
         losses = {
+            # L_det of the paper, in its two parts; the depth loss carries its factor of 3 itself.
             "heatmap": torch.stack([task.heatmap for task in tasks]).sum(),
             "box": torch.stack([task.box for task in tasks]).sum(),
             "depth": depth_loss(current.depth, depth_bins(*seen), remainders),
@@ -83,5 +84,6 @@ class StudentStage(Stage):
     def parameter_rates(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         """The image network may have a rate of its own."""
         for name, parameter, _ in super().parameter_rates():
+            # As published: the pretrained image network and the depth net learn at half the rate.
             image = name.startswith(_IMAGE_NETWORK)
             yield name, parameter, self.recipe.image_rate if image else 1.0

@@ -45,6 +45,7 @@ def head_losses(
 ) -> dict[str, Tensor]:
     """Detection loss of the teacher's head, in its two parts."""
     device = maps[0].heatmap.device
+    # Built on the CPU, where the boxes are; see `StudentStage.losses`.
     targets = [task.to(device) for task in build_targets(boxes, config.grid, config.head)]
     tasks = detection_loss(maps, targets, recipe.code_weights(device))
     return {

@@ -67,6 +67,8 @@ def train_teacher(dataroot: Path, out: Path, options: TeacherOptions) -> Written
     seed_everything(recipe.seed, workers=True, verbose=False)
     stage = TeacherStage(config, recipe)
     if options.init:
+        # Weights alone: the preset says what the network is, and a file of another one is refused
+        # here.
         load_weights(stage.network, load_teacher(options.init).state_dict(), str(options.init))
     data, scored = _lidar_data(stage, options, dataroot, recipe, Points(config.sweeps))
     identity = options.identity(
@@ -158,6 +160,8 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
     distiller = points = None
     if options.teacher or options.label_encoder:
         if options.teacher is None:
+            # A teacher that is not given is left out, so that one command serves all arms of the
+            # comparison.
             distillation = replace(distillation, lidar_weight=0.0, response_weight=0.0)
         if options.label_encoder is None:
             distillation = replace(distillation, label_weight=0.0)
@@ -205,6 +209,8 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
         options.validate_every,
     ):  # fmt: skip
         return None
+    # From the checkpoint and not from memory: the file is then what `labeldistill export` would
+    # write.
     return export(out, out / "student.safetensors")
 
 
@@ -212,6 +218,7 @@ def _student_teacher(
     file: Path, recipe: Recipe, distillation: DistillationConfig, machine: Machine
 ) -> Teacher | CachedTeacher:
     """The teacher; one that remembers where each sample looks the same in every epoch."""
+    # Statistics of the batch make a sample's output depend on its neighbours, so it cannot be kept.
     if recipe.augmentation.keeps_world and distillation.teacher_norm == "running":
         return _cached_teacher(file, file_sha256(file), int(machine.teacher_cache_gib * 2**30))
     return load_teacher(file)

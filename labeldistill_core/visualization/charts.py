@@ -75,6 +75,7 @@ def runs_compared(metrics: Mapping[str, Metrics]) -> Markup:
     rows = list(metrics.values())
     axes.plot(at, [row.mean_ap for row in rows], "o-", color=_BLUE, label="mAP")
     axes.plot(at, [row.nds for row in rows], "s-", color=_ORANGE, label="NDS")
+    # Runs are named by others; a "$" would begin a formula.
     axes.set_xticks(at, list(metrics), rotation=20, ha="right", parse_math=False)
     top = max(value for row in rows for value in (row.mean_ap, row.nds) if math.isfinite(value))
     axes.set_ylim(0, 1.15 * top or 1)
@@ -109,6 +110,8 @@ def _svg(figure: Figure) -> Markup:
     import matplotlib as mpl
 
     buffer = io.StringIO()
+    # The same figures give the same bytes: ids without a salt are random, and a date is the
+    # present.
     with mpl.rc_context({"svg.hashsalt": "chart"}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

@@ -75,10 +75,12 @@ def draw_tag(
     width, height = right - left + 6, bottom - top + 4
     x = min(max(at[0], 0), image.width - width)
     y = min(max(at[1] - height, 0), image.height - height)
+    # The caller draws the best boxes' tags first; of two that overlap, neither could be read.
     if taken is not None:
         if any(x < r and x + width > q and y < s and y + height > p for q, p, r, s in taken):
             return
         taken.append((x, y, x + width, y + height))
+    # Luma of ITU-R BT.601: how bright a colour looks.
     dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 128
     draw.rectangle([x, y, x + width, y + height], fill=colour)
     text_colour = (255, 255, 255) if dark else INK

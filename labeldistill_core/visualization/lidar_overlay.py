@@ -26,7 +26,9 @@ def with_points(view: CameraView, points: Array) -> CameraView:
     calibration = view.calibration
     camera = (view.fixed_from_ego @ calibration.ego_from_camera).inverse.apply(points)
     camera = camera[camera[:, 2] > 0.5]
+    # Far ones first: numpy's assignment lets the last of equal indices stand.
     u, v, depth = calibration.project(camera[np.argsort(-camera[:, 2])]).T
+    # Logarithmic, since a metre means more near the vehicle.
     share = np.clip(np.log(depth / _NEAR_M) / np.log(_FAR_M / _NEAR_M), 0, 1)[:, None]
     colours = np.round(_NEAR_COLOUR + share * (_FAR_COLOUR - _NEAR_COLOUR)).astype(np.uint8)
     width = max(1, calibration.width_px // _POINTS_ACROSS)

@@ -110,6 +110,7 @@ def write_page(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in [*folder.glob("frame_*_cameras.jpg"), *folder.glob("frame_*_top.png")]:
+        # A shorter page than before would leave pictures that it does not show.
         old.unlink()
     figures = [_write_frame(folder, index, frame) for index, frame in enumerate(frames)]
     path = folder / "index.html"
@@ -142,6 +143,7 @@ def write_report(
         top_view = _embedded(frame.top_view, _EMBEDDED_WIDTH_PX // 3)
         figures.append(_Figure(frame.caption, cameras, top_view))
         if frame.highlight:
+            # The same text of the picture, which is encoded once.
             special.append(_Figure(f"{frame.highlight}: {frame.caption}", cameras, top_view))
     path.parent.mkdir(parents=True, exist_ok=True)
     text = _page(title, summary, figures, tables, charts, special)
@@ -193,6 +195,7 @@ def _embedded(image: Image.Image, width_px: int) -> str:
     """The picture as a data URI."""
     height_px = round(image.height * width_px / image.width)
     buffer = io.BytesIO()
+    # WebP is smaller than a JPEG of the same look, and a report holds forty such pictures.
     image.convert("RGB").resize((width_px, height_px)).save(buffer, "WEBP", quality=72)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 

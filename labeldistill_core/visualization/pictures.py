@@ -65,6 +65,8 @@ def clip_to_image(
     begin, end = starts @ planes.T + offsets, ends @ planes.T + offsets  # (M, 5)
     slope = end - begin
     at = -begin / np.where(slope == 0, np.inf, slope)
+    # Liang and Barsky: a segment enters through the planes that it rises at, and leaves through the
+    # others.
     enter = np.where(slope > 0, at, 0.0).max(axis=1, initial=0.0)
     leave = np.where(slope < 0, at, 1.0).min(axis=1, initial=1.0)
     parallel_outside = ((slope == 0) & (begin < 0)).any(axis=1)
@@ -127,6 +129,7 @@ def draw_boxes(
     lines = box_lines(boxes, camera)
     distances = np.linalg.norm(boxes.centers.cpu().numpy() - where, axis=1)
     tags = []
+    # The painter's order: what is near hides what is far.
     for index in np.argsort(-distances):
         starts, ends = (scale * points for points in lines[index])
         if not len(starts):
@@ -143,6 +146,7 @@ def draw_boxes(
             text = f"{name.replace('_', ' ')} {score:.2f}"
             tags.append((score, text, (float(low[0]), float(low[1])), class_colour(name)))
     taken: list[Rectangle] = []
+    # Best scores first, as later tags give way.
     for _, text, at, colour in sorted(tags, reverse=True):
         draw_tag(image, at, text, colour, 10 * SUPERSAMPLING, taken)
 
@@ -231,6 +235,7 @@ def birds_eye_view(
     nose = _to_picture(np.array([[3.0, 0.0], [-1.0, 1.0], [-1.0, -1.0]]), side, px_per_m)
     draw.polygon([tuple(p) for p in nose.tolist()], fill=(245, 245, 245))
     ego_from_fixed = fixed_from_ego.inverse
+    # Turned into the vehicle's frame, in which ahead is up in the picture.
     chosen = predicted[predicted.scores >= min_score].transformed(ego_from_fixed)
     names = [class_names[int(label)] for label in chosen.labels]
     for (starts, ends), name in zip(_ground_lines(chosen), names, strict=True):

@@ -127,6 +127,7 @@ def _frames(
             counts += f", {len(predicted)} found with a score of at least {options.min_score:g}"
         points = lidar_points(tables, token)
         if options.lidar and points is not None:
+            # By way of the map, since each camera exposes elsewhere than the scan was taken.
             placed = truth.fixed_from_ego.apply(points)
             frames = replace(frames, views=tuple(with_points(v, placed) for v in frames.views))
         yield PageFrame(
