@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
 from labeldistill_core.data.image_header import check_header
 from labeldistill_core.data.pixel_pool import new_pixels
@@ -147,9 +147,7 @@ class ImageTransform:
         planes = interpolate(
             source.permute(2, 0, 1)[None], (height, width), mode="bicubic", antialias=True
         )[0]
-        left, top, right, bottom = self.crop
-        # A negative padding cuts off.
-        planes = pad(planes, (-left, right - width, -top, bottom - height))
+        planes = _cropped(planes, self.crop)
         if self.flip:
             planes = planes.flip(-1)
         if self.rotate_deg:
@@ -157,3 +155,20 @@ class ImageTransform:
             turned = Image.fromarray(rows).rotate(self.rotate_deg)
             planes = torch.from_numpy(np.array(turned)).permute(2, 0, 1)
         return planes
+
+
+def _cropped(planes: Tensor, crop: tuple[int, int, int, int]) -> Tensor:
+    """A part of (3, rows, columns), black where it lies outside.
+
+    A view, or filled by numpy: an operation of torch that makes as much would start OpenMP threads
+    for each thread that resizes, and with more of them than processors all operations slow down.
+    """
+    left, top, right, bottom = crop
+    inside = planes[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if inside.shape[1:] == (bottom - top, right - left):
+        return inside
+    black = np.zeros((3, bottom - top, right - left), np.uint8)
+    rows, columns = inside.shape[1:]
+    y, x = max(-top, 0), max(-left, 0)
+    black[:, y : y + rows, x : x + columns] = inside.numpy()
+    return torch.from_numpy(black)

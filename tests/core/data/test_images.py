@@ -172,7 +172,6 @@ def test_images_that_shrink_are_pillows_within_a_grey_level(
     assert difference.max() <= most
     assert difference.mean() < 0.01
     planes = transform.apply_planes(image)
-    assert planes.is_contiguous() or rotate_deg
     np.testing.assert_array_equal(planes.permute(1, 2, 0).numpy(), ours)
 
 
@@ -185,6 +184,33 @@ def test_images_that_cannot_be_written_to_or_run_backwards_are_taken() -> None:
     np.testing.assert_array_equal(transform.apply(fixed), expected)
     backwards = image[..., ::-1].copy()[..., ::-1]
     np.testing.assert_array_equal(transform.apply(backwards), expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_resizing_in_a_thread_starts_no_threads_of_its_own() -> None:
+    """More OpenMP threads than processors slow down every operation of the process."""
+    program = """
+import os, threading
+import numpy as np
+from labeldistill_core.data.images import ImageTransform
+from tests.core.data.test_images import photograph
+
+image = photograph(1600, 900)
+counts = []
+
+def work():
+    counts.append(len(os.listdir("/proc/self/task")))
+    for crop in ((0, 140, 704, 396), (-20, -20, 700, 396)):
+        ImageTransform(0.44, (704, 396), crop).apply_planes(image)
+    counts.append(len(os.listdir("/proc/self/task")))
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+assert counts[0] == counts[1], counts
+"""
+    environment = {name: v for name, v in os.environ.items() if name != "OMP_NUM_THREADS"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
 
 
 def test_a_processor_without_avx2_gives_the_same_pixels(tmp_path: Path) -> None:
