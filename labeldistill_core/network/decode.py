@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import EGO_FRAME
@@ -86,12 +88,17 @@ def suppressed(maps: Sequence[DecodableMaps], grid: BevGrid, config: DecodeConfi
         best.append((score, label + classes, cell))
         classes += task.heatmap.shape[1]
     scores, labels, cells = (torch.stack(part, dim=1) for part in zip(*best, strict=True))
+    asked = [scores.shape[-1]] * len(maps)
     if not fixed:
-        # scores descend, so that those to keep of any task stand in front
-        # behind NaN, which counts as the largest number: whoever asked is to see it
-        kept = int((~(scores <= config.score_threshold)).sum(dim=-1).max())
-        scores, labels, cells = (values[..., :kept] for values in (scores, labels, cells))
-    codes = [task.codes_at(cells[:, index]) for index, task in enumerate(maps)]
+        # Scores descend, so that those to keep of any task stand in front, behind NaN, which counts
+        # as the largest number: whoever asked is to see it.
+        asked = (~(scores <= config.score_threshold)).sum(dim=-1).amax(dim=0).tolist()
+        scores, labels, cells = (values[..., : max(asked)] for values in (scores, labels, cells))
+    codes = [
+        task.codes_at(cells[:, i, :most])
+        for i, (task, most) in enumerate(zip(maps, asked, strict=True))
+    ]
+    codes = [pad(code, (0, 0, 0, max(asked) - code.shape[1])) for code in codes]
     boxes = _boxes_of(torch.stack(codes, dim=1), cells, grid)
     valid = _valid(boxes, scores, config)
     keep, settled = circle_nms(
@@ -145,21 +152,23 @@ def circle_nms(
 ) -> tuple[Tensor, Tensor]:
     """Which centres no better one suppresses.
 
-    A centre remains when no remaining one before it is near. Starting from all, every round
-    decides the centres whose suppressors have been decided, so the rounds end with the longest
-    chain of neighbours, which is short.
+    A centre remains when no remaining one before it is near. With a number of rounds, all centres
+    are looked at together, as a GPU wants it: starting from all, every round decides the centres
+    whose suppressors have been decided, so the rounds end with the longest chain of neighbours,
+    which is short. Without one, centres are looked at one by one, on the CPU.
 
     Args:
         centers: (B, T, M, 2) metres, in a task by descending score.
         valid: (B, T, M) bool; the others neither remain nor suppress.
         radius_m2: per task: a centre within this squared distance of a remaining one is dropped.
         limit: most centres of a task that remain.
-        rounds: at most so many, without looking whether more are needed; as many as it takes when
-            None.
+        rounds: at most so many, without looking whether more are needed; None for one by one.
 
     Returns:
         (B, T, M) bool, and (1,) bool: whether the rounds were enough.
     """
+    if rounds is None:
+        return _circle_nms_one_by_one(centers, valid, radius_m2, limit), valid.new_ones(1)
     # Squares of differences, not |a|^2 + |b|^2 - 2ab, which loses all digits for near centres on a
     # large map.
     x, y = ((c[..., :, None] - c[..., None, :]).square() for c in centers.unbind(-1))
@@ -168,11 +177,28 @@ def circle_nms(
     # Strictly below the diagonal: only a better candidate suppresses.
     near = torch.stack([task <= radius for task, radius in pairs], dim=1).tril(-1).float()
     before = keep = valid
-    for _ in range(valid.shape[-1] + 1 if rounds is None else rounds):
+    for _ in range(rounds):
         before, keep = keep, valid & ((near @ keep[..., None].float())[..., 0] == 0)
-        if rounds is None and torch.equal(before, keep):
-            break
     return keep & (keep.cumsum(-1) <= limit), (before == keep).all()[None]
+
+
+def _circle_nms_one_by_one(
+    centers: Tensor, valid: Tensor, radius_m2: Sequence[float], limit: int
+) -> Tensor:
+    """(B, T, M) bool; a task ends when it has its `limit`, after few of its candidates."""
+    keep = np.zeros(valid.shape, np.bool_)
+    for sample, sample_valid, sample_keep in zip(centers.numpy(), valid.numpy(), keep, strict=True):
+        tasks = zip(sample, sample_valid, sample_keep, radius_m2, strict=True)
+        for (x, y), candidates, kept, radius in ((c.T, v, k, r) for c, v, k, r in tasks):
+            left = candidates.copy()
+            for _ in range(min(limit, len(left))):
+                best = int(left.argmax())
+                if not left[best]:
+                    break
+                kept[best] = True
+                left &= ~((x - x[best]) ** 2 + (y - y[best]) ** 2 <= radius)
+                left[best] = False  # also where its centre is not finite
+    return torch.from_numpy(keep)
 
 
 def _best_cells(heatmap: Tensor, config: DecodeConfig) -> tuple[Tensor, Tensor, Tensor]:

@@ -43,7 +43,7 @@ class BoxBranches(nn.Module):
         """Box codes of some cells.
 
         Args:
-            padded: (B, Y + 4, X + 4, C) shared features with two zeros on each side.
+            padded: (B, Y + 4, X + 4, C) shared features with two zeros on each side, contiguous.
             cells: (B, M) row times X plus column.
 
         Returns:
@@ -54,9 +54,15 @@ class BoxBranches(nn.Module):
         row = cells[..., None] // columns + tap // 3  # (B, M, 9), of the first convolution plus one
         column = cells[..., None] % columns + tap % 3
         sample = torch.arange(batch, device=padded.device).view(-1, 1, 1, 1)
-        index = (sample * (rows + 4) + row[..., None] + tap // 3) * (columns + 4)
-        index = index + column[..., None] + tap % 3  # (B, M, 9, 9)
-        hidden = self.hidden(padded.flatten(0, 2)[index].flatten(3)).relu()
+        index = (sample * (rows + 4) + row[..., None] + tap[:3]) * (columns + 4)
+        index = index + column[..., None]  # (B, M, 9, 3)
+        # Three neighbours in a row lie side by side in memory: copied together, in a fifth of the
+        # time that indexing takes.
+        channels = padded.shape[-1]
+        cells_in_all = batch * (rows + 4) * (columns + 4)
+        triples = padded.as_strided((cells_in_all - 2, 3 * channels), (channels, 1))
+        patches = triples.index_select(0, index.flatten()).view(*row.shape, 9 * channels)
+        hidden = self.hidden(patches).relu()
         # beyond the map the second convolution sees zeros, not what the first would say there
         inside = (row >= 1) & (row <= rows) & (column >= 1) & (column <= columns)
         code: Tensor = self.code((hidden * inside[..., None]).flatten(2))
@@ -109,7 +115,7 @@ class PeakHead(nn.Module):
     def forward(self, features: Tensor) -> tuple[SparseTaskMaps, ...]:
         """(B, C, Y, X) to what decoding needs of each task."""
         shared = self.shared(features)
-        padded = pad(shared.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2))
+        padded = pad(shared.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2)).contiguous()
         heatmaps = self.heatmaps(shared).float().split(self.classes, dim=1)
         return tuple(
             SparseTaskMaps(heatmap, padded, branches)  # type: ignore[arg-type]
