@@ -89,8 +89,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "labeldistill = labeldistill_ros.cli:main",
-            "detector_node = labeldistill_ros.node.detector_node:main",
+            "labeldistill = labeldistill_ros.entry:command",
+            "detector_node = labeldistill_ros.entry:node",
         ],
     },
     zip_safe=False,

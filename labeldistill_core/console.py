@@ -135,6 +135,8 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
     except MemoryError as error:
         return _say(f"out of memory{f' ({error})' if str(error) else ''}: {_NO_MEMORY}")
     except KeyboardInterrupt:
+        sys.stdout.flush()
+        print("ended by SIGINT", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if _is_torch_memory(error):

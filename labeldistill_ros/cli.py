@@ -11,8 +11,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from labeldistill_core.console import REFUSED, call_command, exit_code
+from labeldistill_ros.early_signals import started
 
 NAME = "labeldistill"
 GROUPS = {
@@ -183,7 +185,14 @@ def _run(args: list[str]) -> int:
         return REFUSED
     name = f"{group} {args[0]}".strip()
     called = f"{NAME} {name}"
-    return exit_code(lambda: call_command(called, find_command(name), args[1:]), called)
+    return exit_code(lambda: _call(name, called, args[1:]), called)
+
+
+def _call(name: str, called: str, args: list[str]) -> Any:
+    function = find_command(name)
+    # from here on the command itself says what Ctrl-C means
+    started()
+    return call_command(called, function, args)
 
 
 def _members(group: str) -> dict[str, str]:

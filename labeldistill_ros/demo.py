@@ -100,7 +100,7 @@ def _node(model: Path, device: str) -> Iterator[None]:
     arguments = {"use_sim_time": "true", "model": str(model), "device": device}
     # all boxes that the network decodes, since average precision needs the weak ones as well
     arguments |= {"score_threshold": "0.0", "max_boxes": "500"}
-    command = [sys.executable, "-m", "labeldistill_ros.node.detector_node", "--ros-args"]
+    command = [sys.executable, "-m", "labeldistill_ros.node", "--ros-args"]
     command += [part for key, value in arguments.items() for part in ("-p", f"{key}:={value}")]
     process = subprocess.Popen(command, preexec_fn=end_with_parent)
     try:

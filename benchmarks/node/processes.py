@@ -15,7 +15,7 @@ from rclpy.context import Context
 from benchmarks.node.failures import Row
 from labeldistill_ros.testing.vehicle import Vehicle
 
-_NODE = [sys.executable, "-m", "labeldistill_ros.node.detector_node", "--ros-args"]
+_NODE = [sys.executable, "-m", "labeldistill_ros.node", "--ros-args"]
 _START_S = 60.0
 _END_S = 1.0
 

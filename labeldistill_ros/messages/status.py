@@ -46,7 +46,7 @@ def set_status(
 
     Args:
         report: the record of the set.
-        totals: counts of sets since the start, this one included: `seen`, and each outcome.
+        totals: counts of sets since the start, this one included; see `SetTally.totals`.
         name: of the node.
         family: of the message's classes.
         warnings: what else is wrong at this time, such as a camera's clock.

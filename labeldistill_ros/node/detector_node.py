@@ -11,8 +11,8 @@ import gc
 import logging
 import signal
 import sys
-import threading
 import time
+import traceback
 from typing import Any
 
 import rclpy
@@ -38,6 +38,7 @@ from labeldistill_ros.node.restart import RestartPause
 from labeldistill_ros.node.ros_logging import RosHandler, ThrottledLog
 from labeldistill_ros.node.session import Session
 from labeldistill_ros.node.spinning import Spinner
+from labeldistill_ros.node.stopping import StopSignals
 from labeldistill_ros.parameter_store import ParameterStore
 from labeldistill_ros.parameters import Parameters
 from labeldistill_ros.starting import init_ros
@@ -81,6 +82,8 @@ class DetectorNode(LifecycleNode):
         self._retry: Timer | None = None
         self.finished = False
         """Whether the node was shut down by a transition."""
+        self.failed = False
+        """Whether the node had an error of its own, which nobody foresaw."""
         self._store = ParameterStore(self)
         self.autostart = self._store.declare(Parameters()).autostart
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -114,8 +117,8 @@ class DetectorNode(LifecycleNode):
         self._forget_retry()
         try:
             configured = self._configured = configure(self, self._store, self._load)
-        except Exception as error:  # what files, torch and ROS make of the values, too
-            self.get_logger().error(f"cannot configure: {_words(error)}")
+        except Exception as error:  # the lifecycle would swallow it
+            self._tell("cannot configure", error)
             return _FAILURE
         for sentence in self._store.unknown():
             self.get_logger().warning(sentence)
@@ -140,8 +143,8 @@ class DetectorNode(LifecycleNode):
         configured = self._configured
         try:
             self.session = Session(self, configured, self._store, self._log, self._on_result)
-        except Exception as error:  # a QoS override that ROS does not know
-            self.get_logger().error(f"cannot activate: {_words(error)}")
+        except Exception as error:  # the lifecycle would swallow it
+            self._tell("cannot activate", error)
             super().on_deactivate(state)
             return _FAILURE
         for sentence in self._store.unknown_overrides():
@@ -186,6 +189,16 @@ class DetectorNode(LifecycleNode):
         if self._reporting:
             self.destroy_timer(self._reporting)
         session.close()
+        self.failed |= session.failed
+
+    def _tell(self, what: str, error: Exception) -> None:
+        """Log why a transition fails, in a line, or with a traceback when nobody foresaw it."""
+        # what torch, files, values and ROS's names and policies lead to
+        foreseen = isinstance(error, (RuntimeError, OSError, MemoryError, ValueError))
+        foreseen |= isinstance(error, LabelDistillError) or _of_ros(error)
+        self.failed |= not foreseen
+        trace = "" if foreseen else "\n" + "".join(traceback.format_exception(error))
+        self.get_logger().error(f"{what}: {_words(error)}{trace}")
 
     def _release(self) -> None:
         if self._configured is not None:
@@ -250,6 +263,10 @@ class DetectorNode(LifecycleNode):
         return self.session
 
 
+def _of_ros(error: Exception) -> bool:
+    return type(error).__module__.startswith("rclpy")
+
+
 def _words(error: Exception) -> str:
     """An error in a line; those that are not of this project by their kind as well."""
     if isinstance(error, LabelDistillError):
@@ -257,18 +274,22 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the node until it is told to stop; exits with the codes of `console`."""
-    sys.exit(exit_code(lambda: _run(args), "detector_node"))
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to stop; returns the exit code, see `console`."""
+    return exit_code(lambda: _run(args), "detector_node")
 
 
 def _run(args: list[str] | None) -> int:
+    signals = StopSignals()
+    try:
+        return _spin(args, signals)
+    except KeyboardInterrupt:
+        print(f"ended by {signal.Signals(signals.number).name} while it started", file=sys.stderr)
+        return 128 + signals.number
+
+
+def _spin(args: list[str] | None, signals: StopSignals) -> int:
     keep_freed_memory(resolve_device("auto"))
-    stop = threading.Event()
-    # rclpy's own handlers would take the context away under the worker; here the loop ends, and
-    # `close` runs while ROS still works.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     init_ros(args)
     code = 0
     try:
@@ -286,9 +307,9 @@ def _run(args: list[str] | None) -> int:
     try:
         if node.autostart and not node.start():
             code = REFUSED
-        while code == 0 and not stop.is_set() and not node.finished:
+        signals.running = True
+        while code == 0 and not signals.number and not node.finished:
             spinner.spin_once(timeout_s=0.1)
-        code = code or FAULT * spinner.failed
     finally:
         node.close()
         logging.getLogger().removeHandler(handler)
@@ -296,8 +317,4 @@ def _run(args: list[str] | None) -> int:
         node.destroy_node()
         rclpy.try_shutdown()
         gc.freeze()  # or Python spends two seconds looking through torch's modules at its end
-    return code
-
-
-if __name__ == "__main__":
-    main()
+    return FAULT if spinner.failed or node.failed else code

@@ -73,6 +73,7 @@ class Health:
         self.given_up = ""
         """Why the detector is given up, when it is."""
         self._tally = SetTally()
+        self._fault: tuple[str, float] | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -123,6 +124,11 @@ class Health:
         """Note that the past frames were forgotten, and why."""
         with self._lock:
             self._forgotten = (reason, now_s)
+
+    def fault(self, text: str, now_s: float) -> None:
+        """Note an error of the node's own, which nobody foresaw."""
+        with self._lock:
+            self._fault = (text, now_s)
 
     def done(self, report: SetReport, now_s: float) -> None:
         """Count a set that came to its end."""
@@ -340,7 +346,8 @@ class Health:
         values: dict[str, Any] = {}
         for stage, (median, high) in latencies.items():
             values[f"{stage}_p50_ms"], values[f"{stage}_p95_ms"] = median, high
-        values["boxes_unusable"] = self.counts["boxes_unusable"]
+        for key in ("boxes_unusable", "unforeseen"):
+            values[key] = self.counts[key]
         limits, level, text = self._limits, OK, "no set yet"
         if "total" in latencies:
             high = latencies["total"][1]
@@ -349,9 +356,11 @@ class Health:
                 level, text = WARN, f"{text}, allowed {limits.max_processing_time_s * 1e3:.0f} ms"
         with self._lock:
             silent_s = now_s - self._boxes_s if self._boxes_s is not None else 0.0
-            comes = self._images_come(now_s)
+            comes, fault = self._images_come(now_s), self._fault
         if comes and silent_s > limits.max_delay_s:
             level, text = ERROR, f"no boxes for {silent_s:.1f} s"
+        if fault and now_s - fault[1] < RECENT_S:
+            level, text = ERROR, f"failed unforeseen: {fault[0]}; the log has its traceback"
         if self.given_up:
             level, text = ERROR, f"the detector is given up: {self.given_up}"
         return diagnostic(f"{name}: processing", level, text, values)

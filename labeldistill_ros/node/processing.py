@@ -22,7 +22,7 @@ from labeldistill_ros.sets.report import SetReport
 from labeldistill_ros.sets.together import together
 
 MAX_FAILURES = 3
-"""Sets in a row that end in an error after which the detector is given up."""
+"""Sets in a row that torch or CUDA failed at, after which the detector is given up."""
 
 OnResult = Callable[[FrameSet, Detections], None]
 """Called in the worker thread with what went into the detector and what came out."""
@@ -94,15 +94,14 @@ class SetProcessor:
             result = self._pipeline.process(closed, self._live.selection, queued_s)
             self._complain(result)
             if result.failure:
-                self._fail(result.report, "the detector failed", result.failure)
+                self._fail(result.report, result.failure)
             elif result.detected:
                 self._publish(closed, result.report, result.detected)
                 self._failures = 0
             else:
                 self.end(result.report)
         except Exception as error:  # a fault of ours; it must not end the thread or go unseen
-            report = closed.report("failed", type(error).__name__)
-            self._fail(report, "it could not be processed", error, ours=True)
+            self._fault(closed, error)
 
     def _why_idle(self) -> str:
         # The history belongs to the worker's thread. Others leave a reason, which is taken up
@@ -162,11 +161,17 @@ class SetProcessor:
         )
         self.end(replace(report, timings_ms=timings_ms))
 
-    def _fail(self, report: SetReport, what: str, error: Exception, *, ours: bool = False) -> None:
+    def _fault(self, closed: ClosedSet, error: Exception) -> None:
+        """Tell an error of our own, which says nothing of the detector: that is not given up."""
+        self._health.fault(f"{type(error).__name__}: {error}", time.monotonic())
+        trace = "".join(traceback.format_exception(error))
+        self._log.error("fault", f"set dropped, it could not be processed: {trace}")
+        self.end(replace(closed.report("failed", type(error).__name__), unforeseen=True))
+
+    def _fail(self, report: SetReport, error: Exception) -> None:
         self._failures += 1
         text = f"{type(error).__name__}: {error}"
-        trace = "\n" + "".join(traceback.format_exception(error)) if ours else ""
-        self._log.error(f"failed/{what}", f"set dropped, {what}: {text}{trace}")
+        self._log.error("failed", f"set dropped, the detector failed: {text}")
         try:
             self.end(report)
         finally:  # only now, since the node falls silent when it sees this

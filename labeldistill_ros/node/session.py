@@ -28,8 +28,10 @@ from labeldistill_ros.sets.together import together
 
 _PATIENCE_S = 3.0
 """After the start, silence of a camera is not spoken of for this long."""
+_DECODE_S = 0.3
+"""How long a set in work may take to end before its images are given up."""
 _STOP_S = 10.0
-"""How long a set in work may take to end."""
+"""How long the detector may take to end."""
 
 
 class Session:
@@ -111,6 +113,11 @@ class Session:
         return self._processor.given_up
 
     @property
+    def failed(self) -> bool:
+        """Whether a set met an error of the node's own."""
+        return bool(self.health.counts["unforeseen"]) or self.intake.worker.failed
+
+    @property
     def wanted(self) -> bool:
         """Whether sets are processed: somebody listens, or the parameters say so."""
         return self._processor.wanted()
@@ -121,9 +128,10 @@ class Session:
         self._listener.close()  # whoever waits for a pose goes on at once
         # First subscriptions, then poses, then the worker: nothing new comes in, and a set in work
         # does not wait for transforms that nobody receives any more.
-        if not self.intake.close(_STOP_S):
+        ended = self.intake.close(_DECODE_S)
+        self._assembler.close()  # whoever waits for a decoder that hangs goes on at once
+        if not ended and not self.intake.worker.stop(_STOP_S):
             self._node.get_logger().error(f"the detector did not end within {_STOP_S:g} s")
-        self._assembler.close()
 
     def enable(self, enabled: bool) -> None:
         """Detect from now on, or let sets pass."""

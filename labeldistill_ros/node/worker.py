@@ -26,6 +26,8 @@ class SingleSlotWorker(Generic[T]):
         """Start the thread, which waits for its first item."""
         self.work = work
         """What is done with an item; another function counts from the next item on."""
+        self.failed = False
+        """Whether an exception came out of `work`; the log has its traceback."""
         self._changed = threading.Condition()
         self._waiting: T | None = None
         self._stopped = self._busy = False
@@ -98,6 +100,7 @@ class SingleSlotWorker(Generic[T]):
             try:
                 self.work(item)
             except Exception:  # the thread outlives whatever one item does
+                self.failed = True
                 _LOG.exception("an item was dropped")
             self._took_s = time.monotonic() - start_s
             del item  # or what it holds lives on beside that of the next

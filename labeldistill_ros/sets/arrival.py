@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from labeldistill_core.data.images import TakePixels
 from labeldistill_ros.inputs.decoding import Pixels, to_rgb
+from labeldistill_ros.sets.decode_pool import DecodePool
 from labeldistill_ros.sets.report import Outcome, SetReport
 from labeldistill_ros.sync.synchronizer import CameraSet
 
@@ -31,7 +32,7 @@ class Arrival:
         self._decoded: Future[Pixels] | None = None
         self._asked = threading.Lock()  # by who receives and by who detects
 
-    def decode(self, pool: Executor, take: TakePixels) -> Future[Pixels]:
+    def decode(self, pool: DecodePool, take: TakePixels) -> Future[Pixels]:
         """Start to decode, unless that was done before."""
         with self._asked:
             # Two threads may ask: the one that receives decodes ahead, the one that detects needs

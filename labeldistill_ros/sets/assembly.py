@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.inputs.transforms import Lookup, TransformError
 from labeldistill_ros.messages.calibration import calibration_from_info
 from labeldistill_ros.sets.arrival import Arrival, ClosedSet
+from labeldistill_ros.sets.decode_pool import DecodePool
 from labeldistill_ros.sets.together import together
 from labeldistill_ros.sync.synchronizer import CameraSet
 
@@ -107,7 +107,7 @@ class Assembler:
         self._lookup = lookup
         self._pixels = PixelPool()
         self._rectifier = Rectifier(self._pixels.take)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._pool = DecodePool(threads)
 
     def __enter__(self) -> Assembler:
         """Return the assembler; its pool runs already."""
@@ -118,8 +118,8 @@ class Assembler:
         self.close()
 
     def close(self) -> None:
-        """End the pool."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """End the pool, whatever its decoders do; a set that waits for one is refused."""
+        self._pool.close()
 
     def decode_ahead(self, *arrivals: Arrival) -> None:
         """Decode images before it is their turn."""

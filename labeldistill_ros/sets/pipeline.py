@@ -15,7 +15,7 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FrameSet
-from labeldistill_core.errors import DataError
+from labeldistill_core.errors import DataError, LabelDistillError
 from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_ros.sets.arrival import ClosedSet
 from labeldistill_ros.sets.assembly import Assembled, Assembler, Problem, SetError
@@ -23,6 +23,8 @@ from labeldistill_ros.sets.plausibility import implausible
 from labeldistill_ros.sets.report import SetReport
 from labeldistill_ros.sets.selection import Selection
 from labeldistill_ros.sync.discontinuity import DiscontinuityCheck
+
+_FAILED = "the detector failed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class SetResult:
     refusal: str = ""
     """Why the set was refused, as a sentence; empty when it was not."""
     failure: Exception | None = None
-    """Error that the network raised, where the set failed."""
+    """Error that torch or CUDA raised, where the set failed."""
     implausible: Mapping[str, str] = field(default_factory=dict)
     """What is odd about the cameras' mountings, a sentence by camera."""
     detected: Detected | None = None
@@ -78,9 +80,9 @@ class SetPipeline:
     def process(self, closed: ClosedSet, selection: Selection, queued_s: float = 0.0) -> SetResult:
         """Decode, detect and select.
 
-        What the set's own messages or poses lack makes it `refused`. What the network raises on
-        good input, such as CUDA running out of memory, makes it `failed`, and the past is
-        forgotten. Any other error is a fault of this program and goes to the caller.
+        What the set's own messages or poses lack makes it `refused`. What torch or CUDA raises on
+        good input, such as running out of memory, makes it `failed`. Any other error is a fault of
+        this program and goes to the caller. After both kinds the past is forgotten.
 
         Args:
             closed: the set.
@@ -113,7 +115,11 @@ class SetPipeline:
         except DataError as error:
             report = closed.report("refused", "image")
             return replace(result, report=report, forgotten=forgotten, refusal=str(error))
-        except Exception as error:  # whatever torch and CUDA raise; the caller tells and counts it
+        except Exception as error:
+            # It may have left half of a set in the history.
+            self.forget(_FAILED)
+            if not _is_the_devices(error):
+                raise
             return self._failed(closed, result, error)
         boxes, unusable = selection.apply(detections, assembled.output_from_fixed)
         took_ms = (time.perf_counter() - start_s) * 1e3
@@ -138,14 +144,20 @@ class SetPipeline:
         )
 
     def _failed(self, closed: ClosedSet, result: SetResult, error: Exception) -> SetResult:
-        reason = "the detector failed"
-        # An error may have left half of a set in the history.
-        self.forget(reason)
         # Memory that torch caches may be what another process needs, or be in pieces too small.
         if isinstance(error, torch.cuda.OutOfMemoryError):
             torch.cuda.empty_cache()
         report = closed.report("failed", type(error).__name__)
-        return replace(result, report=report, forgotten=reason, failure=error)
+        return replace(result, report=report, forgotten=_FAILED, failure=error)
+
+
+def _is_the_devices(error: Exception) -> bool:
+    """Whether an error of the network is one of torch, of CUDA, of memory or of the weights.
+
+    Torch and CUDA raise kinds of `RuntimeError`; onnxruntime's errors have no common class.
+    """
+    kinds = (RuntimeError, MemoryError, LabelDistillError)
+    return isinstance(error, kinds) or type(error).__module__.startswith("onnxruntime.")
 
 
 def _processed(report: SetReport, assembled: Assembled, detections: Detections) -> SetReport:

@@ -49,6 +49,8 @@ class SetReport:
     """How many boxes were published."""
     unusable: int = 0
     """How many boxes were left out because they are not finite or have no size."""
+    unforeseen: bool = False
+    """Whether an error of the program itself ended it, not one of torch or CUDA."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     """Wall-clock time of each stage; `total` from its last image's arrival to its boxes."""
 
@@ -59,12 +61,14 @@ class SetTally:
     def __init__(self) -> None:
         """Begin with every count at zero."""
         self.counts: Counter[str] = Counter()
-        """`seen` for all sets, each outcome, `<outcome>/<cause>`, and `boxes_unusable`."""
+        """`seen` for all sets, each outcome, `<outcome>/<cause>`, `boxes_unusable`, and
+        `unforeseen` for the sets that an error of the program itself ended."""
 
     def add(self, report: SetReport) -> None:
         """Count a set that came to its end."""
         self.counts["seen"] += 1
         self.counts[report.outcome] += 1
+        self.counts["unforeseen"] += report.unforeseen
         self.counts["boxes_unusable"] += report.unusable
         if report.cause:
             # With its cause as well: "refused" alone does not say whether cameras or transforms are
@@ -73,5 +77,5 @@ class SetTally:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Sets so far: `seen`, and each outcome."""
-        return {key: self.counts[key] for key in ("seen", *OUTCOMES)}
+        """Sets so far: `seen`, each outcome, and of those that failed the `unforeseen`."""
+        return {key: self.counts[key] for key in ("seen", *OUTCOMES, "unforeseen")}

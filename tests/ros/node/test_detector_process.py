@@ -17,7 +17,7 @@ pytestmark = pytest.mark.real_time
 
 pytestmark = pytest.mark.real_time
 
-NODE = [sys.executable, "-m", "labeldistill_ros.node.detector_node", "--ros-args"]
+NODE = [sys.executable, "-m", "labeldistill_ros.node", "--ros-args"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from labeldistill_core.runtime.detector import Detections
+from labeldistill_ros.node.processing import MAX_FAILURES
 from labeldistill_ros.outputs.publishers import Outputs
 from labeldistill_ros.sets.assembly import Assembler
 from labeldistill_ros.testing.simulated_drive import RunningNode
@@ -20,12 +22,6 @@ Start = Callable[..., RunningNode]
 
 def broken(*_: Any, **__: Any) -> Any:
     raise KeyError("a fault of ours")
-
-
-def drive_until_given_up(vehicle: Vehicle, node: RunningNode, first: int) -> None:
-    """Sets may be dropped on a busy machine, so as many as it takes."""
-    vehicle.sets.clear()
-    vehicle.drive_until(lambda: node.node.session is None, first, settle_s=0.3)
 
 
 def warm(vehicle: Vehicle) -> int:
@@ -51,15 +47,31 @@ def test_an_error_of_ours_is_told_and_counted(
         monkeypatch.setattr(Outputs, "boxes", broken)
     else:
         monkeypatch.setattr(node, "results", None)  # AttributeError in the callback
-    drive_until_given_up(vehicle, node, n)
-    failed = [s for s in vehicle.sets if s["outcome"] == "failed"]
+    vehicle.sets.clear()
+
+    def failed() -> list[dict[str, str]]:
+        return [s for s in vehicle.sets if s["outcome"] == "failed"]
+
+    # one more than it takes to give a detector up
+    n = vehicle.drive_until(lambda: len(failed()) > MAX_FAILURES, n, settle_s=0.3)
     cause = "AttributeError" if place == "on_result" else "KeyError"
-    assert [s["cause"] for s in failed] == [cause] * 3
-    assert [s["sets_failed"] for s in failed] == ["1", "2", "3"]
+    found = failed()[: MAX_FAILURES + 1]
+    assert [s["cause"] for s in found] == [cause] * 4
+    assert [s["sets_failed"] for s in found] == ["1", "2", "3", "4"]
+    assert [s["sets_unforeseen"] for s in found] == ["1", "2", "3", "4"]
     told = capfd.readouterr().err
     assert "set dropped, it could not be processed" in told
     assert "Traceback" in told  # a fault of ours can be found
-    assert f"the detector is given up: {cause}" in told
+    # It is an ERROR, by the exit code as well, and says nothing of the detector.
+    vehicle.expect(lambda: vehicle.diagnostic("processing").level == b"\2", "an ERROR")
+    processing = vehicle.diagnostic("processing")
+    assert processing.message.startswith(f"failed unforeseen: {cause}")
+    assert "given up" not in told
+    assert node.node.session is not None
+    assert node.node.session.failed
+    monkeypatch.undo()
+    vehicle.boxes.clear()
+    vehicle.drive_until(lambda: vehicle.boxes, n)
 
 
 def test_two_errors_are_forgotten_after_a_good_set(
@@ -67,16 +79,16 @@ def test_two_errors_are_forgotten_after_a_good_set(
 ) -> None:
     node = detector(**PATIENT)
     n = warm(vehicle)
-    publish, left = Outputs.boxes, [2, 0, 2]
+    detect, left = node.detector.detect, [2, 0, 2]
 
-    def sometimes(self: Outputs, *args: Any, **kwargs: Any) -> None:
+    def sometimes(*args: Any, **kwargs: Any) -> Detections:
         if left and left[0]:
             left[0] -= 1
-            raise KeyError("a fault of ours")
+            raise RuntimeError("CUDA error: device busy")
         left[:] = left[1:]
-        publish(self, *args, **kwargs)
+        return detect(*args, **kwargs)
 
-    monkeypatch.setattr(Outputs, "boxes", sometimes)
+    monkeypatch.setattr(node.detector, "detect", sometimes)
     vehicle.sets.clear()
     vehicle.drive_until(lambda: not left and vehicle.outcomes()[-1:] == ["processed"], n)
     assert vehicle.outcomes().count("failed") == 4

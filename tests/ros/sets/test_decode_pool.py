@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nobody waits for a decoder that hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import wait
+
+import pytest
+
+from labeldistill_core.errors import DataError
+from labeldistill_ros.sets.decode_pool import DecodePool
+
+
+@pytest.fixture
+def go_on() -> Iterator[threading.Event]:
+    """Lets decoders that hang come back."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_results_and_errors_come_through() -> None:
+    pool = DecodePool(2)
+    futures = [pool.submit(divmod, 7, d) for d in (2, 3, 0)]
+    assert [f.result(5) for f in futures[:2]] == [(3, 1), (2, 1)]
+    assert isinstance(futures[2].exception(5), ZeroDivisionError)
+    pool.close()
+
+
+def test_close_ends_what_runs_what_waits_and_what_comes(go_on: threading.Event) -> None:
+    pool = DecodePool(1)
+    begun = threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        go_on.wait(60)
+
+    runs, waits = pool.submit(hang), pool.submit(int)
+    assert begun.wait(5)
+    asked_s = time.monotonic()
+    pool.close()
+    comes = pool.submit(int)
+    for future in (runs, waits, comes):
+        with pytest.raises(DataError, match="was ended"):
+            future.result(5)
+    assert time.monotonic() - asked_s < 1
+
+
+def test_a_call_that_is_cancelled_is_left_out_and_the_threads_go_on(
+    go_on: threading.Event,
+) -> None:
+    pool = DecodePool(1)
+    first, second, third = pool.submit(go_on.wait, 60), pool.submit(int), pool.submit(int)
+    assert second.cancel()
+    go_on.set()
+    assert third.result(5) == 0
+    assert wait([first], 5).done
+    pool.close()
+    pool.close()
+
+
+def test_threads_end_with_the_pool() -> None:
+    before = set(threading.enumerate())
+    pool = DecodePool(3)
+    own = set(threading.enumerate()) - before
+    assert len(own) == 3
+    pool.close()
+    for thread in own:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in own)
