@@ -51,6 +51,10 @@ class ImageConfig:
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """`bgr` feeds blue first with the statistics still in red-green-blue order, as the published
     training did."""
+    crop: Literal["bottom", "horizon"] = "bottom"
+    """Which rows are kept of images that are higher than the network's: `bottom` keeps the lower
+    edge, as the published code does; `horizon` those about the horizon, which is the same for
+    images of 16:9 and all that is right for 3:2, 4:3 or 5:4."""
 
     def __post_init__(self) -> None:
         """Check the size."""

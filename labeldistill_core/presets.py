@@ -104,7 +104,7 @@ def r50_256x704_4key() -> Preset:
     return _of_published_size(
         "r50_256x704_4key",
         StudentConfig(
-            image=ImageConfig(height=256, width=704),
+            image=ImageConfig(height=256, width=704, crop="horizon"),
             image_encoder=ImageEncoderConfig(ResNetConfig(depth=50), frozen_stem=True),
             bev_encoder=BevEncoderConfig(),
             history_s=(1.0, 2.0, 3.0, 4.0),
@@ -123,7 +123,7 @@ def r101_512x1408_2key() -> Preset:
     """ResNet-101, 512x1408, two past frames."""
     student = replace(
         r50_256x704_2key().student,
-        image=ImageConfig(height=512, width=1408),
+        image=ImageConfig(height=512, width=1408, crop="horizon"),
         image_encoder=ImageEncoderConfig(ResNetConfig(depth=101), frozen_stem=True),
     )
     return _of_published_size("r101_512x1408_2key", student, _published_schedules())
@@ -136,7 +136,7 @@ def convnext_b() -> Preset:
     """
     student = replace(
         r50_256x704_2key().student,
-        image=ImageConfig(height=896, width=1600),
+        image=ImageConfig(height=896, width=1600, crop="horizon"),
         image_encoder=ImageEncoderConfig(ConvNeXtConfig(variant="base")),
     )
     return _of_published_size("convnext_b", student, _published_schedules())
@@ -145,7 +145,7 @@ def convnext_b() -> Preset:
 def demo() -> Preset:
     """Small enough to train and run on two CPU cores."""
     student = StudentConfig(
-        image=ImageConfig(height=128, width=352),
+        image=ImageConfig(height=128, width=352, crop="horizon"),
         image_encoder=ImageEncoderConfig(
             ResNetConfig(depth=18, base_channels=24), neck_channels=(32, 32, 32, 32), stride=8
         ),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from labeldistill_core.cameras import CameraPose, CameraView, FrameSet
 from labeldistill_core.config import StudentConfig
+from labeldistill_core.data.crop import image_transform
 from labeldistill_core.data.images import ImageTransform
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array, Transform
@@ -23,10 +24,7 @@ from labeldistill_core.network.student import CameraBatch
 
 def evaluation_transform(view: CameraView, config: StudentConfig) -> ImageTransform:
     """The image transform of evaluation and inference for one camera."""
-    return ImageTransform.for_evaluation(
-        (view.calibration.width_px, view.calibration.height_px),
-        (config.image.width, config.image.height),
-    )
+    return image_transform(view.calibration, config.image)
 
 
 def image_tensor(view: CameraView, transform: ImageTransform) -> Tensor:

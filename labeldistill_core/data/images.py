@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -114,6 +114,11 @@ class ImageTransform:
         height = max(int(source_h * resize), target_h)
         left, top = max(0, width - target_w) // 2, height - target_h
         return cls(resize, (width, height), (left, top, left + target_w, top + target_h))
+
+    def with_top(self, top: int) -> ImageTransform:
+        """The same with another first row of the crop, in the resized image."""
+        left, before, right, bottom = self.crop
+        return replace(self, crop=(left, top, right, top + bottom - before))
 
     @property
     def matrix(self) -> Array:

@@ -27,6 +27,7 @@ from labeldistill_core.data.batch import (
     evaluation_transform,
 )
 from labeldistill_core.data.bev_augmentation import BevAugmentation
+from labeldistill_core.data.crop import top_px
 from labeldistill_core.data.depth_labels import depth_map, points_in_image
 from labeldistill_core.data.images import ImageTransform
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -76,8 +77,7 @@ class AugmentationConfig:
         width = int(view.calibration.width_px * resize)
         height = int(view.calibration.height_px * resize)
         left = int(rng.uniform(0, max(0, width - config.image.width)))
-        # The crop keeps the lower edge, as in evaluation: the sky goes, the road stays.
-        top = height - config.image.height
+        top = top_px(view.calibration, config.image, resize, height)
         return ImageTransform(
             resize,
             (width, height),

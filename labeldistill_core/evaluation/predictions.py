@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from labeldistill_core.cameras import CAMERAS, FIXED_FRAME
+from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset
 from labeldistill_core.distillation.label_encoder import LabelEncoder
@@ -51,6 +52,7 @@ def student_results(
             "%s is partial: %d of %d samples lack images and are left out",
             tables.dataroot, left_out, len(known),
         )  # fmt: skip
+    warn_of_lost_horizons(tables, [token for _, token in tokens], cameras, detector.config.image)
     identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
     results: Results = {}
     before = ""

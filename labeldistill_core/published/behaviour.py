@@ -26,7 +26,8 @@ def student(config: StudentConfig) -> StudentConfig:
         config,
         # Images reach the published network as blue, green, red, with mean and deviation of red,
         # green, blue.
-        image=replace(config.image, channel_order="bgr"),
+        # Of images that are higher, the lower edge is kept.
+        image=replace(config.image, channel_order="bgr", crop="bottom"),
         # Integers cut towards zero: a rim of one cell outside the grid falls into its first row and
         # column.
         grid=replace(config.grid, index_rounding="truncate"),

@@ -99,9 +99,13 @@ class DeviceImages:
         size = (self._config.image.height, self._config.image.width)
         cameras = self._config.cameras
         out = torch.zeros(1, 1, len(cameras), 3, *size, dtype=torch.uint8, device=self._device)
-        for shape in dict.fromkeys(image.shape for image in on_device):
-            same = [i for i, image in enumerate(on_device) if image.shape == shape]
-            transform = evaluation_transform(views[same[0]], self._config)
+        # also the crop may differ between cameras, see `ImageConfig.crop`
+        kinds = [
+            (image.shape, evaluation_transform(view, self._config))
+            for image, view in zip(on_device, views, strict=True)
+        ]
+        for kind in dict.fromkeys(kinds):
+            same, transform = [i for i, own in enumerate(kinds) if own == kind], kind[1]
             images = resized(torch.stack([on_device[i] for i in same]), transform)
             for i, image in zip(same, images, strict=True):
                 out[0, 0, cameras.index(views[i].calibration.name)] = image

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from labeldistill_core.checkpoints import save_student
+from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.errors import ConfigError
@@ -93,6 +94,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
         raise ConfigError(
             f"none of the first {options.samples} samples of {', '.join(names)} has images"
         )
+    warn_of_lost_horizons(tables, data.tokens, config.cameras, config.image)
     seed_everything(options.seed, verbose=False)
     recipe = replace(preset.recipes.student, seed=options.seed)
     stage = StudentStage(config, recipe).train()

@@ -19,6 +19,7 @@ from labeldistill_core.checkpoints import (
     load_weights,
     save_network,
 )
+from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
     LidarDataset,
@@ -191,6 +192,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
         for names in options.scene_names(tables)
     )
     assert data is not None
+    warn_of_lost_horizons(tables, data.tokens, config.cameras, config.image)
     if points:
         points.warn_where_alone(tables, data.tokens)
     identity = options.identity(

@@ -7,6 +7,7 @@ node's pipeline, so the bag that results says what the node would with time enou
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +39,12 @@ from labeldistill_ros.sets.options import (
 )
 from labeldistill_ros.sets.pipeline import SetPipeline, SetResult
 from labeldistill_ros.sets.report import SetTally
+from labeldistill_ros.sets.together import together
 from labeldistill_ros.sync.synchronizer import CameraSet
+
+_LOG = logging.getLogger(__name__)
+_MOST_TOLD = 100
+"""Sentences about cameras; they hold names out of the bag."""
 
 KEPT = (SAMPLE_TOPIC, TRUTH_TOPIC, "/tf", "/tf_static")
 """Topics that go into the new bag too, so that it can be scored alone."""
@@ -215,6 +221,7 @@ class _Output:
         self.tally = SetTally()
         self.problems: Counter[str] = Counter()
         self.boxes = self.without_pose = 0
+        self._told: set[str] = set()
 
     def connect(self, reader: BagReader) -> None:
         for topic in KEPT:
@@ -229,6 +236,10 @@ class _Output:
         self.tally.add(report)
         self.boxes += report.boxes
         self.without_pose += bool(report.pose)
+        for text in together(result.implausible):
+            if text not in self._told and len(self._told) < _MOST_TOLD:
+                self._told.add(text)
+                _LOG.warning("%s", text)
         if result.refusal:
             self.problems[result.refusal] += 1
         if result.detected:

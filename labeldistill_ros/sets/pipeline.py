@@ -15,6 +15,7 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FrameSet
+from labeldistill_core.data.crop import lost_horizons
 from labeldistill_core.errors import DataError, LabelDistillError
 from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_ros.sets.arrival import ClosedSet
@@ -58,7 +59,7 @@ class SetResult:
     failure: Exception | None = None
     """Error that torch or CUDA raised, where the set failed."""
     implausible: Mapping[str, str] = field(default_factory=dict)
-    """What is odd about the cameras' mountings, a sentence by camera."""
+    """What is odd about the cameras' mountings and images, a sentence by camera."""
     detected: Detected | None = None
     """Detections and the boxes to show; None unless the set was processed."""
 
@@ -95,12 +96,15 @@ class SetPipeline:
         except SetError as error:
             report = closed.report("refused", error.cause)
             return SetResult(report, error.problems, refusal=str(error))
+        odd = lost_horizons(
+            (view.calibration for view in assembled.frames.views), self._detector.config.image
+        )
         result = SetResult(
             closed.report("processed"),
             assembled.problems,
             assembled.no_pose,
             assembled.frames,
-            implausible=implausible(assembled.frames.views, assembled.optical_frames),
+            implausible=odd | implausible(assembled.frames.views, assembled.optical_frames),
         )
         posed, forgotten = not assembled.no_pose, ""
         if posed:

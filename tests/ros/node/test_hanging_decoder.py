@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from labeldistill_ros.sets import arrival
-from labeldistill_ros.testing.running import RunningNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import PATIENT
 
