@@ -20,6 +20,7 @@ from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_json import Config, from_json, to_json
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.files import write_whole
+from labeldistill_core.names import plain_text
 from labeldistill_core.network.student import Student
 
 _LOG = logging.getLogger(__name__)
@@ -30,8 +31,6 @@ _RECORD_KEY = "labeldistill.record"
 _WEIGHTS_KEY = "labeldistill.weights_sha256"
 _LISTED = 8
 """Names that an error message lists before it only counts."""
-_NAME = 200
-"""Characters of a name that an error message quotes."""
 _TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -265,7 +264,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 def _outline(path: Path, name: str, dtype: str, shape: list[int]) -> Tensor:
     if dtype not in _TYPES:
         raise CheckpointError(
-            f"{path}: {name[:_NAME]} is of type {dtype}; weights are {', '.join(_TYPES)}"
+            f"{path}: {plain_text(name)} is of type {dtype}; weights are {', '.join(_TYPES)}"
         )
     return torch.empty(shape, dtype=_TYPES[dtype], device="meta")
 
@@ -389,6 +388,5 @@ def _check_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], origin
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(name[:_NAME] for name in names[:_LISTED]) + (
-        " ..." if len(names) > _LISTED else ""
-    )
+    listed = ", ".join(plain_text(name) for name in names[:_LISTED])
+    return f"{listed} ..." if len(names) > _LISTED else listed

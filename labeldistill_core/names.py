@@ -74,3 +74,12 @@ def path_below(folder: Path, path: str, what: str) -> Path:
 def shown(text: str) -> str:
     """A text of others as a message shows it: quoted, escaped, cut."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def plain_text(text: str, longest: int = 200) -> str:
+    """A text of others within a message: without quotes, escaped where it cannot be printed, cut.
+
+    For names that are mostly plain, such as those of weights.
+    """
+    cut = text if len(text) <= longest else f"{text[: longest - 3]}..."
+    return cut if cut.isprintable() else repr(cut)[1:-1]

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m benchmarks.node failures|load`."""
+"""`python -m benchmarks.node failures|load|hostile`."""
 
 from __future__ import annotations
 
 import json as json_module
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.node.failure_table import SCENES
 from benchmarks.node.failures import as_json, run_scene
+from benchmarks.node.hostile import HostileOptions, run_hostile
 from benchmarks.node.load import LoadOptions, run_load
 from benchmarks.node.processes import run_refusals, run_signals
 from labeldistill_core.console import MISSED, Flat, run_command
@@ -63,9 +64,32 @@ def load(options: Flat[LoadOptions], json: Path | None = None) -> int:
     return 0 if found["passed"] else MISSED
 
 
+def hostile(
+    options: Flat[HostileOptions], json: Path = Path("benchmarks/results/hostile.json")
+) -> int:
+    """Hostile messages at every door of a running node; exits with 1 when it does not recover.
+
+    Cameras, intruder and node share this machine's cores.
+
+    Args:
+        options: how much of what comes in.
+        json: file to write the figures to.
+    """
+    with own_domain():
+        found = run_hostile(options)
+    write_json(json, found)
+    print(json_module.dumps(found, indent=1))
+    return 0 if found["passed"] else MISSED
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the named benchmark; returns its exit code."""
-    return run_command("python -m benchmarks.node", {"failures": failures, "load": load}, args)
+    commands: dict[str, Callable[..., int]] = {
+        "failures": failures,
+        "load": load,
+        "hostile": hostile,
+    }
+    return run_command("python -m benchmarks.node", commands, args)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ _START_S = 60.0
 _END_S = 1.0
 
 
-def _command(parameters: dict[str, str]) -> list[str]:
+def node_command(parameters: dict[str, str]) -> list[str]:
+    """The command line of a node with these parameters."""
     return [*_NODE, *(part for k, v in parameters.items() for part in ("-p", f"{k}:={v}"))]
 
 
@@ -45,7 +46,7 @@ def run_refusals(model: Path | None) -> list[Row]:
                 continue
         start_s = time.monotonic()
         done = subprocess.run(
-            _command(parameters), capture_output=True, text=True, timeout=_START_S
+            node_command(parameters), capture_output=True, text=True, timeout=_START_S
         )
         said = text in done.stderr and "Traceback" not in done.stderr
         rows.append(
@@ -69,7 +70,7 @@ def run_signals(model: Path | None) -> list[Row]:
         context = Context()
         rclpy.init(context=context)
         vehicle = Vehicle(context)
-        process = subprocess.Popen(_command(values), stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(node_command(values), stderr=subprocess.PIPE, text=True)
         try:
             works = vehicle.wait(lambda v=vehicle: v.boxes, _START_S) is not None  # type: ignore[misc]
             start_s = time.monotonic()

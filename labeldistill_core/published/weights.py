@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from labeldistill_core.errors import CheckpointError
+from labeldistill_core.names import shown
 
 STUDENT_RENAMES: tuple[tuple[str, str], ...] = (
     (r"backbone\.img_backbone\.", "image_encoder.backbone."),
@@ -178,9 +179,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged or holds more than tensors and plain values, so it is not read; "
             f"save its state dict alone, with plain types, where it was made{_in_the_way(error)}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is truncated or no checkpoint: {error}") from error
+    except Exception as error:  # damaged bytes lead torch's unpickler to errors of any kind
+        what = shown(" ".join(str(error).split()))
+        raise CheckpointError(f"{path} is truncated or no checkpoint: {what}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise CheckpointError(f"{path} holds no state dict of tensors")
     return state

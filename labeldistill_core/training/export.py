@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from labeldistill_core.checkpoints import file_sha256, load_weights, save_studen
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_json import from_mapping
 from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.names import shown
 from labeldistill_core.network.student import Student
 
 IDENTITY = "labeldistill.identity"
@@ -96,19 +96,21 @@ def read_run(file: Path) -> Mapping[str, Any]:
         # Tensors and plain values alone, since a pickle could run any program; mapped, since the
         # optimizer's part of the file, the larger one, is not read.
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        content[IDENTITY], content["global_step"], content["state_dict"]
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        TypeError,
-        pickle.UnpicklingError,
-    ) as error:
-        raise CheckpointError(
-            f"{file} is damaged or not of this project ({error}): remove it to start anew"
-        ) from error
-    return content  # type: ignore[no-any-return]
+    except Exception as error:  # damaged bytes lead torch's unpickler to errors of any kind
+        raise _damaged(file, str(error)) from error
+    if not isinstance(content, dict):
+        raise _damaged(file, f"it holds a {type(content).__name__}")
+    for key in (IDENTITY, "global_step", "state_dict"):
+        if key not in content:
+            raise _damaged(file, f"it has no {key}")
+    return content
+
+
+def _damaged(file: Path, why: str) -> CheckpointError:
+    what = shown(" ".join(why.split()))
+    return CheckpointError(
+        f"{file} is damaged or not of this project ({what}): remove it to start anew"
+    )
 
 
 def _checkpoint(run: Path, which: str) -> Path:

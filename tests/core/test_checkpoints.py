@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -30,6 +30,7 @@ from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.student import Student
+from tests.support.fuzzing import fuzz
 
 
 @pytest.fixture
@@ -294,7 +295,7 @@ def test_the_same_weights_have_the_same_hash_in_every_process(tmp_path: Path) ->
     assert files[0].stat().st_mode & 0o444 == 0o444
 
 
-@settings(max_examples=25, deadline=None)
+@fuzz(25)
 @given(data=st.data())
 def test_no_configuration_does_more_than_be_refused(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory, tiny_config: StudentConfig

@@ -20,6 +20,7 @@ from labeldistill_core.data.image_header import check_header, read_header
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.nuscenes_records import size_of_image
 from labeldistill_core.errors import DataError
+from tests.support.fuzzing import fuzz
 
 POSTSCRIPT = (
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 160 90\n%%EndComments\n(%pipe%id) (w) file\n"
@@ -99,6 +100,7 @@ def test_sixteen_bits_are_scaled_and_twelve_refused() -> None:
         decode_jpeg(bytes(jpeg))
 
 
+@fuzz(100)
 @given(st.sampled_from((b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")), st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(start: bytes, rest: bytes) -> None:
     with contextlib.suppress(DataError):

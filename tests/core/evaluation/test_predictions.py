@@ -9,6 +9,7 @@ import torch
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CAMERAS, FIXED_FRAME, FrameSet
 from labeldistill_core.classes import CLASSES
+from labeldistill_core.config import ImageConfig
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.predictions import student_results
@@ -19,7 +20,7 @@ from tests.support.nuscenes_fixture import SCENES, VERSION
 class Blind:
     """Sees a set of images and finds nothing."""
 
-    config = SimpleNamespace(cameras=CAMERAS)
+    config = SimpleNamespace(cameras=CAMERAS, image=ImageConfig(64, 160))
     class_names = CLASSES
 
     def __init__(self) -> None:

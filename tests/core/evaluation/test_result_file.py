@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_file import read_results
+from tests.support.fuzzing import fuzz
 
 BOX = {
     "sample_token": "s",
@@ -118,7 +119,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@fuzz(300)
 @given(st.sampled_from(["file", "results", "boxes", "box", *BOX]), JSON)
 def test_any_json_is_read_or_refused_by_name(
     tmp_path_factory: pytest.TempPathFactory, where: str, value: Any

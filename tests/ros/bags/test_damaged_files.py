@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from labeldistill_core.errors import BagError
@@ -17,6 +17,7 @@ from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recover import recover
 from labeldistill_ros.bags.writer import Storage
 from tests.support.damage import MESSAGES, damaged, write_small_bag
+from tests.support.fuzzing import fuzz
 
 KINDS: tuple[tuple[Storage, bool], ...] = (("mcap", False), ("mcap", True), ("sqlite3", False))
 Message = tuple[str, int, bytes]
@@ -61,7 +62,7 @@ def read_and_recovered(sound: Path, data: bytes) -> tuple[set[Message] | None, s
         return read, messages_of(out)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@fuzz(30)
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(KINDS))
 def test_damaged_bags_are_read_or_refused(
     sound: Callable[[Storage, bool], Path], seed: int, kind: tuple[Storage, bool]
@@ -70,7 +71,7 @@ def test_damaged_bags_are_read_or_refused(
     read_and_recovered(bag, damaged(file_of(bag).read_bytes(), seed))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@fuzz(25)
 @given(share=st.floats(0, 1), bit=st.integers(0, 7), head=st.booleans())
 def test_one_wrong_bit_costs_one_message_at_most(
     sound: Callable[[Storage, bool], Path], share: float, bit: int, head: bool

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -20,6 +20,7 @@ from labeldistill_ros.messages import set_status
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.sets.report import SetReport
 from tests.support.bag_rig import truths_of, write_detections
+from tests.support.fuzzing import fuzz
 from tests.support.nuscenes_fixture import SCENES, VERSION
 from tests.support.odd_messages import Decoded, decoded_messages, write_odd_bag
 
@@ -45,7 +46,7 @@ def messages(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return found
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@fuzz(40)
 @given(seed=st.integers(0, 2**32))
 def test_odd_messages_are_scored_or_refused(messages: list[Decoded], seed: int) -> None:
     with TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -29,6 +29,7 @@ from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.messages import calibration_from_info
 from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
+from tests.support.fuzzing import fuzz
 from tests.support.rig import PATIENT, jpeg
 
 
@@ -72,13 +73,13 @@ def picture_or_error(message: Image | CompressedImage, pool: PixelPool) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None)
+@fuzz(300)
 @given(data=st.binary(max_size=200), head=st.sampled_from((b"", *(g[:40] for g in _GOOD))))
 def test_random_bytes_are_no_picture(data: bytes, head: bytes) -> None:
     picture_or_error(CompressedImage(data=head + data), PixelPool())
 
 
-@settings(max_examples=300, deadline=None)
+@fuzz(300)
 @given(seed=st.integers(0, 2**32))
 def test_damaged_pictures(seed: int) -> None:
     rng = random.Random(seed)
@@ -88,7 +89,7 @@ def test_damaged_pictures(seed: int) -> None:
 _UINT32 = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=300, deadline=None)
+@fuzz(300)
 @given(
     encoding=st.sampled_from((*ENCODINGS, "", "32FC1", "rgb16")) | st.text(max_size=8),
     width=st.integers(0, 9) | _UINT32,
@@ -113,7 +114,7 @@ def test_random_fields_of_raw_images(
 _NUMBER = st.floats(width=64) | st.sampled_from((0.0, 1.0, -1.0, 1e308, 1e-320))
 
 
-@settings(max_examples=200, deadline=None)
+@fuzz(200)
 @given(
     k=st.lists(_NUMBER, min_size=9, max_size=9),
     d=st.lists(_NUMBER, max_size=15),

@@ -22,6 +22,7 @@ from labeldistill_ros.node.detector_node import DetectorNode
 from labeldistill_ros.parameters import CameraParameters, ClassParameters, Parameters, Spec, flatten
 from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
+from tests.support.fuzzing import FACTOR
 from tests.support.rig import PATIENT, tiny_config
 
 _ANY: tuple[Any, ...] = (
@@ -129,7 +130,8 @@ def _ends(node: DetectorNode, told: str) -> str:
     return state
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.fuzz
+@pytest.mark.parametrize("seed", range(60 * FACTOR))
 def test_random_parameters_at_the_start(
     make: Callable[..., DetectorNode],
     tiny_model: Path,
@@ -155,6 +157,7 @@ def test_random_parameters_at_the_start(
     assert node.get_parameter("max_boxes").value >= 1
 
 
+@pytest.mark.fuzz
 def test_every_parameter_takes_every_good_value_and_no_bad_one(
     make: Callable[..., DetectorNode], tiny_model: Path
 ) -> None:
@@ -172,6 +175,7 @@ def test_every_parameter_takes_every_good_value_and_no_bad_one(
     assert node.start()
 
 
+@pytest.mark.fuzz
 def test_random_parameters_at_run_time(
     vehicle: Vehicle, detector: Callable[..., RunningNode]
 ) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.tables.schema import OPTIONAL, REQUIRED
 from labeldistill_core.errors import DataError
+from tests.support.fuzzing import fuzz
 from tests.support.nuscenes_fixture import VERSION
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -31,7 +32,7 @@ def content(shared_dataroot: Path) -> Tables:
     return {n: json.loads((folder / f"{n}.json").read_text()) for n in (*REQUIRED, *OPTIONAL)}
 
 
-@settings(deadline=None, max_examples=100)
+@fuzz(100)
 @given(data=st.data())
 def test_any_value_in_any_field(
     content: Tables, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
