@@ -84,11 +84,7 @@ def hostile(
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the named benchmark; returns its exit code."""
-    commands: dict[str, Callable[..., int]] = {
-        "failures": failures,
-        "load": load,
-        "hostile": hostile,
-    }
+    commands = dict[str, Callable[..., int]](failures=failures, load=load, hostile=hostile)
     return run_command("python -m benchmarks.node", commands, args)
 
 

@@ -25,8 +25,7 @@ def student(config: StudentConfig) -> StudentConfig:
     return replace(
         config,
         # Images reach the published network as blue, green, red, with mean and deviation of red,
-        # green, blue.
-        # Of images that are higher, the lower edge is kept.
+        # green, blue; of images that are higher, the lower edge is kept.
         image=replace(config.image, channel_order="bgr", crop="bottom"),
         # Integers cut towards zero: a rim of one cell outside the grid falls into its first row and
         # column.
