@@ -28,8 +28,8 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
-from labeldistill_core.evaluation.predictions import Results
-from labeldistill_core.evaluation.result_boxes import result_boxes
+from labeldistill_core.evaluation.result_boxes import result_columns
+from labeldistill_core.evaluation.result_columns import BoxColumns, ResultColumns
 from labeldistill_core.files import write_json
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.decode import decode
@@ -196,7 +196,7 @@ class _Fast:
     detector: Detector
     device_decode: bool
     exact: bool
-    results: Results = field(default_factory=dict)
+    results: dict[str, BoxColumns] = field(default_factory=dict)
     depth_largest: float = 0.0
     context_relative: list[float] = field(default_factory=list)
     same_boxes: list[bool] = field(default_factory=list)
@@ -236,16 +236,16 @@ class AccuracyComparison:
         """Scores of the plain network and of all ways, and whether they are `equal`."""
         identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
         names = self._reference.student.config.class_names
-        plain: Results = {}
+        plain: dict[str, BoxColumns] = {}
         for token in self._samples(scenes):
             frames = self._tables.frame_set(token, self._reference.student.config.cameras)
             expected, features = self._reference.detect(frames)
-            plain[token] = result_boxes(token, expected.in_frame(identity), names)
+            plain[token] = result_columns(expected.in_frame(identity), names)
             for way in self._ways.values():
                 # All ways see a key frame before the next one is read: images of a split do not fit
                 # in memory.
                 found = way.detector.detect(self._decoded(token, frames, way))
-                way.results[token] = result_boxes(token, found.in_frame(identity), names)
+                way.results[token] = result_columns(found.in_frame(identity), names)
                 way.note(found, expected, features)
         scored = self._score(plain)
         rows = {name: self._row(way, scored) for name, way in self._ways.items()}
@@ -286,8 +286,9 @@ class AccuracyComparison:
             "equal": worst <= LIMIT and (not way.exact or way.depth_largest <= EXACT),
         }
 
-    def _score(self, results: Results) -> Metrics:
-        return evaluate([self._tables.ground_truth(token) for token in results], results)
+    def _score(self, results: dict[str, BoxColumns]) -> Metrics:
+        truths = [self._tables.ground_truth(token) for token in results]
+        return evaluate(truths, ResultColumns(results))
 
 
 def same_boxes(expected: Boxes3D, found: Boxes3D) -> list[bool]:

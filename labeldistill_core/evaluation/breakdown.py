@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from labeldistill_core.classes import CLASSES
-from labeldistill_core.data.nuscenes_records import GroundTruth
-from labeldistill_core.evaluation.devkit import EvaluationBoxes, evaluation_boxes
+from labeldistill_core.evaluation.accumulation import near_pairs
+from labeldistill_core.evaluation.counted_boxes import EvaluationBoxes
 from labeldistill_core.evaluation.metrics import evaluate_boxes
-from labeldistill_core.evaluation.result_boxes import ResultBox
 
 MATCH_M = 2.0
 """Centres of a match are nearer than this on the ground."""
@@ -97,95 +99,85 @@ class Breakdown:
         return "\n".join(lines[1:])
 
 
-def match_boxes(boxes: EvaluationBoxes, min_score: float = 0.0) -> dict[int, float]:
-    """Centre distance in metres by `id` of each matched box, the true ones and the predicted.
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Which boxes met."""
+
+    truth_m: NDArray[np.float64]
+    """Centre distance of each true box to the prediction that it met, metres; NaN without one."""
+    predicted_m: NDArray[np.float64]
+    """Of each prediction to the true box."""
+
+
+def match_boxes(boxes: EvaluationBoxes, min_score: float = 0.0) -> Matches:
+    """Match all classes.
 
     Args:
         boxes: of the evaluation.
         min_score: predictions below are not looked at.
     """
-    matched: dict[int, float] = {}
-    for token in boxes.predicted.sample_tokens:
-        predicted = [b for b in boxes.predicted[token] if b.detection_score >= min_score]
-        # of equal scores the later one first, as in the devkit
-        order = sorted(range(len(predicted)), key=lambda i: (predicted[i].detection_score, i))
-        for index in reversed(order):
-            box = predicted[index]
-            # Greedy by score with each true box given once, the devkit's matching at 2 m; it keeps
-            # no record of who met whom.
-            free = [
-                (math.dist(box.translation[:2], true.translation[:2]), i, true)
-                for i, true in enumerate(boxes.truth[token])
-                # By identity: the devkit's boxes compare by value, and two true boxes may be equal.
-                if true.detection_name == box.detection_name and id(true) not in matched
-            ]
-            if free:
-                distance, _, true = min(free, key=lambda entry: entry[:2])
-                if distance < MATCH_M:
-                    matched[id(true)] = matched[id(box)] = distance
-    return matched
+    strong = np.flatnonzero(boxes.predicted.boxes.scores >= min_score)
+    part = replace(boxes, predicted=boxes.predicted[strong])
+    matches = Matches(np.full(len(boxes.truth), np.nan), np.full(len(boxes.predicted), np.nan))
+    for label in range(len(CLASSES)):
+        pairs, true, predicted = near_pairs(part, label, MATCH_M)
+        met = pairs.match(MATCH_M)
+        rows, others = true[met[met >= 0]], predicted[pairs.order[met >= 0]]
+        gaps = boxes.truth.boxes.centers_m[rows] - part.predicted.boxes.centers_m[others]
+        distance = np.linalg.norm(gaps[:, :2], axis=1)
+        matches.truth_m[rows] = matches.predicted_m[strong[others]] = distance
+    return matches
 
 
 def sample_matches(boxes: EvaluationBoxes, min_score: float) -> dict[str, SampleMatches]:
     """What was found, missed and invented, by sample token."""
-    matched = match_boxes(boxes, min_score)
-    out = {}
-    for token in boxes.truth.sample_tokens:
-        found = sum(id(box) in matched for box in boxes.truth[token])
-        # Recall needs no threshold, but weak boxes of a detector that was asked for all of them are
-        # not invented ones.
-        strong = [b for b in boxes.predicted[token] if b.detection_score >= min_score]
-        out[token] = SampleMatches(found, len(boxes.truth[token]) - found, len(strong) - found)
-    return out
+    matched = np.isfinite(match_boxes(boxes, min_score).truth_m)
+
+    def count(samples: NDArray[np.int64]) -> list[int]:
+        counts: list[int] = np.bincount(samples, minlength=len(boxes.truths)).tolist()
+        return counts
+
+    found, there = count(boxes.truth.samples[matched]), count(boxes.truth.samples)
+    strong = count(boxes.predicted.samples[boxes.predicted.boxes.scores >= min_score])
+    return {
+        truth.sample_token: SampleMatches(hit, all_ - hit, said - hit)
+        for truth, hit, all_, said in zip(boxes.truths, found, there, strong, strict=True)
+    }
 
 
-def break_down(
-    truths: Sequence[GroundTruth], results: Mapping[str, Sequence[ResultBox]]
-) -> Breakdown:
-    """Score by group; see `metrics.evaluate` for the arguments."""
-    boxes = evaluation_boxes(truths, results)
-    matched = match_boxes(boxes)
+def break_down(boxes: EvaluationBoxes) -> Breakdown:
+    """Score by group what counts in the evaluation."""
+    side = boxes.truth
+    errors_m = match_boxes(boxes).truth_m
 
-    def points(box: Any) -> int:
-        truth, index = boxes.origin[id(box)]
-        return truth.num_lidar_pts[index]
+    def told(kind: str) -> NDArray[Any]:
+        """(T,) a quantity of the true boxes that the evaluation does not need."""
+        values = [getattr(truth, kind) for truth in boxes.truths]
+        return np.array([values[s][i] for s, i in zip(side.samples, side.places, strict=True)])
 
-    def level(box: Any) -> str:
-        truth, index = boxes.origin[id(box)]
-        return truth.visibility[index] or "unknown"
-
-    def group(name: str, chosen: Callable[[Any], bool], mean_ap: float = math.nan) -> Group:
-        all_ = [box for box in boxes.truth.all if chosen(box)]
-        errors = [matched[id(box)] for box in all_ if id(box) in matched]
-        recall = len(errors) / len(all_) if all_ else math.nan
-        return Group(name, len(all_), recall, _mean(errors), mean_ap)
+    def group(name: str, chosen: NDArray[np.bool_], mean_ap: float = math.nan) -> Group:
+        found = errors_m[chosen]
+        found = found[np.isfinite(found)]
+        count = int(chosen.sum())
+        recall = len(found) / count if count else math.nan
+        return Group(name, count, recall, _mean(found.tolist()), mean_ap)
 
     bands = []
     for near, far in zip(DISTANCES_M, DISTANCES_M[1:], strict=False):
-        part = boxes.between(near, far)
-        metrics = evaluate_boxes(part, len(truths))
+        metrics = evaluate_boxes(boxes.between(near, far))
         # A class without true boxes in a band has no AP there, rather than one of zero.
         aps = [metrics.class_ap[name] for name in CLASSES if metrics.truth_boxes[name]]
-        # The devkit measures the distance, so that bands here and ranges there agree on borders.
-        inside = {id(box) for box in part.truth.all}
-        bands.append(
-            group(f"{near:g}-{far:g} m", lambda box, i=inside: id(box) in i, _mean(aps))  # type: ignore[misc]
-        )
-    levels = sorted({level(box) for box in boxes.truth.all})
+        inside = (near <= side.distances_m) & (side.distances_m < far)
+        bands.append(group(f"{near:g}-{far:g} m", inside, _mean(aps)))
+    points, levels = told("num_lidar_pts"), told("visibility")
     edges = [(0, RETURNS[0]), *zip(RETURNS, (*RETURNS[1:], math.inf), strict=True)]
     return Breakdown(
         tuple(bands),
         tuple(
-            group(re.sub(r"^v(\d+-\d+)$", r"\1 %", name), lambda box, n=name: level(box) == n)  # type: ignore[misc]
-            for name in levels
+            group(re.sub(r"^v(\d+-\d+)$", r"\1 %", level or "unknown"), levels == level)
+            for level in sorted(set(levels.tolist()), key=lambda level: level or "unknown")
         ),
-        tuple(
-            group(
-                _range(low, high),
-                lambda box, low=low, high=high: low <= points(box) < high,  # type: ignore[misc]
-            )
-            for low, high in edges
-        ),
+        tuple(group(_range(low, high), (low <= points) & (points < high)) for low, high in edges),
     )
 
 

@@ -13,7 +13,8 @@ from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.label_encoder import load_label_encoder
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
-from labeldistill_core.evaluation.predictions import Results, lidar_results, student_results
+from labeldistill_core.evaluation.predictions import lidar_results, student_results
+from labeldistill_core.evaluation.result_columns import ResultColumns
 from labeldistill_core.evaluation.result_file import read_results
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.options import InferenceOptions, TablesOptions
@@ -42,7 +43,7 @@ class EvaluationOptions(InferenceOptions, TablesOptions):
 class Evaluation:
     """What a network found, and what it scored."""
 
-    results: Results
+    results: ResultColumns
     """Boxes of every key frame, by its token."""
     metrics: Metrics
     """Official metrics of these boxes."""

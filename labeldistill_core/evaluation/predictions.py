@@ -15,7 +15,8 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import DataError
-from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
+from labeldistill_core.evaluation.result_boxes import result_columns
+from labeldistill_core.evaluation.result_columns import BoxColumns, ResultColumns
 from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher
@@ -25,13 +26,10 @@ from labeldistill_core.runtime.device import resolve_device
 
 _LOG = logging.getLogger(__name__)
 
-Results = dict[str, list[ResultBox]]
-"""Result boxes by sample token."""
-
 
 def student_results(
     detector: Detector, tables: NuScenesTables, samples: Mapping[str, Sequence[str]]
-) -> Results:
+) -> ResultColumns:
     """Run a student over samples of scenes, each scene's in the order of time.
 
     Where a data root is partial, samples that lack an image are left out and counted.
@@ -54,7 +52,7 @@ def student_results(
         )  # fmt: skip
     warn_of_lost_horizons(tables, [token for _, token in tokens], cameras, detector.config.image)
     identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
-    results: Results = {}
+    results: dict[str, BoxColumns] = {}
     before = ""
     for scene, token in tqdm(tokens, unit="sample", disable=None):
         if scene != before:
@@ -62,8 +60,8 @@ def student_results(
             detector.reset(f"scene {scene}")
             before = scene
         found = detector.detect(tables.frame_set(token, cameras))
-        results[token] = result_boxes(token, found.in_frame(identity), detector.class_names)
-    return results
+        results[token] = result_columns(found.in_frame(identity), detector.class_names)
+    return ResultColumns(results)
 
 
 @torch.no_grad()
@@ -73,7 +71,7 @@ def lidar_results(
     tables: NuScenesTables,
     scenes: Sequence[str],
     device: str = "auto",
-) -> Results:
+) -> ResultColumns:
     """Run a teacher on points; or, with a label encoder, its head on the features of true boxes."""
     where = torch.device(resolve_device(device))
     config = teacher.config
@@ -83,7 +81,7 @@ def lidar_results(
     if points:
         points.warn_where_alone(tables, data.tokens)
     names = [name for task in config.head.tasks for name in task]
-    results: Results = {}
+    results: dict[str, BoxColumns] = {}
     for index in tqdm(range(len(data)), unit="sample", disable=None):
         sample = data[index].to(where)
         if label_encoder is None:
@@ -92,5 +90,5 @@ def lidar_results(
             maps = teacher.detect(label_encoder.to(where)(sample.boxes))
         (boxes,) = decode(maps, config.grid, config.decode)
         (token,), (pose,) = sample.tokens, sample.map_from_ego
-        results[token] = result_boxes(token, boxes.to("cpu").transformed(pose), names)
-    return results
+        results[token] = result_columns(boxes.to("cpu").transformed(pose), names)
+    return ResultColumns(results)

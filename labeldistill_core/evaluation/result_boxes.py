@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
+from labeldistill_core.evaluation.result_columns import BoxColumns, ResultBox
 
 MAX_BOXES = 500
 """The evaluation takes no more for one sample."""
 
-# Where mmdetection3d and the code of many detectors draw the line; nuScenes names none.
+# Where the code of many detectors draws the line; nuScenes names none.
 _MOVING_M_S = 0.2
 _ATTRIBUTES = {  # moving, not moving
     "car": ("vehicle.moving", "vehicle.parked"),
@@ -34,8 +36,6 @@ _ATTRIBUTES = {  # moving, not moving
     "traffic_cone": ("", ""),
 }
 
-ResultBox = dict[str, Any]
-
 
 def attribute_of(class_name: str, vx: float, vy: float) -> str:
     """The attribute that a speed (metres per second) makes likely; empty where there is none.
@@ -45,48 +45,61 @@ def attribute_of(class_name: str, vx: float, vy: float) -> str:
     return _ATTRIBUTES[class_name][0 if math.hypot(vx, vy) > _MOVING_M_S else 1]
 
 
-def result_boxes(
-    sample_token: str,
-    boxes: Boxes3D,
-    class_names: Sequence[str] = CLASSES,
-    attributes: Sequence[str] | None = None,
-) -> list[ResultBox]:
-    """The boxes of one sample, the best 500.
+def result_columns(
+    boxes: Boxes3D, class_names: Sequence[str] = CLASSES, attributes: Sequence[str] | None = None
+) -> BoxColumns:
+    """The boxes of one sample as result boxes, the best 500.
 
     Args:
-        sample_token: of the sample.
         boxes: in the frame "map". An unknown velocity is written as zero, since the format has no
             other number for it.
         class_names: by label.
         attributes: of the boxes; guessed from the velocity when None.
 
     Raises:
-        ValueError: the boxes are in another frame.
+        ValueError: the boxes are in another frame, or of a class that nuScenes does not have.
     """
     if boxes.frame != FIXED_FRAME:
         raise ValueError(f"result boxes must be in {FIXED_FRAME!r}, not {boxes.frame!r}")
-    rows, labels, scores = boxes.values.tolist(), boxes.labels.tolist(), boxes.scores.tolist()
-    # the sort is stable, so that equal scores keep their order
-    # A file with more boxes for a sample is refused as a whole by the evaluation.
-    best = sorted(range(len(rows)), key=lambda i: -scores[i])[:MAX_BOXES]
-    out = []
-    for i in sorted(best):
-        x, y, z, length, width, height, yaw, *velocity = rows[i]
-        vx, vy = (v if math.isfinite(v) else 0.0 for v in velocity)
-        name = class_names[labels[i]]
-        out.append(
-            {
-                "sample_token": sample_token,
-                "translation": [x, y, z],
-                "size": [width, length, height],
-                "rotation": [math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)],
-                "velocity": [vx, vy],
-                "detection_name": name,
-                "detection_score": scores[i],
-                "attribute_name": attributes[i] if attributes else attribute_of(name, vx, vy),
-            }
-        )
-    return out
+    # A file with more boxes for a sample is refused as a whole by the evaluation. The sort is
+    # stable, so that equal scores keep their order.
+    kept = torch.argsort(-boxes.scores, stable=True)[:MAX_BOXES].sort().values
+    values = columns_in_order(boxes[kept])
+    velocity = np.nan_to_num(values[:, 10:12], copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    labels = boxes.labels[kept].numpy()
+    classes = [class_names[label] for label in labels.tolist()]
+    if attributes:
+        named = [attributes[i] for i in kept.tolist()]
+    else:
+        named = [attribute_of(c, *v) for c, v in zip(classes, velocity.tolist(), strict=True)]
+    codes: dict[str, int] = {}
+    attribute = [codes.setdefault(name, len(codes)) for name in named]
+    return BoxColumns(
+        values,
+        np.array([CLASSES.index(name) for name in classes], np.int64),
+        np.array(attribute, np.int64),
+        tuple(codes),
+    )
+
+
+def columns_in_order(boxes: Boxes3D) -> NDArray[np.float64]:
+    """(N, 13) the boxes in the order of `BoxColumns.values`."""
+    rows = boxes.values.numpy().astype(np.float64)
+    length, width, height, yaw = rows[:, 3:7].T
+    zero = np.zeros_like(yaw)
+    rotation = (np.cos(yaw / 2), zero, zero, np.sin(yaw / 2))
+    scores = boxes.scores.numpy().astype(np.float64)
+    return np.column_stack([rows[:, 0:3], width, length, height, *rotation, rows[:, 7:9], scores])
+
+
+def result_boxes(
+    sample_token: str,
+    boxes: Boxes3D,
+    class_names: Sequence[str] = CLASSES,
+    attributes: Sequence[str] | None = None,
+) -> list[ResultBox]:
+    """The boxes of one sample as the results format has them; see `result_columns`."""
+    return result_columns(boxes, class_names, attributes).rows(sample_token)
 
 
 def boxes_of_results(results: Sequence[ResultBox]) -> Boxes3D:
@@ -95,7 +108,6 @@ def boxes_of_results(results: Sequence[ResultBox]) -> Boxes3D:
     for box in results:
         width, length, height = box["size"]
         w, x, y, z = box["rotation"]
-        # The heading of any rotation, also of files whose boxes are not quite upright.
         yaw = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
         rows.append([*box["translation"], length, width, height, yaw, *box["velocity"]])
     return Boxes3D(

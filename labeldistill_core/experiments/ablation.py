@@ -17,7 +17,8 @@ from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.evaluation.breakdown import break_down
-from labeldistill_core.evaluation.metrics import evaluate
+from labeldistill_core.evaluation.counted_boxes import evaluation_boxes
+from labeldistill_core.evaluation.metrics import evaluate_boxes
 from labeldistill_core.evaluation.predictions import student_results
 from labeldistill_core.experiments.ablation_report import Scores, write_report
 from labeldistill_core.experiments.processes import in_processes
@@ -278,8 +279,8 @@ def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
     tables = NuScenesTables(dataroot, version)
     samples = {name: tables.samples(name) for name in split_scenes(tables, "val")}
     found = student_results(Detector.load(checkpoint, device="auto"), tables, samples)
-    truths = [tables.ground_truth(token) for token in found]
-    metrics, parts = evaluate(truths, found), break_down(truths, found)
+    boxes = evaluation_boxes([tables.ground_truth(token) for token in found], found)
+    metrics, parts = evaluate_boxes(boxes), break_down(boxes)
     recall = {
         f"{criterion} {group.name}": group.recall
         for criterion in ("distance", "LiDAR returns")

@@ -17,7 +17,8 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import NotFiniteError
 from labeldistill_core.evaluation.metrics import evaluate
-from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
+from labeldistill_core.evaluation.result_boxes import result_columns
+from labeldistill_core.evaluation.result_columns import BoxColumns, ResultColumns
 from labeldistill_core.frames import Transform
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.sampling import seed_of
@@ -56,8 +57,7 @@ class Stage(LightningModule, ABC):
         self.network, self.recipe, self.class_names = network, recipe, class_names
         self.tables: NuScenesTables | None = None
         """Ground truth of the validation samples."""
-        # By token: where samples do not divide evenly, two processes may score the same one.
-        self._found: dict[str, list[ResultBox]] = {}
+        self._found: dict[str, BoxColumns] = {}
 
     @abstractmethod
     def losses(self, sample: Any) -> dict[str, Tensor]:
@@ -99,7 +99,7 @@ class Stage(LightningModule, ABC):
         found = self.detections(sample)
         for token, pose, boxes in zip(sample.tokens, sample.map_from_ego, found, strict=True):
             boxes = boxes.to("cpu").transformed(pose)
-            self._found[token] = result_boxes(token, boxes, self.class_names)
+            self._found[token] = result_columns(boxes, self.class_names)
 
     def on_validation_epoch_end(self) -> None:
         """Score all boxes with the official metrics."""
@@ -108,10 +108,12 @@ class Stage(LightningModule, ABC):
             parts = [{} for _ in range(distributed.get_world_size())]
             # Boxes are gathered before scoring: precision and recall are not additive.
             distributed.all_gather_object(parts, self._found)
+        # By token: where samples do not divide evenly, two processes may score the same one.
         found = {token: boxes for part in parts for token, boxes in part.items()}
         self._found = {}
         assert self.tables is not None, "validation needs the tables"
-        metrics = evaluate([self.tables.ground_truth(token) for token in found], found)
+        truths = [self.tables.ground_truth(token) for token in found]
+        metrics = evaluate(truths, ResultColumns(found))
         self.log("val/mAP", metrics.mean_ap, prog_bar=True)
         self.log("val/NDS", metrics.nds, prog_bar=True)
         self.log_dict({f"val/{name}": value for name, value in metrics.tp_errors.items()})

@@ -18,7 +18,8 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import BagError, DataError
-from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
+from labeldistill_core.evaluation.result_boxes import result_columns
+from labeldistill_core.evaluation.result_columns import BoxColumns, ResultColumns
 from labeldistill_core.names import shown
 from labeldistill_ros.bags.poses import read_transforms
 from labeldistill_ros.bags.reader import BagReader
@@ -60,7 +61,7 @@ class Coverage:
 class Recording:
     """What a bag tells of a detector."""
 
-    results: dict[str, list[ResultBox]]
+    results: ResultColumns
     """Boxes by sample token; none for a sample without a message."""
     coverage: Coverage
     """Which samples got boxes, and how near in time these were."""
@@ -110,21 +111,24 @@ def read_recording(
     # Another scene, or images that were stamped anew: a score of zero would hide that.
     if not any(pairs):
         raise BagError(_nothing_near(bag, topic, samples, list(published), tolerance_s))
-    results: dict[str, list[ResultBox]] = {}
+    results: dict[str, BoxColumns] = {}
+    nothing = result_columns(Boxes3D.empty(FIXED_FRAME))
     missed, gaps = [], [0.0]
     for sample, pair in zip(samples, pairs, strict=True):
         token = sample.truth.sample_token
-        results[token] = []
+        results[token] = nothing
         if pair is None:
             missed.append(token)
             continue
         stamp_ns, gap_ns = pair
         boxes = _in_map(published[stamp_ns], transforms, stamp_ns, bag)
-        results[token] = result_boxes(token, boxes)
+        results[token] = result_columns(boxes)
         gaps.append(gap_ns / 1e6)
     matched = len(samples) - len(missed)
     coverage = Coverage(len(samples), matched, tuple(missed), len(published), max(gaps))
-    return Recording(results, coverage, velocities, _latencies(statuses), _outcomes(statuses))
+    return Recording(
+        ResultColumns(results), coverage, velocities, _latencies(statuses), _outcomes(statuses)
+    )
 
 
 def _nothing_near(

@@ -17,7 +17,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.breakdown import SampleMatches, sample_matches
-from labeldistill_core.evaluation.devkit import evaluation_boxes
+from labeldistill_core.evaluation.counted_boxes import evaluation_boxes
 from labeldistill_core.evaluation.result_boxes import boxes_of_results
 from labeldistill_core.visualization import charts
 from labeldistill_core.visualization.page import (

@@ -21,8 +21,9 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.breakdown import Breakdown, break_down
-from labeldistill_core.evaluation.metrics import Metrics, evaluate, json_ready
-from labeldistill_core.evaluation.result_boxes import ResultBox
+from labeldistill_core.evaluation.counted_boxes import evaluation_boxes
+from labeldistill_core.evaluation.metrics import Metrics, evaluate_boxes, json_ready
+from labeldistill_core.evaluation.result_columns import ResultColumns
 from labeldistill_core.evaluation.result_file import read_results, write_results
 from labeldistill_ros.bags.detector_output import (
     DETECTIONS_TOPIC,
@@ -107,7 +108,7 @@ class Score:
     """The same scores for groups of boxes: by distance, visibility and LiDAR returns."""
     coverage: Coverage
     """Which samples got boxes, and how far in time those were."""
-    results: dict[str, list[ResultBox]]
+    results: ResultColumns
     """The boxes that were scored, by sample token."""
     velocities: bool = True
     """Whether velocities were recorded; without, they count as zero."""
@@ -220,17 +221,18 @@ def score_run(
             write_results(out, results)
         # A result file has an entry for every key frame, which was checked, and no stamps.
         coverage = Coverage(len(truths), len(truths), (), len(results), 0.0)
-        metrics, parts = evaluate(truths, results), break_down(truths, results)
-        return Score(run.name, metrics, parts, coverage, results)
+        boxes = evaluation_boxes(truths, results)
+        return Score(run.name, evaluate_boxes(boxes), break_down(boxes), coverage, results)
     recording = read_recording(
         run, reference.samples, reference.transforms, topic=topic, tolerance_s=tolerance_s
     )
     if out:
         write_results(out, recording.results)
+    boxes = evaluation_boxes(truths, recording.results)
     return Score(
         run.name,
-        evaluate(truths, recording.results),
-        break_down(truths, recording.results),
+        evaluate_boxes(boxes),
+        break_down(boxes),
         recording.coverage,
         recording.results,
         recording.velocities,
@@ -254,7 +256,7 @@ def comparison(scores: Sequence[Score]) -> str:
     return "\n".join(lines)
 
 
-def _whole_results(reference: Reference, path: Path) -> dict[str, list[ResultBox]]:
+def _whole_results(reference: Reference, path: Path) -> ResultColumns:
     """Results of all key frames of the reference, in the file's order."""
     results = read_results(path)
     wanted = {sample.truth.sample_token for sample in reference.samples}
@@ -274,4 +276,4 @@ def _whole_results(reference: Reference, path: Path) -> dict[str, list[ResultBox
         )
     if unknown:
         _LOG.info("%s: %d key frames of other scenes are left out", path, len(unknown))
-    return {token: boxes for token, boxes in results.items() if token in wanted}
+    return results.only([token for token in results if token in wanted])

@@ -20,7 +20,8 @@ from labeldistill_core.cameras import CAMERAS, FIXED_FRAME, CameraView, FrameSet
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
-from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
+from labeldistill_core.evaluation.result_boxes import result_boxes
+from labeldistill_core.evaluation.result_columns import ResultBox
 from labeldistill_core.frames import Transform
 from labeldistill_core.installed_files import demo_model
 from labeldistill_core.options import DetectorOptions, TablesOptions

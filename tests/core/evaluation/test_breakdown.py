@@ -2,8 +2,10 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,9 +14,10 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.evaluation.breakdown import break_down, match_boxes, sample_matches
-from labeldistill_core.evaluation.devkit import evaluation_boxes
+from labeldistill_core.evaluation.counted_boxes import CountedBoxes, evaluation_boxes
 from labeldistill_core.evaluation.metrics import evaluate
-from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
+from labeldistill_core.evaluation.result_boxes import result_boxes
+from labeldistill_core.evaluation.result_columns import ResultBox
 from labeldistill_core.evaluation.result_file import read_results
 from labeldistill_core.evaluation.verdict import Thresholds, check, write_junit
 from tests.support.nuscenes_fixture import SCENES, VERSION
@@ -31,7 +34,7 @@ def as_results(truths: list[GroundTruth]) -> dict[str, list[ResultBox]]:
 
 
 def test_groups_hold_every_true_box_once(truths: list[GroundTruth]) -> None:
-    found = break_down(truths, as_results(truths))
+    found = break_down(evaluation_boxes(truths, as_results(truths)))
     counted = sum(evaluate(truths, {}).truth_boxes.values())
     for groups in found.criteria.values():
         assert sum(group.truth_boxes for group in groups) == counted
@@ -46,15 +49,27 @@ def test_what_is_missed_lowers_its_own_group(truths: list[GroundTruth]) -> None:
     results = as_results(truths)
     for boxes in results.values():
         boxes[:] = [box for box in boxes if box["detection_name"] != "pedestrian"]
-    found = break_down(truths, results)
+    found = break_down(evaluation_boxes(truths, results))
     recalls = {g.name: g.recall for g in found.lidar_returns}
     assert recalls["20-99"] == 1.0
     assert recalls["5-19"] < 1.0
     for boxes in results.values():
         for box in boxes:
             box["translation"] = [box["translation"][0] + 1.0, *box["translation"][1:]]
-    moved = break_down(truths, results)
+    moved = break_down(evaluation_boxes(truths, results))
     assert all(g.center_error_m == pytest.approx(1.0) for g in moved.lidar_returns if g.recall > 0)
+
+
+def devkit_boxes(side: CountedBoxes, truths: list[GroundTruth]) -> Any:
+    """The same boxes as the devkit's objects."""
+    from nuscenes.eval.common.data_classes import EvalBoxes
+    from nuscenes.eval.detection.data_classes import DetectionBox
+
+    boxes = EvalBoxes()
+    for number, truth in enumerate(truths):
+        rows = side.boxes[side.samples == number].rows(truth.sample_token)
+        boxes.add_boxes(truth.sample_token, [DetectionBox.deserialize(row) for row in rows])
+    return boxes
 
 
 @pytest.mark.parametrize("name", ["devkit_mock_seed42", "gt_as_prediction"])
@@ -67,12 +82,13 @@ def test_matches_are_those_of_the_devkit(shared_data: Path, name: str) -> None:
     truths = [tables.ground_truth(t) for s in tables.scene_names for t in tables.samples(s)]
     boxes = evaluation_boxes(truths, read_results(folder / f"evaluator/{name}.json.gz"))
     matched = match_boxes(boxes)
-    for label in CLASSES:
-        own = [box for box in boxes.truth.all if box.detection_name == label]
-        data = accumulate(boxes.truth, boxes.predicted, label, center_distance, 2.0)
+    truth, predicted = devkit_boxes(boxes.truth, truths), devkit_boxes(boxes.predicted, truths)
+    for label, name in enumerate(CLASSES):
+        own = np.isfinite(matched.truth_m[boxes.truth.boxes.labels == label])
+        data = accumulate(truth, predicted, name, center_distance, 2.0)
         # the devkit tells the recall in steps of a hundredth, rounded down
-        recall = sum(id(box) in matched for box in own) / max(len(own), 1)
-        assert data.max_recall == pytest.approx(math.floor(recall * 100 + 1e-9) / 100), label
+        recall = own.sum() / max(len(own), 1)
+        assert data.max_recall == pytest.approx(math.floor(recall * 100 + 1e-9) / 100), name
 
 
 def test_matches_by_sample(truths: list[GroundTruth]) -> None:

@@ -14,12 +14,8 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
-from labeldistill_core.evaluation.result_boxes import (
-    MAX_BOXES,
-    ResultBox,
-    attribute_of,
-    result_boxes,
-)
+from labeldistill_core.evaluation.result_boxes import MAX_BOXES, attribute_of, result_boxes
+from labeldistill_core.evaluation.result_columns import ResultBox
 from labeldistill_core.evaluation.result_file import read_results, write_results
 from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import SCENES, VERSION

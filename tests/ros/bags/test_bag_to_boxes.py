@@ -20,7 +20,8 @@ from labeldistill_core.cameras import CAMERAS, FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.evaluation.metrics import evaluate
-from labeldistill_core.evaluation.result_boxes import ResultBox, result_boxes
+from labeldistill_core.evaluation.result_boxes import result_boxes
+from labeldistill_core.evaluation.result_columns import ResultBox
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
