@@ -24,6 +24,7 @@ from labeldistill_core.evaluation.result_columns import (
     BoxColumns,
     ResultBox,
     ResultColumns,
+    columns_of,
     joined,
 )
 
@@ -102,9 +103,11 @@ def evaluation_boxes(
     if not truths or len(numbers) != len(truths):
         raise DataError("nothing to score" if not truths else "a sample is there twice")
     config = config_factory("detection_cvpr_2019")
-    found = {t: boxes for t, boxes in results.items() if t in numbers}
+    known = [token for token in results if token in numbers]
     columns = (
-        results.only(list(found)) if isinstance(results, ResultColumns) else ResultColumns.of(found)
+        results.only(known)
+        if isinstance(results, ResultColumns)
+        else ResultColumns({token: columns_of(results[token], token) for token in known})
     )
     for name in columns.boxes.attribute_names:
         if name and name not in ATTRIBUTE_NAMES:

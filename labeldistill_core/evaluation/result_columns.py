@@ -153,17 +153,6 @@ class ResultColumns(Mapping[str, list[ResultBox]]):
         self.boxes = joined(list(parts.values()))
         """Of all samples, one after the other."""
 
-    @classmethod
-    def of(cls, results: Mapping[str, Sequence[ResultBox]]) -> ResultColumns:
-        """The same as lists.
-
-        Raises:
-            DataError: a box is malformed.
-        """
-        if isinstance(results, ResultColumns):
-            return results
-        return cls({token: columns_of(boxes, token) for token, boxes in results.items()})
-
     def __getitem__(self, token: str) -> list[ResultBox]:
         """Boxes of one sample."""
         return self.columns(token).rows(token)
