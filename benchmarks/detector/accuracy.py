@@ -29,7 +29,7 @@ from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.result_boxes import result_columns
-from labeldistill_core.evaluation.result_columns import BoxColumns, ResultColumns
+from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
 from labeldistill_core.files import write_json
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.decode import decode
@@ -196,7 +196,7 @@ class _Fast:
     detector: Detector
     device_decode: bool
     exact: bool
-    results: dict[str, BoxColumns] = field(default_factory=dict)
+    results: dict[str, BoxArrays] = field(default_factory=dict)
     depth_largest: float = 0.0
     context_relative: list[float] = field(default_factory=list)
     same_boxes: list[bool] = field(default_factory=list)
@@ -236,7 +236,7 @@ class AccuracyComparison:
         """Scores of the plain network and of all ways, and whether they are `equal`."""
         identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
         names = self._reference.student.config.class_names
-        plain: dict[str, BoxColumns] = {}
+        plain: dict[str, BoxArrays] = {}
         for token in self._samples(scenes):
             frames = self._tables.frame_set(token, self._reference.student.config.cameras)
             expected, features = self._reference.detect(frames)
@@ -286,7 +286,7 @@ class AccuracyComparison:
             "equal": worst <= LIMIT and (not way.exact or way.depth_largest <= EXACT),
         }
 
-    def _score(self, results: dict[str, BoxColumns]) -> Metrics:
+    def _score(self, results: dict[str, BoxArrays]) -> Metrics:
         truths = [self._tables.ground_truth(token) for token in results]
         return evaluate(truths, ResultColumns(results))
 

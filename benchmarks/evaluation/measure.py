@@ -17,7 +17,7 @@ from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.evaluation.evaluate import ResultFileOptions, evaluate_results
 from labeldistill_core.evaluation.result_boxes import attribute_of, result_columns
-from labeldistill_core.evaluation.result_columns import BoxColumns, ResultColumns
+from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
 from labeldistill_core.evaluation.result_file import write_results
 
 SPLIT = "measured"
@@ -27,7 +27,7 @@ SPLIT = "measured"
 def write_random_results(root: Path, path: Path, boxes: int) -> None:
     """Result boxes about as a detector has them: near the true ones, and anywhere else."""
     tables, rng = NuScenesTables(root, VERSION), np.random.default_rng(0)
-    parts: dict[str, BoxColumns] = {}
+    parts: dict[str, BoxArrays] = {}
     for token in (t for name in tables.scene_names for t in tables.samples(name)):
         truth = result_columns(tables.ground_truth(token).boxes)[: boxes // 2]
         center = tables.ground_truth(token).fixed_from_ego.translation
@@ -50,7 +50,7 @@ def write_random_results(root: Path, path: Path, boxes: int) -> None:
         ]
         codes: dict[str, int] = {}
         attributes = np.array([codes.setdefault(name, len(codes)) for name in names], np.int64)
-        parts[token] = BoxColumns(values, labels, attributes, tuple(codes))
+        parts[token] = BoxArrays(values, labels, attributes, tuple(codes))
     write_results(path, ResultColumns(parts))
 
 
@@ -58,7 +58,7 @@ def use_ours(root: Path, results: Path) -> dict[str, Any]:
     """Time, memory and scores of `evaluate-results`."""
     NuScenesTables(root, VERSION)  # its index is there after the first command on a data root
     begin = perf_counter()
-    metrics = evaluate_results(results, root, ResultFileOptions(VERSION))
+    metrics = evaluate_results(results, root, ResultFileOptions(version=VERSION))
     return {
         "seconds": perf_counter() - begin,
         "peak_mib": memory_mib()["peak"],

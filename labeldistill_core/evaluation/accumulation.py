@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.counted_boxes import CountedBoxes, EvaluationBoxes
-from labeldistill_core.evaluation.matching import NearPairs, Points
+from labeldistill_core.evaluation.matching import GroundPoints, NearPairs
 
 
 def near_pairs(boxes: EvaluationBoxes, label: int, most_m: float) -> tuple[
@@ -74,8 +74,8 @@ def accumulate(
     return found
 
 
-def _points(side: CountedBoxes, rows: NDArray[np.int64]) -> Points:
-    return Points(side.samples[rows], side.boxes.centers_m[rows, :2])
+def _points(side: CountedBoxes, rows: NDArray[np.int64]) -> GroundPoints:
+    return GroundPoints(side.samples[rows], side.boxes.centers_m[rows, :2])
 
 
 def _errors(

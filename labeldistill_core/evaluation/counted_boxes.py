@@ -21,7 +21,7 @@ from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_boxes import columns_in_order
 from labeldistill_core.evaluation.result_columns import (
-    BoxColumns,
+    BoxArrays,
     ResultBox,
     ResultColumns,
     columns_of,
@@ -37,7 +37,7 @@ _CYCLES = [CLASSES.index("bicycle"), CLASSES.index("motorcycle")]
 class CountedBoxes:
     """N boxes of one side, those of a sample together."""
 
-    boxes: BoxColumns
+    boxes: BoxArrays
     """The boxes, in the frame "map"."""
     samples: NDArray[np.int64]
     """(N,) number of the sample in the list of ground truth."""
@@ -141,7 +141,7 @@ def evaluation_boxes(
 
 
 def _side(
-    truths: Sequence[GroundTruth], boxes: BoxColumns, numbers: Sequence[int], counts: Sequence[int]
+    truths: Sequence[GroundTruth], boxes: BoxArrays, numbers: Sequence[int], counts: Sequence[int]
 ) -> CountedBoxes:
     """Boxes of samples, so many of each, with their distance from the vehicle."""
     samples = np.repeat(np.array(numbers, np.int64), counts)
@@ -151,7 +151,7 @@ def _side(
     return CountedBoxes(boxes, samples, places, np.sqrt((gaps * gaps).sum(axis=1)))
 
 
-def _true_columns(truth: GroundTruth) -> BoxColumns:
+def _true_columns(truth: GroundTruth) -> BoxArrays:
     if len(truth.boxes) and truth.boxes.sizes.min() <= 0:
         raise DataError(
             f"a true box of sample {truth.sample_token} is malformed: its size is not above 0"
@@ -160,7 +160,7 @@ def _true_columns(truth: GroundTruth) -> BoxColumns:
     attributes = [codes.setdefault(name, len(codes)) for name in truth.attributes]
     labels = truth.boxes.labels.numpy()
     values = columns_in_order(truth.boxes)
-    return BoxColumns(values, labels, np.array(attributes, np.int64), tuple(codes))
+    return BoxArrays(values, labels, np.array(attributes, np.int64), tuple(codes))
 
 
 def _refuse_another_frame(predicted: CountedBoxes) -> None:

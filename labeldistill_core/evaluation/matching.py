@@ -19,7 +19,7 @@ _PAIRS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
+class GroundPoints:
     """N boxes as the matching sees them."""
 
     samples: NDArray[np.int64]
@@ -32,7 +32,11 @@ class NearPairs:
     """Predictions and true boxes of one class that are near enough to meet."""
 
     def __init__(
-        self, truth: Points, predicted: Points, scores: NDArray[np.float64], most_m: float
+        self,
+        truth: GroundPoints,
+        predicted: GroundPoints,
+        scores: NDArray[np.float64],
+        most_m: float,
     ) -> None:
         """Find all pairs.
 

@@ -16,7 +16,7 @@ from labeldistill_core.data.samples import LidarDataset
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_boxes import result_columns
-from labeldistill_core.evaluation.result_columns import BoxColumns, ResultColumns
+from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
 from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher
@@ -52,7 +52,7 @@ def student_results(
         )  # fmt: skip
     warn_of_lost_horizons(tables, [token for _, token in tokens], cameras, detector.config.image)
     identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
-    results: dict[str, BoxColumns] = {}
+    results: dict[str, BoxArrays] = {}
     before = ""
     for scene, token in tqdm(tokens, unit="sample", disable=None):
         if scene != before:
@@ -81,7 +81,7 @@ def lidar_results(
     if points:
         points.warn_where_alone(tables, data.tokens)
     names = [name for task in config.head.tasks for name in task]
-    results: dict[str, BoxColumns] = {}
+    results: dict[str, BoxArrays] = {}
     for index in tqdm(range(len(data)), unit="sample", disable=None):
         sample = data[index].to(where)
         if label_encoder is None:

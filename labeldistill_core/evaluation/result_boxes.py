@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from labeldistill_core.boxes import BOX_FIELDS, Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
-from labeldistill_core.evaluation.result_columns import BoxColumns, ResultBox
+from labeldistill_core.evaluation.result_columns import BoxArrays, ResultBox
 
 MAX_BOXES = 500
 """The evaluation takes no more for one sample."""
@@ -47,7 +47,7 @@ def attribute_of(class_name: str, vx: float, vy: float) -> str:
 
 def result_columns(
     boxes: Boxes3D, class_names: Sequence[str] = CLASSES, attributes: Sequence[str] | None = None
-) -> BoxColumns:
+) -> BoxArrays:
     """The boxes of one sample as result boxes, the best 500.
 
     Args:
@@ -74,7 +74,7 @@ def result_columns(
         named = [attribute_of(c, *v) for c, v in zip(classes, velocity.tolist(), strict=True)]
     codes: dict[str, int] = {}
     attribute = [codes.setdefault(name, len(codes)) for name in named]
-    return BoxColumns(
+    return BoxArrays(
         values,
         np.array([CLASSES.index(name) for name in classes], np.int64),
         np.array(attribute, np.int64),
@@ -83,7 +83,7 @@ def result_columns(
 
 
 def columns_in_order(boxes: Boxes3D) -> NDArray[np.float64]:
-    """(N, 13) the boxes in the order of `BoxColumns.values`."""
+    """(N, 13) the boxes in the order of `BoxArrays.values`."""
     rows = boxes.values.numpy().astype(np.float64)
     length, width, height, yaw = rows[:, 3:7].T
     zero = np.zeros_like(yaw)

@@ -51,7 +51,7 @@ _DECODER = msgspec.json.Decoder(list[_Box])
 
 
 @dataclass(frozen=True, eq=False)
-class BoxColumns:
+class BoxArrays:
     """N boxes in the frame "map", one array for each quantity, in nuScenes' units and order."""
 
     values: NDArray[np.float64]
@@ -67,9 +67,9 @@ class BoxColumns:
         """Number of boxes."""
         return len(self.values)
 
-    def __getitem__(self, rows: slice | NDArray[Any]) -> BoxColumns:
+    def __getitem__(self, rows: slice | NDArray[Any]) -> BoxArrays:
         """Some of the boxes."""
-        return BoxColumns(
+        return BoxArrays(
             self.values[rows], self.labels[rows], self.attributes[rows], self.attribute_names
         )
 
@@ -120,14 +120,14 @@ class BoxColumns:
         ]
 
 
-def joined(parts: Sequence[BoxColumns]) -> BoxColumns:
+def joined(parts: Sequence[BoxArrays]) -> BoxArrays:
     """All boxes in a row; the names of their attributes may differ."""
     names: dict[str, int] = {}
     attributes = []
     for part in parts:
         codes = np.array([names.setdefault(n, len(names)) for n in part.attribute_names], np.int64)
         attributes.append(codes[part.attributes] if len(part) else part.attributes)
-    return BoxColumns(
+    return BoxArrays(
         np.concatenate([np.empty((0, 13)), *(part.values for part in parts)]),
         np.concatenate([np.empty(0, np.int64), *(part.labels for part in parts)]),
         np.concatenate([np.empty(0, np.int64), *attributes]),
@@ -138,7 +138,7 @@ def joined(parts: Sequence[BoxColumns]) -> BoxColumns:
 class ResultColumns(Mapping[str, list[ResultBox]]):
     """Boxes by sample token: a mapping as the results format has it, kept as arrays."""
 
-    def __init__(self, parts: Mapping[str, BoxColumns]) -> None:
+    def __init__(self, parts: Mapping[str, BoxArrays]) -> None:
         """Put the boxes of all samples together.
 
         Args:
@@ -165,7 +165,7 @@ class ResultColumns(Mapping[str, list[ResultBox]]):
         """Number of samples."""
         return len(self._slices)
 
-    def columns(self, token: str) -> BoxColumns:
+    def columns(self, token: str) -> BoxArrays:
         """Boxes of one sample as arrays."""
         return self.boxes[self._slices[token]]
 
@@ -174,7 +174,7 @@ class ResultColumns(Mapping[str, list[ResultBox]]):
         return ResultColumns({token: self.columns(token) for token in tokens})
 
 
-def columns_of(boxes: object, token: str, source: str = "") -> BoxColumns:
+def columns_of(boxes: object, token: str, source: str = "") -> BoxArrays:
     """Boxes of one sample as arrays.
 
     Args:
@@ -203,7 +203,7 @@ def columns_of(boxes: object, token: str, source: str = "") -> BoxColumns:
     labels = np.array([_LABELS.get(b.detection_name, -1) for b in parsed], np.int64)
     names: dict[str, int] = {}
     attributes = [names.setdefault(b.attribute_name, len(names)) for b in parsed]
-    found = BoxColumns(values, labels, np.array(attributes, np.int64), tuple(names))
+    found = BoxArrays(values, labels, np.array(attributes, np.int64), tuple(names))
     _check_values(where, token, found, parsed)
     return found
 
@@ -219,7 +219,7 @@ def _refuse(where: str, token: str, text: str) -> NoReturn:
     raise DataError(f"{where}{box}sample {shown(token)} is malformed: {reason}")
 
 
-def _check_values(where: str, token: str, found: BoxColumns, boxes: Sequence[_Box]) -> None:
+def _check_values(where: str, token: str, found: BoxArrays, boxes: Sequence[_Box]) -> None:
     """Refuse boxes that cannot be."""
     # The devkit asserts, or scores nonsense, where a value cannot be; here the box is named.
     values = found.values

@@ -18,7 +18,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import NotFiniteError
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.result_boxes import result_columns
-from labeldistill_core.evaluation.result_columns import BoxColumns, ResultColumns
+from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
 from labeldistill_core.frames import Transform
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.sampling import seed_of
@@ -57,7 +57,7 @@ class Stage(LightningModule, ABC):
         self.network, self.recipe, self.class_names = network, recipe, class_names
         self.tables: NuScenesTables | None = None
         """Ground truth of the validation samples."""
-        self._found: dict[str, BoxColumns] = {}
+        self._found: dict[str, BoxArrays] = {}
 
     @abstractmethod
     def losses(self, sample: Any) -> dict[str, Tensor]:

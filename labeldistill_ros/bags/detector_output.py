@@ -19,7 +19,7 @@ from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.result_boxes import result_columns
-from labeldistill_core.evaluation.result_columns import BoxColumns, ResultColumns
+from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
 from labeldistill_core.names import shown
 from labeldistill_ros.bags.poses import read_transforms
 from labeldistill_ros.bags.reader import BagReader
@@ -111,7 +111,7 @@ def read_recording(
     # Another scene, or images that were stamped anew: a score of zero would hide that.
     if not any(pairs):
         raise BagError(_nothing_near(bag, topic, samples, list(published), tolerance_s))
-    results: dict[str, BoxColumns] = {}
+    results: dict[str, BoxArrays] = {}
     nothing = result_columns(Boxes3D.empty(FIXED_FRAME))
     missed, gaps = [], [0.0]
     for sample, pair in zip(samples, pairs, strict=True):

@@ -87,7 +87,7 @@ def test_results_are_there_when_scoring_fails(
     def fail(*_: object) -> None:
         raise DataError("cannot be scored")
 
-    monkeypatch.setattr(score, "evaluate", fail)
+    monkeypatch.setattr(score, "evaluate_boxes", fail)
     run = write_detections(tmp_path / "run", truths_of(shared_dataroot))
     out = tmp_path / "results.json"
     assert main(["bag", "score", str(bag), str(run), "--out", str(out)]) == 2
