@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from labeldistill_core.console import REFUSED, call_command, exit_code
+from labeldistill_core.spinning import bound_spinning
 from labeldistill_ros.early_signals import started
 
 NAME = "labeldistill"
@@ -161,6 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Everything runs within `exit_code`, also the reading of the command's name, so that each way
     # to fail has its exit code.
     args = list(sys.argv[1:] if argv is None else argv)
+    # Before any command imports torch.
+    bound_spinning()
     return exit_code(lambda: _run(args), NAME)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import find_preset
 from labeldistill_core.profiling.bench_images import frame_set
+from labeldistill_core.profiling.busy_process import busy_process
 from labeldistill_core.profiling.latency import measure_steps
 from labeldistill_core.profiling.separate_process import measure_apart
 from labeldistill_core.profiling.stage_clock import percentiles
@@ -27,6 +29,9 @@ from labeldistill_core.profiling.ways import Way, ways_on
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision, resolve_device
+
+_SETTLE_S = 1.5
+"""Three times as long as `runtime.free_cores` counts before it changes the number of threads."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +155,23 @@ def few(repeats: int) -> int:
 def measure_way(detector: Detector, way: Way, repeats: int) -> dict[str, Any]:
     """`stages` with their percentiles in milliseconds, `sets_s` (a second) and a GPU's `graph`."""
     times = measure_steps(detector, repeats, way.device_decode)
+    if detector.device.type == "cpu":
+        times["step beside a busy process"] = _beside_a_busy_process(detector, repeats)
     graph = {"graph": detector.engine.graph} if detector.device.type == "cuda" else {}
     return {
         "stages": {name: percentiles(values) for name, values in times.items()},
         "sets_s": 1e3 * repeats / sum(times["end to end"]),
         **graph,
     }
+
+
+def _beside_a_busy_process(detector: Detector, repeats: int) -> list[float]:
+    """Milliseconds of steps; the detector is given the time to see that a core is taken."""
+    with busy_process():
+        begin = time.monotonic()
+        while time.monotonic() - begin < _SETTLE_S:
+            measure_steps(detector, 1)
+        return measure_steps(detector, repeats)["step"]
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from labeldistill_core.network.student import CameraBatch
 from labeldistill_core.runtime.device import Precision
 from labeldistill_core.runtime.device_images import DeviceImages
 from labeldistill_core.runtime.engine import Engine, StepInput, timed
+from labeldistill_core.runtime.free_cores import FittedThreads
 from labeldistill_core.runtime.history import History, PastFrame
 from labeldistill_core.runtime.loading import Backend, load_engine
 
@@ -85,6 +86,7 @@ class Detector:
         )
         # torch resizes without Python's lock
         self._threads = ThreadPoolExecutor(min(6, os.cpu_count() or 1), thread_name_prefix="resize")
+        self._fitted_threads = FittedThreads()
         self._history: History[PastFrame] = History(engine.config.history_s, history_tolerance_s)
         self._calibration: tuple[CameraPose | None, ...] = ()
 
@@ -163,7 +165,9 @@ class Detector:
     def detect(self, frames: FrameSet, *, use_history: bool = True) -> Detections:
         """Boxes of a set that is newer than those before.
 
-        A set that is not newer, or a camera whose calibration changed, drops the history.
+        A set that is not newer, or a camera whose calibration changed, drops the history. The step
+        takes fewer of torch's threads while other processes use the cores, see
+        `runtime.free_cores`.
 
         Args:
             frames: the images.
@@ -174,6 +178,10 @@ class Detector:
             DataError: the set has no image of any camera of the model.
             NotFiniteError: the network computes NaN.
         """
+        with self._fitted_threads():
+            return self._detect(frames, use_history)
+
+    def _detect(self, frames: FrameSet, use_history: bool) -> Detections:
         timings: dict[str, float] = {}
         with timed(timings, "preprocess"):
             batch = self.prepare(frames)
