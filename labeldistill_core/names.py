@@ -7,8 +7,6 @@ asks here, so that a scene called `../x` or a file called `/etc/passwd` stays wh
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from labeldistill_core.errors import DataError
 
 _LONGEST = 255
@@ -56,19 +54,6 @@ def plain_name(name: str, what: str) -> str:
     if fault := fault_of_name(name):
         raise DataError(f"{what} {shown(name)} is no plain name: {fault}")
     return name
-
-
-def path_below(folder: Path, path: str, what: str) -> Path:
-    """The path of a file that data names relative to a folder.
-
-    Links inside the folder are the user's own and are followed.
-
-    Raises:
-        DataError: it would lie outside the folder, or is no path.
-    """
-    if fault := fault_of_relative_path(path):
-        raise DataError(f"{what} {shown(path)} is no path below {folder}: {fault}")
-    return folder / path
 
 
 def shown(text: str) -> str:

@@ -85,13 +85,6 @@ class NuScenesTables:
         """In the order of the table."""
         return tuple(self._scenes)
 
-    def scene_of(self, sample_token: str) -> str:
-        """Name of the scene that a sample belongs to."""
-        scene = int(self._samples.scene[self._row(sample_token)])
-        if scene < 0:
-            raise DataError(f"sample {sample_token} belongs to no scene in {self._file('scene')}")
-        return self._meta.scenes[scene].name
-
     def samples(self, scene_name: str) -> tuple[str, ...]:
         """Tokens of a scene's samples in the order of time.
 
@@ -141,10 +134,6 @@ class NuScenesTables:
         first, end = self._samples.data_start[[scene.first, scene.first + scene.samples]].tolist()
         records = map(self._sensor_record, self._chosen(first, end, modality, sweeps))
         return sorted(records, key=lambda record: (record.stamp_ns, record.channel))
-
-    def camera_data(self, scene_name: str, *, sweeps: bool = True) -> list[SensorRecord]:
-        """Images of a scene in the order of time; see `sensor_data`."""
-        return self.sensor_data(scene_name, modality="camera", sweeps=sweeps)
 
     def frame_set(self, sample_token: str, cameras: Sequence[str] | None = None) -> FrameSet:
         """Decoded key frames of a sample; its stamp is the sample's.
@@ -221,10 +210,6 @@ class NuScenesTables:
                     break
                 found.append(record)
         return found
-
-    def lidar_path(self, sample_token: str) -> Path:
-        """File of the LiDAR scan of a sample."""
-        return self.lidar(sample_token).path
 
     def classes(self, sample_token: str) -> frozenset[str]:
         """Names of the classes that have boxes in a sample."""

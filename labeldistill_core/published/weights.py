@@ -106,9 +106,7 @@ def rename_student(published: dict[str, Tensor]) -> dict[str, Tensor]:
     are left out. A name that no rule knows is kept, so that loading reports it.
     """
     renamed = {}
-    for name, tensor in published.items():
-        # lightning's prefix, which exported files lack.
-        name = name.removeprefix("model.")
+    for name, tensor in _plain_names(published).items():
         if _GEOMETRY.match(name) or name.startswith(_TRAINING_ONLY):
             continue
         renamed[rename(name, STUDENT_RENAMES)] = tensor
@@ -121,7 +119,7 @@ def rename_teacher(published: dict[str, Tensor]) -> dict[str, Tensor]:
     Sparse weights are (kz, ky, kx, Cin, Cout); those of spconv 2, (Cout, kz, ky, kx, Cin), are
     turned.
     """
-    names = {name.removeprefix("model."): tensor for name, tensor in published.items()}
+    names = _plain_names(published)
     # A checkpoint of a distilled student carries its teacher along.
     if any(name.startswith("centerpoint.") for name in names):
         names = {n: t for n, t in names.items() if n.startswith("centerpoint.")}
@@ -140,8 +138,13 @@ def rename_part(
     published: dict[str, Tensor], prefix: str, renames: tuple[tuple[str, str], ...]
 ) -> dict[str, Tensor]:
     """Tensors whose published name begins with `prefix`, under our names."""
-    names = {name.removeprefix("model."): tensor for name, tensor in published.items()}
+    names = _plain_names(published)
     return {rename(n, renames): t for n, t in names.items() if n.startswith(prefix)}
+
+
+def _plain_names(published: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without lightning's prefix, which exported files lack."""
+    return {name.removeprefix("model."): tensor for name, tensor in published.items()}
 
 
 def rename(name: str, renames: tuple[tuple[str, str], ...]) -> str:

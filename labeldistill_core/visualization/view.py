@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from labeldistill_core.boxes import Boxes3D
@@ -24,7 +23,6 @@ from labeldistill_core.visualization.page import PageFrame, write_page
 from labeldistill_core.visualization.pictures import birds_eye_view, camera_mosaic
 
 _LOG = logging.getLogger(__name__)
-_LIDAR_COLUMNS = 5  # x, y, z, intensity, ring
 
 
 @dataclass(frozen=True)
@@ -93,11 +91,7 @@ def lidar_points(tables: NuScenesTables, token: str) -> Array | None:
     record = tables.sensors(token).get(LIDAR)
     if record is None or not record.is_there:
         return None
-    values = np.frombuffer(record.read(), dtype=np.uint8)
-    if len(values) % (4 * _LIDAR_COLUMNS):
-        raise DataError(f"{record.path} is no nuScenes scan of five float32 a point; is it whole?")
-    points = values.view(np.float32).reshape(-1, _LIDAR_COLUMNS)
-    return record.ego_from_sensor.apply(points[:, :3])
+    return record.ego_from_sensor.apply(record.scan()[:, :3])
 
 
 def _frames(

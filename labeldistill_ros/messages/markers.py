@@ -60,6 +60,21 @@ class _Markers:
         )
         self._all.append(marker)
 
+    def velocity(
+        self,
+        namespace: str,
+        number: int,
+        row: Sequence[float],
+        color: Any,
+        scale: tuple[float, float, float],
+    ) -> None:
+        """An arrow from the centre of a box (9 numbers) to where it is in a second, if it moves."""
+        x, y, z, *_, vx, vy = row
+        if math.hypot(vx, vy) > MIN_SPEED_M_S:  # false for an unknown velocity, which is NaN
+            ends = [(x, y, z), (x + vx, y + vy, z)]
+            arrow = [point(*end, family=self._family) for end in ends]
+            self.add(namespace, number, _ARROW, color, scale, points=arrow)
+
     def color(self, colour: Colour, alpha: float = 1.0) -> Any:
         r, g, b = (value / 255 for value in colour)
         return self._family.make("std_msgs/msg/ColorRGBA", r=r, g=g, b=b, a=alpha)
@@ -90,7 +105,7 @@ def marker_array(
     markers = _Markers(boxes.frame, stamp_ns, lifetime_s, family)
     rows, labels, scores = boxes.values.tolist(), boxes.labels.tolist(), boxes.scores.tolist()
     for i, (row, label, score) in enumerate(zip(rows, labels, scores, strict=True)):
-        x, y, z, length, width, height, yaw, vx, vy = row
+        x, y, z, length, width, height, yaw, *_ = row
         name = class_names[label]
         face = markers.color(class_colour(name), _FACE_ALPHA)
         solid = markers.color(class_colour(name))
@@ -107,9 +122,7 @@ def marker_array(
         line = [center, ahead]
         markers.add("headings", i, _LINE_STRIP, solid, (0.08, 0.0, 0.0), points=line)
 
-        if math.hypot(vx, vy) > MIN_SPEED_M_S:  # false for an unknown velocity, which is NaN
-            arrow = [center, point(x + vx, y + vy, z, family=family)]
-            markers.add("velocities", i, _ARROW, solid, (0.15, 0.35, 0.4), points=arrow)
+        markers.velocity("velocities", i, row, solid, (0.15, 0.35, 0.4))
 
         above = pose((x, y, z + height / 2 + 0.4), (1.0, 0.0, 0.0, 0.0), family)
         text = f"{name} {score:.2f}"
@@ -143,9 +156,5 @@ def truth_markers(
         name, corners = class_names[label], [point(*corner, family=family) for corner in box]
         lines = [corners[end] for edge in _EDGES for end in edge]
         markers.add(name, i, _LINE_LIST, green, (0.06, 0.0, 0.0), points=lines)
-        x, y, z, *_, vx, vy = row
-        if math.hypot(vx, vy) > MIN_SPEED_M_S:  # false for an unknown velocity, which is NaN
-            arrow = [point(x, y, z, family=family), point(x + vx, y + vy, z, family=family)]
-            scale = (0.12, 0.3, 0.4)
-            markers.add(f"{name} velocity", i, _ARROW, green, scale, points=arrow)
+        markers.velocity(f"{name} velocity", i, row, green, (0.12, 0.3, 0.4))
     return markers.message()

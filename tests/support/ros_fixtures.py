@@ -3,6 +3,7 @@
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import rclpy
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 
 from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
@@ -81,3 +84,23 @@ def detector(ros_context: Context, tiny_model: Path) -> Iterator[Callable[..., R
     yield start
     for node in running:
         node.close()
+
+
+@pytest.fixture
+def spun(ros_context: Context) -> Iterator[Node]:
+    """A node that is spun in a thread."""
+    node, stop = Node("recorder", context=ros_context), threading.Event()
+    executor = SingleThreadedExecutor(context=ros_context)
+    executor.add_node(node)
+
+    def spin() -> None:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.02)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    yield node
+    stop.set()
+    thread.join()
+    executor.shutdown()
+    node.destroy_node()

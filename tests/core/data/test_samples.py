@@ -198,10 +198,10 @@ def test_a_missing_scan_names_the_sample(synthetic_dataroot: Path, tmp_path: Pat
     scene = tables.scene_names[0]
     token = tables.samples(scene)[1]
     dataset = StudentDataset(tables, [scene], CONFIG)
-    tables.lidar_path(token).write_bytes(b"short")
+    tables.lidar(token).path.write_bytes(b"short")
     with pytest.raises(DataError, match=rf"sample {token}: .*no LiDAR scan"):
         dataset[1]
-    tables.lidar_path(token).unlink()
+    tables.lidar(token).path.unlink()
     with pytest.raises(DataError, match=rf"sample {token}: "):
         dataset[1]
     assert len(dataset[0].boxes) == 1
@@ -230,7 +230,7 @@ def test_scans_that_are_missing_are_refused_or_left_out(
     tables = NuScenesTables(root, "v1.0-mini")
     scene, points = tables.scene_names[0], Points(SweepsConfig(0, 0))
     token = tables.samples(scene)[1]
-    tables.lidar_path(token).unlink()
+    tables.lidar(token).path.unlink()
     lacking = f"1 of 4 samples lack LiDAR scans under .* sample {token}: .*--partial"
     with pytest.raises(DataError, match=lacking):
         StudentDataset(tables, [scene], CONFIG)

@@ -324,10 +324,10 @@ def test_a_missing_scan_names_the_sample(synthetic_dataroot: Path, tmp_path: Pat
     points = Points(SweepsConfig(0, 0))
     data = LidarDataset(tables, tables.scene_names, CAMERAS, None, points)
     token = tables.samples(tables.scene_names[0])[1]
-    tables.lidar_path(token).write_bytes(b"short")
+    tables.lidar(token).path.write_bytes(b"short")
     with pytest.raises(DataError, match=rf"sample {token}: .*no LiDAR scan"):
         data[1]
-    tables.lidar_path(token).unlink()
+    tables.lidar(token).path.unlink()
     with pytest.raises(DataError, match=rf"sample {token}: .*cannot read"):
         data[1]
     both = LidarSample.collate([data[0], data[2]])

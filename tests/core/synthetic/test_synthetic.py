@@ -174,7 +174,7 @@ def test_sweeps_come_between_and_leave_key_frames_as_they_were(
             assert there[name] == data
     tables = NuScenesTables(root, "v1.0-mini")
     (scene,) = tables.scene_names
-    front = [r for r in tables.camera_data(scene) if r.channel == "CAM_FRONT"]
+    front = [r for r in tables.sensor_data(scene, modality="camera") if r.channel == "CAM_FRONT"]
     assert [r.is_key_frame for r in front] == [True, *[False] * (images - 2), True]
     gaps_ms = np.diff([r.stamp_ns for r in front]) / 1e6
     np.testing.assert_allclose(gaps_ms, 500 / (images - 1), atol=0.01)

@@ -312,7 +312,7 @@ def test_lidar_points_come_in_the_ego_frame(dataroot: Path) -> None:
     assert points is not None
     np.testing.assert_allclose(points, record.ego_from_sensor.apply([[1.0, 2.0, 3.0]]))
     record.path.write_bytes(b"too short")
-    with pytest.raises(DataError, match="no nuScenes scan"):
+    with pytest.raises(DataError, match="is no LiDAR scan"):
         lidar_points(tables, token)
     record.path.unlink()
     assert lidar_points(tables, token) is None

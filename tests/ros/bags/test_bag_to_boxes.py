@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from labeldistill_core.cameras import CAMERAS, FIXED_FRAME
@@ -39,26 +37,6 @@ from tests.support.nuscenes_fixture import SCENES, VERSION
 
 MAX_BOXES = 200
 """The node publishes no more."""
-
-
-@pytest.fixture
-def spun(ros_context: Context) -> Iterator[Node]:
-    """A node that is spun in a thread."""
-    node, stop = Node("recorder", context=ros_context), threading.Event()
-    executor = SingleThreadedExecutor(context=ros_context)
-    executor.add_node(node)
-
-    def spin() -> None:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.02)
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    yield node
-    stop.set()
-    thread.join()
-    executor.shutdown()
-    node.destroy_node()
 
 
 def yaw_of(box: ResultBox) -> float:

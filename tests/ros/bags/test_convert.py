@@ -52,7 +52,7 @@ def test_types_are_those_of_the_interface_packages(repository: Path, name: str) 
 
 
 def test_images_are_the_files_bytes_at_their_true_time(bag: Path, shared_dataroot: Path) -> None:
-    records = NuScenesTables(shared_dataroot, VERSION).camera_data(SCENES[0])
+    records = NuScenesTables(shared_dataroot, VERSION).sensor_data(SCENES[0], modality="camera")
     wanted = {(image_topic(r.channel), r.stamp_ns): r for r in records}
     with BagReader(bag) as reader:
         topics = [image_topic(camera) for camera in CAMERAS]
@@ -174,7 +174,7 @@ def test_a_partial_data_root(
 ) -> None:
     tokens = tables.samples(SCENES[0])
     tables.cameras(tokens[1])["CAM_BACK"].path.unlink()
-    sweep = next(r for r in tables.camera_data(SCENES[0]) if not r.is_key_frame)
+    sweep = next(r for r in tables.sensor_data(SCENES[0], modality="camera") if not r.is_key_frame)
     sweep.path.unlink()
     done = convert_scene(tables, SCENES[0], tmp_path / "bag")
     assert (done.samples, done.samples_left_out) == (2, 1)
@@ -183,7 +183,7 @@ def test_a_partial_data_root(
     with BagReader(tmp_path / "bag") as reader:
         found = [sample.truth.sample_token for sample in read_samples(reader)]
     assert found == [tokens[0], tokens[2]]
-    for record in tables.camera_data(SCENES[0]):
+    for record in tables.sensor_data(SCENES[0], modality="camera"):
         record.path.unlink(missing_ok=True)
     with pytest.raises(DataError, match="none of its 3 samples has all its images"):
         convert_scene(tables, SCENES[0], tmp_path / "none")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from labeldistill_core.boxes import Boxes3D
@@ -96,26 +95,6 @@ CASES = {
         {**CHOICE, "class_thresholds": {"car": 0.1}},
     ),
 }
-
-
-@pytest.fixture
-def spun(ros_context: Context) -> Iterator[Node]:
-    """A node that is spun in a thread."""
-    node, stop = Node("recorder", context=ros_context), threading.Event()
-    executor = SingleThreadedExecutor(context=ros_context)
-    executor.add_node(node)
-
-    def spin() -> None:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.02)
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    yield node
-    stop.set()
-    thread.join()
-    executor.shutdown()
-    node.destroy_node()
 
 
 def play(bag: Path, recorded: Path, context: Context, listener: Node) -> None:

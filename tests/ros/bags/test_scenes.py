@@ -82,7 +82,7 @@ def test_a_scene_that_fails_does_not_end_the_others(
     dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tables = NuScenesTables(dataroot, VERSION)
-    for record in tables.camera_data(SCENES[0]):
+    for record in tables.sensor_data(SCENES[0], modality="camera"):
         record.path.unlink()
     command = ["bag", "from-nuscenes", str(dataroot), str(tmp_path / "o"), "--version", VERSION]
     assert main([*command, "--workers", "1"]) == 2

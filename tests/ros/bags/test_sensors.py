@@ -98,7 +98,7 @@ def test_a_radar_without_echo_and_points_without_place(tmp_path: Path) -> None:
 
 def test_a_damaged_scan_is_named(dataroot: Path, tmp_path: Path) -> None:
     tables = NuScenesTables(dataroot, VERSION)
-    path = tables.lidar_path(tables.samples(SCENES[0])[1])
+    path = tables.lidar(tables.samples(SCENES[0])[1]).path
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(DataError, match=f"{path.name} has 397 bytes, which is no scan"):
         convert_scene(tables, SCENES[0], tmp_path / "bag")
@@ -151,7 +151,7 @@ def test_scene_description_options_and_time(tables: NuScenesTables, tmp_path: Pa
     assert stamps[0] == start_ns
     assert (told["scene"], told["location"]) == (SCENES[0], "nowhere")
     assert told["options"]["sweeps"] is False
-    true = [r.stamp_ns for r in tables.camera_data(SCENES[0], sweeps=False)]
+    true = [r.stamp_ns for r in tables.sensor_data(SCENES[0], modality="camera", sweeps=False)]
     shift_ns = front[0] - min(s for s in true if s % 500_000_000 == 465_000_000)
     assert front == [START_US * 1000 - 35_000_000 + i * 500_000_000 + shift_ns for i in range(3)]
     pose = transforms.lookup("map", "base_link", front[1])
@@ -163,7 +163,7 @@ def test_zstd_where_it_helps(tmp_path: Path, dataroot: Path) -> None:
     for record in tables.sensor_data(SCENES[0], modality="lidar"):
         record.path.write_bytes(bytes(2_000_000))
     noise = np.random.default_rng(0).bytes(1_500_000)
-    for record in tables.camera_data(SCENES[0]):
+    for record in tables.sensor_data(SCENES[0], modality="camera"):
         record.path.write_bytes(noise)
     plain = convert_scene(tables, SCENES[0], tmp_path / "plain")
     small = convert_scene(tables, SCENES[0], tmp_path / "small", ConversionOptions(zstd=True))
@@ -202,7 +202,7 @@ def test_drops_and_jitter_repeat(tables: NuScenesTables, tmp_path: Path) -> None
     )
     assert a.counts == b.counts
     assert 2 <= a.images_lost <= 16
-    true = {r.stamp_ns for r in tables.camera_data(SCENES[0])}
+    true = {r.stamp_ns for r in tables.sensor_data(SCENES[0], modality="camera")}
     with BagReader(tmp_path / "a") as one, BagReader(tmp_path / "b") as other:
         topics = [t for t in one.topics if "image" in t]
         mine = [stamp_of(m) for _, m in one.messages(topics)]
