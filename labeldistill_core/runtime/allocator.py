@@ -18,6 +18,7 @@ def give_back_freed_memory() -> None:
     """
     if sys.platform.startswith("linux"):
         try:
+            # What was freed lies between blocks in use, where the library keeps it until asked.
             ctypes.CDLL(None).malloc_trim(0)
         except (AttributeError, OSError):
             return
@@ -46,5 +47,6 @@ def keep_freed_memory(device: torch.device) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
+    # No buffer gets a mapping of its own, the heap's end stays, and all threads share it.
     advice = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_ARENA_MAX: 1}
     return all(mallopt(option, value) for option, value in advice.items())

@@ -189,15 +189,21 @@ class Detector:
             views = [by_name.get(name) for name in self.config.cameras]
             poses = tuple(view.pose if view else None for view in views)
             dropped = self._check_continuity(frames.stamp_ns, poses)
+            # After the check, which may have emptied the history.
             past = self._history.pick(frames.stamp_ns)
             if not use_history:
+                # Without poses nobody knows where past frames lie now; the network takes the
+                # current one in their place, as at a scene's beginning.
                 past = [None] * len(past)
         output = self.engine.step(StepInput(batch, poses, past), timings)
         with timed(timings, "decode"):
+            # The one result that the host waits for: some hundred candidates.
             found = output.found.to("cpu")
             self._check_finite(found)
             (boxes,) = remaining_boxes(found, self.config.decode)
         if use_history:
+            # Kept with the frame: where its rays fell depends on the calibration that it was taken
+            # with.
             geometry = (batch.intrinsics[:, 0], batch.image_from_sensor[:, 0])
             self._history.push(PastFrame(frames.stamp_ns, output.features, poses, *geometry))
         valid = sum(frame is not None for frame in past)
@@ -205,6 +211,7 @@ class Detector:
         return Detections(frames.stamp_ns, boxes, pose, valid, timings, dropped)
 
     def _check_finite(self, found: Candidates) -> None:
+        # NaN loses every comparison, so that no box would be shown and nobody would know why.
         if found.scores.isnan().any():
             # the past frames may be where it comes from
             self.reset("the network's result is not finite")
@@ -216,6 +223,7 @@ class Detector:
     def _check_continuity(self, stamp_ns: int, poses: tuple[CameraPose | None, ...]) -> str:
         """Forget the past where it does not go on; gives the reason when there was a past."""
         newest, reason = self.newest, ""
+        # A bag that starts again, or a clock that was set: ages counted from here would be wrong.
         if newest and stamp_ns <= newest.stamp_ns:
             reason = f"time went back by {(newest.stamp_ns - stamp_ns) / 1e9:.3f} s"
         for old, new in zip(self._calibration, poses, strict=False):

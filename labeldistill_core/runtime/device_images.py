@@ -36,7 +36,9 @@ def decode_on(device: torch.device, jpegs: Sequence[bytes]) -> list[Tensor]:
     from torchvision.io import ImageReadMode, decode_jpeg
 
     for jpeg in jpegs:
+        # Before any memory is taken on the device, which an image may ask for at will.
         check_header(jpeg)
+    # A copy, since torch warns of memory that it may not write to.
     data = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
     try:
         images = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
@@ -99,7 +101,8 @@ class DeviceImages:
         size = (self._config.image.height, self._config.image.width)
         cameras = self._config.cameras
         out = torch.zeros(1, 1, len(cameras), 3, *size, dtype=torch.uint8, device=self._device)
-        # also the crop may differ between cameras, see `ImageConfig.crop`
+        # Alike images together, in one launch instead of six; also the crop may differ between
+        # cameras, see `ImageConfig.crop`.
         kinds = [
             (image.shape, evaluation_transform(view, self._config))
             for image, view in zip(on_device, views, strict=True)
@@ -117,6 +120,7 @@ class DeviceImages:
             return view.image
         name, shape = view.calibration.name, view.image.shape
         if name not in self._staging or self._staging[name].shape != shape:
+            # Only from pinned memory does a copy run beside other work.
             pinned = self._device.type == "cuda"
             self._staging[name] = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         self._staging[name].numpy()[:] = view.image

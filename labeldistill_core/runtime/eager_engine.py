@@ -36,6 +36,7 @@ class EagerEngine:
             features = self._encode(inputs.batch.to(self.info.device))
         with timed(timings_ms, "lift"):
             cells = self._lift(inputs, features)
+        # Geometry and pooling are float32 always; see `EngineInfo.precision`.
         with timed(timings_ms, "bev_network"), self._autocast():
             maps = self.network.detect(cells).maps
         with timed(timings_ms, "decode"):
@@ -54,6 +55,7 @@ class EagerEngine:
 
     def _lift(self, inputs: StepInput, features: FrameFeatures) -> Tensor:
         """Cells (1, S*C, Y, X); the current frame takes the place of past ones that are missing."""
+        # Outside autocast: a sum over hundreds of points stays float32.
         current = pool(features, self.tables.current(inputs))
         cells = [
             pool(frame.features, self.tables.past(inputs, frame)) if frame else current

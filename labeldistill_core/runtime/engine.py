@@ -90,6 +90,7 @@ class Engine(Protocol):
 @contextmanager
 def timed(timings_ms: dict[str, float], stage: str) -> Iterator[None]:
     """Add the time that a stage takes to its entry, in milliseconds."""
+    # What the host waits for: a GPU may still be at work when a stage ends, and a later one pays.
     start = time.perf_counter()
     yield
     timings_ms[stage] = timings_ms.get(stage, 0.0) + (time.perf_counter() - start) * 1e3

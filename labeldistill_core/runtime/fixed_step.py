@@ -94,6 +94,7 @@ class FixedStep:
             (self._there, there.view(-1, 1, 1, 1, 1)),
         ):
             if self._on_gpu and value.device.type == "cpu":
+                # From other memory the copy would wait for the device.
                 value = value.pin_memory()
             buffer.copy_(value, non_blocking=True)
         for index, frame in enumerate(past):
@@ -115,6 +116,7 @@ class FixedStep:
         network, config = self._network, self._network.config
         with self._autocast():
             current = network.encode(self._images, self._camera)
+        # Chosen by values, as a recording has no branches: a missing past frame is the current one.
         depth = torch.where(self._there, self._depth, current.depth)
         context = torch.where(self._there, self._context, current.context.float())
         features = FrameFeatures(
@@ -122,6 +124,8 @@ class FixedStep:
             torch.cat([current.context[None].float(), context]).flatten(0, 1),
         )
         points = ray_points(network.pixels, network.depths, self._rays)
+        # All points go into it, those outside the grid as well: how many are inside would be a
+        # shape.
         table = PoolingTable.build(points, config.grid, self._use, fixed=True)
         cells = pool(features, table).to(self._dtype).flatten(0, 1)[None]
         with self._autocast():
@@ -154,6 +158,7 @@ class FixedStep:
             aside.wait_stream(torch.cuda.current_stream())
             # a recording that fails leaves its stream as the current one; this brings ours back
             with torch.cuda.stream(aside):
+                # On the stream of the recording, since libraries keep a workspace for each.
                 for _ in range(_WARM_UP):
                     self.compute()
                 graph = torch.cuda.CUDAGraph()

@@ -39,6 +39,7 @@ class FixedStepEngine:
         batch, poses, past = inputs.batch, inputs.poses, inputs.past
         intrinsics, image_from_sensor = batch.intrinsics[:, 0], batch.image_from_sensor[:, 0]
         with timed(timings_ms, "lift"):
+            # Poses are composed in float64 on the CPU; only what is relative goes to the device.
             moved = [motion(poses, frame.poses if frame else poses) for frame in (None, *past)]
             rays = ray_matrices(
                 torch.cat([intrinsics, *(f.intrinsics if f else intrinsics for f in past)]),

@@ -30,8 +30,10 @@ def fuse(student: Student, dtype: torch.dtype, peaks: bool = True) -> Student:
     Returns:
         A copy in evaluation mode that can neither be trained nor saved.
     """
+    # A copy, since folding cannot be undone and the caller may go on training.
     student = copy.deepcopy(student).eval()
     fold_norms(student)
+    # At dilation 18 on 16 rows, six of a kernel's nine places see nothing but padding.
     crop_kernels(student.depth_net, student.config.feature_size[0])
     if peaks:
         student.head = PeakHead(student.head)  # type: ignore[assignment]  # the same call
@@ -46,6 +48,7 @@ def fold_norms(network: nn.Module) -> None:
     """Put each batch norm into the convolution that stands before it among its siblings."""
     for module in network.modules():
         before: tuple[str, nn.Module] = ("", module)
+        # Order among siblings is order of use in all modules here: a norm follows its convolution.
         for name, child in list(module.named_children()):
             conv = before[1]
             if isinstance(child, nn.BatchNorm2d) and isinstance(

@@ -71,6 +71,7 @@ class History(Generic[Frame]):
         """Keep a frame that is newer than all others; drop those that are too old by now."""
         self._frames.append(frame)
         horizon = max(self._ages_ns, default=0) + self._tolerance_ns
+        # By age and not by number: at 12 Hz four seconds are 48 frames, at 2 Hz eight.
         while frame.stamp_ns - self._frames[0].stamp_ns > horizon:
             self._frames.popleft()
 
@@ -78,6 +79,7 @@ class History(Generic[Frame]):
         """For each age the frame that is nearest to it, or None when none is near enough."""
         picked: list[Frame | None] = []
         for age in self._ages_ns:
+            # Of a few dozen frames; nothing faster than looking at each is needed.
             nearest = min(
                 self._frames, key=lambda f: abs(stamp_ns - age - f.stamp_ns), default=None
             )

@@ -49,6 +49,7 @@ def torch_engine(
     """
     on = resolve_device(device)
     precision = resolve_precision(precision, on)
+    # Fused on the CPU in float32, and rounded once.
     network = fuse(student, getattr(torch, precision)).to(on)
     if compile:
         _compile(network, on)
@@ -105,5 +106,6 @@ def _compile(network: Student, device: torch.device) -> None:
     if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         raise ConfigError("compile needs a C++ compiler: install g++, or leave compile off")
     options: dict[str, Any] = {"freezing": True}  # weights are constants
+    # The two parts apart: between them lies pooling, whose shapes change with the calibration.
     network.encode = torch.compile(network.encode, options=options)  # type: ignore[method-assign]
     network.detect = torch.compile(network.detect, options=options)  # type: ignore[method-assign]

@@ -67,8 +67,10 @@ class OnnxEngine:
                 "and precision to auto, or use the .safetensors file"
             )
         options = onnxruntime.SessionOptions()
+        # As many as torch, which whoever limits a process sets.
         options.intra_op_num_threads = torch.get_num_threads()
         try:
+            # Read for the hash, so that a report says which graph computed.
             content = path.read_bytes()
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
@@ -98,6 +100,8 @@ class OnnxEngine:
         with timed(timings_ms, "lift"):
             current = table_inputs(self._tables.current(inputs), 0)
             tables = [*current]
+            # A missing frame's rows are not looked at: its table points at those of the current
+            # one.
             past_depth = torch.zeros(self._depth_shape)
             past_context = torch.zeros(self._context_shape)
             for index, frame in enumerate(inputs.past):
@@ -137,5 +141,6 @@ def open_checkpoint(path: Path, *, device: str, precision: Precision) -> OnnxEng
     with TemporaryDirectory() as folder:
         graph = Path(folder) / "student.onnx"
         export_onnx(path, graph)
+        # The checkpoint's, since that is the file that users know; the graph goes with its folder.
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         return OnnxEngine(graph, device=device, precision=precision, checkpoint_sha256=sha256)

@@ -35,6 +35,7 @@ class StreamingStep(nn.Module):
     def __init__(self, student: Student) -> None:
         """Of a network in evaluation mode, which stays as it is."""
         super().__init__()
+        # Box codes in every cell, since the boxes are chosen outside the graph.
         self.student = fuse(student, torch.float32, peaks=False)
 
     def forward(
@@ -67,6 +68,7 @@ class StreamingStep(nn.Module):
         cells = []
         for frame in range(config.frames):
             context_row, depth_row, cell = tables[3 * frame : 3 * frame + 3]
+            # No `embedding_bag`, for which ONNX has no operator: the product is built, P rows of C.
             lifted = rows[context_row] * depth[depth_row][:, None]
             summed = rows.new_zeros(grid[0] * grid[1], rows.shape[1]).index_add(0, cell, lifted)
             cells.append(summed.view(1, *grid, -1).permute(0, 3, 1, 2))
@@ -144,6 +146,7 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     size = (config.image.height, config.image.width)
     cameras = len(config.cameras)
     points = torch.export.Dim.AUTO
+    # Another length for each frame, or the exporter would take all of them for one dimension.
     tables = [torch.arange(7 + frame) for frame in range(config.frames) for _ in range(3)]
     inputs = (
         torch.zeros(1, cameras, 3, *size, dtype=torch.uint8),
@@ -152,6 +155,7 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
         torch.zeros(context_shape),
         tables,
     )
+    # Warnings of the exporter about itself, which a user cannot act on.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
         step,
@@ -169,7 +173,9 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(told)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # A node that starts meanwhile finds the old graph or the new one.
     partial = out.with_name(f".{out.name}.partial")
+    # A protobuf message ends at 2 GiB.
     large = model.ByteSize() >= 2 << 30
     onnx.save(model, partial, save_as_external_data=large, location=f"{out.name}.data")
     partial.replace(out)

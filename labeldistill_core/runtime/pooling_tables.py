@@ -76,6 +76,7 @@ class PoolingTables:
         """
         geometry = (intrinsics, image_from_sensor, *motion(now, then))
         intrinsics, image_from_sensor, ego_from_camera, use = (x.to(self._device) for x in geometry)
+        # No augmentation at inference.
         unturned = torch.eye(4, device=self._device)[None]
         rays = ray_matrices(intrinsics, image_from_sensor, ego_from_camera, unturned)
         return PoolingTable.build(ray_points(self._pixels, self._depths, rays), self._grid, use)

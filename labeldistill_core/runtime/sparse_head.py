@@ -36,7 +36,9 @@ class BoxBranches(nn.Module):
         super().__init__()
         firsts: list[nn.Conv2d] = [task[name][0] for name in BOX_MAPS]  # type: ignore[index]
         lasts: list[nn.Conv2d] = [task[name][-1] for name in BOX_MAPS]  # type: ignore[index]
+        # All branches read the same patches, so their first convolutions are one product.
         self.hidden = _linear(*stacked(firsts))
+        # Block-diagonal, since each branch reads its own hidden channels alone.
         self.code = _linear(*block_diagonal(lasts))
 
     def forward(self, padded: Tensor, cells: Tensor) -> Tensor:
@@ -115,6 +117,7 @@ class PeakHead(nn.Module):
     def forward(self, features: Tensor) -> tuple[SparseTaskMaps, ...]:
         """(B, C, Y, X) to what decoding needs of each task."""
         shared = self.shared(features)
+        # Channels last, so that a patch is gathered as nine whole rows.
         padded = pad(shared.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2)).contiguous()
         heatmaps = self.heatmaps(shared).float().split(self.classes, dim=1)
         return tuple(
@@ -129,6 +132,7 @@ def conv_with(
     """A convolution of stride 1 with these weights (O, C, rows, columns)."""
     out_channels, in_channels, *kernel = weight.shape
     conv = nn.utils.skip_init(
+        # Without random weights, which would draw from the caller's stream.
         nn.Conv2d, in_channels, out_channels, kernel, padding=padding, dilation=dilation,
         device=weight.device, dtype=weight.dtype,
     )  # fmt: skip

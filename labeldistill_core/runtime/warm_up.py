@@ -35,6 +35,8 @@ def warm_up(detector: Detector, steps: int) -> float | None:
         NotFiniteError: the network computes NaN.
     """
     last_s = None
+    # So that the second step finds the first as its history, and the tables of past frames are
+    # built.
     apart_s = min(detector.config.history_s, default=1.0)
     for step in range(steps):
         start_s = time.perf_counter()

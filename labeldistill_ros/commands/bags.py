@@ -122,6 +122,7 @@ def detect(
         f"{out}: {done.processed} of {done.sets} sets, {done.boxes} boxes, {done.wall_s:.1f} s "
         f"for {done.bag_s:.1f} s of driving"
     )
+    # Told, since nothing else shows that these boxes come from single frames.
     if done.without_pose:
         print(f"{done.without_pose} sets without history: the vehicle's pose was not known")
     for problem, count in done.problems.items():
@@ -175,6 +176,7 @@ def score(
     found = score_runs(source, runs, options, out)
     scores = found.scores
     # what was computed is told and written before what may still fail
+    # One run is told at length, several in a line each.
     print(scores[0].table() if len(scores) == 1 else comparison(scores))
     for one in found.checks:
         print(one.sentence())

@@ -93,6 +93,7 @@ class Course:
     def cycle_of(self, stamp_ns: int) -> int:
         """The cycle that a stamp belongs to."""
         first_s = min(self.phases_s.values())
+        # A microsecond more, since the first camera exposes on the border itself.
         return int(((stamp_ns - self.start_ns) / 1e9 - first_s + 1e-6) // self.period_s)
 
     def map_from_ego(self, stamp_ns: int) -> Transform:

@@ -56,6 +56,7 @@ class Ears:
 
     def turn_away(self) -> None:
         """Stop listening to boxes."""
+        # Destroyed rather than idle, since the node looks whether anybody listens.
         for ear in self._boxes_ears:
             self.node.destroy_subscription(ear)
         self._boxes_ears = []
@@ -105,6 +106,8 @@ class Ears:
 
     def wait(self, condition: Callable[[], object], limit_s: float) -> float | None:
         """Seconds until something is so; None when it did not become so."""
+        # Polled, since the lists are filled by the thread that spins the node, which knows no
+        # conditions.
         start_s = time.monotonic()
         while time.monotonic() - start_s < limit_s:
             if condition():
@@ -124,6 +127,8 @@ class Ears:
     def _on_status(self, message: DiagnosticArray) -> None:
         self.ended_ns.append(stamp_to_ns(message.header.stamp))
         self.sets.append(values_of(message.status[0]))
+        # Bounded: a load test runs for hours in this process, and its own memory would be taken for
+        # the node's.
         del self.sets[:-_SETS], self.ended_ns[:-_SETS]
 
     def _on_boxes(self, message: Detection3DArray) -> None:
@@ -131,6 +136,7 @@ class Ears:
         del self.boxes[:-_BOXES]
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        # By what follows the node's name, as tests ask for "sync" or a camera.
         self._diagnostics.update({s.name.split(": ")[1]: s for s in message.status})
 
     def _on_log(self, message: Log) -> None:

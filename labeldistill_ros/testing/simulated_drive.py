@@ -55,6 +55,7 @@ class RunningNode:
         self.started = self.node.start()
         """Whether the node is active; why not was logged."""
         self._stop = threading.Event()
+        # A daemon, so that a callback that hangs fails a test instead of the whole run.
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
@@ -78,6 +79,7 @@ class RunningNode:
 
     def _spin(self) -> None:
         while not self._stop.is_set():
+            # Short waits, since no event of ours wakes an executor.
             self._executor.spin_once(timeout_sec=0.05)
 
 
@@ -132,6 +134,7 @@ class SimulatedDrive:
         trace: TracebackType | None,
     ) -> None:
         """Stop both."""
+        # The vehicle first, so that no image comes while the node closes.
         self.vehicle.close()
         self._running.close()
         self._context.try_shutdown()
@@ -149,6 +152,8 @@ class SimulatedDrive:
         self._on_set(frames)
         self.detector_ms.append(sum(found.timings_ms.values()))
         phases_s, phase_s = self.vehicle.course.phases_s, self.vehicle.faults.phase_s
+        # When each image's cycle began, whatever the camera's phase: images of one set must agree
+        # in that.
         cycles = [
             v.stamp_ns
             - round((phases_s[v.calibration.name] + phase_s.get(v.calibration.name, 0.0)) * 1e9)

@@ -94,6 +94,7 @@ class Vehicle(Ears):
         super().__init__(Node("vehicle", context=context), packed_boxes)
         self.faults = faults or VehicleFaults()
         self._itself = course is None
+        # A little ahead, as the threads have to start before the first image is due.
         self.course = course or Course(time.time_ns() + 50_000_000, period_s, size_px=size_px)
         self.raw = raw
         self.sent = 0
@@ -101,6 +102,7 @@ class Vehicle(Ears):
         self.cycles = 0
         """Rounds of all cameras."""
         self._late: list[tuple[float, Callable[[], None]]] = []
+        # Made once: six pictures a cycle would take the time of a core.
         self._pixels = picture(self.course.size_px, seed=0)
         self.jpeg = jpeg(self._pixels)
         """What every camera sends where the vehicle drives by itself, unless raw or faulty."""
@@ -142,6 +144,7 @@ class Vehicle(Ears):
             ),
             "the detector is there",
         )
+        # Discovery tells of a subscription before all of its matches are made.
         time.sleep(0.3)
 
     def cycle(self, number: int, **wrong: Any) -> None:
@@ -252,9 +255,14 @@ class Vehicle(Ears):
         """Publish what a camera says at an instant, and what is late until then."""
         for _, publish in [entry for entry in self._late if entry[0] <= due_s]:
             publish()
+        # Published in the camera's own thread and not by timers, so that the order stays what the
+        # fault asks for.
         self._late = [entry for entry in self._late if entry[0] > due_s]
+        # Taken once for an image, as faults change in another thread while the vehicle drives.
         faults, publisher = self.faults, self._images.get(camera)
         self._pose(stamp_ns)
+        # Pose and calibration before the image, as drivers do, so that a set need not wait for
+        # them.
         if camera not in faults.no_info:
             self._infos[camera].publish(self._info(camera, stamp_ns))
         if camera in faults.silent or publisher is None:
