@@ -118,6 +118,7 @@ class Boxes3D:
         rotation = torch.as_tensor(target_from_source.rotation, device=values.device)
         shift = torch.as_tensor(target_from_source.translation, device=values.device)
         yaw = values[:, 6]
+        # A direction and not an angle is turned, since the target's frame may be tilted.
         heading = torch.stack([yaw.cos(), yaw.sin()], dim=1) @ rotation[:2, :2].T
         moved = values.clone()
         moved[:, 0:3] = values[:, 0:3] @ rotation.T + shift
@@ -147,6 +148,7 @@ class Boxes3D:
         )
         local = signs * self.sizes[:, None] / 2
         c, s = self.yaws.cos()[:, None], self.yaws.sin()[:, None]
+        # Turned about z alone: a box is upright in its own frame.
         x = local[..., 0] * c - local[..., 1] * s
         y = local[..., 0] * s + local[..., 1] * c
         return torch.stack([x, y, local[..., 2]], dim=-1) + self.centers[:, None]

@@ -29,6 +29,7 @@ CAMERAS: tuple[str, ...] = (
 )
 """The six nuScenes cameras in the order in which the network sees them."""
 
+# A feature cell is 8 to 16 pixels wide, and a grid cell most of a metre: far below both.
 _SAME_PIXEL_PX = 0.1
 _SAME_PLACE_M = 1e-3
 
@@ -83,6 +84,7 @@ class CameraCalibration:
         """
         uvw = np.asarray(points, dtype=np.float64) @ self.intrinsics_px.T
         depth = uvw[..., 2:3]
+        # What lies in the plane of the camera has no pixel; callers look at the depth.
         safe = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
         return np.concatenate([uvw[..., :2] / safe, depth], axis=-1)
 
@@ -99,6 +101,8 @@ class CameraCalibration:
         shift_m = np.abs(mounted.translation - other.ego_from_camera.translation)
         if size != (other.width_px, other.height_px) or shift_m.max() > _SAME_PLACE_M:
             return False
+        # A homography from one image to the other is largest at the corners: no other point need be
+        # looked at.
         corners = np.array([[u, v, 1.0] for u in (0, size[0]) for v in (0, size[1])])
         turn = other.ego_from_camera.rotation.T @ mounted.rotation
         moved = corners @ (other.intrinsics_px @ turn @ np.linalg.inv(self.intrinsics_px)).T

@@ -79,6 +79,7 @@ class CheckpointFile:
                 tensors = {name: file.get_tensor(name) for name in self.outline}
         except (SafetensorError, OSError) as error:
             raise _damaged(self.path, error) from error
+        # safetensors has no check sum: a flipped bit would detect worse without a word.
         if self.weights_sha256 not in (None, weights_sha256(tensors)):
             raise CheckpointError(
                 f"{self.path} is damaged: its weights are not those that were written"
@@ -155,6 +156,7 @@ def save_network(
     state = network.state_dict()
     if bad := not_finite(state):
         raise CheckpointError(f"{path} is not written: {bad}")
+    # Looked at above in their own type: only casting may take them out of range.
     tensors = {name: _stored(tensor.detach(), dtype) for name, tensor in state.items()}
     metadata = {
         _KIND_KEY: kind,
@@ -211,6 +213,7 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Hash of names, types, shapes and values, whatever else the file holds."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
+        # The form too, or two tensors of swapped shapes would have one hash.
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(
             tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
@@ -314,6 +317,7 @@ def build_network(
         raise CheckpointError(
             f"{file.path}: no network can be made of its configuration: {error}"
         ) from error
+    # Before the weights are read, so that a file of another network costs no memory.
     _check_fit(outline, file.outline, str(file.path))
     built = network(wanted)
     load_weights(built, file.weights(), str(file.path))
@@ -329,6 +333,7 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], origin: str)
     """
     wanted = network.state_dict()
     _check_fit(wanted, tensors, origin)
+    # All of them before any is copied, so that a network is never half replaced.
     converted = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
     if bad := not_finite(converted):
         raise CheckpointError(f"{origin} cannot be used: {bad}")

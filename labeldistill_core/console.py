@@ -98,6 +98,7 @@ def call_command(
     args: Sequence[str] | None = None,
 ) -> Any:
     """As `run_command`, but what the function returns and raises comes through."""
+    # Here and not in a module, since whoever imports the library has a log of their own.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     if isinstance(command, Mapping):
         return tyro.extras.subcommand_cli_from_dict(dict(command), prog=name, args=args)
@@ -128,6 +129,7 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
     except BrokenPipeError as error:
         if not _reader_left():
             return _say(_of_system(error))
+        # Python flushes once more when it ends, and would complain of the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_LEFT
     except OSError as error:
@@ -138,6 +140,8 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
         sys.stdout.flush()
         print("ended by SIGINT", file=sys.stderr)
         return INTERRUPTED
+    # The last resort of a program: what arrives here is a fault of ours, and is kept with its
+    # traceback.
     except Exception as error:
         if _is_torch_memory(error):
             return _say(f"out of memory ({_first_line(error)}): {_NO_MEMORY}")
@@ -161,6 +165,7 @@ def _of_system(error: OSError) -> str:
 
 def _is_torch_memory(error: Exception) -> bool:
     """Whether torch found no memory, on a GPU or in the machine."""
+    # Where torch was never imported, the error is not torch's.
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(error, RuntimeError):
         return False
@@ -192,6 +197,7 @@ def _keep(text: str) -> Path:
     """
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     content = f"{' '.join(sys.argv)}\nPython {sys.version}\n\n{text}"
+    # Containers often run without a home that can be written to.
     for folder in (Path(state) / "labeldistill", Path(tempfile.gettempdir()) / "labeldistill"):
         file = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         try:
@@ -207,4 +213,5 @@ def _reader_left() -> bool:
     """Whether who reads the output has seen enough, as `head` does."""
     poll = select.poll()
     poll.register(sys.stdout, 0)
+    # A broken pipe may be any file's; only that of the output means that nobody reads it.
     return any(event & select.POLLERR for _, event in poll.poll(0))

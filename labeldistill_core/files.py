@@ -19,6 +19,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, since renaming is atomic within one file system alone.
         partial.write_bytes(data)
         os.replace(partial, path)
     except BaseException as error:

@@ -103,8 +103,11 @@ class Transform:
             raise ValueError(f"{name}: needs a (3, 3) rotation and a (3,) translation")
         if not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
             raise ValueError(f"{name}: values must be finite")
+        # Loose enough for calibrations that were written with four digits.
         if np.abs(rotation @ rotation.T - _IDENTITY).max() > UNIT_TOLERANCE:
             raise ValueError(f"{name}: the rotation matrix is not orthonormal")
+        # By hand, as a set of images makes dozens of transforms: for three rows, calling
+        # `np.linalg.det` costs more than the sum.
         (a, b, c), (d, e, f), (g, h, i) = rotation.tolist()
         if a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) < 0:  # determinant
             raise ValueError(f"{name}: the matrix mirrors, it is no rotation")
@@ -157,7 +160,11 @@ class Transform:
     def inverse(self) -> Transform:
         """`source_from_target`."""
         return Transform(
-            self.source, self.target, self.rotation.T, -self.rotation.T @ self.translation
+            # The transpose of a rotation is its inverse, without rounding.
+            self.source,
+            self.target,
+            self.rotation.T,
+            -self.rotation.T @ self.translation,
         )
 
     def __matmul__(self, other: Transform) -> Transform:
@@ -194,6 +201,7 @@ class Transform:
         self._require_same_frames(other)
         q0, q1 = self.quaternion, other.quaternion
         dot = float(q0 @ q1)
+        # q and -q are one rotation; of the two arcs, the shorter one.
         q1, dot = (-q1, -dot) if dot < 0 else (q1, dot)
         angle = np.arccos(min(dot, 1.0))
         if angle < 1e-6:  # sin(angle) vanishes; the chord equals the arc to rounding

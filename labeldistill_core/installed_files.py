@@ -27,6 +27,7 @@ def shared_file(name: str) -> Path:
     """
     package = Path(__file__).resolve().parent
     checkout = package.parent
+    # The checkout first: an editable install must not read the files of an older one.
     folders = [checkout, *(prefix / _SHARE for prefix in package.parents)]
     for folder in folders:
         if (folder / name).is_file():

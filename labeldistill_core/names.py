@@ -17,6 +17,7 @@ def fault_of_name(name: str) -> str:
     """Why a text is no plain name, that is, one part of a path; empty where it is one."""
     if not name:
         return "it is empty"
+    # Also the controls that turn the direction of writing, by which a name can look like another.
     if not name.isprintable():
         return "it has a character that cannot be printed"
     if "/" in name or "\\" in name:

@@ -115,6 +115,7 @@ def r50_256x704_4key() -> Preset:
 
 def r50_256x704_2key() -> Preset:
     """ResNet-50, 256x704, two past frames."""
+    # From its sibling, so that the two differ in what is written here and nowhere else.
     student = replace(r50_256x704_4key().student, history_s=(1.0, 2.0))
     return _of_published_size("r50_256x704_2key", student, _published_schedules())
 

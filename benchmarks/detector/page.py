@@ -25,7 +25,7 @@ def bench_page(
 
     Args:
         page: Markdown page with the two lines between which the figures stand.
-        files: what `bench`, `bench-accuracy` and `bench-training` wrote.
+        files: what `benchmarks.detector stages` and `accuracy` and `benchmarks.training` wrote.
 
     Raises:
         ConfigError: the page has no such lines, or a file is not a benchmark's.
@@ -39,7 +39,7 @@ def bench_page(
 
 
 def bench_compare(before: tyro.conf.Positional[Path], after: tyro.conf.Positional[Path]) -> None:
-    """Compare two files that `bench` wrote, stage by stage.
+    """Compare two files that `benchmarks.detector stages` or `labeldistill bench` wrote.
 
     Figures of two runs compare only when both ran on one machine without other load.
 
