@@ -6,21 +6,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 Outcome = Literal["processed", "dropped", "incomplete", "refused", "idle", "failed"]
 """Boxes were published; a newer set came before it was its turn; cameras were missing; images,
 calibrations or transforms were unusable; nobody listens; the detector or the node itself raised an
 error."""
 
-OUTCOMES: tuple[Outcome, ...] = (
-    "processed",
-    "dropped",
-    "incomplete",
-    "refused",
-    "idle",
-    "failed",
-)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(frozen=True)
