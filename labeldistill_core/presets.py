@@ -18,7 +18,8 @@ from labeldistill_core.config import (
     ResNetConfig,
     StudentConfig,
 )
-from labeldistill_core.data.samples import AugmentationConfig, SampleConfig
+from labeldistill_core.data.augmentation import AugmentationConfig
+from labeldistill_core.data.samples import SampleConfig
 from labeldistill_core.distillation.config import DistillationConfig, LabelEncoderConfig
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig

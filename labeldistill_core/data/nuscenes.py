@@ -85,6 +85,13 @@ class NuScenesTables:
         """In the order of the table."""
         return tuple(self._scenes)
 
+    def scene_of(self, sample_token: str) -> str:
+        """Name of the scene that a sample belongs to."""
+        scene = int(self._samples.scene[self._row(sample_token)])
+        if scene < 0:
+            raise DataError(f"sample {sample_token} belongs to no scene in {self._file('scene')}")
+        return self._meta.scenes[scene].name
+
     def samples(self, scene_name: str) -> tuple[str, ...]:
         """Tokens of a scene's samples in the order of time.
 

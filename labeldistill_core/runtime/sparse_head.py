@@ -117,7 +117,7 @@ class PeakHead(nn.Module):
     def forward(self, features: Tensor) -> tuple[SparseTaskMaps, ...]:
         """(B, C, Y, X) to what decoding needs of each task."""
         shared = self.shared(features)
-        # Channels last, so that a patch is gathered as nine whole rows.
+        # Channels last, so that a patch is gathered in whole rows.
         padded = pad(shared.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2)).contiguous()
         heatmaps = self.heatmaps(shared).float().split(self.classes, dim=1)
         return tuple(

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from labeldistill_core.data.samples import AugmentationConfig
+from labeldistill_core.data.augmentation import AugmentationConfig
 from labeldistill_core.errors import ConfigError
 
 

@@ -12,8 +12,8 @@ import torch
 
 from labeldistill_core.cameras import CameraCalibration, CameraView, FrameSet
 from labeldistill_core.config import ImageConfig, StudentConfig
+from labeldistill_core.data.augmentation import AugmentationConfig
 from labeldistill_core.data.crop import horizon_row_px, image_transform, lost_horizons
-from labeldistill_core.data.samples import AugmentationConfig
 from labeldistill_core.frames import Transform
 from labeldistill_core.presets import find_preset
 from labeldistill_core.runtime.device_images import DeviceImages

@@ -25,6 +25,7 @@ def test_samples_follow_in_time(tables: Nus) -> None:
     assert len(tokens) == 3
     stamps = [tables.stamp_ns(token) for token in tokens]
     assert stamps == sorted(stamps)
+    assert {tables.scene_of(token) for token in tokens} == {SCENES[1]}
 
 
 def test_a_frame_set_has_each_camera_at_its_own_pose(tables: Nus) -> None:

@@ -15,10 +15,10 @@ import torch
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.config import BevGrid, StudentConfig
+from labeldistill_core.data.augmentation import AugmentationConfig
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
-    AugmentationConfig,
     LidarDataset,
     SampleConfig,
     StudentDataset,
