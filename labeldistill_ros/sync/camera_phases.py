@@ -6,7 +6,8 @@ triggers them one after the other, so the six images of one cycle are spread ove
 Images belong together when their stamps agree *after* each camera's offset is taken off.
 
 Which cut of the endless sequence is "one cycle" is not in the stamps. The tightest one is taken:
-the cut lies in the largest pause.
+the cut lies in the largest pause. It is chosen anew from all phases until `settle` is called, and
+kept from then on, since another cut would pair images of other cycles.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class PhaseTracker:
         self.offsets_ns: dict[str, int] = dict(self._given_ns)
         """Phase offset of each camera whose offset is given or learned, nanoseconds."""
         self._assumed: set[str] = set()
+        self._settled = False
         self.clear_history()
 
     def clear_history(self) -> None:
@@ -71,10 +73,17 @@ class PhaseTracker:
         """Drop one camera's stamps, as after its clock was set."""
         self._stamps[camera].clear()
 
-    def assume(self, camera: str) -> None:
-        """Take it as exposing with the anchor until a phase is learned: it seems to have none."""
-        self._assumed.add(camera)
-        self.offsets_ns.setdefault(camera, 0)
+    def settle(self, cameras: Sequence[str]) -> None:
+        """Keep the cut between two cycles from now on, since images are placed by it.
+
+        Args:
+            cameras: those that have no phase, as of another rate; they are taken as exposing with
+                the anchor until one is learned.
+        """
+        self._settled = True
+        for camera in cameras:
+            self._assumed.add(camera)
+            self.offsets_ns[camera] = 0
 
     @property
     def tolerance_ns(self) -> int:
@@ -84,11 +93,6 @@ class PhaseTracker:
         # Phases are known modulo the period alone, so beyond half of it an image fits two cycles
         # alike.
         return min(self._given_tolerance_ns, int(_LARGEST_TOLERANCE * self._period_ns))
-
-    @property
-    def known(self) -> bool:
-        """Whether every camera has an offset."""
-        return len(self.offsets_ns) == len(self._cameras)
 
     def observe(self, camera: str, stamp_ns: int) -> None:
         """Remember the stamp of a camera's image, nanoseconds."""
@@ -103,14 +107,11 @@ class PhaseTracker:
             self._period_ns = min(self._period_ns or gap_ns, gap_ns)
         stamps.append(stamp_ns)
 
-    def learn_first_cycle(self, silence_ns: int) -> bool:
-        """Take the offsets from one cycle that clear pauses set off from the others.
+    def learn_first_cycle(self, silence_ns: int) -> None:
+        """Take the offsets from one cycle that clear pauses set off from the others, if there is one.
 
         Args:
             silence_ns: for how long nothing has come since the newest stamp.
-
-        Returns:
-            Whether all offsets are known now.
         """
         events = sorted((s, c) for c, stamps in self._stamps.items() for s in stamps)
         n = len(self._cameras)
@@ -132,17 +133,17 @@ class PhaseTracker:
                 offsets = {camera: stamp for stamp, camera in cycle}
                 zero = offsets[self._anchor] - self._given_ns.get(self._anchor, 0)
                 self._adopt({camera: stamp - zero for camera, stamp in offsets.items()})
-                return True
-        return False
+                return
 
     def update(self, anchor: str) -> None:
         """Follow the phases; call once for each frame of the anchor.
 
-        Works at every quarter of the history once all phases are known, needs a period, and leaves
-        cameras alone whose stamps keep no phase (another rate).
+        Works at every quarter of the history once the cameras that send have offsets, needs a
+        period, and leaves cameras alone whose stamps keep no phase (another rate).
         """
         self._since_update += 1
-        if self.known and not self._assumed and self._since_update < _HISTORY // 4:
+        learning = any(s and c not in self.offsets_ns for c, s in self._stamps.items())
+        if not learning and self._since_update < _HISTORY // 4:
             return
         self._since_update = 0
         anchors = list(self._stamps[anchor])
@@ -155,18 +156,22 @@ class PhaseTracker:
         common = median([gap for own in gaps.values() for gap in own])
         period = int(median([gap / max(1, round(gap / common)) for gap in gaps[anchor]]))
         self._period_ns, self._period_known = period, True
+        present = self._present()
         phases = {anchor: 0}
-        base = self.offsets_ns.get(anchor, 0)
+        first, last = anchors[0] - period, anchors[-1] + period
         for camera in self._cameras:
-            first, last = anchors[0] - period, anchors[-1] + period
             stamps = [s for s in self._stamps[camera] if first < s < last][-_HISTORY:]
             if camera != anchor and len(stamps) >= 2:
-                present = self.offsets_ns.get(camera)
-                expected = None if present is None else present - base
+                both = anchor in present and camera in present
+                expected = present[camera] - present[anchor] if both else None
                 phase = self._phase(stamps, anchors, period, expected)
                 if phase is not None:
                     phases[camera] = phase
         self._adopt(self._unwrapped(phases, anchor, period))
+
+    def _present(self) -> Mapping[str, int]:
+        """Offsets that others have to fit to."""
+        return self.offsets_ns if self._settled else self._given_ns
 
     def _phase(
         self, stamps: list[int], anchors: list[int], period: int, expected: int | None
@@ -184,14 +189,15 @@ class PhaseTracker:
             wrapped = [(d - center + period // 2) % period - period // 2 for d in differences]
             return [w for w in wrapped if abs(w) <= tolerance]
 
-        # The densest place and not the median: where a camera loses images or runs at half the
-        # rate, the differences lie in two heaps, and their median in neither.
-        best = max(differences, key=lambda d: len(around(d)))
-        votes = around(best)
         # The present offset stays as long as three quarters of the votes of the best one are for
         # it. Jitter does not move the pairing back and forth.
-        if expected is not None and len(around(expected)) * 4 >= len(votes) * 3:
-            best, votes = expected, around(expected)
+        best, votes = expected or 0, [] if expected is None else around(expected)
+        if len(votes) * 4 < len(differences) * 3:
+            # The densest place and not the median: where a camera loses images or runs at half the
+            # rate, the differences lie in two heaps, and their median in neither.
+            densest = max(differences, key=lambda d: len(around(d)))
+            if len(votes) * 4 < len(around(densest)) * 3:
+                best, votes = densest, around(densest)
         # A camera of half the anchor's rate or double it gives half of the votes; one of an
         # unrelated rate gives fewer, and then the nearest image in time is the best there is.
         if len(votes) * 2 < len(differences):
@@ -200,22 +206,20 @@ class PhaseTracker:
 
     def _unwrapped(self, phases: dict[str, int], anchor: str, period: int) -> dict[str, int]:
         """Phases modulo the period to offsets: near the present ones, or the tightest cut."""
-        ordered = sorted(phases.items(), key=lambda item: item[1])
-        gaps = [
-            (ordered[i][1] - ordered[i - 1][1]) % period if i else ordered[0][1] + period
-            for i in range(len(ordered))
-        ]
-        gaps[0] -= ordered[-1][1]
-        cut = ordered[max(range(len(gaps)), key=gaps.__getitem__)][1]
-        base = self.offsets_ns.get(anchor, 0)
-        tight = {c: (p - cut) % period for c, p in phases.items()}
-        # Relative to the anchor's own offset, which is zero unless another camera was elected
-        # meanwhile.
-        tight = {c: base + t - tight[anchor] for c, t in tight.items()}
+        present, ordered = self._present(), sorted(phases.values())
+        # The cycle begins after the largest pause, that around the end of the period included.
+        pauses = [(b - a) % period for a, b in zip([ordered[-1], *ordered], ordered, strict=False)]
+        cut = ordered[max(range(len(pauses)), key=pauses.__getitem__)]
+        tight = {camera: (phase - cut) % period for camera, phase in phases.items()}
+        # Relative to a camera whose offset is known, at first to the preferred anchor.
+        known = [c for c in (anchor, *phases) if c in present]
+        zero = known[0] if known else self._anchor if self._anchor in phases else anchor
+        shift = present.get(zero, 0) - tight[zero]
+        tight = {camera: t + shift for camera, t in tight.items()}
         near = {}
-        for camera, phase in phases.items():
-            now = self.offsets_ns.get(camera, tight[camera])
-            near[camera] = now + (base + phase - now + period // 2) % period - period // 2
+        for camera, offset in tight.items():
+            now = present.get(camera, offset)
+            near[camera] = now + (offset - now + period // 2) % period - period // 2
         # Free-running cameras drift through the cycle; keep the pairing until it is clearly loose.
         return tight if _spread(near) > _spread(tight) + period // 4 else near
 
@@ -228,7 +232,7 @@ class PhaseTracker:
             # Within the tolerance it is the same phase, measured better; only a real move is told
             # as a warning.
             moved = old is not None and abs(offset - old) > self.tolerance_ns
-            self.relearned += moved and camera not in self._assumed
+            self.relearned += moved and self._settled and camera not in self._assumed
             self._assumed.discard(camera)
             self.offsets_ns[camera] = offset
 

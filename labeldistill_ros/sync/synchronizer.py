@@ -9,6 +9,9 @@ closed when no camera that it lacks can still join it: it is dead, has sent newe
 overdue by the deadline. Where the policy is content with the cameras that are there, the deadline
 after the anchor is enough.
 
+Nothing is lost while the cameras are learned: at the start, and when a camera comes for the first
+time, all frames wait until every camera that sends has a phase, and are put together then.
+
 Stamps decide what belongs together, the steady clock only how long to wait, so simulated time and
 any playback rate work.
 """
@@ -22,7 +25,7 @@ from typing import Generic, TypeVar
 
 from labeldistill_ros.sync.camera_phases import PhaseTracker
 from labeldistill_ros.sync.camera_set import AddResult, CameraSet, Frame, SyncOptions
-from labeldistill_ros.sync.camera_streams import CameraStreams
+from labeldistill_ros.sync.camera_streams import MAX_AHEAD_S, CameraStreams
 
 __all__ = ["AddResult", "CameraSet", "Frame", "SyncOptions", "Synchronizer"]
 
@@ -33,18 +36,19 @@ _NS = 1_000_000_000
 _MAX_GROUPS = 64
 """Open groups, two seconds at 30 Hz: from the camera that is furthest ahead to the last; a burst of
 more cycles gives up the oldest."""
-_MAX_WAITING = 8
-"""Cycles of frames that are kept while the phases are being learned."""
+_MAX_LEARNING = 8
+"""Periods, beyond the longest delay, in which a camera has to show a phase. One that shows none
+keeps another rate or jitters, and is paired by nearest stamp instead of holding the others back."""
 _JUMP_NS = _NS // 2
 """A camera whose stamps go back further than this says that time was set back."""
-_START_S = 1.0
-"""After the start, or a silence, cameras of which nothing came are waited for this long."""
+_MAX_JUMPED = 8
+"""Frames that are kept of a camera that alone says so."""
 _DEADLINE_PERIODS = 2.4
 """Deadline where none is given: at 12 Hz 0.2 s. On a busy processor 65 ms lost 13 to 26 % of the
 sets, 0.2 s none."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Group(Generic[T]):
     cycle_ns: int
     frames: dict[str, Frame[T]] = field(default_factory=dict)
@@ -77,6 +81,7 @@ class Synchronizer(Generic[T]):
         )
         self._absent: Counter[str] = Counter()
         self._groups: list[_Group[T]] = []
+        self._front: list[_Group[T]] = []
         self._waiting: list[tuple[str, Frame[T]]] = []
         self._jumped: dict[str, list[Frame[T]]] = {}
         self._told_ns: int | None = None
@@ -119,27 +124,34 @@ class Synchronizer(Generic[T]):
     @property
     def deadline_s(self) -> float:
         """The deadline that is used now: the given one, or that of the learned period."""
+        # Under simulated time that runs slowly all intervals between images are longer. One that
+        # runs fast shortens no given deadline, since the transport is as fast as ever.
+        slower = min(self._streams.rate, 1.0)
         if self._options.deadline_s is not None:
-            return self._options.deadline_s
-        period_s = self._streams.period_s
-        limit_s = self._options.max_age_s
+            return self._options.deadline_s / slower
+        period_s, limit_s = self._streams.period_s, self._options.max_age_s / slower
         return min(_DEADLINE_PERIODS * period_s, limit_s) if period_s else limit_s
 
     def alive(self, now_s: float) -> tuple[str, ...]:
         """Cameras that are sending at `now_s`, seconds of the steady clock."""
         return self._streams.alive(now_s)
 
-    def _expected(self, now_s: float, grace_s: float) -> tuple[str, ...]:
-        """Cameras that live; all of them for a while after the start or a silence."""
-        starting = now_s - self._started_s <= grace_s
-        cameras = self._options.cameras if starting else self.alive(now_s)
-        return tuple(camera for camera in cameras if not self._streams.astray(camera))
+    @property
+    def _ahead_s(self) -> float:
+        """Longest time for which an image is waited for after the others; steady clock."""
+        return MAX_AHEAD_S / self._streams.rate
+
+    def _expects(self, camera: str, now_s: float, grace_s: float) -> bool:
+        """Whether it lives and is at the others' time; all live after the start or a silence."""
+        living = now_s - self._started_s <= grace_s or self._streams.lives(camera, now_s)
+        return living and not self._streams.astray(camera)
 
     def next_deadline_s(self) -> float | None:
         """When `poll` is due, seconds of the steady clock; None when nothing is open."""
-        deadlines = [t for group in self._groups for t in self._deadlines_s(group)]
-        if self._waiting and not self._phases.known:
-            deadlines.append(self._waiting[-1][1].arrival_s + self.deadline_s)
+        deadlines = [t for group in self._front for t in self._deadlines_s(group)]
+        if self._waiting:
+            quiet_s = self._waiting[-1][1].arrival_s + self.deadline_s
+            deadlines += [quiet_s, self._started_s + self._ahead_s, self._learned_by_s]
         return min((d for d in deadlines if d > self._polled_s), default=None)
 
     def add(self, camera: str, stamp_ns: int, item: T, now_s: float) -> AddResult[T]:
@@ -170,8 +182,8 @@ class Synchronizer(Generic[T]):
             self.counts["duplicate"] += 1
             return AddResult(self.poll(now_s))
         # The first image, or the first after a silence of all: dead and slow cameras look alike
-        # until `_START_S` has passed.
-        if not self.alive(now_s):
+        # for a while.
+        if not any(self._streams.lives(c, now_s) for c in self._options.cameras):
             self._started_s = now_s
         self._streams.arrived(camera, stamp_ns, now_s)
         self._phases.observe(camera, stamp_ns)
@@ -196,7 +208,7 @@ class Synchronizer(Generic[T]):
             self._learn(now_s)
         # The anchor is elected as images come, not here: when all cameras fall silent together,
         # none is a better anchor than the one that they had.
-        while due := self._due(now_s):
+        while due := self._due(now_s):  # which tells the groups in front as well
             # Sets come in order, so what is older than one is closed with it.
             until = self._groups.index(due[-1]) if self._is_cycle(due[-1]) else None
             closed = due if until is None else self._groups[: until + 1]
@@ -206,18 +218,20 @@ class Synchronizer(Generic[T]):
 
     def _due(self, now_s: float) -> list[_Group[T]]:
         """Groups to close, none newer than one that may still become what the policy asks for."""
-        expected = self._expected(now_s, _START_S)
         due: list[_Group[T]] = []
+        self._front = []
         for group in self._groups:
-            awaited = self._awaited(group, expected, now_s)
+            awaited = self._awaited(group, now_s)
             # `mask` is content with enough cameras once the anchor's deadline is over; `skip` needs
             # all of them, so that there only completeness or hopelessness closes a group.
-            content = len(group.frames) >= self._needed and now_s >= self._deadlines_s(group)[0]
+            content = len(group.frames) >= self._needed and now_s >= self._content_s(group)
             if content or not awaited or len(self._groups) - len(due) > _MAX_GROUPS:
                 due.append(group)
+                continue
+            self._front.append(group)
             # This one may still become a set, so newer groups wait behind it: sets come in order of
             # time.
-            elif len(group.frames) + len(awaited) >= self._needed:
+            if len(group.frames) + len(awaited) >= self._needed:
                 break
         return due
 
@@ -235,7 +249,7 @@ class Synchronizer(Generic[T]):
         frames.append(frame)
         # With one live camera there is no witness, so its word is enough.
         if len(self._jumped) < min(2, len(self.alive(frame.arrival_s))):
-            if len(frames) > _MAX_WAITING:
+            if len(frames) > _MAX_JUMPED:
                 frames.pop(0)
                 self.counts["late"] += 1
             return AddResult([])
@@ -250,31 +264,39 @@ class Synchronizer(Generic[T]):
 
     def _elect(self, now_s: float) -> None:
         """The preferred anchor when it lives, else the present one, else the first that does."""
-        expected = self._expected(now_s, self._options.max_age_s)
         for camera in (self._options.anchor, self.anchor, *self._options.cameras):
-            if camera in expected:
+            if self._expects(camera, now_s, self._options.max_age_s):
                 # The preferred camera takes its place back as soon as it lives, since the user
                 # chose its stamps.
                 self.counts["elections"] += camera != self.anchor
                 self.anchor = camera
                 return
 
+    @property
+    def _learned_by_s(self) -> float:
+        """When waiting frames are placed at the latest."""
+        first_s = self._waiting[0][1].arrival_s
+        return first_s + self._ahead_s + _MAX_LEARNING * self._streams.period_s
+
+    def _unknown(self, now_s: float) -> list[str]:
+        """Cameras without a phase that send, or may yet begin to."""
+        offsets = self._phases.offsets_ns
+        cameras = [camera for camera in self._options.cameras if camera not in offsets]
+        return [camera for camera in cameras if self._expects(camera, now_s, self._ahead_s)]
+
     def _learn(self, now_s: float) -> None:
         """Place the waiting frames once the phases of the live cameras are known."""
-        if not self._phases.known:
-            silence_s = now_s - self._waiting[-1][1].arrival_s
-            # A pause shorter than the deadline may be that of images which are still on their way.
-            quiet = silence_s >= self.deadline_s
-            self._phases.learn_first_cycle(round(silence_s * _NS) if quiet else 0)
-        offsets = self._phases.offsets_ns
-        full = len(self._waiting) >= _MAX_WAITING * len(self._options.cameras)
-        unknown = [c for c in self._expected(now_s, 0.0) if c not in offsets]
-        # Eight cycles are enough for a phase. A camera that shows none by then keeps another rate
-        # or jitters, and is paired by nearest stamp instead of holding the others back.
-        if unknown and not full:
+        unknown = self._unknown(now_s)
+        silence_s = now_s - self._waiting[-1][1].arrival_s
+        # A pause shorter than the deadline may be that of images which are still on their way.
+        if unknown and silence_s >= self.deadline_s:
+            self._phases.learn_first_cycle(round(silence_s * _NS))
+            unknown = self._unknown(now_s)
+        full = len(self._waiting) >= _MAX_GROUPS * len(self._options.cameras)
+        if unknown and now_s < self._learned_by_s and not full:
             return
-        for camera in unknown:
-            self._phases.assume(camera)
+        self._phases.settle(unknown)
+        offsets = self._phases.offsets_ns
         waiting, self._waiting = self._waiting, []
         for camera, frame in sorted(waiting, key=lambda entry: entry[1].stamp_ns):
             if camera in offsets and not self._streams.astray(camera):
@@ -320,21 +342,24 @@ class Synchronizer(Generic[T]):
         first, frame = next(iter(group.frames.items()))
         return frame.arrival_s + delay_s(camera) - delay_s(first)
 
-    def _deadlines_s(self, group: _Group[T]) -> list[float]:
-        """When it may become due: first if the policy is content, then for each missing camera."""
+    def _content_s(self, group: _Group[T]) -> float:
+        """When the cameras that are there are enough, if the policy is content with them."""
         offsets = self._phases.offsets_ns
         last_ns = max(offsets.values(), default=0) - offsets.get(self.anchor, 0)
         spread_s = (last_ns + self._phases.tolerance_ns) / _NS / self._streams.rate
-        patience_s = max(self.deadline_s, spread_s)
-        content_s = self._arrival_s(group, self.anchor) + patience_s
-        missing = [c for c in self._options.cameras if c not in group.frames]
-        return [content_s, *(self._overdue_s(group, camera) for camera in missing)]
+        return self._arrival_s(group, self.anchor) + max(self.deadline_s, spread_s)
 
     def _overdue_s(self, group: _Group[T], camera: str) -> float:
+        """When the frame of a camera is not waited for any more."""
         if camera not in self._streams.ahead_s:
-            return self._started_s + _START_S
+            return self._started_s + self._ahead_s
         opened_s = next(iter(group.frames.values())).arrival_s  # in a burst all are late at once
         return max(self._arrival_s(group, camera), opened_s) + self.deadline_s
+
+    def _deadlines_s(self, group: _Group[T]) -> list[float]:
+        """When it may become due."""
+        missing = [camera for camera in self._options.cameras if camera not in group.frames]
+        return [self._content_s(group), *(self._overdue_s(group, camera) for camera in missing)]
 
     @property
     def _needed(self) -> int:
@@ -342,13 +367,14 @@ class Synchronizer(Generic[T]):
         options = self._options
         return options.min_cameras if options.policy == "mask" else len(options.cameras)
 
-    def _awaited(self, group: _Group[T], expected: tuple[str, ...], now_s: float) -> list[str]:
+    def _awaited(self, group: _Group[T], now_s: float) -> list[str]:
         """Cameras whose frame of this cycle may still come."""
         return [
             camera
-            for camera in expected
+            for camera in self._options.cameras
             if camera not in group.frames
             and not self._passed(camera, group)
+            and self._expects(camera, now_s, self._ahead_s)
             and now_s < self._overdue_s(group, camera)
         ]
 
