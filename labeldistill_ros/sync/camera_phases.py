@@ -156,7 +156,9 @@ class PhaseTracker:
         common = median([gap for own in gaps.values() for gap in own])
         period = int(median([gap / max(1, round(gap / common)) for gap in gaps[anchor]]))
         self._period_ns, self._period_known = period, True
-        present = self._present()
+        if not self._settled:  # phases that were found by another anchor do not fit to these
+            self.offsets_ns = dict(self._given_ns)
+        present = self.offsets_ns
         phases = {anchor: 0}
         first, last = anchors[0] - period, anchors[-1] + period
         for camera in self._cameras:
@@ -168,10 +170,6 @@ class PhaseTracker:
                 if phase is not None:
                     phases[camera] = phase
         self._adopt(self._unwrapped(phases, anchor, period))
-
-    def _present(self) -> Mapping[str, int]:
-        """Offsets that others have to fit to."""
-        return self.offsets_ns if self._settled else self._given_ns
 
     def _phase(
         self, stamps: list[int], anchors: list[int], period: int, expected: int | None
@@ -206,7 +204,7 @@ class PhaseTracker:
 
     def _unwrapped(self, phases: dict[str, int], anchor: str, period: int) -> dict[str, int]:
         """Phases modulo the period to offsets: near the present ones, or the tightest cut."""
-        present, ordered = self._present(), sorted(phases.values())
+        present, ordered = self.offsets_ns, sorted(phases.values())
         # The cycle begins after the largest pause, that around the end of the period included.
         pauses = [(b - a) % period for a, b in zip([ordered[-1], *ordered], ordered, strict=False)]
         cut = ordered[max(range(len(pauses)), key=pauses.__getitem__)]
