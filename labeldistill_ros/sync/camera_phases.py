@@ -174,14 +174,13 @@ class PhaseTracker:
     def _phase(
         self, stamps: list[int], anchors: list[int], period: int, expected: int | None
     ) -> int | None:
-        """Densest difference to the nearest anchor, modulo the period; None if there is none."""
+        """Densest difference to the anchor, modulo the period; None if there is none."""
         differences, tolerance = [], self.tolerance_ns
         for stamp in stamps:
-            i = bisect_left(anchors, stamp)
-            nearest = min(anchors[max(0, i - 1) : i + 1], key=lambda a: abs(stamp - a))
+            before = anchors[max(bisect_left(anchors, stamp) - 1, 0)]
             # Modulo the period, since an exposure just before the anchor's is also one just after
             # the last.
-            differences.append((stamp - nearest) % period)
+            differences.append((stamp - before) % period)
 
         def around(center: int) -> list[int]:
             wrapped = [(d - center + period // 2) % period - period // 2 for d in differences]

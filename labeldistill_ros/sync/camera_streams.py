@@ -39,7 +39,6 @@ class _Stream:
     arrival_s: float = -math.inf
     period_s: float = 0.0
     stamp_period_s: float = 0.0
-    rate: float = 0.0
     samples_s: deque[float] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
 
     def alive(self, now_s: float, max_age_s: float) -> bool:
@@ -71,6 +70,8 @@ class CameraStreams:
         self._measured_s: dict[str, float] = {}
         self.rate = 1.0
         """Seconds of the stamps in a second of the steady clock: a bag's playback rate, else 1."""
+        self.period_s = 0.0
+        """Between two images of a camera, on the steady clock; 0 before one is known."""
         self.ahead_s: dict[str, float] = {}
         """By how much a camera's stamps run ahead of most others' when they arrive."""
 
@@ -92,11 +93,6 @@ class CameraStreams:
         """Cameras that are sending at `now_s`, seconds of the steady clock."""
         return tuple(c for c, s in self._streams.items() if s.alive(now_s, self._max_age_s))
 
-    @property
-    def period_s(self) -> float:
-        """Between two images of a camera, on the steady clock; 0 before one is known."""
-        return median([s.period_s for s in self._streams.values() if s.period_s] or [0.0])
-
     def astray(self, camera: str) -> bool:
         """Whether it is at another time than most, so that no image of it can join a set."""
         # A single reading may be the stray stamp of one image; the camera itself is blamed from two
@@ -117,23 +113,21 @@ class CameraStreams:
             stamp_gap_s = (stamp_ns - stream.newest_ns) / _NS
             stream.period_s = _followed(stream.period_s, now_s - stream.arrival_s)
             stream.stamp_period_s = _followed(stream.stamp_period_s, stamp_gap_s)
-            stream.rate = stream.stamp_period_s / stream.period_s if stream.period_s else 0.0
         # An image out of order does not turn the camera's clock back.
         stream.newest_ns = max(stamp_ns, stream.newest_ns or stamp_ns)
         stream.arrival_s = now_s
-        self.rate = self._rate()
-        stream.samples_s.append(-self._common_s(stamp_ns, now_s))
-        self._measured_s[camera] = median(stream.samples_s)
-        # `_consensus` takes the first of equally large groups, so the preferred camera goes first.
-        ordered = sorted(self._measured_s, key=lambda camera: camera != self._preferred)
-        consensus_s = _consensus([self._measured_s[camera] for camera in ordered])
-        self.ahead_s = {c: ahead_s - consensus_s for c, ahead_s in self._measured_s.items()}
-
-    def _rate(self) -> float:
+        known = [s for s in self._streams.values() if s.period_s]
+        self.period_s = median([s.period_s for s in known] or [0.0])
         # Both periods are measured over the same images, so their ratio is the playback rate of a
         # bag, whatever /clock says; the median bears one camera with a broken clock.
-        rate = median([s.rate for s in self._streams.values() if s.rate] or [1.0])
-        return 1.0 if abs(rate - 1.0) < _REAL_TIME else min(max(rate, _SLOWEST), _FASTEST)
+        rate = median([s.stamp_period_s / s.period_s for s in known if s.stamp_period_s] or [1.0])
+        self.rate = (
+            1.0 if abs(rate - 1.0) < _REAL_TIME else min(max(rate, _SLOWEST), _FASTEST)
+        )
+        stream.samples_s.append(-self._common_s(stamp_ns, now_s))
+        self._measured_s[camera] = median(stream.samples_s)
+        consensus_s = self._consensus_s()
+        self.ahead_s = {c: ahead_s - consensus_s for c, ahead_s in self._measured_s.items()}
 
     def _common_s(self, zero_ns: int, now_s: float) -> float:
         """The clock that all share, relative to `zero_ns`.
@@ -149,14 +143,16 @@ class CameraStreams:
         ]
         return median(readings_s or [0.0])
 
+    def _consensus_s(self) -> float:
+        """Median of the largest group that is of one time, of equal ones the preferred camera's."""
+        measured_s = self._measured_s
+        if max(measured_s.values()) - min(measured_s.values()) <= MAX_AHEAD_S:
+            return median(measured_s.values())
 
-def _consensus(ahead_s: Sequence[float]) -> float:
-    """Median of the largest group that is of one time, the first of equal ones."""
-    if max(ahead_s) - min(ahead_s) <= MAX_AHEAD_S:
-        return median(ahead_s)
+        def near(center_s: float) -> list[float]:
+            return [a for a in measured_s.values() if abs(a - center_s) <= MAX_AHEAD_S]
 
-    def near(center_s: float) -> list[float]:
-        return [a for a in ahead_s if abs(a - center_s) <= MAX_AHEAD_S]
+        def rank(camera: str) -> tuple[int, bool]:
+            return len(near(measured_s[camera])), camera == self._preferred
 
-    center_s = max(ahead_s, key=lambda center_s: len(near(center_s)))
-    return median(near(center_s))
+        return median(near(measured_s[max(measured_s, key=rank)]))

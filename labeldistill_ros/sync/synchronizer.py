@@ -334,13 +334,13 @@ class Synchronizer(Generic[T]):
 
     def _arrival_s(self, group: _Group[T], camera: str) -> float:
         """When its frame of this cycle should come, by that of the first camera; steady clock."""
-
-        def delay_s(camera: str) -> float:
-            offset_s = self._phases.offsets_ns.get(camera, 0) / _NS
-            return (offset_s - self._streams.ahead_s.get(camera, 0.0)) / self._streams.rate
-
         first, frame = next(iter(group.frames.items()))
-        return frame.arrival_s + delay_s(camera) - delay_s(first)
+        return frame.arrival_s + self._delay_s(camera) - self._delay_s(first)
+
+    def _delay_s(self, camera: str) -> float:
+        """How much later than the cycle its frame comes, but for what all have in common."""
+        offset_s = self._phases.offsets_ns.get(camera, 0) / _NS
+        return (offset_s - self._streams.ahead_s.get(camera, 0.0)) / self._streams.rate
 
     def _content_s(self, group: _Group[T]) -> float:
         """When the cameras that are there are enough, if the policy is content with them."""
