@@ -77,7 +77,7 @@ class SyncParameters:
     )
     max_age: float = _parameter(
         0.25,
-        "Seconds of silence after which a camera counts as dead (never less than 2.5 periods).",
+        "Seconds of silence after which a camera counts as dead (never less than 4.5 periods).",
         bounds=(0.01, 60.0),
     )
     min_cameras: int = _parameter(

@@ -108,7 +108,7 @@ class PhaseTracker:
         stamps.append(stamp_ns)
 
     def learn_first_cycle(self, silence_ns: int) -> None:
-        """Take the offsets from one cycle that clear pauses set off from the others, if there is one.
+        """Take the offsets from a cycle that clear pauses set off from the others, if there is one.
 
         Args:
             silence_ns: for how long nothing has come since the newest stamp.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
@@ -29,7 +29,7 @@ class SyncOptions:
     for every camera until this long after its frame should have come. Learned from the cameras'
     period when None, and then at most `max_age_s`."""
     max_age_s: float = 0.25
-    """A camera that is silent for longer (or for 2.5 of its periods) is dead."""
+    """A camera that is silent for longer (or for 4.5 of its periods) is dead."""
     min_cameras: int = 4
     """Fewest cameras of an incomplete set, where the policy allows one."""
     policy: Literal["skip", "mask"] = "skip"
@@ -69,6 +69,16 @@ class Frame(Generic[T]):
     """What the caller handed in with the stamp, usually the image message."""
 
 
+@dataclass(eq=False)
+class Group(Generic[T]):
+    """Frames that were put together so far, of a cycle that is still open."""
+
+    cycle_ns: int
+    """Mean of their stamps less their cameras' phases, nanoseconds since the epoch."""
+    frames: dict[str, Frame[T]] = field(default_factory=dict)
+    """By camera, in the order in which they came."""
+
+
 @dataclass(frozen=True)
 class CameraSet(Generic[T]):
     """Frames of one cycle of the cameras, at most one of each camera."""
@@ -102,3 +112,7 @@ class AddResult(Generic[T]):
     """Sets that it closed, oldest first."""
     reset: bool = False
     """Whether its stamp told that time was set back, so that all earlier frames are forgotten."""
+
+    def __iter__(self) -> Iterator[CameraSet[T]]:
+        """Go through the sets, for a caller to whom resets mean nothing."""
+        return iter(self.sets)

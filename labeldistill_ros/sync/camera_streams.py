@@ -121,9 +121,7 @@ class CameraStreams:
         # Both periods are measured over the same images, so their ratio is the playback rate of a
         # bag, whatever /clock says; the median bears one camera with a broken clock.
         rate = median([s.stamp_period_s / s.period_s for s in known if s.stamp_period_s] or [1.0])
-        self.rate = (
-            1.0 if abs(rate - 1.0) < _REAL_TIME else min(max(rate, _SLOWEST), _FASTEST)
-        )
+        self.rate = 1.0 if abs(rate - 1.0) < _REAL_TIME else min(max(rate, _SLOWEST), _FASTEST)
         stream.samples_s.append(-self._common_s(stamp_ns, now_s))
         self._measured_s[camera] = median(stream.samples_s)
         consensus_s = self._consensus_s()

@@ -6,8 +6,8 @@ Every frame is brought to the time of its cycle by taking off its camera's phase
 When each camera's frame of a cycle will come is known from its earlier ones
 (`camera_streams.CameraStreams`), however long it takes or whatever its clock says. A group is
 closed when no camera that it lacks can still join it: it is dead, has sent newer frames, or is
-overdue by the deadline. Where the policy is content with the cameras that are there, the deadline
-after the anchor is enough.
+overdue by the deadline (`timetable.Timetable`). Where the policy is content with the cameras that
+are there, the deadline after the anchor is enough.
 
 Nothing is lost while the cameras are learned: at the start, and when a camera comes for the first
 time, all frames wait until every camera that sends has a phase, and are put together then.
@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from labeldistill_ros.sync.camera_phases import PhaseTracker
-from labeldistill_ros.sync.camera_set import AddResult, CameraSet, Frame, SyncOptions
-from labeldistill_ros.sync.camera_streams import MAX_AHEAD_S, CameraStreams
+from labeldistill_ros.sync.camera_set import AddResult, CameraSet, Frame, Group, SyncOptions
+from labeldistill_ros.sync.camera_streams import CameraStreams
+from labeldistill_ros.sync.timetable import Timetable
 
 __all__ = ["AddResult", "CameraSet", "Frame", "SyncOptions", "Synchronizer"]
 
@@ -39,19 +39,12 @@ more cycles gives up the oldest."""
 _MAX_LEARNING = 8
 """Periods, beyond the longest delay, in which a camera has to show a phase. One that shows none
 keeps another rate or jitters, and is paired by nearest stamp instead of holding the others back."""
+_FIRST_PERIODS_S = 2.0
+"""The same while no camera has sent a second image, so that no period is known."""
 _JUMP_NS = _NS // 2
 """A camera whose stamps go back further than this says that time was set back."""
 _MAX_JUMPED = 8
 """Frames that are kept of a camera that alone says so."""
-_DEADLINE_PERIODS = 2.4
-"""Deadline where none is given: at 12 Hz 0.2 s. On a busy processor 65 ms lost 13 to 26 % of the
-sets, 0.2 s none."""
-
-
-@dataclass(eq=False)
-class _Group(Generic[T]):
-    cycle_ns: int
-    frames: dict[str, Frame[T]] = field(default_factory=dict)
 
 
 class Synchronizer(Generic[T]):
@@ -79,13 +72,14 @@ class Synchronizer(Generic[T]):
         self._streams = CameraStreams(
             self._options.cameras, self._options.anchor, self._options.max_age_s
         )
+        self._times = Timetable(self._options, self._streams, self._phases)
         self._absent: Counter[str] = Counter()
-        self._groups: list[_Group[T]] = []
-        self._front: list[_Group[T]] = []
+        self._groups: list[Group[T]] = []
+        self._front: list[Group[T]] = []
         self._waiting: list[tuple[str, Frame[T]]] = []
         self._jumped: dict[str, list[Frame[T]]] = {}
         self._told_ns: int | None = None
-        self._polled_s = self._started_s = -math.inf
+        self._polled_s = -math.inf
 
     def reset(self) -> None:
         """Forget all frames, as after a jump of time; the offsets stay."""
@@ -124,34 +118,23 @@ class Synchronizer(Generic[T]):
     @property
     def deadline_s(self) -> float:
         """The deadline that is used now: the given one, or that of the learned period."""
-        # Under simulated time that runs slowly all intervals between images are longer. One that
-        # runs fast shortens no given deadline, since the transport is as fast as ever.
-        slower = min(self._streams.rate, 1.0)
-        if self._options.deadline_s is not None:
-            return self._options.deadline_s / slower
-        period_s, limit_s = self._streams.period_s, self._options.max_age_s / slower
-        return min(_DEADLINE_PERIODS * period_s, limit_s) if period_s else limit_s
+        return self._times.deadline_s
 
     def alive(self, now_s: float) -> tuple[str, ...]:
         """Cameras that are sending at `now_s`, seconds of the steady clock."""
         return self._streams.alive(now_s)
 
-    @property
-    def _ahead_s(self) -> float:
-        """Longest time for which an image is waited for after the others; steady clock."""
-        return MAX_AHEAD_S / self._streams.rate
-
-    def _expects(self, camera: str, now_s: float, grace_s: float) -> bool:
-        """Whether it lives and is at the others' time; all live after the start or a silence."""
-        living = now_s - self._started_s <= grace_s or self._streams.lives(camera, now_s)
-        return living and not self._streams.astray(camera)
-
     def next_deadline_s(self) -> float | None:
         """When `poll` is due, seconds of the steady clock; None when nothing is open."""
-        deadlines = [t for group in self._front for t in self._deadlines_s(group)]
+        deadlines: list[float] = []
+        for group in self._front:
+            missing = [c for c in self._options.cameras if c not in group.frames]
+            deadlines += [self._times.overdue_s(group, camera) for camera in missing]
+            deadlines.append(self._times.content_s(group, self.anchor))
         if self._waiting:
             quiet_s = self._waiting[-1][1].arrival_s + self.deadline_s
-            deadlines += [quiet_s, self._started_s + self._ahead_s, self._learned_by_s]
+            all_came_s = self._times.started_s + self._times.longest_delay_s
+            deadlines += [quiet_s, all_came_s, self._learned_by_s]
         return min((d for d in deadlines if d > self._polled_s), default=None)
 
     def add(self, camera: str, stamp_ns: int, item: T, now_s: float) -> AddResult[T]:
@@ -184,7 +167,7 @@ class Synchronizer(Generic[T]):
         # The first image, or the first after a silence of all: dead and slow cameras look alike
         # for a while.
         if not any(self._streams.lives(c, now_s) for c in self._options.cameras):
-            self._started_s = now_s
+            self._times.started_s = now_s
         self._streams.arrived(camera, stamp_ns, now_s)
         self._phases.observe(camera, stamp_ns)
         self._elect(now_s)
@@ -216,15 +199,17 @@ class Synchronizer(Generic[T]):
             sets += [found for group in closed for found in self._close(group, now_s)]
         return sets
 
-    def _due(self, now_s: float) -> list[_Group[T]]:
+    def _due(self, now_s: float) -> list[Group[T]]:
         """Groups to close, none newer than one that may still become what the policy asks for."""
-        due: list[_Group[T]] = []
+        due: list[Group[T]] = []
         self._front = []
         for group in self._groups:
             awaited = self._awaited(group, now_s)
             # `mask` is content with enough cameras once the anchor's deadline is over; `skip` needs
             # all of them, so that there only completeness or hopelessness closes a group.
-            content = len(group.frames) >= self._needed and now_s >= self._content_s(group)
+            content = len(group.frames) >= self._needed and now_s >= self._times.content_s(
+                group, self.anchor
+            )
             if content or not awaited or len(self._groups) - len(due) > _MAX_GROUPS:
                 due.append(group)
                 continue
@@ -265,7 +250,7 @@ class Synchronizer(Generic[T]):
     def _elect(self, now_s: float) -> None:
         """The preferred anchor when it lives, else the present one, else the first that does."""
         for camera in (self._options.anchor, self.anchor, *self._options.cameras):
-            if self._expects(camera, now_s, self._options.max_age_s):
+            if self._times.expects(camera, now_s, self._options.max_age_s):
                 # The preferred camera takes its place back as soon as it lives, since the user
                 # chose its stamps.
                 self.counts["elections"] += camera != self.anchor
@@ -275,22 +260,25 @@ class Synchronizer(Generic[T]):
     @property
     def _learned_by_s(self) -> float:
         """When waiting frames are placed at the latest."""
-        first_s = self._waiting[0][1].arrival_s
-        return first_s + self._ahead_s + _MAX_LEARNING * self._streams.period_s
+        learning_s = _MAX_LEARNING * self._streams.period_s or _FIRST_PERIODS_S
+        return self._waiting[0][1].arrival_s + self._times.longest_delay_s + learning_s
 
     def _unknown(self, now_s: float) -> list[str]:
         """Cameras without a phase that send, or may yet begin to."""
-        offsets = self._phases.offsets_ns
+        grace_s, offsets = self._times.longest_delay_s, self._phases.offsets_ns
         cameras = [camera for camera in self._options.cameras if camera not in offsets]
-        return [camera for camera in cameras if self._expects(camera, now_s, self._ahead_s)]
+        return [camera for camera in cameras if self._times.expects(camera, now_s, grace_s)]
 
     def _learn(self, now_s: float) -> None:
         """Place the waiting frames once the phases of the live cameras are known."""
         unknown = self._unknown(now_s)
         silence_s = now_s - self._waiting[-1][1].arrival_s
         # A pause shorter than the deadline may be that of images which are still on their way.
-        if unknown and silence_s >= self.deadline_s:
-            self._phases.learn_first_cycle(round(silence_s * _NS))
+        quiet = silence_s >= self.deadline_s
+        # Where images take equally long, what came is whole, so that one cycle is enough.
+        if unknown and (quiet or not self.disagreeing_s):
+            silence_ns = round(silence_s * self._streams.rate * _NS) if quiet else 0
+            self._phases.learn_first_cycle(silence_ns)
             unknown = self._unknown(now_s)
         full = len(self._waiting) >= _MAX_GROUPS * len(self._options.cameras)
         if unknown and now_s < self._learned_by_s and not full:
@@ -323,7 +311,7 @@ class Synchronizer(Generic[T]):
                 self.counts["unmatched"] += 1
                 return
         else:
-            group = _Group(cycle_ns)
+            group = Group(cycle_ns)
             self._groups.append(group)
             self._groups.sort(key=lambda g: g.cycle_ns)
         group.frames[camera] = frame
@@ -332,53 +320,25 @@ class Synchronizer(Generic[T]):
         members = [f.stamp_ns - offsets.get(c, 0) for c, f in group.frames.items()]
         group.cycle_ns = sum(members) // len(members)
 
-    def _arrival_s(self, group: _Group[T], camera: str) -> float:
-        """When its frame of this cycle should come, by that of the first camera; steady clock."""
-        first, frame = next(iter(group.frames.items()))
-        return frame.arrival_s + self._delay_s(camera) - self._delay_s(first)
-
-    def _delay_s(self, camera: str) -> float:
-        """How much later than the cycle its frame comes, but for what all have in common."""
-        offset_s = self._phases.offsets_ns.get(camera, 0) / _NS
-        return (offset_s - self._streams.ahead_s.get(camera, 0.0)) / self._streams.rate
-
-    def _content_s(self, group: _Group[T]) -> float:
-        """When the cameras that are there are enough, if the policy is content with them."""
-        offsets = self._phases.offsets_ns
-        last_ns = max(offsets.values(), default=0) - offsets.get(self.anchor, 0)
-        spread_s = (last_ns + self._phases.tolerance_ns) / _NS / self._streams.rate
-        return self._arrival_s(group, self.anchor) + max(self.deadline_s, spread_s)
-
-    def _overdue_s(self, group: _Group[T], camera: str) -> float:
-        """When the frame of a camera is not waited for any more."""
-        if camera not in self._streams.ahead_s:
-            return self._started_s + self._ahead_s
-        opened_s = next(iter(group.frames.values())).arrival_s  # in a burst all are late at once
-        return max(self._arrival_s(group, camera), opened_s) + self.deadline_s
-
-    def _deadlines_s(self, group: _Group[T]) -> list[float]:
-        """When it may become due."""
-        missing = [camera for camera in self._options.cameras if camera not in group.frames]
-        return [self._content_s(group), *(self._overdue_s(group, camera) for camera in missing)]
-
     @property
     def _needed(self) -> int:
         """Fewest cameras of a set that the policy gives out."""
         options = self._options
         return options.min_cameras if options.policy == "mask" else len(options.cameras)
 
-    def _awaited(self, group: _Group[T], now_s: float) -> list[str]:
+    def _awaited(self, group: Group[T], now_s: float) -> list[str]:
         """Cameras whose frame of this cycle may still come."""
+        times = self._times
         return [
             camera
             for camera in self._options.cameras
             if camera not in group.frames
             and not self._passed(camera, group)
-            and self._expects(camera, now_s, self._ahead_s)
-            and now_s < self._overdue_s(group, camera)
+            and times.expects(camera, now_s, times.longest_delay_s)
+            and now_s < times.overdue_s(group, camera)
         ]
 
-    def _passed(self, camera: str, group: _Group[T]) -> bool:
+    def _passed(self, camera: str, group: Group[T]) -> bool:
         """Whether the camera is beyond this cycle, so that it sends no frame of it any more."""
         newest_ns = self._streams.newest_ns(camera)
         offset_ns = self._phases.offsets_ns.get(camera)
@@ -389,11 +349,11 @@ class Synchronizer(Generic[T]):
         # lost. Without a phase the camera cannot be placed in the cycle and is not waited for.
         return offset_ns is None or newest_ns - offset_ns > latest_ns
 
-    def _is_cycle(self, group: _Group[T]) -> bool:
+    def _is_cycle(self, group: Group[T]) -> bool:
         """Whether it is to be told; a few frames without the anchor are a faster camera's."""
         return self.anchor in group.frames or len(group.frames) * 2 >= len(self._options.cameras)
 
-    def _close(self, group: _Group[T], now_s: float) -> list[CameraSet[T]]:
+    def _close(self, group: Group[T], now_s: float) -> list[CameraSet[T]]:
         options = self._options
         if not self._is_cycle(group):
             self.counts["unmatched"] += len(group.frames)
