@@ -41,11 +41,6 @@ class _Stream:
     stamp_period_s: float = 0.0
     samples_s: deque[float] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
 
-    def alive(self, now_s: float, max_age_s: float) -> bool:
-        """Whether it sent something lately, measured by its own rate."""
-        limit_s = _DEAD_PERIODS * self.period_s or _FIRST_PERIOD_S
-        return now_s - self.arrival_s <= max(max_age_s, limit_s)
-
 
 def _followed(period_s: float, gap_s: float) -> float:
     """An exponential mean of the period, in which a pause counts as at most two periods."""
@@ -86,12 +81,16 @@ class CameraStreams:
         self._measured_s.pop(camera, None)
 
     def lives(self, camera: str, now_s: float) -> bool:
-        """Whether a camera is sending at `now_s`, seconds of the steady clock."""
-        return self._streams[camera].alive(now_s, self._max_age_s)
+        """Whether it is sending at `now_s`, steady clock, measured by its own rate."""
+        stream = self._streams[camera]
+        # The others' period as well, since images that come in bursts make its own seem short.
+        period_s = max(stream.period_s, self.period_s)
+        limit_s = _DEAD_PERIODS * period_s if stream.period_s else _FIRST_PERIOD_S
+        return now_s - stream.arrival_s <= max(self._max_age_s, limit_s)
 
     def alive(self, now_s: float) -> tuple[str, ...]:
         """Cameras that are sending at `now_s`, seconds of the steady clock."""
-        return tuple(c for c, s in self._streams.items() if s.alive(now_s, self._max_age_s))
+        return tuple(camera for camera in self._streams if self.lives(camera, now_s))
 
     def astray(self, camera: str) -> bool:
         """Whether it is at another time than most, so that no image of it can join a set."""
@@ -136,8 +135,7 @@ class CameraStreams:
         readings_s = [
             (stream.newest_ns - zero_ns) / _NS + self.rate * (now_s - stream.arrival_s) - ahead_s
             for camera, ahead_s in self._measured_s.items()
-            if (stream := self._streams[camera]).alive(now_s, self._max_age_s)
-            and stream.newest_ns is not None
+            if (stream := self._streams[camera]).newest_ns is not None and self.lives(camera, now_s)
         ]
         return median(readings_s or [0.0])
 

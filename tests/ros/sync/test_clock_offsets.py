@@ -21,7 +21,6 @@ from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.sync.synchronizer import CameraSet, Synchronizer, SyncOptions
 
 EPOCH_NS = 1_600_000_000_000_000_000
-START_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,7 @@ def check_policy(
     shifts = out.shifts()
     usual = {c: max(n, key=n.__getitem__) if n else 0 for c, n in shifts.items()}
     for camera, counts in shifts.items():
-        unusual = sum(counts.values()) - counts[usual[camera]]
-        assert unusual <= START_S * rate_hz, "the relation of two cameras is learned once"
+        assert len(counts) <= 1, "the relation of two cameras is learned before the first set"
         assert camera in clock_s or set(counts) <= {0}, "images of two cycles in one set"
 
     present: Counter[int] = Counter(cycle - usual[camera] for _, camera, _, cycle in events)
@@ -143,10 +141,6 @@ def test_the_policy_is_kept_in_known_cases(
     check_policy(rate_hz, delay_s, clock_s, loss, policy, min_cameras, deadline_s, seed)
 
 
-@pytest.mark.xfail(
-    reason="not reached yet: 160 of 171 sets at 11.8 Hz, lost while delays and clocks are learned",
-    strict=False,
-)
 @settings(max_examples=20, deadline=None, phases=set(Phase) - {Phase.shrink})
 @given(
     rate_hz=st.floats(2.0, 30.0),
@@ -169,6 +163,35 @@ def test_the_policy_is_kept_whatever_the_delays_and_clocks(
     seed: int,
 ) -> None:
     check_policy(rate_hz, delay_s, clock_s, loss, policy, min_cameras, deadline_s, seed)
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "delays_s", "clocks_s"),
+    [
+        # The last camera's first image comes sixteen cycles after the first one's.
+        (16.6, (0.0, 0.48, 0.41, 0.0, 0.39, 0.07), (0.0, 0.0, 0.27, 0.45, 0.0, 0.36)),
+        # A clock that is half a period off: both cuts between two cycles are equally tight.
+        (25.8, (0.23, 0.29, 0.5, 0.21, 0.11, 0.06), (0.0, 0.0, -0.07, -0.45, -0.0194, 0.0)),
+        # Cameras that are compared with one anchor first, and with another then.
+        (23.6, (0.47, 0.49, 0.44, 0.08, 0.0, 0.0), (0.0, 0.0, 0.0, 0.32, 0.21, 0.0)),
+    ],
+)
+def test_nothing_is_lost_or_mixed_while_delays_and_clocks_are_learned(
+    rate_hz: float, delays_s: tuple[float, ...], clocks_s: tuple[float, ...]
+) -> None:
+    clocks = {camera: s for camera, s in zip(CAMERAS, clocks_s, strict=True) if s}
+    rig = Rig(rate_hz, dict(zip(CAMERAS, delays_s, strict=True)), clocks)
+    out = run(rig.events(), policy="skip")
+    shift = {camera: next(iter(count)) for camera, count in out.shifts().items()}
+    cycles = round(rig.seconds * rig.rate_hz) - max(shift.values()) + min(shift.values())
+    assert all(len(counts) == 1 for counts in out.shifts().values())
+    assert len(out.usable) == cycles
+
+
+def test_lost_images_of_a_late_camera_do_not_end_the_cycles_that_follow() -> None:
+    events = [e for e in Rig(delay_s={"CAM_BACK": 0.4}).events() if e[1::2] != ("CAM_BACK", 50)]
+    three = [e for e in events if e[1] != "CAM_BACK" or e[3] not in (51, 52)]
+    assert len(run(three).usable) == 97
 
 
 @pytest.mark.parametrize("policy", ["skip", "mask"])
@@ -240,6 +263,27 @@ def test_delays_and_clocks_at_another_playback_rate(speed: float) -> None:
     out = run([(t / speed, c, s, k) for t, c, s, k in rig.events()])
     assert len(out.usable) >= 0.95 * 200
     assert out.sync.disagreeing_s == pytest.approx({"CAM_BACK": -0.29}, abs=0.01)
+
+
+@pytest.mark.parametrize("speed", [0.2, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("deadline_s", [None, 0.2])
+@pytest.mark.parametrize("policy", ["skip", "mask"])
+def test_the_deadline_stretches_with_a_slow_playback(
+    speed: float, deadline_s: float | None, policy: str
+) -> None:
+    """Images that come within the deadline by the bag's time do so at any speed."""
+    rng = random.Random(2)
+    rig = Rig(rate_hz=5.0, delay_s={"CAM_BACK": 0.05}, seconds=32.0)
+    late_s = {k: 0.1 + 0.04 * rng.random() for k in range(0, 160, 4)}
+    events = sorted(
+        ((t + late_s.get(k, 0.0) * (c == "CAM_BACK")) / speed, c, s, k)
+        for t, c, s, k in rig.events()
+    )
+    out = run(events, policy=policy, deadline_s=deadline_s)
+    assert sum(found.missing == () for found in out.usable) == 160
+    slow = min(speed, 1.0)
+    expected_s = deadline_s / slow if deadline_s else min(2.4 / 5.0 / speed, 0.25 / slow)
+    assert out.sync.deadline_s == pytest.approx(expected_s, rel=0.15)
 
 
 @pytest.mark.parametrize(("rate_hz", "deadline_s"), [(12.0, 0.2), (30.0, 0.08), (2.0, 0.25)])
