@@ -13,6 +13,8 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from labeldistill_core.errors import DataError
 
 MAX_PIXELS = 1 << 26
@@ -89,14 +91,24 @@ def check_header(data: bytes, largest_wh: tuple[int, int] | None = None) -> Imag
             f"the image is {width} x {height} pixels, and {MAX_PIXELS / 1e6:.0f} million are the "
             "most that are decoded"
         )
-    # 0xff is followed by 0 inside a scan, so that these two bytes are found at its start alone
-    scans = data.count(b"\xff\xda") if header.form == "jpeg" else 1
+    scans = _scans(data) if header.form == "jpeg" else 1
     if scans > _MAX_SCANS or scans * width * height > _MAX_SCANNED_PIXELS:
         raise DataError(
             f"the JPEG has {scans} scans of {width} x {height} pixels, which would take seconds to "
             "decode: publish baseline JPEG"
         )
     return header
+
+
+def _scans(data: bytes) -> int:
+    """Number of scans of a JPEG.
+
+    0xff is followed by 0 inside a scan, so that its marker is found at its start alone. In numpy,
+    since `bytes.count` takes a tenth of the time of decoding, with Python's lock held.
+    """
+    values = np.frombuffer(data, np.uint8)
+    seconds = np.flatnonzero(values[1:] == 0xDA)
+    return int(np.count_nonzero(values[seconds] == 0xFF))
 
 
 def _png(data: bytes) -> ImageHeader:

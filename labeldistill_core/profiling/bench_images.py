@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -74,7 +75,7 @@ class JpegSource:
 
     def __enter__(self) -> JpegSource:
         """Start the threads."""
-        self._threads = ThreadPoolExecutor()
+        self._threads = ThreadPoolExecutor(min(6, os.cpu_count() or 1))
         return self
 
     def __exit__(self, *error: object) -> None:
