@@ -70,7 +70,7 @@ class JpegSource:
     def __init__(self, config: StudentConfig, device: torch.device | None) -> None:
         """For the cameras of a model; decoded on a device, or in threads when that is None."""
         self._config, self._device = config, device
-        self._jpegs = [_jpeg(index) for index in range(len(self._config.cameras))]
+        self._jpegs = [jpeg(index) for index in range(len(self._config.cameras))]
         self._seconds = count()
 
     def __enter__(self) -> JpegSource:
@@ -94,7 +94,7 @@ class JpegSource:
         return frame_set(float(next(self._seconds)), self._config, by_camera)
 
 
-def _jpeg(seed: int) -> bytes:
+def jpeg(seed: int) -> bytes:
     """Smooth noise: compresses to about the size of a photograph."""
     random = np.random.default_rng(seed)
     # Decoding takes time by the bytes, so the pictures must compress as real ones do.

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m benchmarks.images`: images on one core, each way beside the one it replaced."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from benchmarks.images.measure import raw_encodings, resizing, training_sample
+from labeldistill_core.files import write_json
+from labeldistill_core.profiling.bench import surroundings
+
+
+def main(root: Path | None = None, version: str = "v1.0-mini", json: Path | None = None) -> None:
+    """Print milliseconds and ratios; the ways take turns, so that load falls on all of them.
+
+    Args:
+        root: nuScenes data root with images of at least five samples, for a training sample.
+        version: of its tables.
+        json: file to write the figures to.
+    """
+    torch.set_num_threads(1)
+    figures: dict[str, Any] = {
+        "command": " ".join(["python -m benchmarks.images", *sys.argv[1:]]),
+        **surroundings(torch.device("cpu")),
+        "resizing": resizing(),
+        "raw": raw_encodings(),
+    }
+    if root:
+        figures["training_sample"] = training_sample(root, version)
+    for group in ("resizing", "raw", "training_sample"):
+        for name, row in figures.get(group, {}).items():
+            print(f"{name:28}", "  ".join(f"{way} {ms:.2f} ms" for way, ms in row.items()))
+    if json:
+        write_json(json, figures)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time of images on one core, in milliseconds: medians of ways that take turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from labeldistill_core.data.images import ImageTransform, decode_jpeg
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.pixel_pool import PixelPool
+from labeldistill_core.data.samples import StudentDataset
+from labeldistill_core.presets import find_preset
+from labeldistill_core.profiling.bench_images import CAMERA_WH, jpeg
+from labeldistill_ros.inputs.decoding import to_rgb
+
+_REPEATS = 30
+_SAMPLES = 9
+
+
+def medians(
+    ways: Mapping[str, Callable[[int], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Milliseconds of each way; a way is told the number of its turn."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, way in ways.items():
+            start = clock()
+            way(turn)
+            times[name].append((clock() - start) * 1e3)
+    return {name: float(np.median(values[1:])) for name, values in times.items()}
+
+
+def by_pillow(transform: ImageTransform, image: NDArray[np.uint8]) -> Tensor:
+    """What `ImageTransform.apply_planes` does, resized by Pillow."""
+    out = Image.fromarray(image).resize(transform.resized_wh).crop(transform.crop)
+    if transform.flip:
+        out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if transform.rotate_deg:
+        out = out.rotate(transform.rotate_deg)
+    return torch.from_numpy(np.array(out)).permute(2, 0, 1)
+
+
+def resizing() -> dict[str, dict[str, float]]:
+    """An image of 1600x900 to those of the presets, and its decoding."""
+    data = jpeg(0)
+    image = decode_jpeg(data)
+    rows = {"decode JPEG": medians({"here": lambda _: decode_jpeg(data)}, _REPEATS)}
+    for target in ((704, 256), (352, 128)):
+        transform = ImageTransform.for_evaluation(CAMERA_WH, target)
+        rows[f"resize to {target[0]}x{target[1]}"] = medians(
+            {
+                "here": lambda _, t=transform: t.apply_planes(image),
+                "Pillow": lambda _, t=transform: by_pillow(t, image),
+            },
+            _REPEATS,
+        )
+    return rows
+
+
+def raw_encodings() -> dict[str, dict[str, float]]:
+    """Raw images of 1600x900 beside OpenCV alone, which is all that cv_bridge does."""
+    width, height = CAMERA_WH
+    pool, rows = PixelPool(), {}
+    for encoding, channels, code in (
+        ("bgr8", 3, cv2.COLOR_BGR2RGB),
+        ("bgra8", 4, cv2.COLOR_BGRA2RGB),
+        ("mono8", 1, cv2.COLOR_GRAY2RGB),
+    ):
+        shape = (height, width, channels)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        message = SimpleNamespace(
+            height=height, width=width, encoding=encoding, step=width * channels,
+            data=pixels.tobytes(),
+        )  # fmt: skip
+        reverse = pixels[..., 2::-1] if channels > 1 else pixels
+        rows[encoding] = medians(
+            {
+                "here": lambda _, m=message: to_rgb(m, pool.take),
+                "OpenCV": lambda _, p=pixels, c=code: cv2.cvtColor(p, c),
+                "numpy": lambda _, r=reverse: np.copyto(pool.take((height, width, 3)), r),
+            },
+            _REPEATS,
+        )
+    return rows
+
+
+def training_sample(root: Path, version: str) -> dict[str, dict[str, float]]:
+    """CPU time of an augmented sample of `r50_256x704_4key`: 30 images, LiDAR, boxes.
+
+    Samples of five scenes stand in for the five frames, so that no image comes twice.
+    """
+    tables = NuScenesTables(root, version)
+    config = find_preset("r50_256x704_4key").student
+    dataset = StudentDataset(tables, tables.scene_names, config, partial=True)
+    dataset.frame_tokens = [tuple(dataset.tokens[:5])]
+
+    def pillow(turn: int) -> None:
+        with patch.object(ImageTransform, "apply_planes", by_pillow):
+            dataset[0, turn]
+
+    ways: dict[str, Callable[[int], Any]] = {
+        "here": lambda turn: dataset[0, turn],
+        "Pillow": pillow,
+    }
+    return {"training sample": medians(ways, _SAMPLES, time.process_time)}
