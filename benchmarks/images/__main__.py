@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 import tyro
 
@@ -24,6 +25,7 @@ def main(root: Path | None = None, version: str = "v1.0-mini", json: Path | None
         json: file to write the figures to.
     """
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     figures: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.images", *sys.argv[1:]]),
         **surroundings(torch.device("cpu")),

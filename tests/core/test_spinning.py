@@ -7,7 +7,8 @@ import pytest
 
 from labeldistill_core.spinning import TURNS, bound_spinning
 
-NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+OPENBLAS = "OPENBLAS_THREAD_TIMEOUT"
+NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", OPENBLAS)
 
 
 @pytest.fixture
@@ -18,26 +19,29 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.delitem(sys.modules, "numpy")
     return monkeypatch
 
 
 def test_spinning_is_bounded(quiet: pytest.MonkeyPatch) -> None:
-    assert bound_spinning()
+    bound_spinning()
+    assert os.environ[OPENBLAS] == "4"
     assert os.environ["GOMP_SPINCOUNT"] == str(TURNS)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_user_says_stays(name: str, quiet: pytest.MonkeyPatch) -> None:
     quiet.setenv(name, "7")
-    before = dict(os.environ)
-    assert not bound_spinning()
-    assert os.environ == before
+    bound_spinning()
+    assert os.environ[name] == "7"
+    assert ("GOMP_SPINCOUNT" in os.environ) == (name in ("GOMP_SPINCOUNT", OPENBLAS))
 
 
-def test_after_torch_it_is_too_late(quiet: pytest.MonkeyPatch) -> None:
-    quiet.setitem(sys.modules, "torch", object())
-    assert not bound_spinning()
-    assert "GOMP_SPINCOUNT" not in os.environ
+@pytest.mark.parametrize(("module", "name"), [("torch", "GOMP_SPINCOUNT"), ("numpy", OPENBLAS)])
+def test_after_its_import_it_is_too_late(module: str, name: str, quiet: pytest.MonkeyPatch) -> None:
+    quiet.setitem(sys.modules, module, object())
+    bound_spinning()
+    assert name not in os.environ
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,7 @@ import os, sys
 {start}
 assert "torch" not in sys.modules
 assert os.environ["GOMP_SPINCOUNT"] == "{TURNS}"
+assert os.environ["{OPENBLAS}"] == "4"
 """
     environment = {name: v for name, v in os.environ.items() if name not in NAMES}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
