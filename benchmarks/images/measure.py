@@ -54,6 +54,16 @@ def by_pillow(transform: ImageTransform, image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(out)).permute(2, 0, 1)
 
 
+def _resized(transform: ImageTransform, image: NDArray[np.uint8]) -> dict[str, float]:
+    return medians(
+        {
+            "here": lambda _: transform.apply_planes(image),
+            "Pillow": lambda _: by_pillow(transform, image),
+        },
+        _REPEATS,
+    )
+
+
 def resizing() -> dict[str, dict[str, float]]:
     """An image of 1600x900 to those of the presets, and its decoding."""
     data = jpeg(0)
@@ -61,20 +71,14 @@ def resizing() -> dict[str, dict[str, float]]:
     rows = {"decode JPEG": medians({"here": lambda _: decode_jpeg(data)}, _REPEATS)}
     for target in ((704, 256), (352, 128)):
         transform = ImageTransform.for_evaluation(CAMERA_WH, target)
-        rows[f"resize to {target[0]}x{target[1]}"] = medians(
-            {
-                "here": lambda _, t=transform: t.apply_planes(image),
-                "Pillow": lambda _, t=transform: by_pillow(t, image),
-            },
-            _REPEATS,
-        )
+        rows[f"resize to {target[0]}x{target[1]}"] = _resized(transform, image)
     return rows
 
 
 def raw_encodings() -> dict[str, dict[str, float]]:
     """Raw images of 1600x900 beside OpenCV alone, which is all that cv_bridge does."""
     width, height = CAMERA_WH
-    pool, rows = PixelPool(), {}
+    rows = {}
     for encoding, channels, code in (
         ("bgr8", 3, cv2.COLOR_BGR2RGB),
         ("bgra8", 4, cv2.COLOR_BGRA2RGB),
@@ -82,20 +86,25 @@ def raw_encodings() -> dict[str, dict[str, float]]:
     ):
         shape = (height, width, channels)
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        message = SimpleNamespace(
-            height=height, width=width, encoding=encoding, step=width * channels,
-            data=pixels.tobytes(),
-        )  # fmt: skip
-        reverse = pixels[..., 2::-1] if channels > 1 else pixels
-        rows[encoding] = medians(
-            {
-                "here": lambda _, m=message: to_rgb(m, pool.take),
-                "OpenCV": lambda _, p=pixels, c=code: cv2.cvtColor(p, c),
-                "numpy": lambda _, r=reverse: np.copyto(pool.take((height, width, 3)), r),
-            },
-            _REPEATS,
-        )
+        rows[encoding] = _converted(encoding, pixels, code)
     return rows
+
+
+def _converted(encoding: str, pixels: NDArray[np.uint8], code: int) -> dict[str, float]:
+    height, width, channels = pixels.shape
+    pool = PixelPool()
+    message = SimpleNamespace(
+        height=height, width=width, encoding=encoding, step=width * channels, data=pixels.tobytes()
+    )
+    reverse = pixels[..., 2::-1] if channels > 1 else pixels
+    return medians(
+        {
+            "here": lambda _: to_rgb(message, pool.take),
+            "OpenCV": lambda _: cv2.cvtColor(pixels, code),
+            "numpy": lambda _: np.copyto(pool.take((height, width, 3)), reverse),
+        },
+        _REPEATS,
+    )
 
 
 def training_sample(root: Path, version: str) -> dict[str, dict[str, float]]:
