@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-import tyro
 
 from benchmarks.images.measure import raw_encodings, resizing, training_sample
+from labeldistill_core.console import run_command
 from labeldistill_core.files import write_json
 from labeldistill_core.profiling.bench import surroundings
 
 
-def main(root: Path | None = None, version: str = "v1.0-mini", json: Path | None = None) -> None:
+def bench_images(
+    root: Path | None = None, version: str = "v1.0-mini", json: Path | None = None
+) -> None:
     """Print milliseconds and ratios; the ways take turns, so that load falls on all of them.
 
     Args:
@@ -41,5 +44,10 @@ def main(root: Path | None = None, version: str = "v1.0-mini", json: Path | None
         write_json(json, figures)
 
 
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns its exit code."""
+    return run_command("python -m benchmarks.images", bench_images, args)
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(main())
