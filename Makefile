@@ -29,7 +29,7 @@ demo: setup  ## Replay the demo bag through the real node and score it; writes o
 	$(VENV)/bin/labeldistill demo
 
 test: setup  ## Run the tests.
-	$(VENV)/bin/pytest -n 2 --dist loadgroup
+	$(VENV)/bin/pytest -n 3 --dist loadgroup
 
 lint: setup  ## Check style (ruff), types (mypy) and the workflow files.
 	$(VENV)/bin/ruff check

@@ -29,6 +29,7 @@ _TYPE = re.compile(r"\w{1,100}(/\w{1,100}){1,2}", re.ASCII)
 _LAST_STAMP_NS = 2**31 * 10**9 - 1
 """The last that `builtin_interfaces/Time` can tell."""
 _DAY_NS = 86_400 * 10**9
+_LARGEST_KEY = 2**63 - 1
 _MOST_GAPS = 2**16
 """So many rows of a table are looked for one by one behind a damaged page."""
 
@@ -207,9 +208,14 @@ def _messages(base: sqlite3.Connection, losses: Losses) -> Iterator[tuple[Any, A
     while True:
         try:
             for row in base.execute(f"{_ROWS} > ? ORDER BY id", (last,)):
+                # A damaged page may hold keys that go back, and would be read for ever.
+                if row[0] <= last:
+                    losses.places += 1
+                    break
                 last = row[0]
                 yield row[1:]
-            return
+            else:
+                return
         except sqlite3.Error:
             losses.places += 1
         found = _next_readable(base, last)
@@ -225,8 +231,9 @@ def _next_readable(base: sqlite3.Connection, last: int) -> Any:
         # SQLite finds the largest key at the end of its tree, without a look at the damaged page.
         (end,) = base.execute("SELECT max(id) FROM messages").fetchone()
     except sqlite3.Error:
-        end = last + _MOST_GAPS
-    for number in range(last + 1, (end or 0) + 1):
+        end = None
+    # A largest key that is damaged, too, may be any number.
+    for number in range(last + 1, min(end or _LARGEST_KEY, last + _MOST_GAPS) + 1):
         try:
             for row in base.execute(f"{_ROWS} = ?", (number,)):
                 return row

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -83,3 +85,46 @@ def test_one_wrong_bit_costs_one_message_at_most(
     whole = {(topic, data) for topic, _, data in messages_of(bag)}
     assert len(whole) == MESSAGES
     assert len(whole & {(topic, data) for topic, _, data in saved}) >= MESSAGES - 1
+
+
+def leaves_of_messages(data: bytes) -> list[int]:
+    """Offsets of the pages of the table of messages that hold rows, the fullest last."""
+    size = int.from_bytes(data[16:18], "big")
+    leaves = [at for at in range(size, len(data), size) if data[at] == 0x0D]
+    return sorted(leaves, key=lambda at: int.from_bytes(data[at + 3 : at + 5], "big"))
+
+
+def key_of_row(data: bytes, page: int, row: int) -> int:
+    """Offset of the key of a row: after the length of its payload, in groups of seven bits."""
+    cell = 8 + 2 * row
+    at = page + int.from_bytes(data[page + cell : page + cell + 2], "big")
+    while data[at] & 0x80:
+        at += 1
+    return at + 1
+
+
+def test_keys_that_go_back_end(sound: Callable[[Storage, bool], Path]) -> None:
+    bag = sound("sqlite3", False)
+    data = bytearray(file_of(bag).read_bytes())
+    page = leaves_of_messages(data)[-1]
+    key = key_of_row(data, page, 3)
+    assert 1 < data[key] < 128, "a key of one byte"
+    data[key] = 0
+    _, saved = read_and_recovered(bag, bytes(data))
+    assert len(saved) >= MESSAGES // 2
+
+
+def test_a_largest_key_that_cannot_be_ends(
+    sound: Callable[[Storage, bool], Path], tmp_path: Path
+) -> None:
+    bag = sound("sqlite3", False)
+    copy = shutil.copy(file_of(bag), tmp_path)
+    with closing(sqlite3.connect(copy)) as base, base:
+        base.execute(
+            "INSERT INTO messages SELECT ?, topic_id, timestamp, data FROM messages LIMIT 1",
+            (2**62,),
+        )
+    data = bytearray(Path(copy).read_bytes())
+    data[leaves_of_messages(data)[-1]] = 0xFF
+    _, saved = read_and_recovered(bag, bytes(data))
+    assert saved
