@@ -36,9 +36,9 @@ def recover(
         BagError: there is no file of a bag, it is one of another kind, none has a whole message,
             or `out` cannot be written.
     """
-    refuse_other_kinds(source)
     files = bag_files(source)
     if not files:
+        refuse_other_kinds(source)
         raise BagError(
             f"{source} has no file of a bag, neither .mcap nor .db3; those that end in .zstd, "
             "decompress first with `unzstd`"
@@ -59,6 +59,8 @@ def recover(
                 bag.write(topic.name, kind.name, data, stamp_ns)
             losses.tell(file)
         if not sum(bag.counts.values()):
+            # Only now: a wrong bit in the profile of a ROS 2 bag must not cost all its messages.
+            refuse_other_kinds(source)
             raise BagError(f"{source}: no message in it is whole")
     return dict(bag.counts)
 
