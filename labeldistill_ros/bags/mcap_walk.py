@@ -56,8 +56,9 @@ class Walk:
         begin = len(MCAP_MAGIC) if data[: len(MCAP_MAGIC)] == MCAP_MAGIC else 0
         return self._records(data, begin, len(data))
 
-    def _records(self, data: Buffer, at: int, end: int) -> Iterator[Record]:
-        aligned = True
+    def _records(
+        self, data: Buffer, at: int, end: int, *, aligned: bool = True
+    ) -> Iterator[Record]:
         while at < end:
             size = _size(data, at, end)
             if size is not None:
@@ -80,8 +81,11 @@ class Walk:
                     yield record
                     at, aligned = after, True
                     continue
-                # A record of a kind that holds no message, such as an index: passed over.
+                # A record of a kind that holds no message, such as an index; or a chunk, of which
+                # one bit of the opcode is wrong.
                 if followed and data[at] != Opcode.CHUNK:
+                    if data[at] != Opcode.ATTACHMENT:
+                        yield from self._records(data, body, after, aligned=False)
                     at = after
                     continue
             if data[at : at + 4] in (_ZSTD, _LZ4):
