@@ -89,14 +89,14 @@ def test_one_wrong_bit_costs_one_message_at_most(
     assert len(whole & {(topic, data) for topic, _, data in saved}) >= MESSAGES - 1
 
 
-def leaves_of_messages(data: bytes) -> list[int]:
+def leaves_of_messages(data: bytes | bytearray) -> list[int]:
     """Offsets of the pages of the table of messages that hold rows, the fullest last."""
     size = int.from_bytes(data[16:18], "big")
     leaves = [at for at in range(size, len(data), size) if data[at] == 0x0D]
     return sorted(leaves, key=lambda at: int.from_bytes(data[at + 3 : at + 5], "big"))
 
 
-def key_of_row(data: bytes, page: int, row: int) -> int:
+def key_of_row(data: bytes | bytearray, page: int, row: int) -> int:
     """Offset of the key of a row: after the length of its payload, in groups of seven bits."""
     cell = 8 + 2 * row
     at = page + int.from_bytes(data[page + cell : page + cell + 2], "big")
