@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import torch
+from tyro.conf import Positional
 
 from benchmarks.images.measure import raw_encodings, resizing, training_sample
 from labeldistill_core.console import run_command
@@ -34,11 +35,10 @@ def bench_images(
         **surroundings(torch.device("cpu")),
         "resizing": resizing(),
         "raw": raw_encodings(),
+        "training_sample": training_sample(root, version),
     }
-    if root:
-        figures["training_sample"] = training_sample(root, version)
     for group in ("resizing", "raw", "training_sample"):
-        for name, row in figures.get(group, {}).items():
+        for name, row in figures[group].items():
             print(f"{name:28}", "  ".join(f"{way} {ms:.2f} ms" for way, ms in row.items()))
     if json:
         write_json(json, figures)
