@@ -19,7 +19,7 @@ from labeldistill_core.profiling.bench import surroundings
 
 
 def bench_images(
-    root: Path | None = None, version: str = "v1.0-mini", json: Path | None = None
+    root: Positional[Path], version: str = "v1.0-mini", json: Path | None = None
 ) -> None:
     """Print milliseconds and ratios; the ways take turns, so that load falls on all of them.
 
