@@ -70,7 +70,7 @@ class Frame(Generic[T]):
 
 
 @dataclass(eq=False)
-class Group(Generic[T]):
+class FrameGroup(Generic[T]):
     """Frames that were put together so far, of a cycle that is still open."""
 
     cycle_ns: int

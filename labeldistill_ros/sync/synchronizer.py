@@ -23,7 +23,7 @@ from collections import Counter
 from typing import Generic, TypeVar
 
 from labeldistill_ros.sync.camera_phases import PhaseTracker
-from labeldistill_ros.sync.camera_set import AddResult, CameraSet, Frame, Group, SyncOptions
+from labeldistill_ros.sync.camera_set import AddResult, CameraSet, Frame, FrameGroup, SyncOptions
 from labeldistill_ros.sync.camera_streams import CameraStreams
 from labeldistill_ros.sync.timetable import Timetable
 
@@ -74,8 +74,8 @@ class Synchronizer(Generic[T]):
         )
         self._times = Timetable(self._options, self._streams, self._phases)
         self._absent: Counter[str] = Counter()
-        self._groups: list[Group[T]] = []
-        self._front: list[Group[T]] = []
+        self._groups: list[FrameGroup[T]] = []
+        self._front: list[FrameGroup[T]] = []
         self._waiting: list[tuple[str, Frame[T]]] = []
         self._jumped: dict[str, list[Frame[T]]] = {}
         self._told_ns: int | None = None
@@ -199,9 +199,9 @@ class Synchronizer(Generic[T]):
             sets += [found for group in closed for found in self._close(group, now_s)]
         return sets
 
-    def _due(self, now_s: float) -> list[Group[T]]:
+    def _due(self, now_s: float) -> list[FrameGroup[T]]:
         """Groups to close, none newer than one that may still become what the policy asks for."""
-        due: list[Group[T]] = []
+        due: list[FrameGroup[T]] = []
         self._front = []
         for group in self._groups:
             awaited = self._awaited(group, now_s)
@@ -311,7 +311,7 @@ class Synchronizer(Generic[T]):
                 self.counts["unmatched"] += 1
                 return
         else:
-            group = Group(cycle_ns)
+            group = FrameGroup(cycle_ns)
             self._groups.append(group)
             self._groups.sort(key=lambda g: g.cycle_ns)
         group.frames[camera] = frame
@@ -326,7 +326,7 @@ class Synchronizer(Generic[T]):
         options = self._options
         return options.min_cameras if options.policy == "mask" else len(options.cameras)
 
-    def _awaited(self, group: Group[T], now_s: float) -> list[str]:
+    def _awaited(self, group: FrameGroup[T], now_s: float) -> list[str]:
         """Cameras whose frame of this cycle may still come."""
         times = self._times
         return [
@@ -338,7 +338,7 @@ class Synchronizer(Generic[T]):
             and now_s < times.overdue_s(group, camera)
         ]
 
-    def _passed(self, camera: str, group: Group[T]) -> bool:
+    def _passed(self, camera: str, group: FrameGroup[T]) -> bool:
         """Whether the camera is beyond this cycle, so that it sends no frame of it any more."""
         newest_ns = self._streams.newest_ns(camera)
         offset_ns = self._phases.offsets_ns.get(camera)
@@ -349,11 +349,11 @@ class Synchronizer(Generic[T]):
         # lost. Without a phase the camera cannot be placed in the cycle and is not waited for.
         return offset_ns is None or newest_ns - offset_ns > latest_ns
 
-    def _is_cycle(self, group: Group[T]) -> bool:
+    def _is_cycle(self, group: FrameGroup[T]) -> bool:
         """Whether it is to be told; a few frames without the anchor are a faster camera's."""
         return self.anchor in group.frames or len(group.frames) * 2 >= len(self._options.cameras)
 
-    def _close(self, group: Group[T], now_s: float) -> list[CameraSet[T]]:
+    def _close(self, group: FrameGroup[T], now_s: float) -> list[CameraSet[T]]:
         options = self._options
         if not self._is_cycle(group):
             self.counts["unmatched"] += len(group.frames)

@@ -13,7 +13,7 @@ import math
 from typing import TypeVar
 
 from labeldistill_ros.sync.camera_phases import PhaseTracker
-from labeldistill_ros.sync.camera_set import Group, SyncOptions
+from labeldistill_ros.sync.camera_set import FrameGroup, SyncOptions
 from labeldistill_ros.sync.camera_streams import MAX_AHEAD_S, CameraStreams
 
 T = TypeVar("T")
@@ -54,21 +54,21 @@ class Timetable:
         living = now_s - self.started_s <= grace_s or self._streams.lives(camera, now_s)
         return living and not self._streams.astray(camera)
 
-    def content_s(self, group: Group[T], anchor: str) -> float:
+    def content_s(self, group: FrameGroup[T], anchor: str) -> float:
         """When the cameras that are there are enough, if the policy is content with them."""
         offsets = self._phases.offsets_ns
         last_ns = max(offsets.values(), default=0) - offsets.get(anchor, 0)
         spread_s = (last_ns + self._phases.tolerance_ns) / _NS / self._streams.rate
         return self._arrival_s(group, anchor) + max(self.deadline_s, spread_s)
 
-    def overdue_s(self, group: Group[T], camera: str) -> float:
+    def overdue_s(self, group: FrameGroup[T], camera: str) -> float:
         """From when on the camera's frame of this cycle is not waited for any more."""
         if camera not in self._streams.ahead_s:
             return self.started_s + self.longest_delay_s
         opened_s = next(iter(group.frames.values())).arrival_s  # in a burst all are late at once
         return max(self._arrival_s(group, camera), opened_s) + self.deadline_s
 
-    def _arrival_s(self, group: Group[T], camera: str) -> float:
+    def _arrival_s(self, group: FrameGroup[T], camera: str) -> float:
         """When its frame of this cycle should come, by that of the first camera."""
         first, frame = next(iter(group.frames.items()))
         return frame.arrival_s + self._delay_s(camera) - self._delay_s(first)

@@ -84,11 +84,12 @@ def _parts(path: Path) -> Iterator[tuple[bytearray, bool]]:
                     continue
                 opened = len(text) == 0 and begun
                 kept = data[:border].rstrip()[:-1]
+                between = data[len(kept) : border]
                 text += (b"[" if opened else b"") + kept + b"]"
                 begun, rest = True, data[border:]
                 yield text, False
-                if text:  # it was no JSON: its closing bracket becomes the comma again
-                    text[-1:] = b","
+                if text:  # it was no JSON: its closing bracket becomes what stood there again
+                    text[-1:] = between
                     block *= 2
                 else:
                     block = BLOCK_BYTES

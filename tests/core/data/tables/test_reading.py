@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labeldistill_core.data.tables import reading
@@ -79,6 +79,7 @@ TEXTS = st.text(st.sampled_from('a},{ \n[]":\\'), max_size=12)
 
 
 @settings(deadline=None, max_examples=200)
+@example([("}, {", "", []), ("b", "}, \n{", [])], 1, None)
 @given(
     st.lists(st.tuples(TEXTS, TEXTS, st.lists(st.dictionaries(TEXTS, TEXTS), max_size=3))),
     st.integers(1, 300),
