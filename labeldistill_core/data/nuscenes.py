@@ -29,7 +29,7 @@ from labeldistill_core.frames import Array, Transform
 
 _LOG = logging.getLogger(__name__)
 
-_LONGEST_TURN_NS = 75_000_000
+_LONGEST_TURN_US = 75_000
 """The LiDAR turns in 50 ms."""
 _MOUNTINGS_KEPT = 1 << 14
 """nuScenes has 10,200, which take 10 MB."""
@@ -197,25 +197,32 @@ class NuScenesTables:
     def lidar_sweeps(self, sample_token: str, past: int, future: int) -> list[SensorRecord]:
         """Scans around that of a sample, the nearest first: those before it, then those after it.
 
+        Those whose files are not there are left out; see `lacks_sweeps`.
+
         Args:
             sample_token: of the sample.
             past: scans before it, at most.
             future: scans after it, at most.
         """
-        own = self._lidar_row(sample_token)
-        stamp_ns = int(self._data.stamp_us[own]) * 1000
-        found: list[SensorRecord] = []
+        rows = self._sweeps(sample_token, past, future)
+        return [self._sensor_record(row) for row in rows if self._path(row).is_file()]
+
+    def lacks_sweeps(self, sample_token: str, past: int, future: int) -> bool:
+        """Whether a file of the scans around that of a sample is not there; see `lidar_sweeps`."""
+        rows = self._sweeps(sample_token, past, future)
+        return not all(self._path(row).is_file() for row in rows)
+
+    def _sweeps(self, sample_token: str, past: int, future: int) -> list[int]:
+        own, stamps_us = self._lidar_row(sample_token), self._data.stamp_us
+        found: list[int] = []
         for neighbours, count in ((self._data.prev, past), (self._data.next, future)):
             row = own
             for turn in range(1, count + 1):
                 row = int(neighbours[row])
-                if row < 0:
-                    break
-                record = self._sensor_record(row)
                 # where scans between samples are not recorded, the chain leaps to another sample
-                if abs(record.stamp_ns - stamp_ns) > turn * _LONGEST_TURN_NS:
+                if row < 0 or abs(int(stamps_us[row] - stamps_us[own])) > turn * _LONGEST_TURN_US:
                     break
-                found.append(record)
+                found.append(row)
         return found
 
     def classes(self, sample_token: str) -> frozenset[str]:

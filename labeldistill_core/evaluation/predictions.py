@@ -79,7 +79,7 @@ def lidar_results(
     points = None if label_encoder else Points(config.sweeps)
     data = LidarDataset(tables, scenes, CAMERAS, points=points)
     if points:
-        points.warn_where_alone(tables, data.tokens)
+        points.look_for_sweeps(tables, data.tokens, partial=True)
     names = [name for task in config.head.tasks for name in task]
     results: dict[str, BoxArrays] = {}
     for index in tqdm(range(len(data)), unit="sample", disable=None):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from labeldistill_core.data.bev_augmentation import BevAugmentation
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.config import SweepsConfig
 
@@ -66,7 +67,33 @@ class Points:
     config: SweepsConfig
     """Which scans are put together, and in which frame."""
 
-    def warn_where_alone(self, tables: NuScenesTables, tokens: Sequence[str]) -> None:
+    def look_for_sweeps(
+        self, tables: NuScenesTables, tokens: Sequence[str], *, partial: bool
+    ) -> None:
+        """Find scans around the samples' own that are not there, before they are wanted.
+
+        Args:
+            tables: of the data root.
+            tokens: samples whose own scans are there.
+            partial: go on without those scans, and say so.
+
+        Raises:
+            DataError: some are not there, and the root may not be partial.
+        """
+        past, future = self.config.past, self.config.future
+        lacking = [token for token in tokens if tables.lacks_sweeps(token, past, future)]
+        told = f"{len(lacking)} of {len(tokens)} samples lack LiDAR scans between key frames"
+        if lacking and not partial:
+            raise DataError(
+                f"{told} under {tables.dataroot}, such as sample {lacking[0]}: unpack the LiDAR "
+                "sweeps there, choose scenes that are whole, or train with fewer scans with "
+                "--partial"
+            )
+        if lacking:
+            _LOG.warning("%s is partial: %s, which the teacher does not see", tables.dataroot, told)
+        self._warn_where_alone(tables, tokens)
+
+    def _warn_where_alone(self, tables: NuScenesTables, tokens: Sequence[str]) -> None:
         """Log a warning if no sample has any of the other scans that the teacher is to see."""
         past, future = self.config.past, self.config.future
         if past + future == 0 or any(tables.lidar_sweeps(t, past, future) for t in tokens):

@@ -138,8 +138,9 @@ def _lidar_data(
         LidarDataset(tables, names, cameras, recipe.augmentation, points, options.partial)
         for names in options.scene_names(tables)
     )
-    if points:
-        points.warn_where_alone(tables, trained.tokens)
+    for data in (trained, scored):
+        if points and len(data):
+            points.look_for_sweeps(tables, data.tokens, partial=options.partial)
     return trained, scored if len(scored) else None
 
 
@@ -194,7 +195,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
     assert data is not None
     warn_of_lost_horizons(tables, data.tokens, config.cameras, config.image)
     if points:
-        points.warn_where_alone(tables, data.tokens)
+        points.look_for_sweeps(tables, data.tokens, partial=options.partial)
     identity = options.identity(
         "student",
         data,
