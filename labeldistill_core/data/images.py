@@ -71,12 +71,13 @@ def decode_jpeg(
             return rgb
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            if image.mode.startswith("I"):  # Pillow would cut off what is above 255
-                grey = (np.asarray(image) >> 8).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
+            image.load()
     except Exception as error:  # damaged bytes lead Pillow's decoders to errors of any kind
         raise DataError(f"corrupt image of {len(data)} bytes: {error}") from error
+    if image.mode.startswith("I"):  # Pillow would cut off what is above 255
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
 
 
 @dataclass(frozen=True)

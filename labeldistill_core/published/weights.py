@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from labeldistill_core.errors import CheckpointError
-from labeldistill_core.names import shown
+from labeldistill_core.names import plain_text, shown
 
 STUDENT_RENAMES: tuple[tuple[str, str], ...] = (
     (r"backbone\.img_backbone\.", "image_encoder.backbone."),
@@ -157,7 +157,7 @@ def rename(name: str, renames: tuple[tuple[str, str], ...]) -> str:
 def _in_the_way(error: pickle.UnpicklingError) -> str:
     """The class that torch refuses; its own text advises to trust the file, in colours."""
     found = re.search(r"GLOBAL (\S+)", str(error))
-    return f": it holds {found[1]}" if found else ""
+    return f": it holds {plain_text(found[1])}" if found else ""
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

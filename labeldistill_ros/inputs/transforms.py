@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.frames import Transform
-from labeldistill_core.names import shown
+from labeldistill_core.names import plain_text, shown
 
 _LOG = logging.getLogger(__name__)
 
@@ -206,8 +206,9 @@ class TransformBuffer:
             try:
                 return Transform.from_quaternion(edge.parent, child, *edge.poses[i])
             except ValueError as error:
-                what = f"{edge.parent!r} from {child!r} was published as no rigid transform"
-                raise TransformError(f"{what}: {error}", may_come=False) from error
+                names = f"{shown(edge.parent)} from {shown(child)}"
+                what = f"{names} was published as no rigid transform: {plain_text(str(error))}"
+                raise TransformError(what, may_come=False) from error
 
         stamps = edge.stamps_ns
         if edge.static:
