@@ -24,7 +24,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.client import Client
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_srvs.srv import SetBool, Trigger
@@ -83,7 +83,8 @@ class Intruder:
         }
         self._infos = {c: create(CameraInfo, f"/{c.lower()}/camera_info", _SENSOR) for c in CAMERAS}
         self._moving = create(TFMessage, "/tf", 100)
-        self._static = create(TFMessage, "/tf_static", 100)
+        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._static = create(TFMessage, "/tf_static", latched)
         self._clock = create(Clock, "/clock", 10)
         client = node.create_client
         self._enable: Client[Any, Any] = client(SetBool, "/detector/enable")
@@ -154,8 +155,9 @@ class Intruder:
             (0.0, 0.0, 0.0, 1.0) if rng.random() < 0.5 else [rng.choice(_ODD) for _ in range(4)]
         )
         place.x, place.y, place.z = (rng.choice(_ODD) for _ in range(3))
-        # the moving pose itself is localization's: whoever may overwrite it steers the vehicle
-        if (message.header.frame_id, message.child_frame_id) != ("map", "base_link"):
+        # whoever may overwrite the vehicle's pose or a mounting steers what is seen, rightly
+        edge = (message.header.frame_id, message.child_frame_id)
+        if edge not in (("map", "base_link"), ("base_link", "cam_front_optical_frame")):
             publisher = self._static if rng.random() < 0.2 else self._moving
             publisher.publish(TFMessage(transforms=[message]))
 

@@ -10,6 +10,7 @@ from labeldistill_core.names import (
     fault_of_name,
     fault_of_relative_path,
     plain_name,
+    plain_text,
     shown,
 )
 
@@ -69,3 +70,6 @@ def test_what_is_let_through_stays_below(path: str) -> None:
 def test_long_texts_are_cut() -> None:
     assert shown("a\nb") == r"'a\nb'"
     assert len(shown("x" * 1000)) < 100
+    assert plain_text("head.weight") == "head.weight"
+    assert plain_text("a\x1b[2J") == r"a\x1b[2J"
+    assert len(plain_text("x" * 1000)) == 200
