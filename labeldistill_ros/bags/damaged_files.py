@@ -40,10 +40,18 @@ class Topic:
 
     name: str
     """Full name of the topic, with its leading slash."""
-    kind: MessageType
-    """Type of the topic's messages, as the bag defines it."""
+    kinds: tuple[MessageType, ...]
+    """Type of the topic's messages, as ROS defines it and as the bag does, if these differ."""
     qos: Qos | None
     """Profile that was offered when it was recorded; None when unknown."""
+
+    def kind_of(self, data: bytes) -> MessageType | None:
+        """The type by which a message decodes; None for none.
+
+        That of ROS first: a wrong byte in the bag's definition may change no more than the name of
+        a field, and two definitions of one type make a bag that nobody reads.
+        """
+        return next((kind for kind in self.kinds if kind.decodes(data)), None)
 
 
 @dataclass
@@ -71,8 +79,12 @@ class Losses:
             )
 
 
-def whole_messages(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, bytes]]:
-    """Every whole message of a file, in its order, with its log time in nanoseconds.
+Whole = tuple[Topic, MessageType, int, bytes]
+"""A message with its topic, its type and its log time in nanoseconds."""
+
+
+def whole_messages(file: Path, losses: Losses) -> Iterator[Whole]:
+    """Every whole message of a file, in its order.
 
     Args:
         file: an `.mcap` or `.db3` file, of which anything may be wrong.
@@ -85,7 +97,7 @@ def whole_messages(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, byt
         _LOG.warning("%s: %s", file, reason(error))
 
 
-def _of_mcap(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, bytes]]:
+def _of_mcap(file: Path, losses: Losses) -> Iterator[Whole]:
     with file.open("rb") as stream:
         if not file.stat().st_size:
             losses.places += 1
@@ -96,7 +108,7 @@ def _of_mcap(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, bytes]]:
 
             def is_whole(message: Message) -> bool:
                 topic = topics.get(message.channel_id)
-                return topic is not None and topic.kind.decodes(message.data)
+                return topic is not None and topic.kind_of(message.data) is not None
 
             walk, newest_ns = Walk(is_whole), 0
             for record in walk.file(data):
@@ -104,11 +116,12 @@ def _of_mcap(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, bytes]]:
                     continue
                 stamp_ns = _stamp_ns(record, newest_ns)
                 topic = topics.get(record.channel_id)
-                if topic is None or not is_whole(record) or stamp_ns is None:
+                kind = topic.kind_of(record.data) if topic else None
+                if topic is None or kind is None or stamp_ns is None:
                     losses.messages += 1
                     continue
                 newest_ns = stamp_ns
-                yield topic, stamp_ns, record.data
+                yield topic, kind, stamp_ns, record.data
             losses.places += walk.damages
 
 
@@ -164,7 +177,7 @@ def _stamp_ns(message: Message, newest_ns: int) -> int | None:
     return stamps[0]
 
 
-def _of_sqlite3(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, bytes]]:
+def _of_sqlite3(file: Path, losses: Losses) -> Iterator[Whole]:
     with closing(sqlite3.connect(file)) as base:
         base.text_factory = lambda data: data.decode(errors="replace")
         base.execute("PRAGMA writable_schema = ON")  # else a file that is too short is refused
@@ -184,11 +197,11 @@ def _of_sqlite3(file: Path, losses: Losses) -> Iterator[tuple[Topic, int, bytes]
                 or not isinstance(stamp_ns, int)
                 or not isinstance(data, bytes)
                 or not 0 <= stamp_ns <= _LAST_STAMP_NS
-                or not topic.kind.decodes(data)
+                or (decoded := topic.kind_of(data)) is None
             ):
                 losses.messages += 1
                 continue
-            yield topic, stamp_ns, data
+            yield topic, decoded, stamp_ns, data
 
 
 def _rows(base: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
@@ -260,4 +273,5 @@ def _topic(name: str, kind: MessageType | None, qos: str, losses: Losses) -> Top
         profiles = parse_qos(qos)
     except DAMAGED:
         profiles = []
-    return Topic(name, kind, profiles[0] if profiles else None)
+    ours = None if kind.is_ours else message_type(kind.name, "")
+    return Topic(name, (ours, kind) if ours else (kind,), profiles[0] if profiles else None)

@@ -44,15 +44,20 @@ def recover(
             "decompress first with `unzstd`"
         )
     types: dict[str, str] = {}
+    digests: dict[str, str] = {}
     with BagWriter(out, storage=output.storage, force=output.force) as bag:
         for file in files:
             losses = Losses()
-            for topic, stamp_ns, data in whole_messages(file, losses):
-                kind = topic.kind
+            for topic, kind, stamp_ns, data in whole_messages(file, losses):
                 # rosbag2 has one type for a topic; a second one means that a name was damaged into
                 # another topic's.
                 if types.setdefault(topic.name, kind.digest) != kind.digest:
                     losses.topics[topic.name] = f"it has two types, of which one is {kind.name}"
+                    losses.messages += 1
+                    continue
+                # And a bag has one definition for a type.
+                if digests.setdefault(kind.name, kind.digest) != kind.digest:
+                    losses.topics[topic.name] = f"another topic defines {kind.name} otherwise"
                     losses.messages += 1
                     continue
                 bag.connect(topic.name, kind.name, topic.qos, (kind.text, kind.digest))

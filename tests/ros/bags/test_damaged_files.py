@@ -65,6 +65,7 @@ def read_and_recovered(sound: Path, data: bytes) -> tuple[set[Message] | None, s
 
 
 @fuzz(30)
+@example(seed=99, kind=("mcap", True))  # two definitions of one type
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(KINDS))
 def test_damaged_bags_are_read_or_refused(
     sound: Callable[[Storage, bool], Path], seed: int, kind: tuple[Storage, bool]
