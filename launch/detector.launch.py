@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The detector, and RViz if wanted: `ros2 launch labeldistill_ros detector.launch.py -s`."""
 
+import difflib
+import os
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetLaunchConfiguration
-from launch.conditions import IfCondition
+import launch.logging
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    SetLaunchConfiguration,
+)
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
@@ -88,6 +100,44 @@ ARGUMENTS = (
 )
 
 
+def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Refuse what cannot work before a process runs; tell of arguments that nobody knows."""
+    parameters = Path(LaunchConfiguration("params_file").perform(context))
+    if not parameters.is_file():
+        raise FileNotFoundError(
+            f"params_file:={parameters}: there is no such file; without it the node would run with "
+            "its defaults, and that is the demo model"
+        )
+    if LaunchConfiguration("rviz").perform(context) == "true":
+        try:
+            get_package_prefix("rviz2")
+        except PackageNotFoundError as error:
+            raise RuntimeError(
+                "rviz:=true: rviz2 is not installed; install it with rosdep, or leave rviz away"
+            ) from error
+    known = [argument.name for argument in ARGUMENTS]
+    # A file that includes this one has arguments of its own, so only those that look misspelled.
+    known += context.launch_configurations.get("more_arguments", "").split()
+    for word in context.argv:
+        given, assigned, _ = word.partition(":=")
+        near = difflib.get_close_matches(given, known, n=1)
+        if assigned and near and given not in known:
+            launch.logging.get_logger("detector.launch").warning(
+                f"there is no argument {given}, it is ignored: did you mean {near[0]}?"
+            )
+    return []
+
+
+def fast_dds(_: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The Fast DDS profile for all processes, unless the user chose one; images need its memory."""
+    # Fast DDS 2 of Humble and Jazzy reads the one variable; Fast DDS 3 warns of it.
+    version = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "jazzy") else "FASTDDS"
+    variable = f"{version}_DEFAULT_PROFILES_FILE"
+    if variable in os.environ:
+        return []
+    return [SetEnvironmentVariable(variable, str(CONFIG / "fastdds.xml"))]
+
+
 def name(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The node's name with its namespace, for whoever includes this file, too."""
     pushed = context.launch_configurations.get("ros_namespace")  # by PushRosNamespace
@@ -128,8 +178,15 @@ def detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             arguments=["--ros-args", "--log-level", f"{logger}:={given('log_level')}"],
             output="both",
             emulate_tty=True,
+            on_exit=failed,
         )
     ]
+
+
+def failed(event: ProcessExited, context: LaunchContext) -> None:
+    """Nothing is left to do without the detector; the error makes the launch's exit code 1."""
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(f"the detector ended with {event.returncode}; see above")
 
 
 def _number(argument: str, text: str, kind: type[int] | type[float]) -> int | float:
@@ -141,22 +198,28 @@ def _number(argument: str, text: str, kind: type[int] | type[float]) -> int | fl
 
 
 def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """RViz, with the clock that the node was told to take, and the node's boxes."""
-    from_clock = LaunchConfiguration("use_sim_time").perform(context) == "true"
-    markers = [LaunchConfiguration("detector_name"), "/markers"]
+    """RViz, with the clock that the node was told to take, and the node's boxes and overlays."""
+
+    def given(argument: str) -> str:
+        return LaunchConfiguration(argument).perform(context)
+
+    if given("rviz") != "true":
+        return []
+    # What RViz shows is under the node's name, and its "save" must not write over the shared file.
+    layout = Path(launch.logging.launch_config.log_dir) / "detector.rviz"
+    shown = (CONFIG / "detector.rviz").read_text()
+    layout.write_text(shown.replace("/detector/", f"{given('detector_name')}/"))
     return [
         Node(
             package="rviz2",
             executable="rviz2",
-            arguments=["-d", str(CONFIG / "detector.rviz")],
-            parameters=[{"use_sim_time": from_clock}],
-            remappings=[("/detector/markers", markers)],
-            condition=IfCondition(LaunchConfiguration("rviz")),
+            arguments=["-d", str(layout)],
+            parameters=[{"use_sim_time": given("use_sim_time") == "true"}],
         )
     ]
 
 
 def generate_launch_description() -> LaunchDescription:
     """The launch description."""
-    functions = (name, detector, rviz)
+    functions = (check, fast_dds, name, detector, rviz)
     return LaunchDescription([*ARGUMENTS, *(OpaqueFunction(function=f) for f in functions)])

@@ -161,6 +161,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *ARGUMENTS,
+            SetLaunchConfiguration("more_arguments", " ".join(a.name for a in ARGUMENTS)),
             OpaqueFunction(function=weak_boxes),
             detector,
             OpaqueFunction(function=processes),

@@ -195,10 +195,11 @@ class CameraSubscriptions:
                     continue
                 self._told.add(gid)
                 offered = getattr(info.qos_profile, policy, None)
+                name = self._node.resolve_topic_name(topic)  # as remapping has it
                 self._node.get_logger().warning(
-                    f"{info.node_namespace.rstrip('/')}/{info.node_name} publishes {topic} with "
+                    f"{info.node_namespace.rstrip('/')}/{info.node_name} publishes {name} with "
                     f"{policy} {_words(offered)}, which is less than this node asks for: nothing "
-                    f"can come from it; set qos_overrides.{topic}.subscription.{policy}, or change "
+                    f"can come from it; set qos_overrides.{name}.subscription.{policy}, or change "
                     "the publisher"
                 )
         self._told &= present  # publishers that come and go must not fill the memory
@@ -207,6 +208,7 @@ class CameraSubscriptions:
         """What is known about a camera from which no image comes."""
         topic, wanted = self._topics[camera].image, _kind(self._topics[camera]).__name__
         publishers = self._node.get_publishers_info_by_topic(topic)
+        topic = self._node.resolve_topic_name(topic)
         if not publishers:
             return (
                 f"{camera}: nobody publishes {topic} (sensor_msgs/msg/{wanted}, best effort); "
@@ -217,9 +219,16 @@ class CameraSubscriptions:
             name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
             reliability = _words(info.qos_profile.reliability)
             told.append(f"{name} publishes {info.topic_type}, {reliability}")
+        # A reliable publisher fits, so what is lost is lost on the way: large images by buffers.
+        fits = any(
+            info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+            and info.topic_type.endswith(f"/{wanted}")
+            for info in publishers
+        )
+        mend = "; start it and this node with the Fast DDS profile config/fastdds.xml" * fits
         return (
             f"{camera}: no image comes on {topic} (sensor_msgs/msg/{wanted}, best effort); "
-            f"{len(publishers)} publisher{'s' * (len(publishers) > 1)}: {'; '.join(told)}"
+            f"{len(publishers)} publisher{'s' * (len(publishers) > 1)}: {'; '.join(told)}{mend}"
         )
 
     def without_info(self) -> list[str]:
@@ -230,6 +239,7 @@ class CameraSubscriptions:
         """What is known about a camera whose `camera_info` does not come."""
         topic = self._topics[camera].info
         count = self._node.count_publishers(topic)
+        topic = self._node.resolve_topic_name(topic)
         return (
             f"{camera}: images come, but no camera_info on {topic} (publishers: {count}); its "
             f"images cannot be used; see the parameter cameras.{camera}.info_topic"

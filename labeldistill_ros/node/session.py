@@ -59,7 +59,7 @@ class Session:
         self._live = LiveParameters(store, tuple(vehicle.cameras), tuple(vehicle.classes))
         limits = parameters.diagnostics
         self.health = Health(
-            {camera: topic.image for camera, topic in configuration.topics.items()},
+            {c: node.resolve_topic_name(t.image) for c, t in configuration.topics.items()},
             Limits(limits.camera_timeout, limits.max_processing_time, limits.max_delay),
             configuration.model,
         )

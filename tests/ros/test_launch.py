@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,13 +62,24 @@ def test_arguments_are_declared_and_described(share: Path, name: str) -> None:
     assert all(len(argument.description) > 15 for argument in found.values())
 
 
-def visited(share: Path, name: str, **given: str) -> tuple[Any, list[Any]]:
+@pytest.fixture(autouse=True)
+def rviz_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import launch.logging
+    from ament_index_python import packages
+
+    monkeypatch.setattr(packages, "get_package_prefix", lambda _: "/x")
+    monkeypatch.setattr(launch.logging.launch_config, "_log_dir", str(tmp_path))
+
+
+def visited(
+    share: Path, name: str, argv: Sequence[str] = (), **given: str
+) -> tuple[Any, list[Any]]:
     """The context and the processes that a launch with these arguments would start."""
     from launch.actions import ExecuteProcess, IncludeLaunchDescription
 
     description = load(share / "launch" / f"{name}.launch.py").generate_launch_description()
     source = launch.LaunchDescriptionSource(description)
-    context, found = launch.LaunchContext(), []
+    context, found = launch.LaunchContext(argv=argv), []
 
     def visit(entity: Any) -> None:
         if isinstance(entity, ExecuteProcess):
@@ -148,7 +160,6 @@ def test_a_scored_replay_publishes_weak_boxes(
 def test_all_follow_the_namespace(
     share: Path, prefix: None, namespace: str, node: str, logger: str
 ) -> None:
-    from launch.utilities import perform_substitutions
 
     given = {"bag": "/a/bag", "output": "/a/out", "namespace": namespace, "log_level": "debug"}
     context, processes = visited(share, "replay", **given, rviz="true")
@@ -157,17 +168,80 @@ def test_all_follow_the_namespace(
     commands = [[part[0].describe() for part in process.cmd] for process in processes]
     (record,) = (words for words in commands if "'record'" in words)
     assert record[record.index("'--detector'") + 1] == f"'{node}'"
-    rviz = nodes["rviz2"]
-    ((_, markers),) = rviz._Node__remappings
-    assert perform_substitutions(context, list(markers)) == f"{node}/markers"
+    (layout,) = (word for word in nodes["rviz2"]._Node__arguments if word.endswith(".rviz"))
+    topics = shown_topics(Path(layout))
+    assert f"{node}/markers" in topics
+    assert f"{node}/debug/overlay/cam_front/compressed" in topics
+
+
+def shown_topics(layout: Path) -> set[str]:
+    shown = yaml.safe_load(layout.read_text())["Visualization Manager"]["Displays"]
+    return {display["Topic"]["Value"] for display in shown if "Topic" in display}
 
 
 def test_rviz_shows_what_the_node_publishes(share: Path) -> None:
-    text = (share / "config" / "detector.rviz").read_text()
-    shown = yaml.safe_load(text)["Visualization Manager"]["Displays"]
-    topics = {display["Topic"]["Value"] for display in shown if "Topic" in display}
+    topics = shown_topics(share / "config" / "detector.rviz")
     assert "/detector/markers" in topics
-    assert "/cam_front_left/image_raw/compressed" in topics
+    assert len([t for t in topics if t.startswith("/detector/debug/overlay/cam_")]) == 6
+
+
+def test_a_missing_parameter_file_stops_the_launch(share: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="params_file:=/no/file.yaml: there is no such"):
+        visited(share, "detector", params_file="/no/file.yaml")
+
+
+def test_a_missing_rviz_stops_the_launch_before_the_detector(
+    share: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ament_index_python import packages
+
+    def missing(name: str) -> str:
+        raise packages.PackageNotFoundError(name)
+
+    monkeypatch.setattr(packages, "get_package_prefix", missing)
+    with pytest.raises(RuntimeError, match="rviz2 is not installed"):
+        visited(share, "detector", rviz="true")
+
+
+@pytest.mark.parametrize("name", ["detector", "replay"])
+def test_misspelled_arguments_are_told(
+    share: Path, prefix: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    import launch.logging
+
+    told: list[str] = []
+    monkeypatch.setattr(launch.logging.get_logger("detector.launch"), "warning", told.append)
+    bag = {"bag": "/a/bag"} if name == "replay" else {}
+    argv = ["scorethreshold:=0.2", "model:=x", "zzz:=1", *(f"{k}:={v}" for k, v in bag.items())]
+    visited(share, name, argv=argv, **bag)
+    assert told == [
+        "there is no argument scorethreshold, it is ignored: did you mean score_threshold?"
+    ]
+
+
+@pytest.mark.parametrize(("distro", "variable"), [("jazzy", "FASTRTPS"), ("kilted", "FASTDDS")])
+@pytest.mark.parametrize("chosen", [None, "/own.xml"])
+def test_the_fast_dds_profile_is_set_unless_the_user_chose_one(
+    share: Path, monkeypatch: pytest.MonkeyPatch, distro: str, variable: str, chosen: str | None
+) -> None:
+    variable += "_DEFAULT_PROFILES_FILE"
+    monkeypatch.setenv("ROS_DISTRO", distro)
+    monkeypatch.delenv(variable, raising=False)
+    if chosen:
+        monkeypatch.setenv(variable, chosen)
+    context, _ = visited(share, "detector")
+    assert context.environment[variable] == (chosen or str(share / "config" / "fastdds.xml"))
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, 0), (2, 1)])
+def test_the_launch_fails_with_the_detector(share: Path, code: int, expected: int) -> None:
+    from launch.actions import ExecuteProcess
+
+    module = load(share / "launch" / "detector.launch.py")
+    process = ExecuteProcess(cmd=["sh", "-c", f"exit {code}"], on_exit=module.failed)
+    service = launch.LaunchService(argv=[])
+    service.include_launch_description(launch.LaunchDescription([process]))
+    assert service.run() == expected
 
 
 @pytest.mark.parametrize(("played", "scored", "expected"), [(0, 0, 0), (0, 1, 1), (2, 0, 1)])

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is told of cameras from which nothing comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from rclpy.context import Context
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+from labeldistill_ros.inputs.subscriptions import CameraSubscriptions
+from labeldistill_ros.inputs.topics import CameraTopics
+
+PROFILE = "Fast DDS profile"
+
+
+@pytest.fixture
+def node(ros_context: Context) -> Iterator[LifecycleNode]:
+    remap = ["--ros-args", "-r", "/front/image_raw:=/car/front", "-r", "/front/info:=/car/info"]
+    node = LifecycleNode("listens", context=ros_context, cli_args=remap)
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture
+def front(node: LifecycleNode) -> Iterator[CameraSubscriptions]:
+    topics = {"FRONT": CameraTopics("/front/image_raw", "/front/info", compressed=False)}
+    subscriptions = CameraSubscriptions(node, topics, True, lambda *_: None)
+    yield subscriptions
+    subscriptions.close()
+
+
+def test_topics_are_named_as_remapping_has_them(front: CameraSubscriptions) -> None:
+    assert "nobody publishes /car/front (" in front.why_silent("FRONT")
+    assert "no camera_info on /car/info (" in front.why_without_info("FRONT")
+
+
+@pytest.mark.parametrize(
+    ("qos", "told"), [(QoSProfile(depth=5), True), (qos_profile_sensor_data, False)]
+)
+def test_the_profile_is_named_where_a_publisher_fits(
+    node: LifecycleNode, front: CameraSubscriptions, qos: QoSProfile, told: bool
+) -> None:
+    publisher = node.create_publisher(Image, "/car/front", qos)
+    why = front.why_silent("FRONT")
+    assert "1 publisher: /listens publishes" in why
+    assert (PROFILE in why) is told
+    node.destroy_publisher(publisher)
