@@ -36,8 +36,13 @@ _OTHERS = (_OVERRIDES, "use_sim_time", "start_type_description_service")
 
 
 def _descriptor(value: object, spec: Spec) -> ParameterDescriptor:
-    constraints = f"one of {', '.join(spec.choices)}" if spec.choices else ""
-    descriptor = ParameterDescriptor(description=spec.text, additional_constraints=constraints)
+    constraints = [f"one of {', '.join(spec.choices)}"] if spec.choices else []
+    constraints.append(
+        "live: holds from the next image on" if spec.live else "read when the node is configured"
+    )
+    descriptor = ParameterDescriptor(
+        description=spec.text, additional_constraints="; ".join(constraints)
+    )
     if spec.bounds and isinstance(value, int):
         descriptor.integer_range = [
             IntegerRange(from_value=int(spec.bounds[0]), to_value=int(spec.bounds[1]))
@@ -56,6 +61,7 @@ class ParameterStore:
         """Start checking; nothing is declared yet."""
         self._node = node
         self._specs: dict[str, Spec] = {}
+        self._cameras: tuple[str, ...] = ()
         self.locked = False
         """Whether only live parameters can change."""
         self.revision = 0
@@ -87,11 +93,16 @@ class ParameterStore:
         """The trees of all parameters for a model of these cameras and classes; see `declare`.
 
         Raises:
-            ConfigError: a value is of the wrong type or out of range.
+            ConfigError: a value is of the wrong type or out of range, or no camera is enabled.
         """
+        self._cameras = tuple(cameras)
+        own = {name: self.declare(CameraParameters(), f"cameras.{name}.") for name in cameras}
+        enabled = {name: parameters for name, parameters in own.items() if parameters.enabled}
+        if not enabled:
+            raise ConfigError(f"none of {', '.join(cameras)} is enabled: cameras.<name>.enabled")
         return VehicleParameters(
             self.declare(Parameters()),
-            {name: self.declare(CameraParameters(), f"cameras.{name}.") for name in cameras},
+            enabled,
             {name: self.declare(ClassParameters(), f"classes.{name}.") for name in classes},
         )
 
@@ -116,6 +127,12 @@ class ParameterStore:
         sentences = []
         for name in given:
             if name in self._specs or name.startswith(_OTHERS) or self._node.has_parameter(name):
+                continue
+            if (camera := _camera(name)) and camera not in self._cameras:
+                sentences.append(
+                    f"there is no parameter {name}: the model has no camera {camera}, its cameras "
+                    f"are {', '.join(self._cameras)}"
+                )
                 continue
             near = difflib.get_close_matches(name, self._specs, n=1)
             hint = f": did you mean {near[0]}?" if near else ", it is ignored"
@@ -153,6 +170,12 @@ class ParameterStore:
         # Counted here and not read here: values are in force only after this callback.
         self.revision += 1
         return SetParametersResult(successful=True)
+
+
+def _camera(name: str) -> str:
+    """The camera that a parameter's name speaks of; empty where it speaks of none."""
+    group, _, rest = name.partition(".")
+    return rest.partition(".")[0] if group == "cameras" else ""
 
 
 def _rebuilt(tree: P, prefix: str, values: dict[str, Any]) -> P:

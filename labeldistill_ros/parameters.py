@@ -133,6 +133,10 @@ class DiagnosticsParameters:
 class CameraParameters:
     """Where one camera is found; declared for every camera of the model."""
 
+    enabled: bool = _parameter(
+        True,
+        "The vehicle has this camera. false: sets are complete without it.",
+    )
     image_topic: str = _parameter(
         "",
         "Full name of the image topic. Empty: <camera_prefix>/<camera>/image_raw, with /compressed "
@@ -268,7 +272,7 @@ class VehicleParameters:
     common: Parameters
     """All but those of single cameras and classes."""
     cameras: Mapping[str, CameraParameters]
-    """Parameters of each camera of the model, by name and in its order."""
+    """Parameters of each of the model's cameras that the vehicle has, in the model's order."""
     classes: Mapping[str, ClassParameters]
     """Parameters of each class of the model, by name and in the order of its labels."""
 

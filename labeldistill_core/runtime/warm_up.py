@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import numpy as np
@@ -29,21 +30,22 @@ def warm_up(detector: Detector, steps: int) -> float | None:
         steps: how many; history comes to be used as the steps reach its ages.
 
     Returns:
-        Seconds of the last step; None without any.
+        Median of the seconds of the later half of the steps, since the first ones build what the
+        others reuse, and any one may be held up; None without any.
 
     Raises:
         NotFiniteError: the network computes NaN.
     """
-    last_s = None
+    took_s = []
     # So that the second step finds the first as its history, and the tables of past frames are
     # built.
     apart_s = min(detector.config.history_s, default=1.0)
     for step in range(steps):
         start_s = time.perf_counter()
         detector.detect(_black(detector.config, round(step * apart_s * _NS)))
-        last_s = time.perf_counter() - start_s
+        took_s.append(time.perf_counter() - start_s)
     detector.reset("warmed up")
-    return last_s
+    return statistics.median(took_s[len(took_s) // 2 :]) if took_s else None
 
 
 def _black(config: StudentConfig, stamp_ns: int) -> FrameSet:

@@ -28,13 +28,13 @@ class Configuration:
     vehicle: VehicleParameters
     """All parameters; those that may change are as they were when the node was configured."""
     topics: dict[str, CameraTopics]
-    """Topics of each camera, in the order of the model."""
+    """Topics of each camera that the vehicle has, in the order of the model."""
     detector: Detector
     """The detector with its network on its device, warmed up."""
     outputs: Outputs
     """Publishers of boxes, status, latencies and overlays; advertised, and silent until active."""
     step_s: float | None
-    """How long the detector took for a set, where it was warmed up."""
+    """Seconds that the detector took for a set, where it was warmed up."""
 
     @property
     def parameters(self) -> Parameters:
@@ -74,7 +74,7 @@ def configure(node: LifecycleNode, store: ParameterStore, load: LoadDetector) ->
     _check_topics(node, vehicle, topics)
     # Before the publishers: who waits for the node's topics finds it ready.
     step_s = warm_up(detector, parameters.warmup_iterations)
-    outputs = Outputs(node, detector.class_names, cameras)
+    outputs = Outputs(node, detector.class_names, tuple(vehicle.cameras))
     return Configuration(vehicle, topics, detector, outputs, step_s)
 
 

@@ -22,6 +22,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
@@ -130,6 +131,13 @@ class DetectorNode(LifecycleNode):
             self.get_logger().info(  # auto asks for no GPU; /diagnostics tells the device for good
                 f"no CUDA device: detecting on the CPU{rate}; device: cuda:0 insists on a GPU"
             )
+        if not parameters.model:
+            self.get_logger().warning(
+                "no model is named, so this is the demo model: it knows a synthetic world and must "
+                "not be used on a road; set model"
+            )
+        if absent := [c for c in detector.config.cameras if c not in configured.topics]:
+            self.get_logger().info(f"detecting without {', '.join(absent)}: enabled is false there")
         self.get_logger().info(
             f"model {parameters.model or 'demo'} (sha256 {detector.checkpoint_sha256[:12]}) on "
             f"{detector.device}, {detector.precision}"
@@ -153,6 +161,7 @@ class DetectorNode(LifecycleNode):
         self._reporting = self.create_timer(period_s, self._report, clock=self._steady)
         threshold = configured.parameters.score_threshold
         configured.outputs.labels(threshold, self.get_clock().now().nanoseconds)
+        self.get_logger().info("active, waiting for images")
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -245,21 +254,24 @@ class DetectorNode(LifecycleNode):
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if session := self._answer(response):
             session.enable(request.data)
+            response.message = "detecting" if request.data else "sets pass without detection"
         return response
 
     def _on_reset_temporal(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
         if session := self._answer(reply):
             session.reset_history("asked by ~/reset_temporal")
+            reply.message = "past frames are forgotten before the next set"
         return reply
 
     def _on_relearn_offsets(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
         if session := self._answer(reply):
             session.intake.synchronizer.relearn_offsets()
+            reply.message = "the cameras' phases are learned anew from the next images"
         return reply
 
     def _answer(self, response: SetBool.Response | Trigger.Response) -> Session | None:
         response.success = self.session is not None
-        response.message = "" if response.success else "the node is not active"
+        response.message = "" if response.success else "the node is not active: activate it first"
         return self.session
 
 
@@ -301,6 +313,9 @@ def _spin(args: list[str] | None, signals: StopSignals) -> int:
     handler = RosHandler(node.get_logger())
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
+    if node.get_logger().is_enabled_for(LoggingSeverity.DEBUG):
+        logging.getLogger("labeldistill_core").setLevel(logging.DEBUG)
+        logging.getLogger("labeldistill_ros").setLevel(logging.DEBUG)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     spinner = Spinner(executor)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import traceback
@@ -20,6 +21,8 @@ from labeldistill_ros.sets.arrival import ClosedSet
 from labeldistill_ros.sets.pipeline import Detected, SetPipeline, SetResult
 from labeldistill_ros.sets.report import SetReport
 from labeldistill_ros.sets.together import together
+
+_LOG = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
 """Sets in a row that torch or CUDA failed at, after which the detector is given up."""
@@ -82,6 +85,16 @@ class SetProcessor:
         """Count the end of a set and tell it; from any thread."""
         report = replace(report, age_s=(self._now_ns() - report.stamp_ns) / 1e9)
         self._health.done(report, time.monotonic())
+        _LOG.debug(
+            "set %.3f: %s%s, %d cameras, %d past frames, %d boxes, %.0f ms old",
+            report.stamp_ns / 1e9,
+            report.outcome,
+            f" ({report.cause})" if report.cause else "",
+            len(report.cameras),
+            report.history_valid,
+            report.boxes,
+            report.age_s * 1e3,
+        )
         self._outputs.status(self._health.set_status(report, self._name))
 
     def run(self, closed: ClosedSet) -> None:

@@ -85,7 +85,7 @@ class Session:
                 self.health,
                 log,
                 self._live,
-                name=node.get_name(),
+                name=_name(node),
                 now_ns=lambda: node.get_clock().now().nanoseconds,
                 on_result=on_result,
             )
@@ -164,8 +164,7 @@ class Session:
         )
         for key, text in standing.items():
             self._log.warning(key, text, STANDING_PERIOD_S)
-        name = self._node.get_name()
-        return self.health.diagnostics(name, counts, synchronizer.offsets_s, now_s)
+        return self.health.diagnostics(_name(self._node), counts, synchronizer.offsets_s, now_s)
 
     def _why_no_clock(self) -> str:
         simulated = self._node.get_parameter("use_sim_time").value
@@ -192,6 +191,11 @@ class Session:
         why = {camera: self._subscriptions.why_without_info(camera) for camera in without}
         for text in together(why):
             self._log.warning(f"info/{text.partition(':')[0]}", text)
+
+
+def _name(node: LifecycleNode) -> str:
+    """What /diagnostics calls the node: with its namespace, since several nodes share the topic."""
+    return node.get_fully_qualified_name().lstrip("/")
 
 
 def _listener(node: LifecycleNode, parameters: Parameters) -> TransformListener | OdometryListener:

@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.parameter_docs import with_table, yaml_text
-from labeldistill_ros.parameter_store import ParameterStore
+from labeldistill_ros.parameter_store import ParameterStore, _descriptor
 from labeldistill_ros.parameters import (
     CameraParameters,
     Parameters,
@@ -72,6 +72,33 @@ def test_misspelled_names_get_a_hint(store: Make) -> None:
         "there is no parameter sync.tolerence: did you mean sync.tolerance?",
         "there is no parameter zzz, it is ignored",
     ]
+
+
+def test_cameras_that_the_model_lacks_are_told_with_those_that_it_has(store: Make) -> None:
+    checked = store(**{"cameras.FRONT.frame_id": "front", "cameras.CAM_BACK.frame": "back"})
+    checked.vehicle(("CAM_FRONT", "CAM_BACK"), ())
+    assert checked.unknown() == [
+        "there is no parameter cameras.FRONT.frame_id: the model has no camera FRONT, its cameras "
+        "are CAM_FRONT, CAM_BACK",
+        "there is no parameter cameras.CAM_BACK.frame: did you mean cameras.CAM_BACK.frame_id?",
+    ]
+
+
+def test_cameras_that_the_vehicle_lacks_are_left_out(store: Make) -> None:
+    names = ("CAM_FRONT", "CAM_BACK")
+    off = {"cameras.CAM_FRONT.enabled": False}
+    assert tuple(store(**off).vehicle(names, ()).cameras) == ("CAM_BACK",)
+    off |= {"cameras.CAM_BACK.enabled": False}
+    with pytest.raises(ConfigError, match="none of CAM_FRONT, CAM_BACK is enabled"):
+        store(**off).vehicle(names, ())
+
+
+def test_descriptions_say_which_parameters_are_live() -> None:
+    found = {name: _descriptor(value, spec) for name, value, spec in flatten(Parameters())}
+    assert found["max_boxes"].additional_constraints == "live: holds from the next image on"
+    assert found["transport"].additional_constraints == (
+        "one of compressed, raw; read when the node is configured"
+    )
 
 
 def test_every_parameter_is_explained_and_has_a_default_in_its_bounds() -> None:

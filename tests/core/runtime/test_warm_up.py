@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -40,6 +41,24 @@ def test_what_is_found_afterwards_is_the_same() -> None:
         assert (one.history_valid, one.dropped) == (two.history_valid, "")
         torch.testing.assert_close(one.boxes.values, two.boxes.values)
         torch.testing.assert_close(one.boxes.scores, two.boxes.scores)
+
+
+def test_one_slow_step_is_not_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    took_s = iter([9.0, 3.0, 0.2, 0.3, 8.0])
+    now_s = 0.0
+
+    def clock() -> float:
+        return now_s
+
+    detector = Detector(torch_engine(Student(small())))
+
+    def detect(*_: Any) -> None:
+        nonlocal now_s
+        now_s += next(took_s)
+
+    monkeypatch.setattr(time, "perf_counter", clock)
+    monkeypatch.setattr(detector, "detect", detect)
+    assert warm_up(detector, 5) == pytest.approx(0.3)
 
 
 def test_the_reason_for_forgetting_is_told() -> None:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node says while nothing is wrong: at its start, by its services and its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rclpy.context import Context
+from std_srvs.srv import SetBool, Trigger
+
+from labeldistill_core.cameras import CAMERAS
+from labeldistill_core.runtime.detector import Detector
+from labeldistill_ros.node.detector_node import DetectorNode
+from labeldistill_ros.testing.simulated_drive import RunningNode
+from labeldistill_ros.testing.vehicle import Vehicle
+from tests.support.rig import PATIENT
+
+Start = Callable[..., RunningNode]
+DEMO = "no model is named, so this is the demo model"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_start_is_told_and_a_demo_model_warned_of(
+    ros_context: Context, tiny_model: Path, capfd: pytest.CaptureFixture[str], named: bool
+) -> None:
+    arguments = ["--ros-args", "-p", f"model:={tiny_model}"] if named else []
+    node = DetectorNode(
+        context=ros_context,
+        load=lambda parameters: Detector.load(tiny_model, device="cpu"),
+        cli_args=arguments,
+        namespace="left/car",
+    )
+    assert node.start()
+    assert node.session
+    names = {status.name.partition(":")[0] for status in node.session.report()}
+    node.close()
+    node.destroy_node()
+    told = capfd.readouterr().err.splitlines()
+    assert any("[INFO]" in line and "active, waiting for images" in line for line in told)
+    assert any("[WARN]" in line and DEMO in line for line in told) is not named
+    assert names == {"left/car/detector"}
+
+
+def test_services_answer_with_a_sentence(detector: Start) -> None:
+    node = detector().node
+    ask = SetBool.Request(data=False)
+    answers = [
+        node._on_enable(ask, SetBool.Response()),
+        node._on_reset_temporal(Trigger.Request(), Trigger.Response()),
+        node._on_relearn_offsets(Trigger.Request(), Trigger.Response()),
+    ]
+    assert all(answer.success for answer in answers)
+    assert answers[0].message == "sets pass without detection"
+    assert all(len(answer.message) > 20 for answer in answers)
+
+
+def test_sets_are_complete_without_a_camera_that_is_not_there(
+    vehicle: Vehicle, detector: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = detector(**PATIENT, **{"cameras.CAM_BACK.enabled": False})
+    vehicle.mount()  # `connect` would wait until all cameras are heard
+    vehicle.drive_until(lambda: "processed" in vehicle.outcomes(), 0)
+    seen = {view.calibration.name for view in running.results[-1][0].views}
+    assert seen == set(CAMERAS) - {"CAM_BACK"}
+    session = running.node.session
+    assert session
+    told = [status for status in session.report() if "CAM_BACK" in status.name.split()]
+    assert told == []
+    assert "detecting without CAM_BACK: enabled is false there" in capfd.readouterr().err
