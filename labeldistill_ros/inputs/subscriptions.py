@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -22,6 +21,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from labeldistill_ros.event_callbacks import SubscriptionEventCallbacks
 from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages import rectification_differs
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -22,6 +21,7 @@ from visualization_msgs.msg import MarkerArray
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, FrameSet
 from labeldistill_core.frames import Transform
+from labeldistill_ros.event_callbacks import PublisherEventCallbacks
 from labeldistill_ros.messages import (
     DetectionsMessage,
     label_info,

@@ -10,8 +10,8 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import torch
+from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from rclpy.parameter_client import AsyncParameterClient
 
 from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
@@ -85,14 +85,16 @@ def test_live_parameters_change_and_others_say_why_not(vehicle: Vehicle, detecto
     detector(**PATIENT)
     n = warm(vehicle)
     assert vehicle.boxes[-1].detections
-    client = AsyncParameterClient(vehicle.node, "detector")
-    vehicle.expect(client.services_are_ready, "the parameter services")
-    future = client.set_parameters(
-        [
-            Parameter("max_boxes", value=2),
-            Parameter("sync.tolerance", value=0.05),
-            Parameter("transport", value="jpg"),
-        ]
+    # not by rclpy's client of parameters, which Humble does not have
+    client = vehicle.node.create_client(SetParameters, "/detector/set_parameters")
+    vehicle.expect(client.service_is_ready, "the parameter services")
+    asked = [
+        Parameter("max_boxes", value=2),
+        Parameter("sync.tolerance", value=0.05),
+        Parameter("transport", value="jpg"),
+    ]
+    future = client.call_async(
+        SetParameters.Request(parameters=[parameter.to_parameter_msg() for parameter in asked])
     )
     vehicle.expect(future.done, "the answer")
     answer = future.result()
