@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every ROS test talks alone: a DDS domain of its own, on this machine only."""
 
-import itertools
-import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,37 +12,19 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+from labeldistill_ros.isolated_domain import domain_environment, free_domain
 from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import COURSE, save_tiny
 
 
-def _own_domains() -> Iterator[int]:
-    """Numbers from 1 to 101, one after the other; those of two workers of xdist never meet.
-
-    DDS derives UDP ports from the domain; above 101 they meet Linux's ephemeral ports.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    share = 101 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    return (1 + worker * share + number % share for number in itertools.count(os.getpid()))
-
-
-_domains = _own_domains()
-
-
 @pytest.fixture(autouse=True)
-def ros_domain_id(monkeypatch: pytest.MonkeyPatch, repository: Path) -> int:
+def ros_domain_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The domain of this test, set in the environment of the test and of what it starts."""
-    domain = next(_domains)
-    old_fast_dds = os.environ.get("ROS_DISTRO") in {"humble", "jazzy"}
-    profile = f"{'FASTRTPS' if old_fast_dds else 'FASTDDS'}_DEFAULT_PROFILES_FILE"
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    monkeypatch.setenv(profile, str(repository / "config" / "fastdds.xml"))
-    if os.environ.get("ROS_DISTRO") == "humble":
-        monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
-    else:
-        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    return domain
+    with free_domain() as domain:
+        for name, value in domain_environment(domain).items():
+            monkeypatch.setenv(name, value)
+        yield domain
 
 
 @pytest.fixture
