@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.isolated_domain import own_domain
+from labeldistill_ros.starting import init_ros
 
 DEMO_BAG = "rosbags/demo/metadata.yaml"
 _START_S = 120.0
@@ -87,15 +88,15 @@ def demo(options: DemoOptions) -> Demo:
     load_student(model)  # a message here is easier to find than in the node's log
     out.mkdir(parents=True, exist_ok=True)
     recorded = out / "detections"
-    with own_domain(), _node(model, options.device):
-        replayed = _replay_and_record(bag, recorded, options.rate)
+    with own_domain(), _node(model, options.device) as node:
+        replayed = _replay_and_record(bag, recorded, options.rate, lambda: node.poll() is None)
     score = score_bag(bag, recorded)
     write_results(out / "results.json", score.results)
     return Demo(replayed, score, _write_page(out, bag, score, options.min_score))
 
 
 @contextmanager
-def _node(model: Path, device: str) -> Iterator[None]:
+def _node(model: Path, device: str) -> Iterator[subprocess.Popen[bytes]]:
     """The detector node's process."""
     arguments = {"use_sim_time": "true", "model": str(model), "device": device}
     # all boxes that the network decodes, since average precision needs the weak ones as well
@@ -104,7 +105,7 @@ def _node(model: Path, device: str) -> Iterator[None]:
     command += [part for key, value in arguments.items() for part in ("-p", f"{key}:={value}")]
     process = subprocess.Popen(command, preexec_fn=end_with_parent)
     try:
-        yield
+        yield process
         if process.poll() is not None:
             raise BagError(f"the node ended with code {process.returncode}; see its log above")
     finally:
@@ -119,11 +120,13 @@ def _node(model: Path, device: str) -> Iterator[None]:
             process.wait()
 
 
-def _replay_and_record(bag: Path, recorded: Path, rate: float) -> str:
-    """Play and record; returns what was played and heard, in a sentence."""
+def _replay_and_record(
+    bag: Path, recorded: Path, rate: float, node_runs: Callable[[], bool]
+) -> str:
+    """Play and record while the node runs; returns what was played and heard, in a sentence."""
     with BagReader(bag) as reader:
         duration_s = reader.duration_s
-    rclpy.init()
+    init_ros()
     try:
         # The recorder's clock is the bag's, like the node's: ages in its messages are then those of
         # the drive, at any rate of playing.
@@ -147,8 +150,10 @@ def _replay_and_record(bag: Path, recorded: Path, rate: float) -> str:
         with Recorder(listener, recorded) as recorder:
             thread.start()
             try:
-                played = replay(bag, player, ReplayOptions(rate, wait_for_s=_START_S))
-                _drain(recorder, done)
+                options = ReplayOptions(rate, wait_for_s=_START_S)
+                played = replay(bag, player, options, node_runs)
+                if node_runs():
+                    _drain(recorder, done)
             finally:
                 done.set()
                 thread.join()

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +107,56 @@ def test_demo_that_cannot_start_says_why(
     assert "nothing.safetensors" in capsys.readouterr().err
     assert main(["demo", "--bag", str(tmp_path / "no"), *out]) == 2
     assert "no bag" in capsys.readouterr().err
+
+
+def test_demo_ends_when_its_node_cannot_start(
+    small_bag: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not only when the time is over that a node may take to start."""
+    arguments = ["--bag", str(small_bag), "--model", str(tiny_model), "--out", str(tmp_path)]
+    begun_s = time.monotonic()
+    assert main(["demo", *arguments, "--device", "cuda:99"]) == 2
+    assert "the node ended with code 2" in capsys.readouterr().err
+    assert time.monotonic() - begun_s < 60  # 8 s
+
+
+def test_what_ros_refuses_is_told_by_the_demo_as_well(
+    small_bag: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", "x")
+    arguments = ["--bag", str(small_bag), "--model", str(tiny_model), "--out", str(tmp_path)]
+    assert main(["demo", *arguments]) == 2
+    assert "ROS_DOMAIN_ID is not an integral number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_a_signal_ends_the_demo_without_a_traceback(
+    small_bag: Path, tiny_model: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    command = [sys.executable, "-m", "labeldistill_ros.cli", "demo", "--rate", "0.1"]
+    command += ["--bag", str(small_bag), "--model", str(tiny_model), "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "(sha256" in line:  # the node is there
+                break
+        time.sleep(2)  # and the bag is played
+        process.send_signal(number)
+        told = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+    assert process.returncode == code, told
+    assert "Traceback" not in told
 
 
 def test_a_bag_without_a_camera_is_named(small_bag: Path, tmp_path: Path) -> None:

@@ -15,8 +15,6 @@ from labeldistill_ros.testing.vehicle import Vehicle
 
 pytestmark = pytest.mark.real_time
 
-pytestmark = pytest.mark.real_time
-
 NODE = [sys.executable, "-m", "labeldistill_ros.node", "--ros-args"]
 
 
