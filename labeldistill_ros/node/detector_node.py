@@ -103,8 +103,18 @@ class DetectorNode(LifecycleNode):
         self.create_service(Trigger, "~/relearn_offsets", self._on_relearn_offsets)
 
     def start(self) -> bool:
-        """Configure and activate; false when that failed, which was logged."""
-        return self.trigger_configure() == _SUCCESS and self.trigger_activate() == _SUCCESS
+        """Configure and activate; false when that failed, which was logged.
+
+        The node is unconfigured then, so that it can be started again.
+        """
+        if self.trigger_configure() != _SUCCESS:
+            return False
+        if self.trigger_activate() == _SUCCESS:
+            return True
+        # An error in activating has brought it there already.
+        if self._configured is not None:
+            self.trigger_cleanup()
+        return False
 
     def close(self) -> None:
         """Stop working and release everything, in any state; the node can then be destroyed."""

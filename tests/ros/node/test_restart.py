@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from labeldistill_ros.node.restart import FIRST_S, LONGEST_S, RestartPause
+from labeldistill_ros.node.session import Session
 from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import PATIENT
@@ -56,3 +57,35 @@ def test_the_node_comes_back_by_itself(
     vehicle.boxes.clear()
     vehicle.connect()
     vehicle.drive_until(lambda: vehicle.boxes, n)
+
+
+def test_a_node_that_cannot_be_activated_is_tried_again_too(
+    vehicle: Vehicle,
+    detector: Callable[..., RunningNode],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would stay configured otherwise, where no second start can begin."""
+    monkeypatch.setattr(
+        "labeldistill_ros.node.detector_node.RestartPause", lambda: RestartPause(0.2)
+    )
+    node = detector(**PATIENT, **{"diagnostics.period": 0.1})
+    vehicle.connect()
+    refusals = [RuntimeError("can't start new thread")] * 2
+
+    def sometimes(*args: Any) -> Session:
+        if refusals:
+            raise refusals.pop()
+        return Session(*args)
+
+    monkeypatch.setattr("labeldistill_ros.node.detector_node.Session", sometimes)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(node.detector, "detect", fail)
+    vehicle.drive_until(lambda: node.node.session is None, 0, settle_s=0.3)
+    vehicle.expect(lambda: node.node.session is not None, "the node is active again", 30.0)
+    told = capfd.readouterr().err
+    assert told.count("cannot activate: RuntimeError: can't start new thread") == 2
+    assert told.count("it cannot be started again; it is tried again in") == 2
