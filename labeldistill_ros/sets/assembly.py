@@ -27,6 +27,9 @@ from labeldistill_ros.sets.decode_pool import DecodePool
 from labeldistill_ros.sets.together import together
 from labeldistill_ros.sync.synchronizer import CameraSet
 
+_MOST_AHEAD = 16
+"""Images that wait for a decoder before any is decoded ahead: two sets of eight cameras."""
+
 Cause = Literal["image", "camera_info", "transform"]
 
 
@@ -122,8 +125,12 @@ class Assembler:
         self._pool.close()
 
     def decode_ahead(self, *arrivals: Arrival) -> None:
-        """Decode images before it is their turn."""
+        """Decode images before it is their turn, unless many are to be decoded already."""
         for arrival in arrivals:
+            # Not every image becomes part of a set. Where decoding is slower than images come, or a
+            # decoder hangs, those that nobody waits for would fill the memory.
+            if self._pool.backlog >= _MOST_AHEAD:
+                return
             arrival.decode(self._pool, self._pixels.take)
 
     def assemble(self, closed: ClosedSet) -> Assembled:

@@ -49,6 +49,11 @@ class DecodePool:
         self._calls.put(lambda: self._call(future, call, args))
         return future
 
+    @property
+    def backlog(self) -> int:
+        """How many calls have not ended."""
+        return len(self._open)
+
     def close(self) -> None:
         """End at once: who waits for a result gets a `DataError`, and a thread that hangs is left.
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import wait
 
 import pytest
 
 from labeldistill_core.errors import DataError
+from labeldistill_core.frames import Transform
+from labeldistill_ros.inputs.transforms import TransformError
+from labeldistill_ros.sets import arrival
+from labeldistill_ros.sets.arrival import Arrival
+from labeldistill_ros.sets.assembly import Assembler, AssemblyOptions
 from labeldistill_ros.sets.decode_pool import DecodePool
 
 
@@ -71,3 +77,30 @@ def test_threads_end_with_the_pool() -> None:
     for thread in own:
         thread.join(5)
     assert not any(thread.is_alive() for thread in own)
+
+
+class Message:
+    """Stands for an image message."""
+
+
+def test_images_that_no_set_takes_do_not_pile_up_behind_a_slow_decoder(
+    go_on: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lookup(*_: object) -> Transform:
+        raise TransformError("not asked for", may_come=False)
+
+    monkeypatch.setattr(arrival, "to_rgb", lambda *_: go_on.wait(60))
+    options = AssemblyOptions("map", "base_link", "base_link", 0.1, 6, False, "none", {})
+    alive: weakref.WeakSet[Message] = weakref.WeakSet()
+    with Assembler(options, lookup, threads=1) as assembler:
+        for _ in range(500):
+            message = Message()
+            alive.add(message)
+            assembler.decode_ahead(Arrival(message))
+        del message
+        assert 1 < len(alive) < 20
+        go_on.set()
+        end_s = time.monotonic() + 5
+        while alive and time.monotonic() < end_s:
+            time.sleep(0.01)
+        assert not alive
