@@ -20,6 +20,7 @@ from labeldistill_ros.node.ros_logging import ThrottledLog
 from labeldistill_ros.node.worker import SingleSlotWorker
 from labeldistill_ros.sets.arrival import Arrival, ClosedSet
 from labeldistill_ros.sets.assembly import Assembler, Problem
+from labeldistill_ros.sets.report import Outcome
 from labeldistill_ros.sync.approximate import ApproximateSynchronizer
 from labeldistill_ros.sync.rate_limit import RateLimit
 from labeldistill_ros.sync.synchronizer import CameraSet, Synchronizer
@@ -100,12 +101,14 @@ class Intake:
         self._forget(reason)
 
     def close(self, timeout_s: float) -> bool:
-        """End the worker's thread.
+        """End the worker's thread; the set that waits for it is dropped.
 
         Returns:
             Whether it ended in time.
         """
         self._node.destroy_timer(self._overdue)
+        if waiting := self.worker.withdraw():
+            self._drop(waiting, "dropped", "deactivated")
         return self.worker.stop(timeout_s)
 
     def _on_overdue(self) -> None:
@@ -129,24 +132,27 @@ class Intake:
             if not images.usable:
                 lacking = ", ".join(images.missing)
                 self._log.warning("incomplete", f"set dropped, no image of {lacking}")
-                self._processor.end(closed.report("incomplete", "missing camera"))
+                self._drop(closed, "incomplete", "missing camera")
             elif not self._rate.passes(images.stamp_ns, self._live.common.max_rate):
-                self._processor.end(closed.report("dropped", "max_rate"))
+                self._drop(closed, "dropped", "max_rate")
             else:
                 self._hand_over(closed)
 
     def _hand_over(self, closed: ClosedSet) -> None:
         """Give a set to the worker; its images are decoded meanwhile if it will be the next."""
         if replaced := self.worker.submit(closed):
-            replaced.cancel()
-            self._processor.end(replaced.report("dropped", "a newer set came"))
+            self._drop(replaced, "dropped", "a newer set came")
         if self.worker.will_take and self._processor.wanted():
             self._assembler.decode_ahead(*closed.arrivals)
 
+    def _drop(self, closed: ClosedSet, outcome: Outcome, cause: str) -> None:
+        """End a set that the worker does not get."""
+        closed.cancel()
+        self._processor.end(closed.report(outcome, cause))
+
     def _forget(self, reason: str) -> None:
         if waiting := self.worker.withdraw():
-            waiting.cancel()
-            self._processor.end(waiting.report("dropped", "time went back"))
+            self._drop(waiting, "dropped", "time went back")
         self._health.time_jumped()
         self._processor.reset_history(reason)
-        self._node.get_logger().info(f"started afresh: {reason}")
+        self._log.info("afresh", f"started afresh: {reason}")

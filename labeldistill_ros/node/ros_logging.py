@@ -45,6 +45,11 @@ class ThrottledLog:
         if line := self._due(key, text, period_s):
             self._logger.warning(line)
 
+    def info(self, key: str, text: str) -> None:
+        """Log what is no complaint; `key` says which texts are the same."""
+        if line := self._due(key, text):
+            self._logger.info(line)
+
     def error(self, key: str, text: str) -> None:
         """Log an error; `key` says which complaints are the same."""
         if line := self._due(key, text):

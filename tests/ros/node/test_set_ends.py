@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from labeldistill_core.runtime.detector import Detections
 from labeldistill_ros.node.processing import MAX_FAILURES
 from labeldistill_ros.outputs.publishers import Outputs
-from labeldistill_ros.sets.assembly import Assembler
+from labeldistill_ros.sets.assembly import Assembler, SetError
 from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import PATIENT
@@ -124,3 +125,30 @@ def test_a_parameter_that_changes_holds_from_the_next_image_on(
     node.node.set_parameters([Parameter("max_boxes", value=1)])
     vehicle.boxes.clear()
     vehicle.drive_until(lambda: [m for m in vehicle.boxes if len(m.detections) == 1], n)
+
+
+def test_a_set_that_waits_when_the_node_is_deactivated_is_told(
+    vehicle: Vehicle, detector: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = detector(**PATIENT)
+    n = warm(vehicle)
+    session, begun, go_on = node.node.session, threading.Event(), threading.Event()
+    assert session is not None
+
+    def slow(*_: Any) -> Any:
+        begun.set()
+        go_on.wait(30)
+        raise SetError("image", "slow")
+
+    monkeypatch.setattr(Assembler, "assemble", slow)
+    vehicle.sets.clear()
+    vehicle.cycle(n)
+    assert begun.wait(10)
+    vehicle.drive([n + 1], settle_s=0.5)
+    threading.Timer(0.1, go_on.set).start()
+    node.node.trigger_deactivate()
+    ends = {("dropped", "deactivated"), ("refused", "image")}
+    vehicle.expect(
+        lambda: ends <= {(s["outcome"], s["cause"]) for s in vehicle.sets}, "the ends of both sets"
+    )
+    assert session.health.counts["seen"] == n + 2
