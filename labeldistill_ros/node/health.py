@@ -6,7 +6,6 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from labeldistill_core.cameras import FrameSet
 from labeldistill_ros.messages.status import ERROR, OK, WARN, diagnostic, set_status
 from labeldistill_ros.node.camera_health import RECENT_S, CameraHealth
+from labeldistill_ros.node.limits import Limits
 from labeldistill_ros.node.standing import Condition, StandingConditions
 from labeldistill_ros.sets.assembly import Problem
 from labeldistill_ros.sets.report import SetReport, SetTally
@@ -33,18 +33,6 @@ _NO_HISTORY_NS = 5_000_000_000
 """Time of their stamps after which it is none; models look back less far."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Times beyond which /diagnostics speaks of a warning or an error."""
-
-    camera_timeout_s: float
-    """Seconds without an image after which a camera is an ERROR."""
-    max_processing_time_s: float
-    """Seconds from a set's last image to its boxes; a 95th percentile above is a WARN."""
-    max_delay_s: float
-    """Seconds without boxes, while images come, after which processing is an ERROR."""
-
-
 class Health:
     """Counters of a running node; safe to use from any thread. Times are of the steady clock."""
 
@@ -62,6 +50,7 @@ class Health:
         self._topics, self._limits, self._model = topics, limits, model
         self._cameras = {name: CameraHealth() for name in topics}
         self._reports: deque[SetReport] = deque(maxlen=_WINDOW)
+        self._last: SetReport | None = None  # whatever became of it
         self._standing = StandingConditions()
         self._implausible: dict[str, str] = {}
         # processed sets in a row without past frames, and the stamps of the first
@@ -134,6 +123,7 @@ class Health:
         """Count a set that came to its end."""
         with self._lock:
             self._tally.add(report)
+            self._last = report
             if report.outcome == "processed":
                 self._reports.append(report)
                 self._boxes_s = now_s
@@ -275,7 +265,12 @@ class Health:
             return self._tally.totals
 
     def diagnostics(
-        self, name: str, sync: Mapping[str, Any], offsets_s: Mapping[str, float], now_s: float
+        self,
+        name: str,
+        sync: Mapping[str, Any],
+        offsets_s: Mapping[str, float],
+        now_s: float,
+        period_s: float = 0.0,
     ) -> list[Any]:
         """Statuses for /diagnostics.
 
@@ -284,6 +279,7 @@ class Health:
             sync: counters of the synchronizer.
             offsets_s: phases of the cameras.
             now_s: steady clock.
+            period_s: seconds between two sets that `max_rate` lets pass; 0 where it lets all.
         """
         statuses = [
             self._camera_status(name, camera, offsets_s.get(camera), now_s)
@@ -292,7 +288,7 @@ class Health:
         model = self._model()
         statuses += [
             self._sync_status(name, sync),
-            self._processing_status(name, now_s),
+            self._processing_status(name, now_s, period_s),
             self._transform_status(name, now_s),
             self._history_status(name, now_s, model["history"]),
             self._clock_status(name),
@@ -331,7 +327,7 @@ class Health:
 
     def _sync_status(self, name: str, sync: Mapping[str, Any]) -> Any:
         with self._lock:
-            last = self._reports[-1] if self._reports else None
+            last = self._last
             spreads = [r.spread_s * 1e3 for r in self._reports]
         values = {**sync, **{f"sets_{key}": count for key, count in self._totals().items()}}
         if spreads:
@@ -341,7 +337,7 @@ class Health:
             return diagnostic(f"{name}: sync", WARN, text, values)
         return diagnostic(f"{name}: sync", OK, "complete sets" if last else "no set yet", values)
 
-    def _processing_status(self, name: str, now_s: float) -> Any:
+    def _processing_status(self, name: str, now_s: float, period_s: float) -> Any:
         latencies = self.latencies_ms()
         values: dict[str, Any] = {}
         for stage, (median, high) in latencies.items():
@@ -357,7 +353,8 @@ class Health:
         with self._lock:
             silent_s = now_s - self._boxes_s if self._boxes_s is not None else 0.0
             comes, fault = self._images_come(now_s), self._fault
-        if comes and silent_s > limits.max_delay_s:
+        # Of two periods, since the set of one may be lost.
+        if comes and silent_s > max(limits.max_delay_s, 2 * period_s):
             level, text = ERROR, f"no boxes for {silent_s:.1f} s"
         if fault and now_s - fault[1] < RECENT_S:
             level, text = ERROR, f"failed unforeseen: {fault[0]}; the log has its traceback"

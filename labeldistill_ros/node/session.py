@@ -13,8 +13,9 @@ from rclpy.lifecycle import LifecycleNode
 from labeldistill_ros.inputs.pose_listener import OdometryListener, TransformListener
 from labeldistill_ros.inputs.subscriptions import CameraSubscriptions
 from labeldistill_ros.node.configuration import Configuration
-from labeldistill_ros.node.health import Health, Limits
+from labeldistill_ros.node.health import Health
 from labeldistill_ros.node.intake import Intake
+from labeldistill_ros.node.limits import Limits
 from labeldistill_ros.node.live_parameters import LiveParameters
 from labeldistill_ros.node.processing import OnResult, SetProcessor
 from labeldistill_ros.node.ros_logging import ThrottledLog
@@ -164,7 +165,9 @@ class Session:
         )
         for key, text in standing.items():
             self._log.warning(key, text, STANDING_PERIOD_S)
-        return self.health.diagnostics(_name(self._node), counts, synchronizer.offsets_s, now_s)
+        name, rate_hz = _name(self._node), self._live.common.max_rate
+        period_s = 1 / rate_hz if rate_hz else 0.0
+        return self.health.diagnostics(name, counts, synchronizer.offsets_s, now_s, period_s)
 
     def _why_no_clock(self) -> str:
         simulated = self._node.get_parameter("use_sim_time").value

@@ -12,7 +12,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from labeldistill_core.cameras import CameraCalibration, CameraView, FrameSet
 from labeldistill_core.frames import Transform
 from labeldistill_ros.messages import values_of
-from labeldistill_ros.node.health import Health, Limits
+from labeldistill_ros.node.health import Health
+from labeldistill_ros.node.limits import Limits
 from labeldistill_ros.sets.assembly import Problem
 from labeldistill_ros.sets.report import SetReport
 
@@ -135,6 +136,18 @@ def test_boxes_are_missed_while_images_come_and_somebody_waits(health: Health) -
     assert level(61.2) == DiagnosticStatus.ERROR
 
 
+def test_boxes_are_not_missed_where_max_rate_lets_few_sets_pass(health: Health) -> None:
+    def level(now_s: float) -> object:
+        found = health.diagnostics("detector", {}, {}, now_s, period_s=2.0)
+        return next(s.level for s in found if s.name.endswith("processing"))
+
+    health.done(report(), 10.0)
+    for now_s in (10.5, 11.0, 11.5, 12.0, 12.5, 13.0, 13.5, 14.0):
+        health.image("LEFT", now_s)
+        assert level(now_s) == DiagnosticStatus.OK
+    assert level(14.6) == DiagnosticStatus.ERROR
+
+
 def test_unusable_boxes_are_counted(health: Health) -> None:
     for _ in range(2):
         health.done(replace(report(), unusable=3), 1.0)
@@ -152,6 +165,16 @@ def test_degraded_sets_and_transforms_are_told(health: Health) -> None:
     failed = statuses(health, 2.5)["transforms"]
     assert (failed.level, failed.message) == (DiagnosticStatus.ERROR, "no frame map")
     assert statuses(health, 9.0)["transforms"].level == DiagnosticStatus.OK
+
+
+def test_sets_that_lack_a_camera_and_are_dropped_are_no_complete_sets(health: Health) -> None:
+    health.done(report(), 1.0)
+    assert statuses(health, 1.0)["sync"].message == "complete sets"
+    health.done(SetReport(0, "incomplete", ("LEFT",), ("RIGHT",), "missing camera"), 2.0)
+    now = statuses(health, 2.0)["sync"]
+    assert (now.level, now.message) == (DiagnosticStatus.WARN, "without RIGHT")
+    health.done(SetReport(0, "idle", ("LEFT", "RIGHT"), (), "nobody listens"), 3.0)
+    assert statuses(health, 3.0)["sync"].message == "complete sets"
 
 
 def test_model_is_identified(health: Health) -> None:

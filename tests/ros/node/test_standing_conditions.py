@@ -10,7 +10,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from labeldistill_ros.messages import values_of
-from labeldistill_ros.node.health import Health, Limits
+from labeldistill_ros.node.health import Health
+from labeldistill_ros.node.limits import Limits
 from labeldistill_ros.sets.report import SetReport
 
 CAMERAS = ("LEFT", "MIDDLE", "RIGHT")
