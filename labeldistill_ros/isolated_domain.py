@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from labeldistill_core.errors import ConfigError
@@ -16,21 +16,25 @@ _DOMAINS = range(1, 101)
 """0 is the domain that everybody uses by default, and those above 101 meet the ephemeral ports of
 Linux."""
 # One after the other, since participants of a run that has just ended may still be known.
-_numbers = itertools.count(os.getpid())
+_turn = itertools.count(os.getpid())
 
 
 @contextmanager
-def free_domain() -> Iterator[int]:
+def free_domain(domains: Sequence[int] = _DOMAINS) -> Iterator[int]:
     """The number of a ROS domain that no other run on this machine holds.
 
     Only callers of this function are kept apart; a ROS system that somebody else started is not
     seen.
 
+    Args:
+        domains: numbers to choose from.
+
     Raises:
         ConfigError: all are held.
     """
-    for number in itertools.islice(_numbers, len(_DOMAINS)):
-        domain = _DOMAINS[number % len(_DOMAINS)]
+    first = next(_turn)
+    for number in range(first, first + len(domains)):
+        domain = domains[number % len(domains)]
         # A name in Linux's abstract namespace: one process can bind it, no file stays behind, and
         # the system gives it back when the process dies. Like DDS's loopback traffic it belongs to
         # the network namespace, so that containers do not keep each other waiting.
@@ -42,8 +46,8 @@ def free_domain() -> Iterator[int]:
             yield domain
             return
     raise ConfigError(
-        f"other runs on this machine hold the ROS domains {_DOMAINS[0]} to {_DOMAINS[-1]}: wait "
-        "for one to end, or set ROS_DOMAIN_ID"
+        f"other runs on this machine hold the ROS domains {domains[0]} to {domains[-1]}: wait for "
+        "one to end, or set ROS_DOMAIN_ID"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -86,9 +86,9 @@ def test_live_parameters_change_and_others_say_why_not(vehicle: Vehicle, detecto
     n = warm(vehicle)
     assert vehicle.boxes[-1].detections
     # not by rclpy's client of parameters, which Humble does not have
-    client = vehicle.node.create_client(SetParameters, "/detector/set_parameters")
+    client: Any = vehicle.node.create_client(SetParameters, "/detector/set_parameters")
     vehicle.expect(client.service_is_ready, "the parameter services")
-    asked = [
+    asked: list[Parameter[Any]] = [
         Parameter("max_boxes", value=2),
         Parameter("sync.tolerance", value=0.05),
         Parameter("transport", value="jpg"),
