@@ -112,6 +112,7 @@ def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         command = ["ros2", "bag", "play", bag, "--clock", "--rate", rate, "--delay", "10"]
     else:
         command = [*tool, "bag", "replay", bag, "--rate", rate, "--wait-for", given("patience")]
+        command += ["--detector", given("detector_name")]
     play = ExecuteProcess(cmd=command, output="both")
     if not given("output"):
         end = Shutdown(reason="the bag has ended")

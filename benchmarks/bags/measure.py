@@ -164,7 +164,7 @@ def _play(bag: Path, rate: float, images: int) -> dict[str, Any]:
     listener.start()
     node = rclpy.create_node("replay")
     try:
-        options = ReplayOptions(rate, wait_for_s=30.0)
+        options = ReplayOptions(rate, wait_for_s=30.0, detector="")
         start = time.perf_counter()
         done = replay(bag, node, options)
         wall_s = time.perf_counter() - start

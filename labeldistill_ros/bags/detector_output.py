@@ -7,6 +7,7 @@ node stamps a set with its anchor camera's exposure, so the difference is normal
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.messages.stamps import stamp_of
 from labeldistill_ros.messages.status import SetStatus, read_set_status
 from labeldistill_ros.messages.tables import boxes_from_table
+
+_LOG = logging.getLogger(__name__)
 
 DETECTIONS_TOPIC = "/detector/detections"
 TABLE_TOPIC = "/detector/detections_table"
@@ -93,8 +96,8 @@ def read_recording(
         tolerance_s: largest difference of stamps.
 
     Raises:
-        BagError: the bag is unreadable, lacks a topic or a transform, has no message or none that
-            is near a sample, or its stamps go back.
+        BagError: the bag is unreadable, lacks a topic or all transforms, has no message or none
+            that is near a sample, or its stamps go back.
     """
     with BagReader(bag) as reader:
         reader.require(topic)
@@ -114,6 +117,7 @@ def read_recording(
     results: dict[str, BoxArrays] = {}
     nothing = result_columns(Boxes3D.empty(FIXED_FRAME))
     missed, gaps = [], [0.0]
+    lost: list[BagError] = []
     for sample, pair in zip(samples, pairs, strict=True):
         token = sample.truth.sample_token
         results[token] = nothing
@@ -121,9 +125,18 @@ def read_recording(
             missed.append(token)
             continue
         stamp_ns, gap_ns = pair
-        boxes = _in_map(published[stamp_ns], transforms, stamp_ns, bag)
+        try:
+            boxes = _in_map(published[stamp_ns], transforms, stamp_ns, bag)
+        except BagError as error:
+            lost.append(error)
+            missed.append(token)
+            continue
         results[token] = result_columns(boxes)
         gaps.append(gap_ns / 1e6)
+    if lost and len(missed) == len(samples):
+        raise lost[0]
+    if lost:  # a recording that began in mid-drive has boxes before the first pose
+        _LOG.warning("%d key frames count as empty: %s", len(lost), lost[0])
     matched = len(samples) - len(missed)
     coverage = Coverage(len(samples), matched, tuple(missed), len(published), max(gaps))
     return Recording(

@@ -11,7 +11,7 @@ import importlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +62,10 @@ class ReplayOptions:
     loop: bool = False
     """Start again at the end of the bag, where time jumps back to its beginning."""
     wait_for_s: Annotated[float, tyro.conf.arg(name="wait-for")] = 0.0
-    """Seconds to wait until every image topic (every topic, in a bag without images) has a
-    subscriber."""
+    """Seconds to wait at most until the detector listens, which it does while it is active."""
+    detector: str = "/detector"
+    """Node that is waited for. Empty: until every image topic has any subscriber, which a viewer is
+    as well; where no images are played, every topic."""
     clock: bool = True
     """Publish the time of the bag on `/clock`."""
     start_s: Annotated[float, tyro.conf.arg(name="start")] = 0.0
@@ -155,7 +157,12 @@ def replay(
             clock = _Clock(node.create_publisher(Clock, "/clock", 10), options.rate)
             stack.callback(node.destroy_publisher, clock.publisher)
         if options.wait_for_s:
-            _wait_for_subscribers(reader, publishers, options.wait_for_s, keep_going)
+            # Images are what the detector lives on; markers or truth may have no subscriber.
+            images = {t: p for t, p in publishers.items() if reader.topics[t].endswith("Image")}
+            if options.detector and images:
+                _wait_for_detector(node, images, options, keep_going)
+            else:
+                _wait_for_subscribers(images or publishers, options.wait_for_s, keep_going)
         if options.start_s >= reader.duration_s > 0:
             raise BagError(
                 f"--start {options.start_s:g} is beyond the end of {bag}, which is "
@@ -316,24 +323,49 @@ def _qos(reader: BagReader, topic: str) -> QoSProfile:
     return profile
 
 
-def _wait_for_subscribers(
-    reader: BagReader,
-    publishers: dict[str, Publisher[Any]],
-    wait_s: float,
+def _wait_for_detector(
+    node: Node,
+    images: Mapping[str, Publisher[Any]],
+    options: ReplayOptions,
     keep_going: Callable[[], bool],
 ) -> None:
-    # Images are what the detector lives on; markers or truth may have no subscriber at all.
-    images = [t for t in publishers if reader.topics[t].endswith("Image")]
-    wanted: Sequence[str] = images or list(publishers)
+    end_s = time.monotonic() + options.wait_for_s
+    before: set[str] = set()
+    settled_s = 0.0
+    while keep_going():
+        # The detector subscribes while it is active, and to no image otherwise.
+        heard = {t for t, p in images.items() if _listens(node, p.topic_name, options.detector)}
+        now_s = time.monotonic()
+        if heard != before or not heard:
+            before, settled_s = heard, now_s + _SETTLE_S
+        if now_s > settled_s:
+            return
+        if now_s > end_s:
+            raise BagError(
+                f"{options.detector} listens to none of {', '.join(images)} after "
+                f"{options.wait_for_s:g} s; is it running and active, in the same ROS_DOMAIN_ID, "
+                "with these topics? --detector names another node, or with '' takes any subscriber"
+            )
+        time.sleep(_POLL_S)
+
+
+def _listens(node: Node, topic: str, name: str) -> bool:
+    whole = {
+        f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+        for info in node.get_subscriptions_info_by_topic(topic)
+    }
+    return f"/{name.lstrip('/')}" in whole
+
+
+def _wait_for_subscribers(
+    publishers: Mapping[str, Publisher[Any]], wait_s: float, keep_going: Callable[[], bool]
+) -> None:
     end_s = time.monotonic() + wait_s
     while keep_going():
-        alone = [t for t in wanted if not publishers[t].get_subscription_count()]
+        alone = [t for t, p in publishers.items() if not p.get_subscription_count()]
         if not alone:
             time.sleep(_SETTLE_S)
             return
         if time.monotonic() > end_s:
-            raise BagError(
-                f"nobody subscribed to {', '.join(alone)} within {wait_s:g} s; is the detector "
-                "running and active, in the same ROS_DOMAIN_ID, with these topics?"
-            )
+            raise BagError(f"nobody subscribed to {', '.join(alone)} within {wait_s:g} s")
         time.sleep(_POLL_S)

@@ -283,7 +283,7 @@ def test_a_scored_replay_exits_with_the_verdict(
     told = calls.read_text().splitlines()
     assert sorted(told[:2]) == [
         f"bag record {tmp_path}/out/run --detector /car/detector --use-sim-time --force",
-        "bag replay /a/bag --rate 1.0 --wait-for 60.0",
+        "bag replay /a/bag --rate 1.0 --wait-for 60.0 --detector /car/detector",
     ]
     if played:
         assert len(told) == 2

@@ -88,7 +88,8 @@ def test_a_camera_that_falls_silent(
     masked = detect_bag(
         tmp_path / "bag", tmp_path / "mask", detector, DetectOptions(missing_camera_policy="mask")
     )
-    assert skipped.processed == 2
+    assert (skipped.sets, skipped.processed) == (5, 2)
+    assert sum(skipped.problems.values()) == skipped.sets - 2
     assert masked.processed == 5
     assert score_bag(tmp_path / "mask").coverage.matched == 3
     assert score_bag(tmp_path / "skip").coverage.share == pytest.approx(1 / 3)

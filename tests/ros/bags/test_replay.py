@@ -113,7 +113,7 @@ def test_bytes_times_and_clock(bag: Path, player: Node, listener: Listener) -> N
     listener.start()
     rate = 2.0
     topics = (FRONT, SAMPLE_TOPIC, "/tf")
-    done = replay(bag, player, ReplayOptions(rate=rate, topics=topics, wait_for_s=5))
+    done = replay(bag, player, ReplayOptions(rate=rate, topics=topics, wait_for_s=5, detector=""))
     time.sleep(0.2)
     with BagReader(bag) as reader:
         wanted = [m for _, m in reader.messages([FRONT])]
@@ -188,13 +188,26 @@ def test_a_loop_ends_when_told(bag: Path, player: Node) -> None:
     assert done.counts[SAMPLE_TOPIC] > 3
 
 
+def test_a_viewer_is_not_the_detector(
+    bag: Path, ros_context: Context, player: Node, listener: Listener
+) -> None:
+    listener.listen(CompressedImage, FRONT, qos_profile_sensor_data)
+    options = ReplayOptions(topics=(FRONT, "/tf"), rate=50, wait_for_s=1.0, detector="car/detector")
+    with pytest.raises(BagError, match="car/detector listens to none of /cam_front/image_raw"):
+        replay(bag, player, options)
+    node = Node("detector", namespace="car", context=ros_context)
+    node.create_subscription(CompressedImage, FRONT, lambda _: None, qos_profile_sensor_data)
+    assert replay(bag, player, options).rounds == 1
+    node.destroy_node()
+
+
 def test_replay_refuses(bag: Path, player: Node, tmp_path: Path) -> None:
     with pytest.raises(BagError, match="rate is 0; it must be above 0"):
         ReplayOptions(rate=0)
     with pytest.raises(BagError, match="lacks the topic /nothing; it has: .*/tf_static"):
         replay(bag, player, ReplayOptions(topics=("/nothing",)))
     with pytest.raises(BagError, match=f"nobody subscribed to {FRONT} within 0.1 s"):
-        replay(bag, player, ReplayOptions(topics=(FRONT, "/tf"), wait_for_s=0.1))
+        replay(bag, player, ReplayOptions(topics=(FRONT, "/tf"), wait_for_s=0.1, detector=""))
     with pytest.raises(BagError, match="no bag"):
         replay(tmp_path / "none", player)
     assert player.count_publishers(FRONT) == 0
@@ -225,7 +238,7 @@ def test_recorded_is_what_was_played(
         player.create_publisher(CompressedImage, FRONT, 10)
         time.sleep(0.5)
         played = tuple(t for t in topics if t != "/detector/status")
-        done = replay(bag, player, ReplayOptions(rate=2, topics=played, wait_for_s=5))
+        done = replay(bag, player, ReplayOptions(rate=2, topics=played, wait_for_s=5, detector=""))
         time.sleep(0.3)
     finally:
         ear.close()
@@ -272,7 +285,7 @@ def test_all_cameras_arrive(bag: Path, player: Node, listener: Listener) -> None
     for topic in topics:
         listener.listen(CompressedImage, topic, qos_profile_sensor_data)
     listener.start()
-    done = replay(bag, player, ReplayOptions(rate=2, topics=topics, wait_for_s=5))
+    done = replay(bag, player, ReplayOptions(rate=2, topics=topics, wait_for_s=5, detector=""))
     time.sleep(0.2)
     assert {t: len(listener.messages(t)) for t in topics} == done.counts
 

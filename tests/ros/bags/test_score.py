@@ -94,6 +94,22 @@ def test_boxes_in_an_unknown_frame(bag: Path, shared_dataroot: Path, tmp_path: P
         score_bag(bag, detections)
 
 
+def test_boxes_before_the_first_pose_do_not_cost_the_score(
+    bag: Path, shared_dataroot: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truths = truths_of(shared_dataroot)
+    with BagReader(bag) as reader:
+        second_ns = min(read_samples(reader)[1].stamps_ns)
+        with BagWriter(tmp_path / "late") as writer:
+            for r in reader.raw():
+                if r.topic != "/tf" or r.stamp_ns >= second_ns - 60_000_000:
+                    writer.write(r.topic, r.msgtype, r.data, r.stamp_ns, reader.qos(r.topic))
+    detections = write_detections(tmp_path / "d", truths, frame="base_link")
+    found = score_bag(tmp_path / "late", detections)
+    assert found.coverage.missed == (truths[0].sample_token,)
+    assert "1 key frames count as empty" in caplog.text
+
+
 def test_an_unknown_class(bag: Path, shared_dataroot: Path, tmp_path: Path) -> None:
     truth = truths_of(shared_dataroot)[0]
     array = detections_message(truth.boxes, CLASSES, truth.stamp_ns, family=BAG)
