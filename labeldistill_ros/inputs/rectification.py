@@ -11,6 +11,7 @@ import numpy as np
 from labeldistill_core.data.images import TakePixels
 from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
+from labeldistill_core.names import shown
 from labeldistill_ros.inputs.decoding import Pixels
 from labeldistill_ros.messages.calibration import FISHEYE, is_distorted, raw_intrinsics
 
@@ -38,7 +39,8 @@ class Rectifier:
         Zeros are no distortion but in a fisheye model, whose projection bends by itself.
 
         Raises:
-            DataError: the distortion model is unknown, or OpenCV is not installed.
+            DataError: the distortion model is unknown, the image is longer than OpenCV can address,
+                or OpenCV is not installed.
         """
         if not is_distorted(info):
             return pixels
@@ -64,7 +66,13 @@ class Rectifier:
                 known = (key, _maps(camera, info.distortion_model, k, d, key[:2]))
                 self._maps[camera] = known
         straight = self._take(pixels.shape)
-        return np.asarray(cv2.remap(pixels, *known[1], cv2.INTER_LINEAR, dst=straight))
+        try:
+            return np.asarray(cv2.remap(pixels, *known[1], cv2.INTER_LINEAR, dst=straight))
+        except cv2.error as error:  # of more than 32766 pixels in a row or a column
+            raise DataError(
+                f"{camera}: {width} x {height} pixels cannot be rectified: {error}; publish "
+                "rectified images and set images_rectified"
+            ) from error
 
 
 def _maps(camera: str, model: str, k: Any, d: Any, size_wh: Any) -> tuple[Any, Any]:
@@ -79,6 +87,7 @@ def _maps(camera: str, model: str, k: Any, d: Any, size_wh: Any) -> tuple[Any, A
     except cv2.error as error:
         raise DataError(f"{camera}: {len(d)} coefficients do not fit {model}: {error}") from error
     raise DataError(
-        f"{camera}: the distortion model {model!r} is none of {', '.join(_BROWN + FISHEYE)}: set "
+        f"{camera}: the distortion model {shown(model)} is none of "
+        f"{', '.join(_BROWN + FISHEYE)}: set "
         "distortion_model in camera_info, or publish rectified images and set images_rectified"
     )

@@ -8,6 +8,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from labeldistill_core.names import plain_text
+
 RECENT_S = 5.0
 """Time over which a camera's rate is taken; problems are reported for as long."""
 FAR_S = 5.0
@@ -42,7 +44,8 @@ class CameraHealth:
     ) -> None:
         """An image arrived; `ahead_s` is its stamp less the node's clock, where that runs."""
         self._arrivals_s.append(now_s)
-        self.encoding, self.frame_id = encoding, frame_id
+        # Any text may come, and it is told twice a second.
+        self.encoding, self.frame_id = plain_text(encoding), plain_text(frame_id)
         if ahead_s is not None:
             self._ahead_s.append(ahead_s)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
 
+from labeldistill_core.errors import DataError
 from labeldistill_ros.inputs.rectification import Rectifier
 
 pytest.importorskip("cv2", reason="rectification needs OpenCV")
@@ -61,3 +62,12 @@ def test_a_dot_moves_to_where_the_pinhole_sees_it(
 def test_images_without_distortion_stay_as_they_are() -> None:
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     assert Rectifier().apply("CAM", image, CameraInfo(d=[0.0] * 5)) is image
+
+
+@pytest.mark.parametrize(("width", "height"), [(40_000, 50), (50, 40_000)])
+def test_an_image_that_opencv_cannot_address_is_the_cameras_fault(width: int, height: int) -> None:
+    info = CameraInfo(width=width, height=height, distortion_model="plumb_bob")
+    info.k = [width / 2, 0.0, width / 2, 0.0, height / 2, height / 2, 0.0, 0.0, 1.0]
+    info.d = [0.1, 0.0, 0.0, 0.0, 0.0]
+    with pytest.raises(DataError, match=f"CAM: {width} x {height} pixels cannot be rectified"):
+        Rectifier().apply("CAM", np.zeros((height, width, 3), np.uint8), info)

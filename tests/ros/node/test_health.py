@@ -66,6 +66,13 @@ def test_what_a_camera_sends_is_told(health: Health) -> None:
     assert left["size"] == "8 x 6"
 
 
+def test_texts_of_a_camera_are_told_cut_and_escaped(health: Health) -> None:
+    health.image("LEFT", 10.0, "jpeg" * 10_000, "left\nframe")
+    values = values_of(statuses(health, 10.0)["camera LEFT"])
+    assert len(values["encoding"]) <= 200
+    assert values["frame"] == r"left\nframe"
+
+
 def test_a_phase_that_moves_is_a_warning_for_a_while(health: Health) -> None:
     for now_s, offset_s in ((10.0, 0.010), (10.5, 0.012), (11.0, 0.030)):
         health.image("LEFT", now_s)
