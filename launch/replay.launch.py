@@ -68,7 +68,8 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         "min_coverage",
         default_value="",
-        description="Likewise the share of key frames that have boxes.",
+        description="The verdict is bad when a smaller share (0 to 1) of the key frames has boxes. "
+        "Empty: any will do.",
     ),
     DeclareLaunchArgument(
         "score_threshold",
