@@ -5,29 +5,48 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file that is there wholly or not at all, whenever the process ends.
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that is to be there wholly or not at all, whenever the process ends.
+
+    Folders are made. A link stays, and the file that it leads to is replaced. What is no file, such
+    as `/dev/stdout`, is written to directly.
 
     Raises:
         OSError: it cannot be written, as on a full disk; a file of this name stays as it was.
     """
-    partial = path.with_name(path.name + ".partial")
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(target.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # In the same folder, since renaming is atomic within one file system alone.
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, target)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename in (None, str(partial)):
             error.filename = str(path)  # a full disk names none, and nobody knows the partial one
         with suppress(OSError):  # as where a part of the path is a file
             partial.unlink()
         raise
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file that is there wholly or not at all; see `whole_file`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with whole_file(path) as file:
+        file.write_bytes(data)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -14,7 +14,6 @@ which take it minutes for a whole split, are ours, with the same numbers. The tr
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.evaluation.accumulation import accumulate
 from labeldistill_core.evaluation.counted_boxes import EvaluationBoxes, evaluation_boxes
 from labeldistill_core.evaluation.result_columns import ResultBox
+from labeldistill_core.files import write_json
 
 SHORT = {
     "trans_err": "mATE",
@@ -64,8 +64,7 @@ class Metrics:
 
     def write(self, path: Path) -> None:
         """As JSON; NaN becomes null."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
+        write_json(path, self.as_json())
 
     def as_json(self) -> dict[str, Any]:
         """Under the names that the leaderboard uses; null for NaN."""

@@ -14,6 +14,7 @@ import msgspec
 
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_columns import ResultBox, ResultColumns, columns_of
+from labeldistill_core.files import whole_file
 
 _META = {
     "use_camera": True,
@@ -31,14 +32,18 @@ class _File(msgspec.Struct):
 
 
 def write_results(path: Path, results: Mapping[str, Sequence[ResultBox]]) -> None:
-    """Write a result file: boxes by sample token, made without LiDAR, radar or maps."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        file.write(f'{{"meta": {json.dumps(_META)}, "results": {{')
+    """Write a result file: boxes by sample token, made without LiDAR, radar or maps.
+
+    Raises:
+        OSError: it cannot be written; a file of this name stays as it was.
+    """
+    with whole_file(path) as place, place.open("wb") as file:
+        file.write(f'{{"meta": {json.dumps(_META)}, "results": {{'.encode())
         # Sample by sample, since the text of a whole split is a gigabyte.
         for i, token in enumerate(results):
-            file.write(", " * (i > 0) + f"{json.dumps(token)}: {json.dumps(results[token])}")
-        file.write("}}")
+            text = ", " * (i > 0) + f"{json.dumps(token)}: {json.dumps(results[token])}"
+            file.write(text.encode())
+        file.write(b"}}")
 
 
 def read_results(path: Path) -> ResultColumns:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import tyro
 
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -102,5 +103,4 @@ def write_junit(path: Path, checks: Sequence[Check]) -> None:
             case = ElementTree.SubElement(suite, "testcase", classname=run, name=check_.name)
             if not check_.passed:
                 ElementTree.SubElement(case, "failure", message=check_.sentence())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    write_whole(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))

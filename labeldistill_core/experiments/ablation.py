@@ -185,7 +185,7 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
             results[name].append(scores)
             there = {arm: scores for arm, scores in results.items() if scores}
             write_report(out, options.json, there, about)
-    return (out / "table.md").read_text()
+    return (out / "table.md").read_text(encoding="utf-8")
 
 
 def _encoder(

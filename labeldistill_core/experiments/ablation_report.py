@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from labeldistill_core.files import write_json, write_whole
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,10 @@ def write_report(
         for name, scores in results.items()
     }
     content = {"arms": arms, **about}
-    out.mkdir(parents=True, exist_ok=True)
     # Written after each run, so that a call which is cut off leaves what it has found.
     for target in (out / "ablation.json", *([file] if file else [])):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(content, indent=1))
-    (out / "table.md").write_text(_table(arms))
+        write_json(target, content)
+    write_whole(out / "table.md", _table(arms).encode())
     _plot(out / "ablation.png", arms)
 
 

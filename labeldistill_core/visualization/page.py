@@ -19,6 +19,7 @@ from PIL import Image
 
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.metrics import Metrics
+from labeldistill_core.files import write_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ def write_page(
         old.unlink()
     figures = [_write_frame(folder, index, frame) for index, frame in enumerate(frames)]
     path = folder / "index.html"
-    path.write_text(_page(title, summary, figures, tables), encoding="utf-8")
+    write_whole(path, _page(title, summary, figures, tables).encode())
     return path
 
 
@@ -145,9 +146,7 @@ def write_report(
         if frame.highlight:
             # The same text of the picture, which is encoded once.
             special.append(_Figure(f"{frame.highlight}: {frame.caption}", cameras, top_view))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = _page(title, summary, figures, tables, charts, special)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, _page(title, summary, figures, tables, charts, special).encode())
 
 
 def metric_summary(metrics: Metrics) -> list[tuple[str, str]]:

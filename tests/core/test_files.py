@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that appear whole or not at all, whatever they are and whatever stands in their place."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from labeldistill_core.errors import DataError
+from labeldistill_core.evaluation.result_columns import ResultBox
+from labeldistill_core.evaluation.result_file import write_results
+from labeldistill_core.files import write_json, write_whole
+
+
+class _Broken(Mapping[str, list[ResultBox]]):
+    """Results whose second sample cannot be had."""
+
+    def __getitem__(self, token: str) -> list[ResultBox]:
+        if token == "b":
+            raise DataError("no such sample")
+        return []
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("abc")
+
+    def __len__(self) -> int:
+        return 3
+
+
+def test_results_that_are_cut_off_leave_the_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    write_results(file, {"a": []})
+    before = file.read_bytes()
+    with pytest.raises(DataError, match="no such sample"):
+        write_results(file, _Broken())
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_link_stays_and_leads_to_the_new_content(tmp_path: Path) -> None:
+    target, link = tmp_path / "there" / "file", tmp_path / "link"
+    link.symlink_to(target)
+    for content in (b"first", b"second"):  # the target is absent at first
+        write_whole(link, content)
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "write", [lambda p: write_json(p, [1]), lambda p: write_results(p, {"a": []})]
+)
+def test_a_pipe_is_written_to(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    write(pipe)
+    reader.join(10)
+    assert read[0].strip()
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
