@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that a user can act on: each message names the thing that is wrong and how to mend it."""
 
+from __future__ import annotations
+
 
 class LabelDistillError(Exception):
     """Base of all errors of this project, which a user can mend.
@@ -24,6 +26,10 @@ class StoppedError(LabelDistillError):
         """A message that says how to go on, and the signal's number."""
         super().__init__(message)
         self.signal = signal
+
+    def __reduce__(self) -> tuple[type[StoppedError], tuple[str, int]]:
+        """All arguments, of which pickle would leave out the signal on the way to a parent."""
+        return StoppedError, (str(self), self.signal)
 
 
 class NotFiniteError(LabelDistillError, FloatingPointError):

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from labeldistill_core.errors import ConfigError
+from labeldistill_core.errors import ConfigError, StoppedError
 
 _FOREVER_S = 300.0
 
@@ -38,6 +38,11 @@ def sleep(pid_file: Path) -> None:
     draft.write_text(str(os.getpid()))
     draft.rename(pid_file)
     time.sleep(_FOREVER_S)
+
+
+def stop(_: int) -> None:
+    """As a training ends that is told to."""
+    raise StoppedError("stopped at step 3, repeat the command to go on", signal.SIGTERM)
 
 
 def end_itself(_: int) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from labeldistill_core.errors import ConfigError, LabelDistillError
+from labeldistill_core.errors import ConfigError, LabelDistillError, StoppedError
 from labeldistill_core.experiments import processes
 from labeldistill_core.experiments.processes import in_processes
 from tests.support import process_work
@@ -46,6 +47,12 @@ def test_the_first_that_fails_ends_all(tmp_path: Path) -> None:
     assert _is_gone(int(sleeper.read_text()))
     assert sum("ConfigError: no such thing" in o.read_text() for o in outputs[:2]) == 1
     assert not any(output.exists() for output in outputs[2:])
+
+
+def test_a_training_that_was_stopped_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError, match="repeat the command to go on") as told:
+        list(in_processes(process_work.stop, [0], [tmp_path / "0.txt"], 2))
+    assert told.value.signal == signal.SIGTERM
 
 
 def test_a_killed_process_is_told(tmp_path: Path) -> None:
