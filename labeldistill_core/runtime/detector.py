@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +88,10 @@ class Detector:
         )
         # torch resizes without Python's lock
         self._threads = ThreadPoolExecutor(min(6, os.cpu_count() or 1), thread_name_prefix="resize")
-        self._fitted_threads = FittedThreads()
+        # Another number of threads makes torch compile a network anew, which takes half a minute.
+        self._fitted_threads: Callable[[], AbstractContextManager[object]] = (
+            nullcontext if engine.info.compiled else FittedThreads()
+        )
         self._history: History[PastFrame] = History(engine.config.history_s, history_tolerance_s)
         self._calibration: tuple[CameraPose | None, ...] = ()
 
@@ -167,7 +172,7 @@ class Detector:
 
         A set that is not newer, or a camera whose calibration changed, drops the history. The step
         takes fewer of torch's threads while other processes use the cores, see
-        `runtime.free_cores`.
+        `runtime.free_cores`, unless its network is compiled.
 
         Args:
             frames: the images.

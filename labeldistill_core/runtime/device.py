@@ -28,8 +28,13 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"no device {name!r}: use cpu, cuda:0 or auto") from error
+    # torch has names of devices for which nothing here was written, and some compute nothing.
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name!r} is not supported: use cpu, cuda:0 or auto")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {name!r} was asked for, but there is no CUDA: use cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise ConfigError(f"device {name!r} was asked for, but the last GPU is cuda:{count - 1}")
     return device
 
 
@@ -37,7 +42,7 @@ def resolve_precision(name: Precision, device: torch.device) -> Precision:
     """The precision of a name; "auto" is float16 on CUDA, bfloat16 on a CPU that multiplies it.
 
     Raises:
-        ConfigError: there is no such precision, or the device cannot compute in it.
+        ConfigError: there is no such precision.
     """
     if name not in get_args(Precision):
         raise ConfigError(f"no precision {name!r}: use {', '.join(get_args(Precision))}")

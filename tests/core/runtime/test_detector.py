@@ -18,8 +18,10 @@ from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.decode import decode
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime import Detector
+from labeldistill_core.runtime.device import resolve_device
 from labeldistill_core.runtime.eager_engine import EagerEngine
 from labeldistill_core.runtime.fixed_step_engine import FixedStepEngine
+from labeldistill_core.runtime.free_cores import FittedThreads
 from labeldistill_core.runtime.loading import torch_engine
 
 MAPS = ("heatmap", "box_code")
@@ -276,6 +278,40 @@ def test_cuda_where_there_is_none(student: Student) -> None:
 def test_a_device_that_does_not_exist(student: Student) -> None:
     with pytest.raises(ConfigError, match="no device 'toaster'"):
         Detector(torch_engine(student, device="toaster"))
+    # torch knows these names, and on the first it would compute nothing at all
+    for name in ("meta", "mps", "xpu"):
+        with pytest.raises(ConfigError, match=f"device '{name}' is not supported: use cpu"):
+            torch_engine(student, device=name)
+
+
+def test_a_gpu_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda").type == "cuda"
+    assert resolve_device("cuda:1").index == 1
+    with pytest.raises(ConfigError, match="'cuda:2' was asked for, but the last GPU is cuda:1"):
+        resolve_device("cuda:2")
+
+
+def test_a_compiled_network_keeps_its_number_of_threads(
+    student: Student, frame_set: Callable[..., FrameSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FittedThreads, "_fitting", lambda _, most: most - 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    seen: list[int] = []
+    try:
+        for compiled in (False, True):
+            engine = torch_engine(student)
+            engine.info = replace(engine.info, compiled=compiled)  # type: ignore[misc]
+            detector = Detector(engine)
+            network_of(detector).head.register_forward_hook(
+                lambda *_: seen.append(torch.get_num_threads())
+            )
+            detector.detect(frame_set(0.0))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 2]
 
 
 @pytest.mark.gpu
