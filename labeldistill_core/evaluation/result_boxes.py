@@ -108,7 +108,8 @@ def boxes_of_results(results: Sequence[ResultBox]) -> Boxes3D:
     for box in results:
         width, length, height = box["size"]
         w, x, y, z = box["rotation"]
-        yaw = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+        # Files of others have quaternions of any length, which the metrics take too.
+        yaw = math.atan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)
         rows.append([*box["translation"], length, width, height, yaw, *box["velocity"]])
     return Boxes3D(
         FIXED_FRAME,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labeldistill_core.errors import DataError
+from labeldistill_core.evaluation.result_boxes import boxes_of_results
 from labeldistill_core.evaluation.result_file import read_results
 from tests.support.fuzzing import fuzz
 
@@ -67,6 +68,14 @@ def test_a_box_that_cannot_be(tmp_path: Path, change: dict[str, Any], told: str)
     path = written(tmp_path / "r.json", {"meta": {}, "results": results})
     with pytest.raises(DataError, match=rf"r\.json: box 1 of sample 'bad' is malformed: {told}"):
         read_results(path)
+
+
+def test_quaternions_of_any_length_turn_pictures_and_metrics_alike(tmp_path: Path) -> None:
+    half = math.pi / 8
+    turned = {**BOX, "rotation": [3 * math.cos(half), 0, 0, 3 * math.sin(half)]}
+    found = read_results(written(tmp_path / "r.json", {"results": {"s": [turned]}}))
+    assert found.boxes.yaws.tolist() == pytest.approx([math.pi / 4])
+    assert boxes_of_results(found["s"]).yaws.tolist() == pytest.approx([math.pi / 4])
 
 
 @pytest.mark.parametrize("field", [name for name in BOX if name != "attribute_name"])
