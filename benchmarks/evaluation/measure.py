@@ -100,8 +100,8 @@ def largest_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
         mine = ours[name] if name in ours else ours[str(name)]
         if isinstance(value, dict):
             gaps.append(largest_difference(mine, value))
-        elif mine is None:
-            gaps.append(0.0 if math.isnan(value) else math.inf)
+        elif mine is None or math.isnan(value):
+            gaps.append(0.0 if mine is None and math.isnan(value) else math.inf)
         else:
             gaps.append(abs(mine - value))
     return max(gaps)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from benchmarks.evaluation.measure import (
@@ -34,3 +35,9 @@ def test_random_boxes_score_as_in_the_devkit(tmp_path: Path) -> None:
     results.write_text(json.dumps(changed))
     less = use_ours(root, results)["scores"]
     assert largest_difference(less, devkit["scores"]) > 1e-9
+
+
+def test_a_number_beside_none_is_a_difference() -> None:
+    assert largest_difference({"a": None}, {"a": math.nan}) == 0
+    assert largest_difference({"a": None}, {"a": 0.5}) == math.inf
+    assert largest_difference({"a": 0.5}, {"a": math.nan}) == math.inf
