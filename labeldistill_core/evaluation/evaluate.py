@@ -82,11 +82,17 @@ def evaluate_checkpoint(checkpoint: Path, dataroot: Path, options: EvaluationOpt
 
     Raises:
         CheckpointError: a file is missing, damaged or of another kind.
-        ConfigError: a label encoder comes without its teacher, or the device is not there.
+        ConfigError: a label encoder comes without its teacher, a teacher or a label encoder is to
+            compute in another precision than float32, or the device is not there.
     """
     tables = NuScenesTables(dataroot, options.version)
     scenes = split_scenes(tables, options.split)
     kind = kind_of(checkpoint)
+    # Their networks have no other, and figures must not be taken for those of one.
+    if kind in ("teacher", "label encoder") and options.precision not in ("auto", "float32"):
+        raise ConfigError(
+            f"{checkpoint} is a {kind}, which computes in float32: leave --precision out"
+        )
     if kind == "teacher":
         found = lidar_results(load_teacher(checkpoint), None, tables, scenes, options.device)
     elif kind == "label encoder":

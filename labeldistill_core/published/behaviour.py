@@ -64,14 +64,14 @@ def label_encoder(config: LabelEncoderConfig) -> LabelEncoderConfig:
 
 
 def distillation(config: DistillationConfig) -> DistillationConfig:
-    """The losses as the published code has them; a feature loss that is left out stays out."""
+    """The losses as the published code has them; what is left out stays out."""
     return replace(
         config,
         lidar_weight=FEATURE_WEIGHT if config.lidar_weight else 0.0,
         label_weight=FEATURE_WEIGHT if config.label_weight else 0.0,
         # Divided by cells and summed over channels, for which the weights of 0.3 were found.
         scale="cell",
-        partition="contiguous",
+        partition="none" if config.partition == "none" else "contiguous",
         response="published",
         coarse_mask="bilinear",
         adaptors="published",

@@ -68,6 +68,13 @@ class Machine:
     """Memory for the frozen teacher's outputs, in each process; about 2 MiB a sample for the demo's
     teacher. Samples beyond it go through the teacher in each epoch."""
 
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing can run."""
+        if self.devices < 1 or self.nodes < 1:
+            raise ConfigError("--devices and --nodes must be 1 or more")
+        if (self.workers is not None and self.workers < 0) or not self.teacher_cache_gib >= 0:
+            raise ConfigError("--workers and --teacher-cache-gib must be 0 or more")
+
     @property
     def processes(self) -> int:
         """Those that train together, each on batches of its own."""

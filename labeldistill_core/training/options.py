@@ -36,7 +36,7 @@ class TrainingOptions(TablesOptions):
     """Reproduce the published code where it differs from the paper: networks, samples, losses and
     recipes."""
     split: Split = "train"
-    """Name of the split, or names of the scenes, to train on."""
+    """Name of the split whose scenes to train on."""
     scenes: int = 0
     """Train on the first so many of these scenes only; on all when 0."""
     partial: bool = False
@@ -65,6 +65,8 @@ class TrainingOptions(TablesOptions):
         """Check ranges."""
         if self.scenes < 0:
             raise ConfigError("--scenes must be 0 or more")
+        if self.validate_every < 1:
+            raise ConfigError("--validate-every must be 1 or more")
 
     @classmethod
     def like(cls, other: TrainingOptions, **more: Any) -> Self:

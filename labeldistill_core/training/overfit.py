@@ -51,6 +51,11 @@ class OverfitOptions:
     seed: int = 0
     """Another one gives other initial weights."""
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that are not positive."""
+        if self.samples < 1 or self.steps < 1 or not self.learning_rate > 0:
+            raise ConfigError("--samples, --steps and --learning-rate must be above 0")
+
 
 @dataclass(frozen=True)
 class Overfitted:

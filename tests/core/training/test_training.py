@@ -231,6 +231,9 @@ def test_three_stages_one_after_the_other(
         assert found["NDS"] == pytest.approx(logged_nds[-1], abs=0.02)
     assert main(["evaluate", str(encoder), root, "--version", "v1.0-mini"]) == 2
     assert "is a label encoder: give its teacher (--teacher)" in capsys.readouterr().err
+    coarse = ["--teacher", str(teacher), "--precision", "bfloat16"]
+    assert main(["evaluate", str(encoder), root, "--version", "v1.0-mini", *coarse]) == 2
+    assert "which computes in float32: leave --precision out" in capsys.readouterr().err
     # what one stage wrote is not taken for another
     wrong = ["--teacher", str(student)]
     assert main(["train", "label-encoder", root, str(tmp_path / "x"), *wrong, *common]) == 2

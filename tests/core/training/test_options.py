@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers with which nothing can be trained are refused by the option's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.experiments.ablation import ARMS
+from labeldistill_core.published import behaviour
+from labeldistill_core.training.fit import Machine
+from labeldistill_core.training.options import StudentOptions
+from labeldistill_core.training.overfit import OverfitOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (lambda: Machine(devices=0), "--devices and --nodes must be 1"),
+        (lambda: Machine(nodes=-1), "--devices and --nodes must be 1"),
+        (lambda: Machine(workers=-1), "--workers and --teacher-cache-gib must be 0"),
+        (lambda: Machine(teacher_cache_gib=float("nan")), "--teacher-cache-gib must be 0"),
+        (lambda: StudentOptions(validate_every=0), "--validate-every must be 1"),
+        (lambda: StudentOptions(scenes=-1), "--scenes must be 0"),
+        (lambda: OverfitOptions(steps=0), "--steps and --learning-rate must be above 0"),
+        (lambda: OverfitOptions(samples=-1), "--samples, --steps"),
+        (lambda: OverfitOptions(learning_rate=float("nan")), "--learning-rate must be above 0"),
+    ],
+)
+def test_impossible_numbers(options: Callable[[], object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        options()
+
+
+def test_no_workers_are_possible() -> None:
+    assert Machine(workers=0).loaders == 0
+
+
+def test_arms_of_an_ablation_differ_as_published_too() -> None:
+    taught = {name: arm.distillation for name, arm in ARMS.items() if arm.distillation}
+    published = {name: behaviour.distillation(config) for name, config in taught.items()}
+    assert published["lidar+label"].partition == "none"
+    assert published["lidar+label+partition"].partition == "contiguous"
+    with_ratio = replace(published["ratio-1:3:2"], ratio=taught["lidar+label"].ratio)
+    assert with_ratio == published["lidar+label+partition"]
