@@ -7,6 +7,7 @@ import logging
 import math
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -65,7 +66,7 @@ class SetProcessor:
         self._log, self._live, self._name = log, live, name
         self._now_ns, self._on_result = now_ns, on_result
         self._boxes_s = math.nan
-        self._reset_reason = ""
+        self._resets: deque[str] = deque()
         self._failures = 0
         self.enabled = True
         """False: sets are counted as idle."""
@@ -79,7 +80,7 @@ class SetProcessor:
 
     def reset_history(self, reason: str) -> None:
         """Forget past frames before the next set; from any thread."""
-        self._reset_reason = reason
+        self._resets.append(reason)
 
     def end(self, report: SetReport) -> None:
         """Count the end of a set and tell it; from any thread."""
@@ -118,9 +119,9 @@ class SetProcessor:
 
     def _why_idle(self) -> str:
         # The history belongs to the worker's thread. Others leave a reason, which is taken up
-        # before the next set.
-        reason, self._reset_reason = self._reset_reason, ""
-        if reason:
+        # before the next set. One after the other, so that none is lost that comes meanwhile.
+        while self._resets:
+            reason = self._resets.popleft()
             self._pipeline.forget(reason)
             self._health.forgotten(reason, time.monotonic())
         if self.given_up:  # until the node takes the detector down
