@@ -36,6 +36,7 @@ from labeldistill_ros.messages import header, stamp_from_ns
 _SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 _ODD = (0.0, -1.0, 1e308, -1e308, 5e-324, math.nan, math.inf, -math.inf)
 _NAMES = ("", "map", "base_link", "cam_front_optical_frame", "\x1b[2J", "x" * 5000, "é😀", "a\nb")
+_OF_VEHICLE = ("map", "base_link", "cam_front_optical_frame")
 _EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 160 90\n%%EndComments\n{} loop\n"
 
 
@@ -155,10 +156,12 @@ class Intruder:
             (0.0, 0.0, 0.0, 1.0) if rng.random() < 0.5 else [rng.choice(_ODD) for _ in range(4)]
         )
         place.x, place.y, place.z = (rng.choice(_ODD) for _ in range(3))
-        # whoever may overwrite the vehicle's pose or a mounting steers what is seen, rightly
+        # Whoever may overwrite the vehicle's pose or a mounting steers what is seen, rightly; a
+        # static transform holds for as long as its publisher lives.
         edge = (message.header.frame_id, message.child_frame_id)
+        static = rng.random() < 0.2 and message.child_frame_id not in _OF_VEHICLE
         if edge not in (("map", "base_link"), ("base_link", "cam_front_optical_frame")):
-            publisher = self._static if rng.random() < 0.2 else self._moving
+            publisher = self._static if static else self._moving
             publisher.publish(TFMessage(transforms=[message]))
 
     def _time(self) -> None:

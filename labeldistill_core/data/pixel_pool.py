@@ -14,6 +14,9 @@ import weakref
 import numpy as np
 from numpy.typing import NDArray
 
+_LARGEST = 1 << 26
+"""Bytes of an image, 22 megapixels; larger ones are not kept, since no camera on a vehicle sends
+them again and again."""
 _SIZES = 16
 """Of buffers; when images come in more sizes than that, what is free is given up."""
 
@@ -33,6 +36,8 @@ class PixelPool:
     def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """An array with any content; views of it hold its memory as well."""
         size = math.prod(shape)
+        if size > _LARGEST:
+            return new_pixels(shape)
         if size not in self._free and len(self._free) >= _SIZES:
             self._free.clear()
         free = self._free.setdefault(size, [])

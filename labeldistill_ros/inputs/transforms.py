@@ -99,6 +99,11 @@ class TransformBuffer:
             if fault := self._fault(parent, child, stamp_ns, static):
                 self._tell(fault)
                 return False
+            if edge and edge.parent != parent and static:
+                self._tell(
+                    f"the static transform of {shown(child)} names another parent, "
+                    f"{shown(parent)}, than before, {shown(edge.parent)}; the newer one counts"
+                )
             edge = self._edges[child] = _Edge(parent, static)
         pose = (wxyz, translation)
         if static:

@@ -76,3 +76,12 @@ def test_many_sizes_do_not_pile_up() -> None:
         pool.take((2, width, 3))
     assert pool.free_bytes < 16 * 6 * 300
     assert pool.take((0, 5, 3)).size == 0
+
+
+def test_images_larger_than_any_cameras_are_not_kept() -> None:
+    pool = PixelPool()
+    for _ in range(2):
+        pixels = pool.take((8000, 8000, 3))
+        assert pixels.shape == (8000, 8000, 3)
+        del pixels
+    assert pool.free_bytes == 0

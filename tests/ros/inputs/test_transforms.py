@@ -169,6 +169,16 @@ def test_two_parents_are_told_and_the_first_goes_on() -> None:
     assert "'base_link' has two parents, 'map' and 'odom'" in told[0]
 
 
+def test_a_static_frame_that_moves_to_another_parent_is_told() -> None:
+    told: list[str] = []
+    tf = TransformBuffer(tell=told.append)
+    for parent in ("base_link", "base_link", "lidar"):
+        tf.add(parent, "camera", 0, yaw(0), (1.0, 0.0, 0.0), static=True)
+    assert tf.lookup("lidar", "camera", 0).translation[0] == 1.0
+    (text,) = told
+    assert "'camera' names another parent, 'lidar', than before, 'base_link'" in text
+
+
 def test_tables_of_frames_have_an_end() -> None:
     told: list[str] = []
     tf = TransformBuffer(tell=told.append)
