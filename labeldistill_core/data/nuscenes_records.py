@@ -149,3 +149,12 @@ class GroundTruth:
     """(N) visibility levels such as `v80-100`, empty where unknown."""
     bicycle_racks: Array
     """(R, 7) x, y, z, length, width, height, yaw of racks; cycles in them are not scored."""
+
+    @property
+    def touched(self) -> NDArray[np.bool_]:
+        """(N,) which boxes count: those that LiDAR or radar hit, or of which nobody knows.
+
+        Tables without points say -1 for unknown; "not zero" is also what the devkit asks.
+        """
+        points = np.array([self.num_lidar_pts, self.num_radar_pts], np.int64)
+        return np.asarray(points.sum(axis=0) != 0)

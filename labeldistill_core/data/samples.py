@@ -167,12 +167,11 @@ class _KeyFrames:
         return Transform.mean([records[name].fixed_from_ego for name in self._cameras])
 
     def _boxes(self, token: str, map_from_ego: Transform) -> Boxes3D:
-        """Boxes that any sensor touched, in the model's frame."""
+        """Boxes that count, see `GroundTruth.touched`, in the model's frame."""
         truth = self._tables.ground_truth(token)
         # A box that no sensor hit cannot be learned from any of them, and the metrics leave it out
         # too.
-        touched = np.add(truth.num_lidar_pts, truth.num_radar_pts) > 0
-        boxes = truth.boxes[torch.from_numpy(np.atleast_1d(touched).reshape(-1))]
+        boxes = truth.boxes[torch.from_numpy(truth.touched)]
         # To float32 only behind this: far from a map's origin it is too coarse.
         boxes = boxes.transformed(map_from_ego.inverse)
         return replace(boxes, values=boxes.values.float(), scores=boxes.scores.float())

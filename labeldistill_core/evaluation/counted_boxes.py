@@ -129,12 +129,10 @@ def evaluation_boxes(
     _refuse_another_frame(predicted)
     ranges_m = np.array([config.class_range[name] for name in CLASSES])
     places = zip(truth.samples.tolist(), truth.places.tolist(), strict=True)
-    hits = np.array(
-        [truths[s].num_lidar_pts[i] + truths[s].num_radar_pts[i] for s, i in places], np.int64
-    )
+    each = [one.touched for one in truths]
+    touched = np.array([each[sample][place] for sample, place in places], np.bool_)
     sides = []
-    # "Not zero", as the devkit has it, where a table says -1 for unknown.
-    for side, counted in ((truth, hits != 0), (predicted, np.ones(len(predicted), bool))):
+    for side, counted in ((truth, touched), (predicted, np.ones(len(predicted), bool))):
         near = side.distances_m < ranges_m[side.boxes.labels]
         sides.append(side[near & counted & ~_in_rack(truths, side)])
     return EvaluationBoxes(truths, *sides)

@@ -14,7 +14,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import LIDAR, NuScenesTables
-from labeldistill_core.errors import DataError
+from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.frames import Array, Transform
 from labeldistill_core.options import InferenceOptions, TablesOptions
 from labeldistill_core.runtime.detector import Detector
@@ -39,6 +39,11 @@ class ViewOptions(InferenceOptions, TablesOptions):
     """Boxes of the student with a lower score are not drawn."""
     lidar: bool = True
     """Paint the LiDAR's points into the images."""
+
+    def __post_init__(self) -> None:
+        """Refuse a page of nothing."""
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError("--limit must be 1 or more")
 
 
 def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:
@@ -110,8 +115,7 @@ def _frames(
         before = name
         frames = tables.frame_set(token)
         truth = tables.ground_truth(token)
-        hit = torch.tensor(truth.num_lidar_pts) + torch.tensor(truth.num_radar_pts) > 0
-        boxes = truth.boxes[hit]
+        boxes = truth.boxes[torch.from_numpy(truth.touched)]
         predicted = Boxes3D.empty(FIXED_FRAME)
         if detector:
             predicted = detector.detect(frames).in_frame(identity)

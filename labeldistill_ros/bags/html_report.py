@@ -11,10 +11,8 @@ from pathlib import Path
 
 import torch
 
-from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.breakdown import SampleMatches, sample_matches
 from labeldistill_core.evaluation.counted_boxes import evaluation_boxes
@@ -129,7 +127,8 @@ def page_frame(
 ) -> PageFrame:
     """A key frame as pictures: true and found boxes in the cameras and from above."""
     truth = sample.truth
-    boxes = touched_boxes(truth)
+    # Those that the metrics count.
+    boxes = truth.boxes[torch.from_numpy(truth.touched)]
     found = boxes_of_results(score.results[truth.sample_token])
     # The metrics want weak boxes too, and a picture with all of them shows nothing.
     found = found[found.scores >= min_score]
@@ -146,12 +145,6 @@ def page_frame(
         camera_mosaic(images, found, boxes),
         birds_eye_view(found, boxes, truth.fixed_from_ego),
     )
-
-
-def touched_boxes(truth: GroundTruth) -> Boxes3D:
-    """True boxes that LiDAR or radar touched: those that the metrics count."""
-    touched = torch.tensor(truth.num_lidar_pts) + torch.tensor(truth.num_radar_pts) > 0
-    return truth.boxes[touched.reshape(-1)]
 
 
 def summary(score: Score) -> list[tuple[str, str]]:

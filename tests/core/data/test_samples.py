@@ -214,6 +214,21 @@ def test_splits(tables: NuScenesTables) -> None:
         split_scenes(tables, "test")
 
 
+def test_boxes_whose_points_nobody_counted_are_learned_and_scored(dataroot: Path) -> None:
+    table = dataroot / VERSION / "sample_annotation.json"
+    rows = json.loads(table.read_text())
+    rows = [{**row, "num_lidar_pts": -1, "num_radar_pts": 0} for row in rows]
+    table.write_text(json.dumps(rows))
+    tables = NuScenesTables(dataroot, VERSION)
+    scene = next(iter(SCENES))
+    truths = [tables.ground_truth(token) for token in tables.samples(scene)]
+    data = LidarDataset(tables, [scene], CAMERAS)
+    assert sum(len(truth.boxes) for truth in truths) > 0
+    for truth, index in zip(truths, range(len(data)), strict=True):
+        assert truth.touched.all()
+        assert len(data[index].boxes[0]) == len(truth.boxes)
+
+
 def test_a_partial_root_is_refused_before_the_first_step(dataroot: Path) -> None:
     tables = NuScenesTables(dataroot, VERSION)
     tables.cameras("sample-1-2")["CAM_BACK"].path.unlink()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.frames import Transform
 from labeldistill_core.synthetic.rig import camera_calibrations
 from labeldistill_core.visualization.colours import TRUTH_COLOUR
@@ -69,3 +70,9 @@ def test_view_of_real_frames(shared_data: Path, tmp_path: Path) -> None:
             pixels = np.asarray(Image.open(tmp_path / "page" / name).convert("RGB"), int)
             green = np.abs(pixels - TRUTH_COLOUR).max(axis=2) < 60
             assert green.sum() > 300
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_page_of_nothing_is_refused(limit: int) -> None:
+    with pytest.raises(ConfigError, match="--limit must be 1 or more"):
+        ViewOptions(limit=limit)
