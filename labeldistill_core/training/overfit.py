@@ -52,9 +52,11 @@ class OverfitOptions:
     """Another one gives other initial weights."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are not positive."""
-        if self.samples < 1 or self.steps < 1 or not self.learning_rate > 0:
-            raise ConfigError("--samples, --steps and --learning-rate must be above 0")
+        """Refuse numbers with which nothing can be learned."""
+        if self.samples < 0:
+            raise ConfigError("--samples must be 0 or more")
+        if self.steps < 1 or not self.learning_rate > 0:
+            raise ConfigError("--steps and --learning-rate must be above 0")
 
 
 @dataclass(frozen=True)

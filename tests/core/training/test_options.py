@@ -26,7 +26,7 @@ from labeldistill_core.training.overfit import OverfitOptions
         (lambda: StudentOptions(validate_every=0), "--validate-every must be 1"),
         (lambda: StudentOptions(scenes=-1), "--scenes must be 0"),
         (lambda: OverfitOptions(steps=0), "--steps and --learning-rate must be above 0"),
-        (lambda: OverfitOptions(samples=-1), "--samples, --steps"),
+        (lambda: OverfitOptions(samples=-1), "--samples must be 0 or more"),
         (lambda: OverfitOptions(learning_rate=float("nan")), "--learning-rate must be above 0"),
     ],
 )
