@@ -17,7 +17,7 @@ endif
 export FASTDDS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds.xml
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
-.PHONY: help setup demo test lint bench bench-node clean
+.PHONY: help setup writable demo test lint bench bench-node clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -25,8 +25,12 @@ help:  ## List the targets.
 
 setup: $(VENV)/.interfaces  ## Make the virtual environment (the others do it themselves).
 
-demo: setup  ## Replay the demo bag through the real node and score it; writes out/demo.
+demo: writable setup  ## Replay the demo bag through the real node and score it; writes out/demo.
 	$(VENV)/bin/labeldistill demo
+
+writable:
+	@[ -w . ] || { echo "$(CURDIR) cannot be written, and make writes .venv and out/ there:" \
+		"copy the checkout, or mend its permissions" >&2; exit 1; }
 
 test: setup  ## Run the tests.
 	$(VENV)/bin/pytest -n 3 --dist loadgroup
@@ -56,13 +60,19 @@ ifeq ($(wildcard $(VENV)/.packages),)
 $(shell rm -f $(VENV)/.interfaces)
 endif
 
-$(VENV)/.packages: setup.py setup.cfg requirements/constraints.txt requirements/ros.txt
+# What is missing is told before 7 GB are fetched.
+$(VENV)/.packages: setup.py setup.cfg requirements/constraints.txt requirements/ros.txt | writable
+	@command -v $(firstword $(CXX)) >/dev/null || { echo "No C++ compiler ($(CXX)) for the message" \
+		"packages: install one (Debian, Ubuntu: apt install g++), or set CXX" >&2; exit 1; }
 	@if [ ! -e $@ ]; then \
 		[ -n "$(PYTHON)" ] || { echo "No Python 3.10, 3.11 or 3.12 found: install one, or" \
 			"name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }; \
 		echo "Making $(VENV) with $$($(PYTHON) --version)"; \
 		rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); fi
 	@rm -f $@
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --retries 1 --timeout 10 \
+		-c requirements/constraints.txt typing-extensions || { echo "The package index of pip" \
+		"cannot be reached: check the network, a proxy (HTTPS_PROXY) or pip's index-url" >&2; exit 1; }
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt \
 		-r requirements/ros.txt -e '.[all]'
 	@touch $@

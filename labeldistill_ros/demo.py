@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,11 @@ from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.isolated_domain import own_domain
 from labeldistill_ros.starting import init_ros
 
+_LOG = logging.getLogger(__name__)
+
 DEMO_BAG = "rosbags/demo/metadata.yaml"
+OFFLINE_MAP, OFFLINE_NDS = 0.460, 0.485
+"""What the demo model scores on the demo bag when every set gets its boxes."""
 _START_S = 120.0
 """How long the node may take until it listens; a cold disk and torch are slow."""
 _DRAIN_S = 10.0
@@ -54,6 +59,13 @@ class DemoOptions(DeviceOptions, ModelOptions):
     """Boxes with a lower score are not drawn; all are scored."""
 
     @property
+    def expected(self) -> str:
+        """What the score should be, in a sentence; empty where nobody has measured it."""
+        if self.bag or self.model:
+            return ""
+        return f"expected, and scored offline: mAP {OFFLINE_MAP:.3f}, NDS {OFFLINE_NDS:.3f}"
+
+    @property
     def played(self) -> Path:
         """The bag that is replayed."""
         return self.bag or shared_file(DEMO_BAG).parent
@@ -69,6 +81,19 @@ class Demo:
     """What the boxes are worth."""
     page: Path
     """The page with the boxes, drawn."""
+
+    @property
+    def slow(self) -> str:
+        """That the machine was too slow, where sets were lost by that; else empty."""
+        outcomes = self.score.outcomes
+        lost = sum(outcomes.get(outcome, 0) for outcome in ("dropped", "incomplete"))
+        if not lost:
+            return ""
+        return (
+            f"{lost} of {outcomes['seen']} sets got no boxes, since this machine was too slow or "
+            "too busy for the bag's rate, and the score is lower by that; --rate 0.5 gives it "
+            "twice the time, and `labeldistill bag detect` waits for every set"
+        )
 
 
 def demo(options: DemoOptions) -> Demo:
@@ -88,8 +113,10 @@ def demo(options: DemoOptions) -> Demo:
     load_student(model)  # a message here is easier to find than in the node's log
     out.mkdir(parents=True, exist_ok=True)
     recorded = out / "detections"
+    _LOG.info("starting the node: loading torch and the model takes it 5 to 60 s")
     with own_domain(), _node(model, options.device) as node:
         replayed = _replay_and_record(bag, recorded, options.rate, lambda: node.poll() is None)
+    _LOG.info("scoring the boxes and drawing them")
     score = score_bag(bag, recorded)
     write_results(out / "results.json", score.results)
     return Demo(replayed, score, _write_page(out, bag, score, options.min_score))

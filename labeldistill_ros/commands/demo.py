@@ -22,4 +22,7 @@ def demo(options: Flat[demonstration.DemoOptions]) -> None:
     done = demonstration.demo(options)
     print(done.replayed)
     print(done.score.table())
+    for sentence in (options.expected, done.slow):
+        if sentence:
+            print(f"\n{sentence}")
     print(f"\nopen {done.page}")

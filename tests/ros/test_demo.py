@@ -9,16 +9,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.errors import BagError
+from labeldistill_core.installed_files import demo_model
+from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.convert import convert_scene
+from labeldistill_ros.bags.detect import detect_bag
+from labeldistill_ros.bags.detect_options import DetectOptions
 from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.cli import main
+from labeldistill_ros.demo import Demo, DemoOptions
 
 pytestmark = pytest.mark.real_time
 
@@ -74,6 +82,31 @@ def test_demo(
     page = (out / "index.html").read_text()
     assert "latency p95" in page
     assert len(list(out.glob("frame_*_cameras.jpg"))) == 4
+
+
+def test_the_expected_score_is_that_of_every_set(tmp_path: Path) -> None:
+    options = DemoOptions()
+    detector = Detector.load(demo_model(), device="cpu")
+    weak = DetectOptions(score_threshold=0.0, max_boxes=500)
+    detect_bag(options.played, tmp_path / "offline", detector, weak)
+    found = score_bag(options.played, tmp_path / "offline").metrics
+    assert f"mAP {found.mean_ap:.3f}, NDS {found.nds:.3f}" in options.expected
+    assert DemoOptions(model=demo_model()).expected == ""
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "slow"),
+    [
+        ({"seen": 20, "processed": 20, "dropped": 0}, ""),
+        ({"seen": 20, "processed": 13, "dropped": 4, "incomplete": 3}, "7 of 20 sets got no boxes"),
+        ({"seen": 20, "processed": 13, "refused": 7}, ""),
+    ],
+)
+def test_a_slow_machine_is_told(outcomes: dict[str, int], slow: str) -> None:
+    score = cast("Score", SimpleNamespace(outcomes=outcomes))
+    told = Demo("", score, Path()).slow
+    assert told.startswith(slow)
+    assert bool(told) is bool(slow)
 
 
 def test_a_real_frame_is_learned_and_found_again_over_ros(
