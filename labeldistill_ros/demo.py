@@ -174,7 +174,7 @@ def _replay_and_record(
         # A bag that exists is never written over; this one is the demo's own from a run before.
         shutil.rmtree(recorded, ignore_errors=True)
         thread = threading.Thread(target=spin, name="recorder")
-        with Recorder(listener, recorded) as recorder:
+        with Recorder(listener, recorded, expects_silence=True) as recorder:
             thread.start()
             try:
                 options = ReplayOptions(rate, wait_for_s=_START_S)

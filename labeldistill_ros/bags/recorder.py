@@ -116,6 +116,8 @@ class Recorder:
         node: Node,
         path: Path,
         options: RecordOptions = RecordOptions(),  # noqa: B008 - frozen
+        *,
+        expects_silence: bool = False,
     ) -> None:
         """Subscribe to the topics.
 
@@ -123,6 +125,7 @@ class Recorder:
             node: spun by the caller.
             path: folder of the bag.
             options: what is recorded, and how.
+            expects_silence: do not warn that nothing comes; the caller waits for a publisher.
 
         Raises:
             BagError: the bag is there already.
@@ -140,7 +143,7 @@ class Recorder:
         self._early_bag: BagWriter | None = None
         self._known: dict[str, _Topic | None] = {}
         self._open = True
-        self._begun_s, self._told_silent = time.monotonic(), False
+        self._begun_s, self._told_silent = time.monotonic(), expects_silence
         for topic in self._topics:
             if topic in types:
                 self._subscribe(topic, types[topic])

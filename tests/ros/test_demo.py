@@ -67,12 +67,14 @@ def test_frame_sets_of_a_bag_are_those_of_the_data_root(
 
 
 def test_demo(
-    small_bag: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_bag: Path, tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     arguments = ["--bag", str(small_bag), "--model", str(tiny_model), "--out", str(out)]
     assert main(["demo", *arguments, "--device", "cpu", "--min-score", "0.0"]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capfd.readouterr()
+    assert "nothing has come" not in told  # while the node starts
+    assert "starting the node" in told
     assert "mAP" in printed
     assert "NDS" in printed
     assert "sets seen 4, processed" in printed
