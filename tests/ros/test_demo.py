@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -67,14 +68,19 @@ def test_frame_sets_of_a_bag_are_those_of_the_data_root(
 
 
 def test_demo(
-    small_bag: Path, tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    small_bag: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     out = tmp_path / "out"
     arguments = ["--bag", str(small_bag), "--model", str(tiny_model), "--out", str(out)]
     assert main(["demo", *arguments, "--device", "cpu", "--min-score", "0.0"]) == 0
-    printed, told = capfd.readouterr()
-    assert "nothing has come" not in told  # while the node starts
-    assert "starting the node" in told
+    printed = capsys.readouterr().out
+    assert "starting the node" in caplog.text
+    assert "nothing has come" not in caplog.text  # while the node starts
     assert "mAP" in printed
     assert "NDS" in printed
     assert "sets seen 4, processed" in printed
