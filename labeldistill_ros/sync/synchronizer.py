@@ -267,6 +267,10 @@ class Synchronizer(Generic[T]):
         """Cameras without a phase that send, or may yet begin to."""
         grace_s, offsets = self._times.longest_delay_s, self._phases.offsets_ns
         cameras = [camera for camera in self._options.cameras if camera not in offsets]
+        if not self.alive(now_s):
+            # All have fallen silent, as after a bag of one cycle: what came is judged by itself.
+            came = {camera for camera, _ in self._waiting}
+            return [camera for camera in cameras if camera in came]
         return [camera for camera in cameras if self._times.expects(camera, now_s, grace_s)]
 
     def _learn(self, now_s: float) -> None:

@@ -306,3 +306,20 @@ def test_values_that_are_no_number_are_refused(bad: float) -> None:
         SyncOptions(CAMERAS, "CAM_FRONT", offsets_s={"CAM_BACK": bad})
     with pytest.raises(ValueError, match="must be positive seconds"):
         SyncOptions(CAMERAS, "CAM_FRONT", deadline_s=bad)
+
+
+@pytest.mark.parametrize("max_age_s", [0.3, 0.5, 2.0, 10.0])
+def test_a_single_cycle_is_a_set(max_age_s: float) -> None:
+    """A bag may hold no more than one; when all cameras count as dead, it is still there."""
+    cameras = ("left", "front", "right")
+    synchronizer = Synchronizer[None](
+        SyncOptions(cameras, anchor="front", min_cameras=3, max_age_s=max_age_s)
+    )
+    sets = []
+    for number, camera in enumerate(cameras):
+        at_s = 0.015 * number
+        sets += synchronizer.add(camera, 10**18 + round(at_s * 1e9), None, at_s).sets
+    for tick in range(1, 2000):
+        sets += synchronizer.poll(0.03 + 0.01 * tick)
+    assert [set(found.frames) for found in sets] == [set(cameras)]
+    assert not synchronizer.counts["unmatched"]
