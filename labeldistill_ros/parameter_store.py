@@ -35,7 +35,8 @@ _OTHERS = (_OVERRIDES, "use_sim_time", "start_type_description_service")
 """Parameters that rclpy declares by itself."""
 
 
-def _descriptor(value: object, spec: Spec) -> ParameterDescriptor:
+def descriptor(value: object, spec: Spec) -> ParameterDescriptor:
+    """What `ros2 param describe` shows of a parameter."""
     constraints = [f"one of {', '.join(spec.choices)}"] if spec.choices else []
     constraints.append(
         "live: holds from the next image on" if spec.live else "read when the node is configured"
@@ -108,7 +109,7 @@ class ParameterStore:
 
     def _declare(self, name: str, default: Any, spec: Spec) -> None:
         try:
-            self._node.declare_parameter(name, default, _descriptor(default, spec))
+            self._node.declare_parameter(name, default, descriptor(default, spec))
         except exceptions.InvalidParameterTypeException as error:
             raise ConfigError(
                 f"parameter {name} must be of type {type(default).__name__}, for example "

@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.parameter_docs import with_table, yaml_text
-from labeldistill_ros.parameter_store import ParameterStore, _descriptor
+from labeldistill_ros.parameter_store import ParameterStore, descriptor
 from labeldistill_ros.parameters import (
     CameraParameters,
     Parameters,
@@ -94,7 +94,7 @@ def test_cameras_that_the_vehicle_lacks_are_left_out(store: Make) -> None:
 
 
 def test_descriptions_say_which_parameters_are_live() -> None:
-    found = {name: _descriptor(value, spec) for name, value, spec in flatten(Parameters())}
+    found = {name: descriptor(value, spec) for name, value, spec in flatten(Parameters())}
     assert found["max_boxes"].additional_constraints == "live: holds from the next image on"
     assert found["transport"].additional_constraints == (
         "one of compressed, raw; read when the node is configured"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rclpy.context import Context
@@ -43,13 +44,20 @@ def test_the_start_is_told_and_a_demo_model_warned_of(
     assert names == {"left/car/detector"}
 
 
-def test_services_answer_with_a_sentence(detector: Start) -> None:
-    node = detector().node
-    ask = SetBool.Request(data=False)
+def test_services_answer_with_a_sentence(vehicle: Vehicle, detector: Start) -> None:
+    detector()
+
+    def call(kind: Any, name: str, request: Any) -> Any:
+        client = vehicle.node.create_client(kind, f"/detector/{name}")
+        vehicle.expect(client.service_is_ready, f"the service {name}")
+        future = client.call_async(request)
+        vehicle.expect(future.done, "its answer")
+        return future.result()
+
     answers = [
-        node._on_enable(ask, SetBool.Response()),
-        node._on_reset_temporal(Trigger.Request(), Trigger.Response()),
-        node._on_relearn_offsets(Trigger.Request(), Trigger.Response()),
+        call(SetBool, "enable", SetBool.Request(data=False)),
+        call(Trigger, "reset_temporal", Trigger.Request()),
+        call(Trigger, "relearn_offsets", Trigger.Request()),
     ]
     assert all(answer.success for answer in answers)
     assert answers[0].message == "sets pass without detection"
