@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rclpy.client import Client
 from rclpy.context import Context
 from std_srvs.srv import SetBool, Trigger
 
@@ -48,7 +49,7 @@ def test_services_answer_with_a_sentence(vehicle: Vehicle, detector: Start) -> N
     detector()
 
     def call(kind: Any, name: str, request: Any) -> Any:
-        client = vehicle.node.create_client(kind, f"/detector/{name}")
+        client: Client[Any, Any] = vehicle.node.create_client(kind, f"/detector/{name}")
         vehicle.expect(client.service_is_ready, f"the service {name}")
         future = client.call_async(request)
         vehicle.expect(future.done, "its answer")
