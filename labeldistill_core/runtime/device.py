@@ -49,7 +49,8 @@ def resolve_precision(name: Precision, device: torch.device) -> Precision:
     if name == "auto":
         if device.type == "cuda":
             return "float16"
-        # AVX-512 without these instructions computes bfloat16 more slowly than float32
-        native = torch.cpu.get_capabilities()
+        # AVX-512 without these instructions computes bfloat16 more slowly than float32,
+        # and older torch, which cannot tell, is given the safe one.
+        native = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
         return "bfloat16" if native.get("avx512_bf16") or native.get("amx_bf16") else "float32"
     return name

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,9 @@ from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.decode import decode
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime import Detector
-from labeldistill_core.runtime.device import resolve_device
+from labeldistill_core.runtime.device import resolve_device, resolve_precision
 from labeldistill_core.runtime.eager_engine import EagerEngine
 from labeldistill_core.runtime.fixed_step_engine import FixedStepEngine
-from labeldistill_core.runtime.free_cores import FittedThreads
 from labeldistill_core.runtime.loading import torch_engine
 
 MAPS = ("heatmap", "box_code")
@@ -293,10 +293,21 @@ def test_a_gpu_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_device("cuda:2")
 
 
+def test_the_precision_of_a_torch_that_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert resolve_precision("auto", torch.device("cpu")) == "float32"
+
+
 def test_a_compiled_network_keeps_its_number_of_threads(
     student: Student, frame_set: Callable[..., FrameSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FittedThreads, "_fitting", lambda _, most: most - 1)
+    @contextmanager
+    def one_thread() -> Iterator[None]:
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(2)
+
+    monkeypatch.setattr("labeldistill_core.runtime.detector.FittedThreads", lambda: one_thread)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     seen: list[int] = []
