@@ -188,10 +188,7 @@ def columns_of(boxes: object, token: str, source: str = "") -> BoxArrays:
     """
     where = f"{source}: " if source else ""
     try:
-        if isinstance(boxes, msgspec.Raw):
-            parsed = _DECODER.decode(boxes)
-        else:
-            parsed = msgspec.convert(boxes, list[_Box])
+        parsed = _converted(boxes)
     except msgspec.ValidationError as error:
         _refuse(where, token, str(error))
     except RecursionError:
@@ -206,6 +203,26 @@ def columns_of(boxes: object, token: str, source: str = "") -> BoxArrays:
     found = BoxArrays(values, labels, np.array(attributes, np.int64), tuple(names))
     _check_values(where, token, found, parsed)
     return found
+
+
+def _converted(boxes: object) -> list[_Box]:
+    if isinstance(boxes, msgspec.Raw):
+        return _DECODER.decode(boxes)
+    try:
+        return msgspec.convert(boxes, list[_Box])
+    except msgspec.ValidationError:
+        # numpy's numbers and arrays, which programs hand over, are none of JSON's types. Only here,
+        # since walking through all boxes takes longer than the conversion.
+        return msgspec.convert(_plain(boxes), list[_Box])
+
+
+def _plain(value: object) -> object:
+    """The same in Python's own types."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _refuse(where: str, token: str, text: str) -> NoReturn:

@@ -5,12 +5,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_boxes import boxes_of_results
+from labeldistill_core.evaluation.result_columns import columns_of
 from labeldistill_core.evaluation.result_file import read_results
 from tests.support.fuzzing import fuzz
 
@@ -76,6 +78,22 @@ def test_quaternions_of_any_length_turn_pictures_and_metrics_alike(tmp_path: Pat
     found = read_results(written(tmp_path / "r.json", {"results": {"s": [turned]}}))
     assert found.boxes.yaws.tolist() == pytest.approx([math.pi / 4])
     assert boxes_of_results(found["s"]).yaws.tolist() == pytest.approx([math.pi / 4])
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    box = {
+        **BOX,
+        "translation": np.array([1.0, 2.5, 0.0]),
+        "size": [np.float64(1), np.float32(2), np.int64(3)],
+        "velocity": (np.float64(np.nan), 0.0),
+        "detection_score": np.float32(0.5),
+    }
+    found = columns_of([BOX, box], "s")
+    assert found.centers_m[1].tolist() == [1.0, 2.5, 0.0]
+    assert found.sizes_m[1].tolist() == [1.0, 2.0, 3.0]
+    assert found.scores.tolist() == [1.0, 0.5]
+    with pytest.raises(DataError, match="box 1 of sample 's' is malformed: its `size`"):
+        columns_of([BOX, {**box, "size": np.ones(2)}], "s")
 
 
 @pytest.mark.parametrize("field", [name for name in BOX if name != "attribute_name"])
