@@ -61,6 +61,8 @@ class Intake:
         """Puts images together by their stamps; learns phases and delays of the cameras."""
         self.infos: Mapping[str, Any] = {}
         """Newest `camera_info` of each camera."""
+        self.unstamped: dict[str, str] = {}
+        """What to say of each camera whose newest image has no stamp."""
         self.worker = SingleSlotWorker(processor.run, "detect")
         """The thread that detects, with room for one set that waits."""
         self._rate = RateLimit()
@@ -81,9 +83,10 @@ class Intake:
         # 1970.
         if stamp_ns == 0:
             text = f"{camera}: its images have no stamp; set it in the driver"
-            self._log.warning(f"{camera}/stamp", text)
+            self.unstamped[camera] = text
             self._health.problems([Problem(camera, "image", text)], now_s)
             return
+        self.unstamped.pop(camera, None)
         arrival = Arrival(message, self.infos.get(camera))
         # An idle worker will take this image's set, so decoding need not wait for the other
         # cameras. A busy one may drop the set, and what was decoded for it was in vain.

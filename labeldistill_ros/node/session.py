@@ -186,6 +186,8 @@ class Session:
                 self._node.get_logger().info("all cameras have stopped; waiting for images")
             return
         self._resting = False
+        for text in together(self.intake.unstamped):
+            self._log.warning(f"stamp/{text.partition(':')[0]}", text)
         why = {camera: self._subscriptions.why_silent(camera) for camera in silent}
         for text in together(why):
             self._log.warning(f"silent/{text.partition(':')[0]}", text)

@@ -78,3 +78,21 @@ def test_sets_are_complete_without_a_camera_that_is_not_there(
     told = [status for status in session.report() if "CAM_BACK" in status.name.split()]
     assert told == []
     assert "detecting without CAM_BACK: enabled is false there" in capfd.readouterr().err
+
+
+def test_cameras_without_stamps_are_one_line(
+    vehicle: Vehicle, detector: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = detector(**PATIENT, **{"diagnostics.period": 0.1})
+    vehicle.connect()
+    told: list[str] = []
+    sentence = "its images have no stamp; set it in the driver"
+
+    def said() -> bool:
+        told.extend(line for line in capfd.readouterr().err.splitlines() if sentence in line)
+        return bool(told)
+
+    vehicle.drive_until(said, 0, unstamped=set(CAMERAS))
+    assert running.started
+    assert len(told) == 1
+    assert all(camera in told[0] for camera in CAMERAS)
