@@ -36,6 +36,6 @@ def init_ros(args: Sequence[str] | None = None) -> None:
         mend = "check what follows --ros-args, and ROS_DOMAIN_ID"
         if "logging" in what:
             mend = "set ROS_LOG_DIR to a folder that can be written"
-        if "params file" in what:
+        if "Error parsing" in what:
             mend = "write it as YAML, indented by spaces and not by tabs"
         raise ConfigError(f"ROS cannot start: {what}: {mend}") from error

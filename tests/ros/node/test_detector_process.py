@@ -62,6 +62,15 @@ def test_impossible_parameter_is_named() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_tab_in_a_parameter_file_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("/**:\n  ros__parameters:\n\tmodel: x\n")
+    done = run("--ros-args", "--params-file", str(file))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "indented by spaces and not by tabs" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "told"),
     [
