@@ -131,7 +131,10 @@ def _serve(
     logging.basicConfig(level=logging.INFO)
     share_machine(place, threads)
     while True:
-        work, output = connection.recv()
+        try:
+            work, output = connection.recv()
+        except EOFError:  # the parent has no more work; a traceback would end up in the last output
+            return
         with _output_to(output):
             try:
                 answer = False, function(work)

@@ -40,6 +40,11 @@ def sleep(pid_file: Path) -> None:
     time.sleep(_FOREVER_S)
 
 
+def take(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
 def stop(_: int) -> None:
     """As a training ends that is told to."""
     raise StoppedError("stopped at step 3, repeat the command to go on", signal.SIGTERM)

@@ -49,6 +49,14 @@ def test_the_first_that_fails_ends_all(tmp_path: Path) -> None:
     assert not any(output.exists() for output in outputs[2:])
 
 
+def test_who_has_no_more_work_leaves_quietly(tmp_path: Path) -> None:
+    # The first works on while the others have ended, one after the other.
+    seconds = [8.0, 0.0, 0.5, 1.0]
+    outputs = [tmp_path / f"{i}.txt" for i in range(len(seconds))]
+    assert list(in_processes(process_work.take, seconds, outputs, len(seconds))) == seconds
+    assert [output.read_text() for output in outputs] == [""] * len(seconds)
+
+
 def test_a_training_that_was_stopped_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match="repeat the command to go on") as told:
         list(in_processes(process_work.stop, [0], [tmp_path / "0.txt"], 2))
