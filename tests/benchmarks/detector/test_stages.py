@@ -107,6 +107,7 @@ def test_numbers_that_are_not_positive_are_refused(wrong: dict[str, Any]) -> Non
         LiftOptions(**wrong)
 
 
+@pytest.mark.real_time
 def test_bench_by_stage(
     tiny_config: StudentConfig,
     tmp_path: Path,

@@ -64,6 +64,7 @@ def test_postscript_starts_no_interpreter(tmp_path: Path, monkeypatch: pytest.Mo
     assert size_of_image(tmp_path / "image.jpg") == (0, 0)
 
 
+@pytest.mark.real_time
 def test_an_image_that_claims_a_huge_size_is_refused_at_once() -> None:
     jpeg = encoded(Image.new("L", (64, 64)), "JPEG")
     start_s = time.perf_counter()

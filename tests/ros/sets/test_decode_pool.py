@@ -36,6 +36,7 @@ def test_results_and_errors_come_through() -> None:
     pool.close()
 
 
+@pytest.mark.real_time
 def test_close_ends_what_runs_what_waits_and_what_comes(go_on: threading.Event) -> None:
     pool = DecodePool(1)
     begun = threading.Event()
