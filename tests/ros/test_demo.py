@@ -124,7 +124,8 @@ def test_a_real_frame_is_learned_and_found_again_over_ros(
     dataroot, scene = str(shared_data / "nuscenes" / "scene-0061"), "scene-0061"
     student, bag = tmp_path / "student", str(tmp_path / "bag")
     choice = ["--version", "v1.0-mini", "--scene", scene]
-    assert main(["overfit", dataroot, str(student), "--scenes", scene]) == 0
+    learn = ["overfit", dataroot, str(student), "--scenes", scene, "--steps", "250"]
+    assert main(learn) == 0
     assert main(["bag", "from-nuscenes", dataroot, bag, *choice, "--no-sweeps"]) == 0
     model, out = str(student / "student.safetensors"), tmp_path / "out"
     assert main(["demo", "--bag", bag, "--model", model, "--out", str(out), "--device", "cpu"]) == 0
