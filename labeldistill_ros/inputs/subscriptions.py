@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, TypeAlias
 
 from rclpy.lifecycle import Node
@@ -87,14 +88,13 @@ class CameraSubscriptions:
         self._told: set[bytes] = set()
         self._latched: set[str] = set()
         self._subscriptions: list[Subscription[Any]] = []
-        try:
+        with ExitStack() as undo:
+            # Half of the subscriptions would go on calling into a node that failed to activate.
+            undo.callback(self.close)
             for camera, topic in topics.items():
                 self._subscribe(_kind(topic), topic.image, self._caller(on_image, camera))
                 self._subscribe(CameraInfo, topic.info, self._caller(self._on_info, camera))
-        # Half of the subscriptions would go on calling into a node that failed to activate.
-        except Exception:
-            self.close()
-            raise
+            undo.pop_all()
 
     def _subscribe(self, kind: type[Any], topic: str, callback: Callable[[Any], None]) -> None:
         # no handler of another type, which `why_silent` tells: each one costs time at every wait
