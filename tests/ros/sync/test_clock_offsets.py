@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -120,7 +121,7 @@ def check_policy(
 
 
 @pytest.mark.parametrize(
-    ("rate_hz", "delay_s", "clock_s", "loss", "policy", "min_cameras", "deadline_s", "seed"),
+    "case",  # in the order of `check_policy`
     [
         (10.0, {}, {"CAM_BACK": 0.2}, 0.0, "mask", 4, 0.065, 0),
         (10.0, {}, {"CAM_BACK": 0.2}, 0.0, "skip", 4, 0.065, 0),
@@ -128,17 +129,8 @@ def check_policy(
         (12.0, {"CAM_FRONT": 0.5}, {}, 0.1, "mask", 4, None, 0),
     ],
 )
-def test_the_policy_is_kept_in_known_cases(
-    rate_hz: float,
-    delay_s: dict[str, float],
-    clock_s: dict[str, float],
-    loss: float,
-    policy: str,
-    min_cameras: int,
-    deadline_s: float | None,
-    seed: int,
-) -> None:
-    check_policy(rate_hz, delay_s, clock_s, loss, policy, min_cameras, deadline_s, seed)
+def test_the_policy_is_kept_in_known_cases(case: tuple[Any, ...]) -> None:
+    check_policy(*case)
 
 
 @settings(max_examples=20, deadline=None, phases=set(Phase) - {Phase.shrink})
@@ -152,17 +144,8 @@ def test_the_policy_is_kept_in_known_cases(
     deadline_s=st.sampled_from((None, 0.065)),
     seed=st.integers(0, 1000),
 )
-def test_the_policy_is_kept_whatever_the_delays_and_clocks(
-    rate_hz: float,
-    delay_s: dict[str, float],
-    clock_s: dict[str, float],
-    loss: float,
-    policy: str,
-    min_cameras: int,
-    deadline_s: float | None,
-    seed: int,
-) -> None:
-    check_policy(rate_hz, delay_s, clock_s, loss, policy, min_cameras, deadline_s, seed)
+def test_the_policy_is_kept_whatever_the_delays_and_clocks(**case: Any) -> None:
+    check_policy(**case)
 
 
 @pytest.mark.parametrize(
