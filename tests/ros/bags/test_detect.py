@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection over a bag without ROS: as the node would with time enough."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.parameters import Parameters
 from labeldistill_ros.sets.selection import best_boxes
 from tests.support.nuscenes_fixture import SCENES, VERSION
+from tests.support.without_ros import run_without_ros
 
 EVERYTHING = DetectOptions(score_threshold=0.0, output_frame="map")
 
@@ -113,19 +112,9 @@ def test_what_cannot_be_used_is_told(bag: Path, tiny_model: Path, tmp_path: Path
 
 
 def test_the_command_needs_no_ros(bag: Path, tiny_model: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys\n"
-        "class Nobody:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in {'rclpy', 'std_msgs', 'sensor_msgs'}:\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Nobody())\n"
-        "from labeldistill_ros.cli import main\n"
-        "sys.exit(main(['bag', *sys.argv[1:]]) or main(['bag', 'score', sys.argv[3]]))\n"
-    )
-    command = [sys.executable, "-c", code, "detect", str(bag), str(tmp_path / "out")]
-    command += ["--model", str(tiny_model), "--device", "cpu", "--score-threshold", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "3 of 3 sets" in done.stdout
-    assert "samples with boxes 3 of 3" in done.stdout
+    out = str(tmp_path / "out")
+    detect = ["bag", "detect", str(bag), out, "--model", str(tiny_model)]
+    detect += ["--device", "cpu", "--score-threshold", "0"]
+    told = run_without_ros(detect, ["bag", "score", out])
+    assert "3 of 3 sets" in told
+    assert "samples with boxes 3 of 3" in told

@@ -2,8 +2,6 @@
 """`bag score` on result files, against data roots and bags; several runs; no DDS, no ROS."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +14,7 @@ from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.cli import main
 from tests.support.bag_rig import truths_of, write_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
+from tests.support.without_ros import run_without_ros
 
 
 @pytest.fixture
@@ -110,17 +109,5 @@ def test_mismatches_are_refused(
 
 def test_no_ros_is_needed(result: Path, root: list[str]) -> None:
     """Neither rclpy nor message packages are imported."""
-    code = (
-        "import sys\n"
-        "class Nobody:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in {'rclpy', 'std_msgs', 'sensor_msgs'}:\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Nobody())\n"
-        "from labeldistill_ros.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    command = [sys.executable, "-c", code, "bag", "score", str(result), *root]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "NDS" in done.stdout
+    told = run_without_ros(["bag", "score", str(result), *root])
+    assert "NDS" in told
