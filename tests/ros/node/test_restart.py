@@ -31,23 +31,32 @@ def test_a_detector_that_worked_for_long_begins_anew() -> None:
     assert pause.next_s(10_000.0) == FIRST_S
 
 
-def test_the_node_comes_back_by_itself(
-    vehicle: Vehicle,
-    detector: Callable[..., RunningNode],
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def node(
+    vehicle: Vehicle, detector: Callable[..., RunningNode], monkeypatch: pytest.MonkeyPatch
+) -> RunningNode:
+    """A node that is tried again after half a second, and is connected with the vehicle."""
     monkeypatch.setattr(
         "labeldistill_ros.node.detector_node.RestartPause", lambda: RestartPause(0.5)
     )
-    node = detector(**PATIENT, **{"diagnostics.period": 0.1})
+    started = detector(**PATIENT, **{"diagnostics.period": 0.1})
     vehicle.connect()
+    return started
+
+
+def fail(*_: Any, **__: Any) -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_the_node_comes_back_by_itself(
+    vehicle: Vehicle,
+    node: RunningNode,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     vehicle.drive(range(4))
     vehicle.expect(lambda: "processed" in vehicle.outcomes(), "a first set")
     first = node.detector
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(first, "detect", fail)
     n = vehicle.drive_until(lambda: node.node.session is None, 4, settle_s=0.3)
@@ -61,16 +70,11 @@ def test_the_node_comes_back_by_itself(
 
 def test_a_node_that_cannot_be_activated_is_tried_again_too(
     vehicle: Vehicle,
-    detector: Callable[..., RunningNode],
+    node: RunningNode,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It would stay configured otherwise, where no second start can begin."""
-    monkeypatch.setattr(
-        "labeldistill_ros.node.detector_node.RestartPause", lambda: RestartPause(0.2)
-    )
-    node = detector(**PATIENT, **{"diagnostics.period": 0.1})
-    vehicle.connect()
     refusals = [RuntimeError("can't start new thread")] * 2
 
     def sometimes(*args: Any) -> Session:
@@ -79,9 +83,6 @@ def test_a_node_that_cannot_be_activated_is_tried_again_too(
         return Session(*args)
 
     monkeypatch.setattr("labeldistill_ros.node.detector_node.Session", sometimes)
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(node.detector, "detect", fail)
     vehicle.drive_until(lambda: node.node.session is None, 0, settle_s=0.3)
