@@ -327,21 +327,6 @@ def test_deadline_closes_a_set_without_another_message() -> None:
     assert sync.next_deadline_s() is None
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"anchor": "CAM_TOP"}, "'CAM_TOP' is none of the cameras"),
-        ({"offsets_s": {"TOP": 0.1}}, "'TOP' is none of the cameras"),
-        ({"min_cameras": 7}, "use 1 to 6"),
-        ({"tolerance_s": 0.0}, "must be positive"),
-        ({"cameras": ("A", "A"), "anchor": "A"}, "distinct names"),
-    ],
-)
-def test_impossible_options(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SyncOptions(**{"cameras": CAMERAS, "anchor": "CAM_FRONT", **options})  # type: ignore[arg-type]
-
-
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_order_of_events_keeps_the_books(data: st.DataObject) -> None:
