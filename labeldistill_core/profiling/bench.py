@@ -30,6 +30,9 @@ from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision, resolve_device
 
+_BESIDE = "step beside a busy process"
+WHOLES = ("step", _BESIDE, "end to end")
+"""Rows of the stages that hold others: in a sum of the parts they would count twice."""
 _SETTLE_S = 1.5
 """Three times as long as `runtime.free_cores` counts before it changes the number of threads."""
 
@@ -156,7 +159,7 @@ def measure_way(detector: Detector, way: Way, repeats: int) -> dict[str, Any]:
     """`stages` with their percentiles in milliseconds, `sets_s` (a second) and a GPU's `graph`."""
     times = measure_steps(detector, repeats, way.device_decode)
     if detector.device.type == "cpu":
-        times["step beside a busy process"] = _beside_a_busy_process(detector, repeats)
+        times[_BESIDE] = _beside_a_busy_process(detector, repeats)
     graph = {"graph": detector.engine.graph} if detector.device.type == "cuda" else {}
     return {
         "stages": {name: percentiles(values) for name, values in times.items()},
