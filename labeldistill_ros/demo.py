@@ -24,7 +24,8 @@ from labeldistill_core.evaluation.result_file import write_results
 from labeldistill_core.installed_files import demo_model, shared_file
 from labeldistill_core.options import DeviceOptions, ModelOptions
 from labeldistill_core.processes import end_with_parent
-from labeldistill_core.visualization.page import write_page
+from labeldistill_core.visualization.animation import AnimationOptions, animated
+from labeldistill_core.visualization.page import PageFrame, write_page
 from labeldistill_ros.bags.html_report import page_frame, summary, tables
 from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
@@ -46,7 +47,7 @@ _DRAIN_S = 10.0
 
 
 @dataclass(frozen=True)
-class DemoOptions(DeviceOptions, ModelOptions):
+class DemoOptions(AnimationOptions, DeviceOptions, ModelOptions):
     """What is replayed, and which detector sees it."""
 
     out: Path = Path("out/demo")
@@ -119,7 +120,7 @@ def demo(options: DemoOptions) -> Demo:
     _LOG.info("scoring the boxes and drawing them")
     score = score_bag(bag, recorded)
     write_results(out / "results.json", score.results)
-    return Demo(replayed, score, _write_page(out, bag, score, options.min_score))
+    return Demo(replayed, score, _write_page(score, options))
 
 
 @contextmanager
@@ -206,11 +207,13 @@ def _drain(recorder: Recorder, done: threading.Event) -> None:
         done.wait(0.1)
 
 
-def _write_page(out: Path, bag: Path, score: Score, min_score: float) -> Path:
-    with BagReader(bag) as reader:
-        frames = (
-            page_frame(sample, images, score, min_score)
+def _write_page(score: Score, options: DemoOptions) -> Path:
+    with BagReader(options.played) as reader:
+        frames: Iterator[PageFrame] = (
+            page_frame(sample, images, score, options.min_score)
             for sample, images in read_frame_sets(reader)
         )
-        title = f"Detections of {bag.name}"
-        return write_page(out, title, summary(score), frames, tables([score]))
+        if options.animation:
+            frames = animated(frames, options.animation)
+        title = f"Detections of {options.played.name}"
+        return write_page(options.out, title, summary(score), frames, tables([score]))

@@ -18,6 +18,7 @@ from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.frames import Array, Transform
 from labeldistill_core.options import InferenceOptions, TablesOptions
 from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.visualization.animation import AnimationOptions, animated
 from labeldistill_core.visualization.lidar_overlay import with_points
 from labeldistill_core.visualization.page import PageFrame, write_page
 from labeldistill_core.visualization.pictures import birds_eye_view, camera_mosaic
@@ -26,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ViewOptions(InferenceOptions, TablesOptions):
+class ViewOptions(AnimationOptions, InferenceOptions, TablesOptions):
     """What is drawn of a data root."""
 
     scene: str | None = None
@@ -42,6 +43,7 @@ class ViewOptions(InferenceOptions, TablesOptions):
 
     def __post_init__(self) -> None:
         """Refuse a page of nothing."""
+        super().__post_init__()
         if self.limit is not None and self.limit < 1:
             raise ConfigError("--limit must be 1 or more")
 
@@ -84,6 +86,8 @@ def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:
         ("student", options.checkpoint.name if options.checkpoint else "none"),
     ]
     frames = _frames(tables, chosen, detector, options)
+    if options.animation:
+        frames = animated(frames, options.animation)
     return write_page(out, f"{dataroot.name}: {options.scene or 'all scenes'}", summary, frames)
 
 
