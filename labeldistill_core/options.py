@@ -13,8 +13,9 @@ from labeldistill_core.runtime.device import Precision
 class TablesOptions:
     """Which tables of a nuScenes data root are read."""
 
-    version: str = "v1.0-trainval"
-    """Folder of the data root's tables, such as v1.0-trainval or v1.0-mini."""
+    version: str | None = None
+    """Folder of the data root's tables, such as v1.0-mini; when not given, the only one that is
+    there, or v1.0-trainval of several."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from labeldistill_core.frames import Array, Transform
 
 _LOG = logging.getLogger(__name__)
 
+_USUAL_VERSION = "v1.0-trainval"
 _LONGEST_TURN_US = 75_000
 """The LiDAR turns in 50 ms."""
 _MOUNTINGS_KEPT = 1 << 14
@@ -45,12 +46,13 @@ class _Mounting(NamedTuple):
 class NuScenesTables:
     """The tables of one version under one data root."""
 
-    def __init__(self, dataroot: Path, version: str) -> None:
+    def __init__(self, dataroot: Path, version: str | None = None) -> None:
         """Open the tables.
 
         Args:
             dataroot: folder with the version's folder, `samples/` and `sweeps/`.
-            version: name of the folder with the tables, such as `v1.0-mini`.
+            version: name of the folder with the tables, such as `v1.0-mini`; when None, the only
+                one that is there, or `v1.0-trainval` of several.
 
         Raises:
             DataError: there are no such tables, and says which versions there are; or a table is
@@ -58,10 +60,9 @@ class NuScenesTables:
                 must, or something is wrong in every scene. A scene that alone is at fault is
                 refused when it is asked for.
         """
-        self.dataroot, self.version = Path(dataroot), version
-        folder = self.dataroot / version
-        if not (folder / "scene.json").is_file():
-            raise DataError(_no_tables(self.dataroot, version))
+        self.dataroot = Path(dataroot)
+        self.version = _found_version(self.dataroot, version)
+        folder = self.dataroot / self.version
         columns = open_columns(folder)
         self._meta, self._samples, self._data = columns.meta, columns.samples, columns.data
         self._mountings, self._boxes = columns.mountings, columns.boxes
@@ -374,9 +375,22 @@ class NuScenesTables:
         )
 
 
-def _no_tables(dataroot: Path, version: str) -> str:
+def _found_version(dataroot: Path, version: str | None) -> str:
+    """The version that is meant.
+
+    Raises:
+        DataError: it is not there, none is there, or none is named where there are several.
+    """
+    if version and (dataroot / version / "scene.json").is_file():
+        return version
     if not dataroot.is_dir():
-        return f"no data root {dataroot}: there is no such folder"
+        raise DataError(f"no data root {dataroot}: there is no such folder")
     versions = sorted(path.parent.name for path in dataroot.glob("*/scene.json"))
+    if version is None and len(versions) == 1:
+        return versions[0]
+    if version is None and _USUAL_VERSION in versions:
+        return _USUAL_VERSION
     there = f"it has the versions {', '.join(versions)}" if versions else "it has no tables at all"
-    return f"data root {dataroot} has no tables {version}/*.json; {there}"
+    if version is None and versions:
+        raise DataError(f"data root {dataroot}: {there}; say which (--version)")
+    raise DataError(f"data root {dataroot} has no tables {version or '*'}/*.json; {there}")

@@ -1,38 +1,107 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Official splits of nuScenes, as far as their scenes are there."""
+"""Which scenes of a data root are trained on and which are scored."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import DataError
 
-_SPLITS = {"v1.0-mini": ("mini_train", "mini_val"), "v1.0-trainval": ("train", "val")}
+SPLITS_FILE = "splits.json"
+"""Beside the tables: the names of a data set's own splits and of their scenes, as the devkit reads
+them."""
+_OFFICIAL = {"v1.0-mini": ("mini_train", "mini_val"), "v1.0-trainval": ("train", "val")}
 
 
 def split_scenes(tables: NuScenesTables, split: str) -> list[str]:
     """Names of a split's scenes in a data root.
 
+    A split of the data root's own file comes first. nuScenes' official splits, as far as their
+    scenes are there, belong to `v1.0-mini` and `v1.0-trainval`.
+
     Args:
         tables: of the data root.
-        split: "train" or "val", for the mini version too, or "all".
+        split: "train" or "val", for the mini version too, "all", or a name in `splits.json`.
 
     Raises:
-        DataError: the version has no such split, or none of its scenes is there.
+        DataError: there is no such split, none of its scenes is there, or the file is no such
+            file or names scenes that the tables do not have.
     """
     if split == "all":
         return list(tables.scene_names)
+    file = tables.dataroot / tables.version / SPLITS_FILE
+    own = _own_splits(file)
+    if split in own:
+        return _known(tables, own[split], f"{file}, {split!r}")
+    if tables.version not in _OFFICIAL or split not in ("train", "val"):
+        known = [*own, *(("train", "val") if tables.version in _OFFICIAL else ()), "all"]
+        raise DataError(
+            f"version {tables.version!r} has no split {split!r}, only {', '.join(known)}: name "
+            f'scenes on the command line, or write {file} as {{"{split}": ["scene", ...], ...}}'
+        )
     from nuscenes.utils.splits import create_splits_scenes
 
-    if tables.version not in _SPLITS or split not in ("train", "val"):
-        raise DataError(
-            f"version {tables.version!r} has no split {split!r}: train, val and all are known for "
-            f"{', '.join(_SPLITS)}"
-        )
-    official = create_splits_scenes()[_SPLITS[tables.version][split == "val"]]
-    scenes = [name for name in official if name in set(tables.scene_names)]
+    official = create_splits_scenes()[_OFFICIAL[tables.version][split == "val"]]
+    there = set(tables.scene_names)
+    scenes = [name for name in official if name in there]
     if not scenes:
         raise DataError(
             f"none of the {len(official)} scenes of split {split!r} is in {tables.dataroot}; "
             f"it has {', '.join(tables.scene_names[:10])}"
         )
     return scenes
+
+
+def named_scenes(tables: NuScenesTables, given: Sequence[str]) -> list[str]:
+    """Scenes that are named one by one.
+
+    Args:
+        tables: of the data root.
+        given: names of scenes, and files with a name a line.
+
+    Returns:
+        The names in their order, each once.
+
+    Raises:
+        DataError: a file cannot be read, or there is no such scene.
+    """
+    names: list[str] = []
+    for text in given:
+        if text in tables.scene_names or not Path(text).is_file():
+            names.append(text)
+            continue
+        try:
+            lines = Path(text).read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{text} is no list of scenes: {error}") from error
+        names += [line.strip() for line in lines if line.strip()]
+    return _known(tables, names, ", ".join(given))
+
+
+def _known(tables: NuScenesTables, names: Sequence[str], where: str) -> list[str]:
+    there = set(tables.scene_names)
+    if absent := [name for name in names if name not in there]:
+        more = f" and {len(absent) - 5} more" if absent[5:] else ""
+        raise DataError(
+            f"{where}: {tables.dataroot / tables.version} has no scene "
+            f"{', '.join(map(repr, absent[:5]))}{more}; it has "
+            f"{', '.join(tables.scene_names[:10])}"
+        )
+    if not names:
+        raise DataError(f"{where}: no scene is named")
+    return list(dict.fromkeys(names))
+
+
+def _own_splits(file: Path) -> Mapping[str, tuple[str, ...]]:
+    if not file.is_file():
+        return {}
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, tuple[str, ...]])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataError(
+            f'{file} is no file of splits: {error}; it has to be {{"train": ["scene", ...], ...}}'
+        ) from error

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from labeldistill_core.checkpoints import kind_of
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.distillation.label_encoder import load_label_encoder
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
@@ -26,15 +25,18 @@ class ResultFileOptions(TablesOptions):
     """What of a result file is scored."""
 
     scenes: tuple[str, ...] = ()
-    """Names of the scenes to score; when none is given, all samples of the result file."""
+    """Scenes to score, names or a file with a name a line; when none is given, all samples of the
+    result file."""
 
 
 @dataclass(frozen=True)
 class EvaluationOptions(InferenceOptions, TablesOptions):
     """What a network is run over, and where."""
 
-    split: Literal["train", "val", "all"] = "val"
-    """Scenes to run the network over."""
+    split: str = "val"
+    """Split to run over: train, val, all, or a name in the data root's splits.json."""
+    scenes: tuple[str, ...] = ()
+    """Scenes to run over in the place of a split: names, or a file with a name a line."""
     teacher: Path | None = None
     """Checkpoint of the teacher whose head reads a label encoder's features."""
 
@@ -64,7 +66,8 @@ def evaluate_results(results: Path, dataroot: Path, options: ResultFileOptions) 
     found = read_results(results)
     # Without scenes the file says what is scored: a result file of a part of a split is no failure
     # on the rest.
-    tokens = [token for name in options.scenes for token in tables.samples(name)] or list(found)
+    scenes = named_scenes(tables, options.scenes) if options.scenes else []
+    tokens = [token for name in scenes for token in tables.samples(name)] or list(found)
     return evaluate([tables.ground_truth(token) for token in tokens], found)
 
 
@@ -86,7 +89,10 @@ def evaluate_checkpoint(checkpoint: Path, dataroot: Path, options: EvaluationOpt
             compute in another precision than float32, or the device is not there.
     """
     tables = NuScenesTables(dataroot, options.version)
-    scenes = split_scenes(tables, options.split)
+    if options.scenes:
+        scenes = named_scenes(tables, options.scenes)
+    else:
+        scenes = split_scenes(tables, options.split)
     kind = kind_of(checkpoint)
     # Their networks have no other, and figures must not be taken for those of one.
     if kind in ("teacher", "label encoder") and options.precision not in ("auto", "float32"):

@@ -13,7 +13,6 @@ from typing import Any
 
 from labeldistill_core.checkpoints import file_sha256, read_checkpoint
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.evaluation.breakdown import break_down
@@ -158,7 +157,7 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     loaders = max(1, options.machine.loaders // jobs)
     options = replace(options, machine=replace(options.machine, workers=loaders))
     tables = NuScenesTables(dataroot, options.version)
-    trained, scored = options.scene_names(tables)[0], split_scenes(tables, "val")
+    trained, scored = options.scene_names(tables)[0], options.scored_scenes(tables)
     about = _about(tables, trained, scored, options) | {"jobs": str(jobs)}
     results: dict[str, list[Scores]] = {name: [] for name in arms}
     # seed by seed, so that an early stop leaves a fair comparison
@@ -226,6 +225,7 @@ class AblationRun:
             "preset": self.options.preset,
             "precision": self.options.machine.precision,
             "scenes": self.scenes,
+            **({"val_scenes": self.options.val_scenes} if self.options.val_scenes else {}),
             "recipe": asdict(self.options.resolved().recipes.student),
             # By content: a teacher that was trained anew under the same name makes other students.
             **{name: path and file_sha256(path) for name, path in self.given.items()},
@@ -259,7 +259,7 @@ class AblationRun:
             **self.given,
         )
         train_student(self.dataroot, self.folder, stage)
-        scores = _score(self.folder / "student.safetensors", self.dataroot, self.options.version)
+        scores = _score(self.folder / "student.safetensors", self.dataroot, self.options)
         content = {"settings": self.settings, "scores": asdict(scores)}
         # Whole or not at all, since a later call takes this file for a finished run.
         write_whole(self.folder / _SCORES, json.dumps(content, indent=1).encode())
@@ -275,9 +275,9 @@ def _all_scores(runs: Sequence[AblationRun], jobs: int) -> Generator[Scores]:
         yield from in_processes(AblationRun.scores, runs, outputs, jobs)
 
 
-def _score(checkpoint: Path, dataroot: Path, version: str) -> Scores:
-    tables = NuScenesTables(dataroot, version)
-    samples = {name: tables.samples(name) for name in split_scenes(tables, "val")}
+def _score(checkpoint: Path, dataroot: Path, options: TrainingOptions) -> Scores:
+    tables = NuScenesTables(dataroot, options.version)
+    samples = {name: tables.samples(name) for name in options.scored_scenes(tables)}
     found = student_results(Detector.load(checkpoint, device="auto"), tables, samples)
     boxes = evaluation_boxes([tables.ground_truth(token) for token in found], found)
     metrics, parts = evaluate_boxes(boxes), break_down(boxes)

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, SampleConfig, StudentDataset
-from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.options import TablesOptions
@@ -22,8 +22,6 @@ from labeldistill_core.presets import Preset, find_preset
 from labeldistill_core.training.fit import Machine
 from labeldistill_core.training.label_encoder import Aim
 from labeldistill_core.training.recipe import Recipe
-
-Split = Literal["train", "val", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +33,12 @@ class TrainingOptions(TablesOptions):
     published: bool = False
     """Reproduce the published code where it differs from the paper: networks, samples, losses and
     recipes."""
-    split: Split = "train"
-    """Name of the split whose scenes to train on."""
+    split: str = "train"
+    """Split whose scenes to train on: train, val, all, or a name in the data root's splits.json."""
+    train_scenes: tuple[str, ...] = ()
+    """Scenes to train on in the place of a split: names, or a file with a name a line."""
+    val_scenes: tuple[str, ...] = ()
+    """Scenes to score in the place of the split val: names, or a file with a name a line."""
     scenes: int = 0
     """Train on the first so many of these scenes only; on all when 0."""
     partial: bool = False
@@ -98,8 +100,18 @@ class TrainingOptions(TablesOptions):
 
     def scene_names(self, tables: NuScenesTables) -> tuple[list[str], list[str]]:
         """Those of the scenes to train on, and of those to score."""
-        scored = [] if self.validate == "none" else split_scenes(tables, self.validate)
-        return split_scenes(tables, self.split)[: self.scenes or None], scored
+        if self.train_scenes:
+            trained = named_scenes(tables, self.train_scenes)
+        else:
+            trained = split_scenes(tables, self.split)
+        scored = [] if self.validate == "none" else self.scored_scenes(tables)
+        return trained[: self.scenes or None], scored
+
+    def scored_scenes(self, tables: NuScenesTables) -> list[str]:
+        """The scenes that tell what a run is worth."""
+        if self.val_scenes:
+            return named_scenes(tables, self.val_scenes)
+        return split_scenes(tables, "val")
 
     def note(self, recipe: Recipe, samples: int) -> str:
         """What a checkpoint says of its origin."""

@@ -17,9 +17,11 @@ from labeldistill_core.checkpoints import save_student
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
+from labeldistill_core.data.splits import named_scenes
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import student_results
+from labeldistill_core.options import TablesOptions
 from labeldistill_core.presets import find_preset
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.training.student import StudentStage
@@ -31,13 +33,11 @@ _BATCH = 4
 
 
 @dataclass(frozen=True)
-class OverfitOptions:
+class OverfitOptions(TablesOptions):
     """What is learned, and how well it has to be known."""
 
-    version: str = "v1.0-mini"
-    """Folder of the data root's tables."""
     scenes: tuple[str, ...] = ()
-    """Names of the scenes to take samples from; all when none is given."""
+    """Scenes to take samples from, names or a file with a name a line; all when none is given."""
     samples: int = 4
     """Samples to take from each scene, from its beginning."""
     preset: str = "demo"
@@ -89,7 +89,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
     preset = find_preset(options.preset)
     config = preset.student
     tables = NuScenesTables(dataroot, options.version)
-    names = options.scenes or tables.scene_names
+    names = named_scenes(tables, options.scenes) if options.scenes else tables.scene_names
     # Partial, since this is tried before all of a data set was fetched.
     data = StudentDataset(tables, names, config, partial=True)
     there = set(data.tokens)

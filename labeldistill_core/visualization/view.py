@@ -80,7 +80,7 @@ def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:
         )
     chosen = there[: options.limit]
     summary = [
-        ("tables", options.version),
+        ("tables", tables.version),
         ("scenes", str(len({name for name, _ in chosen}))),
         ("key frames", str(len(chosen))),
         ("student", options.checkpoint.name if options.checkpoint else "none"),

@@ -33,9 +33,10 @@ class ScoreOptions(TablesOptions):
     dataroot: Path | None = None
     """nuScenes data root to take the truth from; only its tables are read."""
     split: str = "val"
-    """Key frames of the data root: train, val, mini_train, mini_val or all."""
+    """Key frames of the data root: train, val, mini_train, mini_val, all, or a name in its
+    splits.json."""
     scenes: tuple[str, ...] = ()
-    """Names of scenes of the data root, in the place of a split."""
+    """Scenes of the data root, names or a file with a name a line, in the place of a split."""
     topic: str = DETECTIONS_TOPIC
     """Topic of the detections in a run's bag."""
     tolerance_s: Annotated[float, tyro.conf.arg(name="tolerance")] = TOLERANCE_S

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.breakdown import Breakdown, break_down
 from labeldistill_core.evaluation.counted_boxes import evaluation_boxes
@@ -81,14 +81,14 @@ def reference_scenes(tables: NuScenesTables, split: str, scenes: Sequence[str]) 
 
     Args:
         tables: of the data root.
-        split: train, val, mini_train, mini_val, or all.
-        scenes: names; they override the split.
+        split: train, val, mini_train, mini_val, all, or a name in the root's `splits.json`.
+        scenes: names, or files of them; they override the split.
 
     Raises:
         DataError: no such split in this version.
     """
     if scenes:
-        return list(scenes)
+        return named_scenes(tables, scenes)
     # The devkit names the splits of v1.0-mini by themselves; here the version says which is meant.
     mini = tables.version == "v1.0-mini"
     if split.startswith("mini_") and not mini:

@@ -98,8 +98,8 @@ class Degradation:
 class RobustnessOptions(DetectorOptions, TablesOptions):
     """Which model is scored, and on what."""
 
-    split: Literal["train", "val", "all"] = "val"
-    """Which scenes of the data root to run on: nuScenes' train or val, or all."""
+    split: str = "val"
+    """Split to run on: train, val, all, or a name in the data root's splits.json."""
     scenes: int = 0
     """Run on the first so many of these scenes only; on all when 0."""
 

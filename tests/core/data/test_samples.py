@@ -207,13 +207,6 @@ def test_a_missing_scan_names_the_sample(synthetic_dataroot: Path, tmp_path: Pat
     assert len(dataset[0].boxes) == 1
 
 
-def test_splits(tables: NuScenesTables) -> None:
-    assert split_scenes(tables, "train") == ["scene-0061"]
-    assert split_scenes(tables, "val") == ["scene-0103"]
-    with pytest.raises(DataError, match="no split 'test'"):
-        split_scenes(tables, "test")
-
-
 def test_boxes_whose_points_nobody_counted_are_learned_and_scored(dataroot: Path) -> None:
     table = dataroot / VERSION / "sample_annotation.json"
     rows = json.loads(table.read_text())
