@@ -29,6 +29,7 @@ from labeldistill_core.training.export import IDENTITY, read_run
 from labeldistill_core.training.interrupts import Stop
 from labeldistill_core.training.loaders import SharedCollate, begin_loading, loading_error
 from labeldistill_core.training.logs import JsonLines, Pace, Progress
+from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.sampling import EpochOrder, class_balanced
 from labeldistill_core.training.stage import Stage
 
@@ -132,25 +133,60 @@ def fit(
         # Processes of torchrun have a parent that ends them; lightning's would train on by
         # themselves.
         end_with_parent()  # started by lightning in the first process
-    with _locked(out):
-        return _fit(
-            stage, data, collate, out, identity, machine, validation, validate_every, save_every
+    recipe, processes = stage.recipe, machine.processes
+    indices = _drawn(data, recipe, processes)
+    if validation is not None and len(validation) < processes:
+        raise ConfigError(f"{len(validation)} samples to score for {processes} processes: too few")
+    # As it will be read back, so that a tuple and its list do not look like a change.
+    whole = json.loads(json.dumps({**identity, "recipe": asdict(recipe)}))
+    whole["precision"], whole["processes"] = machine.precision, processes
+    last = out / "checkpoints" / "last.ckpt"
+    # Steps of the optimizer in an epoch, rounded up: lightning steps at an epoch's end whatever was
+    # accumulated.
+    each = -(-(len(indices) // (recipe.batch_size * processes)) // recipe.accumulate)
+    loading: dict[str, Any] = {
+        "batch_size": recipe.batch_size,
+        "collate_fn": SharedCollate(collate),
+        "num_workers": machine.loaders,
+        "worker_init_fn": begin_loading,
+        # Starting a loading process imports torch, which takes seconds in each epoch.
+        "persistent_workers": machine.loaders > 0,
+    }
+    with _locked(out), _told(out, machine):
+        step = _checked_step(last, whole, each) if last.exists() else 0
+        keep = Keep(last, save_every)
+        stop = Stop(keep, step)
+        callbacks = [Identity(whole), keep, stop]
+        if validation is not None:
+            callbacks.append(KeepBest(last.with_name("best.ckpt"), "val/mAP"))
+        trainer = _trainer(out, recipe, machine, validate_every, callbacks)
+        order = EpochOrder(
+            indices, recipe.batch_size, recipe.seed, trainer.global_rank, trainer.world_size
         )
+        order.start_at(step, recipe.accumulate)
+        loaders: list[Any] = [DataLoader(data, sampler=order, drop_last=True, **loading)]  # type: ignore[arg-type]
+        if validation is not None:
+            # Each process scores its share; the boxes are gathered, since mAP is no mean over
+            # processes.
+            mine = range(trainer.global_rank, len(validation), trainer.world_size)
+            loaders.append(DataLoader(validation, sampler=mine, **loading))  # type: ignore[arg-type]
+        with stop:
+            trainer.fit(
+                stage,
+                loaders[0],
+                loaders[1:] or None,
+                ckpt_path=last if step else None,
+                weights_only=True,
+            )
+    return trainer.is_global_zero and trainer.state.status == "finished"
 
 
-def _fit(
-    stage: Stage,
-    data: Samples,
-    collate: Callable[[Sequence[Any]], Any],
-    out: Path,
-    identity: Mapping[str, Any],
-    machine: Machine,
-    validation: Samples | None,
-    validate_every: int,
-    save_every: int,
-) -> bool:
-    recipe = stage.recipe
-    processes = machine.processes
+def _drawn(data: Samples, recipe: Recipe, processes: int) -> Sequence[int]:
+    """Samples of an epoch, by index.
+
+    Raises:
+        ConfigError: they are fewer than one batch.
+    """
     indices: Sequence[int] = range(len(data))
     if recipe.class_balanced:
         # Drawn once for the run: each epoch has the same samples in another order.
@@ -161,46 +197,21 @@ def _fit(
             f"{len(indices)} {drawn} are fewer than one batch of {recipe.batch_size} x {processes}"
             + (": no sample has a box of a known class" if len(data) and not indices else "")
         )
-    if validation is not None and len(validation) < processes:
-        raise ConfigError(f"{len(validation)} samples to score for {processes} processes: too few")
-    # As it will be read back, so that a tuple and its list do not look like a change.
-    whole = json.loads(json.dumps({**identity, "recipe": asdict(recipe)}))
-    whole["precision"], whole["processes"] = machine.precision, processes
-    last = out / "checkpoints" / "last.ckpt"
-    # Steps of the optimizer in an epoch, rounded up: lightning steps at an epoch's end whatever was
-    # accumulated.
-    each = -(-(len(indices) // (recipe.batch_size * processes)) // recipe.accumulate)
-    step = _checked_step(last, whole, each) if last.exists() else 0
-    loading: dict[str, Any] = {
-        "batch_size": recipe.batch_size,
-        "collate_fn": SharedCollate(collate),
-        "num_workers": machine.loaders,
-        "worker_init_fn": begin_loading,
-        # Starting a loading process imports torch, which takes seconds in each epoch.
-        "persistent_workers": machine.loaders > 0,
-    }
-    keep = Keep(last, save_every)
-    stop = Stop(keep, step)
-    callbacks: list[Callback] = [
-        MovingAverage(decay=recipe.ema_decay),
-        LearningRateMonitor("step"),
-        Pace(recipe.batch_size),
-        Identity(whole),
-        Progress(),
-        keep,
-        stop,
-    ]
-    if validation is not None:
-        callbacks.append(KeepBest(last.with_name("best.ckpt"), "val/mAP"))
+    return indices
+
+
+def _trainer(
+    out: Path, recipe: Recipe, machine: Machine, validate_every: int, callbacks: Sequence[Callback]
+) -> Trainer:
     _quiet_lightning()
-    trainer = Trainer(
+    return Trainer(
         default_root_dir=out,
         max_epochs=recipe.epochs,
         precision=machine.precision,
         devices=machine.devices,
         num_nodes=machine.nodes,
         # Not every loss reaches every parameter in every batch.
-        strategy="auto" if processes == 1 else "ddp_find_unused_parameters_true",
+        strategy="auto" if machine.processes == 1 else "ddp_find_unused_parameters_true",
         # The order of samples is ours, or a run that is taken up would see others than one that was
         # not cut off.
         use_distributed_sampler=False,
@@ -214,28 +225,23 @@ def _fit(
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         logger=[TensorBoardLogger(out, "", "log"), JsonLines(out / "log" / "scalars.jsonl")],
-        callbacks=callbacks,
+        # The average first: what saves and scores after a step is to find that step in it.
+        callbacks=[
+            MovingAverage(decay=recipe.ema_decay),
+            LearningRateMonitor("step"),
+            Pace(recipe.batch_size),
+            Progress(),
+            *callbacks,
+        ],
         plugins=[WholeCheckpoints()],
     )
-    order = EpochOrder(
-        indices, recipe.batch_size, recipe.seed, trainer.global_rank, trainer.world_size
-    )
-    order.start_at(step, recipe.accumulate)
-    loaders: list[Any] = [DataLoader(data, sampler=order, drop_last=True, **loading)]  # type: ignore[arg-type]
-    if validation is not None:
-        # Each process scores its share; the boxes are gathered, since mAP is no mean over
-        # processes.
-        mine = range(trainer.global_rank, len(validation), trainer.world_size)
-        loaders.append(DataLoader(validation, sampler=mine, **loading))  # type: ignore[arg-type]
+
+
+@contextmanager
+def _told(out: Path, machine: Machine) -> Iterator[None]:
+    """Say what ended a run, where the error itself does not, and the mend."""
     try:
-        with stop:
-            trainer.fit(
-                stage,
-                loaders[0],
-                loaders[1:] or None,
-                ckpt_path=last if step else None,
-                weights_only=True,
-            )
+        yield
     except (LabelDistillError, RuntimeError) as error:
         if told := loading_error(error, machine.loaders):
             raise told from error
@@ -245,9 +251,8 @@ def _fit(
             raise
         raise CheckpointError(
             f"cannot write to {out}: {error.strerror}. Make room and repeat the call: it goes on "
-            f"from {last.name}"
+            "from last.ckpt"
         ) from error
-    return trainer.is_global_zero and trainer.state.status == "finished"
 
 
 @contextmanager
@@ -268,6 +273,9 @@ def _locked(out: Path) -> Iterator[None]:
         ) from error
     except NotImplementedError:
         _LOG.warning("%s lies on a file system without locks: train in it once at a time", out)
+    else:
+        for left in (out / "checkpoints").glob("*.partial"):
+            left.unlink(missing_ok=True)  # by a run that was killed while it saved
     try:
         yield
     finally:
