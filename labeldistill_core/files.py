@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Where to write a file that is to be there wholly or not at all, whenever the process ends.
 
     Folders are made. A link stays, and the file that it leads to is replaced. What is no file, such
-    as `/dev/stdout`, is written to directly.
+    as `/dev/stdout`, is written to directly. Of several that write it at once, the last one to end
+    gives the file. What a killed process leaves is called `NAME.XXXXXXXX.partial`.
 
     Raises:
         OSError: it cannot be written, as on a full disk; a file of this name stays as it was.
@@ -25,7 +27,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield path
         return
     target = Path(os.path.realpath(path))
-    partial = target.with_name(target.name + ".partial")
+    # A name for each writer: two that share one would mix their bytes, or rename half a file.
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
     try:
         # In the same folder, since renaming is atomic within one file system alone.
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.files import whole_file
 from labeldistill_core.network.depth_net import CAMERA_VECTOR_SIZE
 from labeldistill_core.network.lift import PoolingTable
 from labeldistill_core.network.student import Student
@@ -172,10 +173,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     told = {"config": config.to_json(), "sha256": source.sha256, "note": source.note}
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(told)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # A node that starts meanwhile finds the old graph or the new one.
-    partial = out.with_name(f".{out.name}.partial")
     # A protobuf message ends at 2 GiB.
     large = model.ByteSize() >= 2 << 30
-    onnx.save(model, partial, save_as_external_data=large, location=f"{out.name}.data")
-    partial.replace(out)
+    # A node that starts meanwhile finds the old graph or the new one.
+    with whole_file(out) as file:
+        onnx.save(model, file, save_as_external_data=large, location=f"{out.name}.data")

@@ -13,7 +13,7 @@ import pytest
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_columns import ResultBox
 from labeldistill_core.evaluation.result_file import write_results
-from labeldistill_core.files import write_json, write_whole
+from labeldistill_core.files import whole_file, write_json, write_whole
 
 
 class _Broken(Mapping[str, list[ResultBox]]):
@@ -63,3 +63,24 @@ def test_a_pipe_is_written_to(tmp_path: Path, write: Callable[[Path], None]) -> 
     assert read[0].strip()
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_two_that_write_one_file_at_once_do_not_mix(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with whole_file(file) as first, whole_file(file) as second:
+        first.write_bytes(b"1" * 10)
+        second.write_bytes(b"2" * 20)
+        assert first.name.endswith(".partial")
+    # of the last to end
+    assert file.read_bytes() == b"1" * 10
+    assert list(tmp_path.iterdir()) == [file]
+
+    def fail() -> None:
+        with whole_file(file) as third:
+            third.write_bytes(b"3")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
+    assert file.read_bytes() == b"1" * 10
+    assert list(tmp_path.iterdir()) == [file]
