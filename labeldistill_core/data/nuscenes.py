@@ -128,6 +128,16 @@ class NuScenesTables:
         records = map(self._sensor_record, self._key_frames(sample_token, "camera"))
         return {record.channel: record for record in records}
 
+    def camera_poses(self, sample_token: str) -> dict[str, Transform]:
+        """Where the vehicle was when each camera took a sample's image, by the camera's name.
+
+        Without the cameras' other data, so that no image is opened for its size.
+        """
+        return {
+            self._mounting(int(self._data.mounting[row])).channel: self._ego_pose(row)
+            for row in self._key_frames(sample_token, "camera")
+        }
+
     def sensor_data(
         self, scene_name: str, *, modality: str | None = None, sweeps: bool = True
     ) -> list[SensorRecord]:

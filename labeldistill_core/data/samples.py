@@ -130,11 +130,11 @@ class _KeyFrames:
         self,
         tables: NuScenesTables,
         scenes: Sequence[str],
-        cameras: Sequence[str],
+        cameras: Sequence[str] | None,
         augmentation: AugmentationConfig | None,
         points: PointSource | None,
     ) -> None:
-        self._tables, self._cameras, self._points = tables, tuple(cameras), points
+        self._tables, self._cameras, self._points = tables, cameras, points
         self._augmentation = augmentation or AugmentationConfig()
         self.tokens = [token for scene in scenes for token in tables.samples(scene)]
         """Of the samples, in the order of the indices."""
@@ -160,11 +160,15 @@ class _KeyFrames:
         )
 
     def _pose(self, token: str) -> Transform:
-        """The model's frame: the mean of the cameras' poses."""
-        records = self._tables.cameras(token)
-        if absent := [name for name in self._cameras if name not in records]:
-            raise DataError(f"sample {token} has no {', '.join(absent)}")
-        return Transform.mean([records[name].fixed_from_ego for name in self._cameras])
+        """The model's frame: the mean of the cameras' poses, see `batch.mean_ego_pose`.
+
+        LiDAR samples need no camera: the mean is that of those on record, and without any it is the
+        pose at the scan.
+        """
+        poses = self._tables.camera_poses(token)
+        names = poses if self._cameras is None else self._cameras
+        found = [poses[name] for name in names if name in poses]
+        return Transform.mean(found) if found else self._tables.ground_truth(token).fixed_from_ego
 
     def _boxes(self, token: str, map_from_ego: Transform) -> Boxes3D:
         """Boxes that count, see `GroundTruth.touched`, in the model's frame."""
@@ -184,7 +188,7 @@ class LidarDataset(_KeyFrames, Dataset[LidarSample]):
         self,
         tables: NuScenesTables,
         scenes: Sequence[str],
-        cameras: Sequence[str],
+        cameras: Sequence[str] | None = None,
         augmentation: AugmentationConfig | None = None,
         points: PointSource | None = None,
         partial: bool = False,
@@ -194,7 +198,8 @@ class LidarDataset(_KeyFrames, Dataset[LidarSample]):
         Args:
             tables: of the data root.
             scenes: names of the scenes to take.
-            cameras: of the student, whose mean pose is the frame of boxes and points.
+            cameras: of the student, whose mean pose is the frame of boxes and points; each sample's
+                own cameras when None.
             augmentation: ranges; the defaults when None.
             points: loads what the LiDAR detector sees; no points when None.
             partial: leave out samples without a scan, where points are wanted, rather than refuse

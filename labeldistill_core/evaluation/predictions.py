@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from tqdm import tqdm
 
-from labeldistill_core.cameras import CAMERAS, FIXED_FRAME
+from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset
@@ -77,7 +77,8 @@ def lidar_results(
     config = teacher.config
     teacher = teacher.to(where).eval()
     points = None if label_encoder else Points(config.sweeps)
-    data = LidarDataset(tables, scenes, CAMERAS, points=points)
+    # A teacher's file names no cameras, so each sample's own say where the vehicle was.
+    data = LidarDataset(tables, scenes, points=points)
     if points:
         points.look_for_sweeps(tables, data.tokens, partial=True)
     names = [name for task in config.head.tasks for name in task]

@@ -26,6 +26,7 @@ from labeldistill_core.data.samples import (
 )
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import DataError
+from labeldistill_core.frames import Transform
 from labeldistill_core.lidar.config import SweepsConfig
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.presets import demo
@@ -253,6 +254,32 @@ def test_scans_that_are_missing_are_refused_or_left_out(
     assert "1 of 4 samples lack images or scans and are left out" in caplog.text
     assert len(LidarDataset(tables, [scene], CAMERAS, None, points, True)) == 3
     assert len(LidarDataset(tables, [scene], CAMERAS)) == 4
+
+
+@pytest.mark.parametrize("kept", [(), ("CAM_BACK", "CAM_FRONT")])
+def test_scans_need_no_cameras(
+    synthetic_dataroot: Path, tmp_path: Path, kept: tuple[str, ...]
+) -> None:
+    root = shutil.copytree(synthetic_dataroot, tmp_path / "data")
+    file = root / "v1.0-mini" / "sample_data.json"
+    names = ("LIDAR", *(f"/{camera}/" for camera in kept))
+    rows = [r for r in json.loads(file.read_text()) if any(n in r["filename"] for n in names)]
+    # As other tools write them: then the size is that of the image, which is not there either.
+    file.write_text(json.dumps([{**row, "width": 0, "height": 0} for row in rows]))
+    for image in root.glob("samples/CAM*/*"):
+        image.unlink()
+    tables = NuScenesTables(root, "v1.0-mini")
+    scene = tables.scene_names[0]
+    token, points = tables.samples(scene)[0], Points(SweepsConfig(0, 0))
+    poses = tables.camera_poses(token)
+    assert set(poses) == set(kept)
+    for cameras in (CAMERAS, None):
+        sample = LidarDataset(tables, [scene], cameras, None, points)[0]
+        at_cameras = [poses[name] for name in kept]
+        wanted = Transform.mean(at_cameras or [tables.lidar(token).fixed_from_ego])
+        np.testing.assert_allclose(sample.map_from_ego[0].matrix, wanted.matrix, atol=1e-9)
+        assert len(sample.boxes[0])
+        assert len(sample.points[0])
 
 
 def test_data_of_cameras_alone_has_no_depth_labels(
