@@ -223,6 +223,8 @@ class AblationRun:
         settings = {
             "arm": asdict(self.arm),
             "preset": self.options.preset,
+            # It changes the network too, of which the recipe tells nothing.
+            "published": self.options.published,
             "precision": self.options.machine.precision,
             "scenes": self.scenes,
             **({"val_scenes": self.options.val_scenes} if self.options.val_scenes else {}),

@@ -59,6 +59,8 @@ def test_ablation_compares_arms_and_goes_on(
     init = ["--arms", "none", "--init", str(tmp_path / "out" / "none/seed0/student.safetensors")]
     assert main([*command, *init]) == 2
     assert "none/seed0 holds a run of other settings" in capsys.readouterr().err
+    assert main([*command, "--arms", "none", "--published"]) == 2
+    assert "none/seed0 holds a run of other settings" in capsys.readouterr().err
     command[2] = str(tmp_path / "again")
     assert main([*command, *init, "--seeds", "1"]) == 0
     assert "2 steps on 4 samples" in json.loads(figures.read_text())["init"]
