@@ -151,9 +151,9 @@ class Detector:
         """Names of the boxes' labels."""
         return self.config.class_names
 
-    def reset(self, reason: str) -> None:
-        """Forget past frames."""
-        if len(self._history):
+    def reset(self, reason: str = "") -> None:
+        """Forget past frames, and log why, where a reason is given."""
+        if reason and len(self._history):
             _LOG.info("history of %d frames dropped: %s", len(self._history), reason)
         self._history.clear()
 

@@ -44,7 +44,7 @@ def warm_up(detector: Detector, steps: int) -> float | None:
         start_s = time.perf_counter()
         detector.detect(_black(detector.config, round(step * apart_s * _NS)))
         took_s.append(time.perf_counter() - start_s)
-    detector.reset("warmed up")
+    detector.reset()
     return statistics.median(took_s[len(took_s) // 2 :]) if took_s else None
 
 
