@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -72,17 +73,15 @@ class OnnxEngine:
         try:
             # Read for the hash, so that a report says which graph computed.
             content = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-            told = json.loads(self._session.get_modelmeta().custom_metadata_map[METADATA_KEY])
-        except OSError as error:
-            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-        except KeyError as error:
-            raise CheckpointError(f"{path} was not written by labeldistill export-onnx") from error
-        except Exception as error:  # onnxruntime's own errors have no common class
+        except _load_errors() as error:
             raise CheckpointError(f"{path} is no ONNX model or damaged: {error}") from error
-        self.config = from_json(StudentConfig, told["config"])
+        self.config = _config(path, self._session.get_modelmeta().custom_metadata_map)
         sha256 = checkpoint_sha256 or hashlib.sha256(content).hexdigest()
         self.info = EngineInfo("onnx", on, "float32", checkpoint_sha256=sha256)
         self._tables = PoolingTables(self.config, on)
@@ -129,6 +128,37 @@ class OnnxEngine:
             {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in named},
         )
         return [torch.from_numpy(output) for output in outputs]
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises for a file that it cannot make a session of."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state  # type: ignore[import-untyped]
+
+    # One by one, since they have no class in common but `Exception`, which would hide our own
+    # faults.
+    return (
+        state.EPFail,
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoModel,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
+
+
+def _config(path: Path, metadata: Mapping[str, str]) -> StudentConfig:
+    """The student's configuration, which the exporter puts beside the graph."""
+    try:
+        told = json.loads(metadata[METADATA_KEY])
+        return from_json(StudentConfig, told["config"])
+    except (KeyError, TypeError, ValueError, RecursionError, ConfigError) as error:
+        reason = f": {error}" if isinstance(error, ConfigError) else ""
+        raise CheckpointError(
+            f"{path} was not written by labeldistill export-onnx{reason}"
+        ) from error
 
 
 def open_checkpoint(path: Path, *, device: str, precision: Precision) -> OnnxEngine:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnxruntime  # type: ignore[import-untyped]
 import pytest
 import torch
 
@@ -87,3 +88,27 @@ def test_bad_files_and_wishes_are_refused(files: Path, tmp_path: Path) -> None:
         Detector.load(tmp_path / "other.onnx")
     with pytest.raises(ConfigError, match="float32, not on cpu in bfloat16"):
         Detector.load(files / "student.onnx", precision="bfloat16")
+
+
+def test_configurations_that_were_written_by_others_are_refused(
+    files: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(files / "student.onnx")
+    for told in ("{", "[]", '{"config": 1}', '{"config": "{}x"}', "[" * 100_000):
+        del model.metadata_props[:]
+        entry = model.metadata_props.add()
+        entry.key, entry.value = METADATA_KEY, told
+        onnx.save(model, tmp_path / "other.onnx")
+        with pytest.raises(CheckpointError, match="was not written by labeldistill export-onnx"):
+            Detector.load(tmp_path / "other.onnx")
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_damaged_file(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: object, **__: object) -> None:
+        raise AttributeError("no such method")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", wrong)
+    with pytest.raises(AttributeError, match="no such method"):
+        Detector.load(files / "student.onnx")
