@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import (
@@ -26,6 +25,8 @@ from labeldistill_ros.parameters import (
     Spec,
     VehicleParameters,
     flatten,
+    why_unknown,
+    with_values,
 )
 
 P = TypeVar("P")
@@ -88,7 +89,7 @@ class ParameterStore:
                 raise ConfigError(
                     f"parameter {name} has no value: give one, or none at all"
                 ) from error
-        return _rebuilt(defaults, prefix, values)
+        return with_values(defaults, prefix, values)
 
     def vehicle(self, cameras: Sequence[str], classes: Sequence[str]) -> VehicleParameters:
         """The trees of all parameters for a model of these cameras and classes; see `declare`.
@@ -129,15 +130,7 @@ class ParameterStore:
         for name in given:
             if name in self._specs or name.startswith(_OTHERS) or self._node.has_parameter(name):
                 continue
-            if (camera := _camera(name)) and camera not in self._cameras:
-                sentences.append(
-                    f"there is no parameter {name}: the model has no camera {camera}, its cameras "
-                    f"are {', '.join(self._cameras)}"
-                )
-                continue
-            near = difflib.get_close_matches(name, self._specs, n=1)
-            hint = f": did you mean {near[0]}?" if near else ", it is ignored"
-            sentences.append(f"there is no parameter {name}{hint}")
+            sentences.append(why_unknown(name, self._specs, self._cameras))
         return sentences
 
     def unknown_overrides(self) -> list[str]:
@@ -171,19 +164,3 @@ class ParameterStore:
         # Counted here and not read here: values are in force only after this callback.
         self.revision += 1
         return SetParametersResult(successful=True)
-
-
-def _camera(name: str) -> str:
-    """The camera that a parameter's name speaks of; empty where it speaks of none."""
-    group, _, rest = name.partition(".")
-    return rest.partition(".")[0] if group == "cameras" else ""
-
-
-def _rebuilt(tree: P, prefix: str, values: dict[str, Any]) -> P:
-    changed = {}
-    for entry in fields(tree):  # type: ignore[arg-type]
-        value, name = getattr(tree, entry.name), prefix + entry.name
-        changed[entry.name] = (
-            _rebuilt(value, f"{name}.", values) if is_dataclass(value) else values[name]
-        )
-    return type(tree)(**changed)

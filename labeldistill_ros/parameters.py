@@ -14,10 +14,13 @@ checked by mypy before they are generated. Here the dataclass is the only source
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
@@ -285,3 +288,40 @@ def flatten(tree: object, prefix: str = "") -> Iterator[tuple[str, Any, Spec]]:
             yield from flatten(value, f"{prefix}{entry.name}.")
         else:
             yield prefix + entry.name, value, entry.metadata["spec"]
+
+
+def with_values(tree: P, prefix: str, values: Mapping[str, Any]) -> P:
+    """A tree of the same class with these values.
+
+    Args:
+        tree: of parameters.
+        prefix: what the names of its parameters begin with.
+        values: of all of its parameters, by name.
+    """
+    changed = {}
+    for entry in fields(tree):  # type: ignore[arg-type]
+        value, name = getattr(tree, entry.name), prefix + entry.name
+        changed[entry.name] = (
+            with_values(value, f"{name}.", values) if is_dataclass(value) else values[name]
+        )
+    return type(tree)(**changed)
+
+
+def why_unknown(name: str, known: Collection[str], cameras: Sequence[str]) -> str:
+    """What to say of a parameter that was given and that does not exist.
+
+    Args:
+        name: as it was given.
+        known: names of all parameters.
+        cameras: of the model.
+    """
+    group, _, rest = name.partition(".")
+    camera = rest.partition(".")[0] if group == "cameras" else ""
+    if camera and camera not in cameras:
+        return (
+            f"there is no parameter {name}: the model has no camera {camera}, its cameras are "
+            f"{', '.join(cameras)}"
+        )
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f": did you mean {near[0]}?" if near else ", it is ignored"
+    return f"there is no parameter {name}{hint}"

@@ -25,22 +25,16 @@ from labeldistill_ros.bags.writer import BagOutput, BagWriter
 from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
-from labeldistill_ros.messages.stamps import stamp_of
 from labeldistill_ros.messages.status import set_status
 from labeldistill_ros.messages.tables import table_message
 from labeldistill_ros.parameters import VehicleParameters
-from labeldistill_ros.sets.arrival import Arrival, ClosedSet
+from labeldistill_ros.sets.arrival import ClosedSet
 from labeldistill_ros.sets.assembly import Assembler
-from labeldistill_ros.sets.options import (
-    assembly_options,
-    discontinuity_check,
-    make_synchronizer,
-    selection,
-)
+from labeldistill_ros.sets.gathering import SetGathering, TimeWentBack
+from labeldistill_ros.sets.options import assembly_options, discontinuity_check, selection
 from labeldistill_ros.sets.pipeline import SetPipeline, SetResult
 from labeldistill_ros.sets.report import SetTally
 from labeldistill_ros.sets.together import together
-from labeldistill_ros.sync.synchronizer import CameraSet
 
 _LOG = logging.getLogger(__name__)
 _MOST_TOLD = 100
@@ -73,11 +67,6 @@ class DetectionRun:
     """Why sets got no boxes, and how often."""
     without_pose: int
     """Sets that were processed without history, since the vehicle's pose was not known."""
-
-
-@dataclass(frozen=True)
-class _Jump:
-    """The stamps went back, so that the past is no past any more."""
 
 
 def detect_bag(
@@ -123,7 +112,7 @@ def detect_bag(
             for event in events:
                 if isinstance(event, Recorded):
                     writer.write(event.topic, event.msgtype, event.data, event.stamp_ns)
-                elif isinstance(event, _Jump):
+                elif isinstance(event, TimeWentBack):
                     pipeline.forget("the stamps went back")
                 else:
                     result = _process(event, pipeline, vehicle)
@@ -162,17 +151,20 @@ class _Events:
         self._images = {topic.image: camera for camera, topic in topics.items()}
         self._calibrations = {topic.info: camera for camera, topic in topics.items()}
         reader.require(*self._images, *self._calibrations)
-        self._reader, self._synchronizer = reader, make_synchronizer(vehicle)
-        self._infos: dict[str, Any] = {}
+        self._reader, self._gathering = reader, SetGathering(vehicle)
         self._first_ns: int | None = None
-        self.problems: Counter[str] = Counter()
+
+    @property
+    def problems(self) -> Counter[str]:
         """Images that belong to no set, and how often."""
+        unstamped = self._gathering.unstamped.items()
+        return Counter({f"{camera}: its images have no stamp": n for camera, n in unstamped})
 
     def log_ns(self, closed: ClosedSet) -> int:
         """Log time at which a set was closed."""
         return (self._first_ns or 0) + round(closed.closed_s * 1e9)
 
-    def __iter__(self) -> Iterator[Recorded | ClosedSet | _Jump]:
+    def __iter__(self) -> Iterator[Recorded | ClosedSet | TimeWentBack]:
         kept = [topic for topic in KEPT if topic in self._reader.topics]
         for recorded in self._reader.raw([*self._images, *self._calibrations, *kept]):
             if self._first_ns is None:
@@ -180,37 +172,18 @@ class _Events:
             # The log time is the steady clock: deadlines pass as they did on the vehicle, however
             # fast the bag is read.
             now_s = (recorded.stamp_ns - self._first_ns) / 1e9
-            yield from self._until(now_s)
+            yield from self._gathering.until(now_s)
             if recorded.topic in self._images:
                 camera = self._images[recorded.topic]
-                yield from self._add(camera, self._reader.decoded(recorded), now_s)
+                yield from self._gathering.add(camera, self._reader.decoded(recorded), now_s)
             # The newest before an image, as the node has it.
             elif recorded.topic in self._calibrations:
                 camera = self._calibrations[recorded.topic]
-                self._infos[camera] = self._reader.decoded(recorded)
+                self._gathering.infos[camera] = self._reader.decoded(recorded)
             else:
                 yield recorded
         # Nothing follows: sets that still wait are closed at their deadlines.
-        yield from self._until(float("inf"))
-
-    def _add(self, camera: str, image: Any, now_s: float) -> Iterator[ClosedSet | _Jump]:
-        stamp_ns = stamp_of(image)
-        if stamp_ns == 0:
-            self.problems[f"{camera}: its images have no stamp"] += 1
-            return
-        arrival = Arrival(image, self._infos.get(camera))
-        added = self._synchronizer.add(camera, stamp_ns, arrival, now_s)
-        if added.reset:
-            yield _Jump()
-        yield from self._closed(added.sets, now_s)
-
-    def _until(self, end_s: float) -> Iterator[ClosedSet]:
-        """Sets whose deadline has passed by then."""
-        while (due_s := self._synchronizer.next_deadline_s()) is not None and due_s <= end_s:
-            yield from self._closed(self._synchronizer.poll(due_s), due_s)
-
-    def _closed(self, sets: list[CameraSet[Arrival]], now_s: float) -> Iterator[ClosedSet]:
-        return (ClosedSet(images, dict(self._infos), now_s) for images in sets)
+        yield from self._gathering.until(float("inf"))
 
 
 class _Output:

@@ -12,6 +12,8 @@ import numpy as np
 
 from labeldistill_core.cameras import FrameSet
 from labeldistill_ros.messages.status import ERROR, OK, WARN, diagnostic, set_status
+from labeldistill_ros.node.camera_conditions import absent as absentees
+from labeldistill_ros.node.camera_conditions import disagreeing, far_from_clock, slow
 from labeldistill_ros.node.camera_health import RECENT_S, CameraHealth
 from labeldistill_ros.node.limits import Limits
 from labeldistill_ros.node.standing import Condition, StandingConditions
@@ -22,11 +24,6 @@ _WINDOW = 240
 """Sets over which latencies are taken: 20 s at 12 Hz."""
 _RESTS_S = 1.0
 """Without an image for so long, all cameras rest, and nobody waits for boxes."""
-
-_LOW_RATE = 0.8
-"""Share of the other cameras' rate below which a camera is too slow."""
-_ABSENT = 10
-"""Sets in a row without a camera whose images come, after which that is no accident."""
 _NO_HISTORY = 5
 """Sets in a row without past frames, after which that is no start."""
 _NO_HISTORY_NS = 5_000_000_000
@@ -186,41 +183,20 @@ class Health:
         """
         with self._lock:
             found = {Condition("clock"): clock} if clock and self._images_come(now_s) else {}
-            found |= self._far_from_clock()
-            for camera, ahead_s in disagreeing_s.items():
-                side = "ahead of" if ahead_s > 0 else "behind"
-                found[Condition("disagrees", camera)] = (
-                    f"{camera}: its stamps run {abs(ahead_s):.2f} s {side} the others': "
-                    "set its clock or look at its delay"
-                )
-            for camera, count in absent.items():
-                comes = not self._cameras[camera].silent(now_s, self._limits.camera_timeout_s)
-                if comes and count >= _ABSENT and camera not in disagreeing_s:
-                    found[Condition("absent", camera)] = (
-                        f"{camera}: its images come, but no set gets one: its stamps fit no "
-                        "other camera's, or it is much slower; look at its rate, and at "
-                        "sync.tolerance"
-                    )
+            absent = {c: n for c, n in absent.items() if c not in disagreeing_s}
+            timeout_s = self._limits.camera_timeout_s
+            for kind, sentences in (
+                ("clock", far_from_clock(self._cameras)),
+                ("disagrees", disagreeing(disagreeing_s)),
+                ("absent", absentees(self._cameras, absent, now_s, timeout_s)),
+            ):
+                found |= {Condition(kind, camera): text for camera, text in sentences.items()}
             if why := self._why_no_history(now_s):
                 found[Condition("history")] = why
             for camera, text in self._implausible.items():
                 found[Condition("mounting", camera)] = text
             self._standing.update(found, now_s, at_once="mounting")
             return self._standing.lines
-
-    def _far_from_clock(self) -> dict[Condition, str]:
-        far_s = {name: c.far_s for name, c in self._cameras.items() if c.far_s is not None}
-        found = {}
-        for camera, own_s in far_s.items():
-            # Delays differ by fractions of a second, which would make six sentences of one.
-            alike_s = [s for s in far_s.values() if s is not None and abs(s - own_s) < 1.0]
-            ahead_s = float(np.median(alike_s))
-            side = "ahead of" if ahead_s > 0 else "behind"
-            found[Condition("clock", camera)] = (
-                f"{camera}: its stamps are {abs(ahead_s):.0f} s {side} this node's clock: set the "
-                "clocks of both; for a bag, play it with --clock and set use_sim_time"
-            )
-        return found
 
     def _why_no_history(self, now_s: float) -> str:
         last = self._reports[-1] if self._reports else None
@@ -306,7 +282,7 @@ class Health:
             state = self._cameras[camera]
             state.follow(offset_s, now_s)
             age_s, rate_hz = state.age_s(now_s), state.rate_hz(now_s)
-            usual_hz = float(np.median([c.rate_hz(now_s) for c in self._cameras.values()]))
+            too_slow = slow(self._cameras, now_s).get(camera, "")
             values = state.values(now_s, topic, offset_s)
             standing = self._standing.of_camera(camera, "mounting", "disagrees", "absent")
             if age_s is None:
@@ -317,8 +293,8 @@ class Health:
                 level, text = ERROR, last
             elif standing:
                 level, text = WARN, standing
-            elif rate_hz and usual_hz and rate_hz < _LOW_RATE * usual_hz:
-                level, text = WARN, f"{rate_hz:.1f} Hz, most cameras send {usual_hz:.1f} Hz"
+            elif too_slow:
+                level, text = WARN, too_slow.removeprefix(f"{camera}: ")
             elif moved := state.moved(now_s):
                 level, text = WARN, moved
             else:
