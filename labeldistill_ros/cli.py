@@ -27,6 +27,7 @@ GROUPS = {
 
 COMMANDS = {
     "demo": "replay a small bag through the node and score it",
+    "doctor": "check a live vehicle or a bag before the node sees it",
     "train teacher": "train the LiDAR detector",
     "train label-encoder": "train the label encoder",
     "train student": "train the camera student",
@@ -65,6 +66,10 @@ def find_command(name: str) -> Callable[..., object]:
             from labeldistill_ros.commands.demo import demo
 
             return demo
+        case "doctor":
+            from labeldistill_ros.commands.doctor import doctor
+
+            return doctor
         case "train teacher":
             from labeldistill_ros.commands.training import train_teacher
 

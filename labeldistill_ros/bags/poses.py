@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.inputs.odometry import OdometryPoses
@@ -10,12 +13,16 @@ from labeldistill_ros.inputs.transforms import Lookup, TransformBuffer
 from labeldistill_ros.messages.stamps import stamp_of
 from labeldistill_ros.parameters import Parameters
 
+_LOG = logging.getLogger(__name__)
+
 _FOREVER_S = 1e9
 
+Tell = Callable[[str], object]
 
-def read_transforms(bag: BagReader) -> TransformBuffer:
-    """All transforms of a bag, at all times."""
-    buffer = _endless_buffer()
+
+def read_transforms(bag: BagReader, tell: Tell = _LOG.warning) -> TransformBuffer:
+    """All transforms of a bag, at all times; what cannot be taken is told, in sentences."""
+    buffer = _endless_buffer(tell)
     for topic in ("/tf", "/tf_static"):
         if topic not in bag.topics:
             continue
@@ -33,17 +40,17 @@ def read_transforms(bag: BagReader) -> TransformBuffer:
     return buffer
 
 
-def read_poses(bag: BagReader, parameters: Parameters) -> Lookup:
-    """Poses from where the parameters say that the node takes them.
+def read_poses(bag: BagReader, parameters: Parameters, tell: Tell = _LOG.warning) -> Lookup:
+    """Poses from where the parameters say that the node takes them; see `read_transforms`.
 
     Raises:
         BagError: the topic of the odometry is missing.
     """
-    transforms = _lookup_in(read_transforms(bag))
+    transforms = _lookup_in(read_transforms(bag, tell))
     if parameters.ego_motion_source != "odometry":
         return transforms
     topic, fixed, base = parameters.odometry_topic, parameters.fixed_frame, parameters.base_frame
-    buffer = _endless_buffer()
+    buffer = _endless_buffer(tell)
     poses = OdometryPoses(_lookup_in(buffer), transforms, topic, fixed, base)
     for _, message in bag.messages([topic]):
         # Drivers may leave `child_frame_id` empty, and mean the vehicle.
@@ -59,9 +66,9 @@ def read_poses(bag: BagReader, parameters: Parameters) -> Lookup:
     return poses.lookup
 
 
-def _endless_buffer() -> TransformBuffer:
+def _endless_buffer(tell: Tell) -> TransformBuffer:
     # Nothing is forgotten and nothing is a jump: a bag is read to its end before anybody asks.
-    return TransformBuffer(keep_s=_FOREVER_S, jump_s=_FOREVER_S)
+    return TransformBuffer(keep_s=_FOREVER_S, jump_s=_FOREVER_S, tell=tell)
 
 
 def _lookup_in(buffer: TransformBuffer) -> Lookup:

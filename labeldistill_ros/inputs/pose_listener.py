@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from geometry_msgs.msg import Quaternion, Vector3
 from nav_msgs.msg import Odometry
@@ -22,14 +23,28 @@ _QUIET_S = 5.0
 """Between two repetitions of a warning."""
 
 
+# The profiles of tf2_ros: /tf reliable with depth 100, /tf_static latched for late subscribers.
+MOVING = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+STATIC = QoSProfile(
+    depth=_DEPTH,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+Tell = Callable[[str], object]
+"""Is given a sentence for each transform that is refused."""
+
+
+def _logged(node: Node) -> Tell:
+    logger = node.get_logger()
+    return lambda text: logger.warning(text, throttle_duration_sec=_QUIET_S)
+
+
 class _WaitingBuffer:
     """A transform buffer between the thread that fills it and one that waits for its content."""
 
-    def __init__(self, node: Node) -> None:
-        logger = node.get_logger()
-        self._buffer = TransformBuffer(
-            tell=lambda text: logger.warning(text, throttle_duration_sec=_QUIET_S)
-        )
+    def __init__(self, tell: Tell) -> None:
+        self._buffer = TransformBuffer(tell=tell)
         self._changed = threading.Condition()
         self._closed = False
 
@@ -71,19 +86,13 @@ class _WaitingBuffer:
 class TransformListener:
     """Subscribes to the transforms and waits for those that are about to come."""
 
-    def __init__(self, node: Node) -> None:
-        """Subscribe to /tf and /tf_static."""
+    def __init__(self, node: Node, tell: Tell | None = None) -> None:
+        """Subscribe to /tf and /tf_static; what is refused goes to `tell`, or to the log."""
         self._node = node
-        self._buffer = _WaitingBuffer(node)
-        # The profiles of tf2_ros: /tf reliable with depth 100, /tf_static latched for late
-        # subscribers.
-        reliable = ReliabilityPolicy.RELIABLE
-        latched = DurabilityPolicy.TRANSIENT_LOCAL
-        moving = QoSProfile(depth=_DEPTH, reliability=reliable)
-        static = QoSProfile(depth=_DEPTH, reliability=reliable, durability=latched)
+        self._buffer = _WaitingBuffer(tell or _logged(node))
         self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf", self._on_moving, moving),
-            node.create_subscription(TFMessage, "/tf_static", self._on_static, static),
+            node.create_subscription(TFMessage, "/tf", self._on_moving, MOVING),
+            node.create_subscription(TFMessage, "/tf_static", self._on_static, STATIC),
         ]
 
     def close(self) -> None:
@@ -135,7 +144,7 @@ class OdometryListener:
         """Subscribe to `topic`; lookups between `fixed_frame` and `base` go to it."""
         self._node, self._transforms = node, transforms
         self._fixed_frame, self._base = fixed_frame, base
-        self._buffer = _WaitingBuffer(node)
+        self._buffer = _WaitingBuffer(_logged(node))
         self._poses = OdometryPoses(
             self._buffer.lookup, transforms.lookup, topic, fixed_frame, base
         )

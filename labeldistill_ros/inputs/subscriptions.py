@@ -10,12 +10,9 @@ from typing import Any, TypeAlias
 from rclpy.lifecycle import Node
 from rclpy.qos import (
     DurabilityPolicy,
-    QoSCompatibility,
     QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
-    qos_check_compatible,
-    qos_policy_name_from_kind,
     qos_profile_sensor_data,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -23,13 +20,11 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from labeldistill_ros.event_callbacks import SubscriptionEventCallbacks
+from labeldistill_ros.inputs.publishers import node_of, several, unheard, words_of
 from labeldistill_ros.inputs.topics import CameraTopics
-from labeldistill_ros.messages import rectification_differs
+from labeldistill_ros.messages.calibration import why_ambiguous
 
 ImageMessage: TypeAlias = "Image | CompressedImage"
-
-_UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
-"""What rmw calls the node of a publisher that it knows before it knows the node."""
 
 
 def _qos() -> QoSProfile:
@@ -84,7 +79,7 @@ class CameraSubscriptions:
         """Newest `camera_info` by camera."""
         self._ambiguous: set[str] = set()
         self._asked: dict[str, QoSProfile] = {}
-        self._incompatible: dict[str, str] = {}
+        self._incompatible: set[str] = set()
         self._told: set[bytes] = set()
         self._latched: set[str] = set()
         self._subscriptions: list[Subscription[Any]] = []
@@ -162,18 +157,15 @@ class CameraSubscriptions:
     def _on_info(self, camera: str, info: CameraInfo) -> None:
         self.infos[camera] = info
         # Once a camera: `camera_info` comes with every image.
-        if self._rectified or camera in self._ambiguous or not rectification_differs(info):
+        if self._rectified or camera in self._ambiguous:
             return
-        self._ambiguous.add(camera)
-        self._node.get_logger().warning(
-            f"{camera}: P and K of {self._topics[camera].info} differ. K is used, which is right "
-            "for raw images; if the image topic is a rectified one, set images_rectified to true"
-        )
+        if text := why_ambiguous(camera, self._topics[camera].info, info):
+            self._ambiguous.add(camera)
+            self._node.get_logger().warning(text)
 
-    def _on_incompatible(self, topic: str, event: object) -> None:
+    def _on_incompatible(self, topic: str, _: object) -> None:
         """A publisher offers less than the subscription asks for, so nothing comes from it."""
-        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()  # type: ignore[attr-defined]
-        self._incompatible[topic] = policy
+        self._incompatible.add(topic)
         self.tell_incompatible()
 
     def tell_incompatible(self) -> None:
@@ -181,28 +173,25 @@ class CameraSubscriptions:
 
         To be called from time to time: the event may come before the name of the publisher's node.
         """
-        present: set[bytes] = set()
-        for topic, policy in self._incompatible.items():
-            for info in self._node.get_publishers_info_by_topic(topic):
-                gid = bytes(info.endpoint_gid)
-                present.add(gid)
-                fits, _ = qos_check_compatible(info.qos_profile, self._asked[topic])
-                if (
-                    gid in self._told
-                    or info.node_name == _UNKNOWN_NODE
-                    or fits != QoSCompatibility.ERROR
-                ):
-                    continue
-                self._told.add(gid)
-                offered = getattr(info.qos_profile, policy, None)
-                name = self._node.resolve_topic_name(topic)  # as remapping has it
-                self._node.get_logger().warning(
-                    f"{info.node_namespace.rstrip('/')}/{info.node_name} publishes {name} with "
-                    f"{policy} {_words(offered)}, which is less than this node asks for: nothing "
-                    f"can come from it; set qos_overrides.{name}.subscription.{policy}, or change "
-                    "the publisher"
-                )
-        self._told &= present  # publishers that come and go must not fill the memory
+        found: dict[bytes, str] = {}
+        for topic in self._incompatible:
+            found |= unheard(self._node, topic, self._asked[topic])
+        for gid, text in found.items():
+            if gid not in self._told:
+                self._node.get_logger().warning(text)
+        self._told = set(found)  # publishers that come and go must not fill the memory
+
+    def unheard(self) -> list[str]:
+        """One sentence for each publisher from which nothing can come."""
+        found: dict[bytes, str] = {}
+        for topic, asked in self._asked.items():
+            found |= unheard(self._node, topic, asked)
+        return list(found.values())
+
+    def shared(self) -> dict[str, str]:
+        """Cameras on whose image topic several publishers are; a sentence by camera."""
+        texts = {camera: several(self._node, topic.image) for camera, topic in self._topics.items()}
+        return {camera: f"{camera}: {text}" for camera, text in texts.items() if text}
 
     def why_silent(self, camera: str) -> str:
         """What is known about a camera from which no image comes."""
@@ -216,9 +205,8 @@ class CameraSubscriptions:
             )
         told = []
         for info in publishers:
-            name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-            reliability = _words(info.qos_profile.reliability)
-            told.append(f"{name} publishes {info.topic_type}, {reliability}")
+            reliability = words_of(info.qos_profile.reliability)
+            told.append(f"{node_of(info)} publishes {info.topic_type}, {reliability}")
         # A reliable publisher fits, so what is lost is lost on the way: large images by buffers.
         fits = any(
             info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
@@ -244,8 +232,3 @@ class CameraSubscriptions:
             f"{camera}: images come, but no camera_info on {topic} (publishers: {count}); its "
             f"images cannot be used; see the parameter cameras.{camera}.info_topic"
         )
-
-
-def _words(policy: object) -> str:
-    """A value of a QoS policy as words, such as "best effort"."""
-    return str(getattr(policy, "name", policy)).lower().replace("_", " ")

@@ -184,3 +184,19 @@ def rectification_differs(info: Any) -> bool:
     p = np.asarray(info.p, dtype=np.float64).reshape(3, 4)[:, :3]
     k = np.asarray(info.k, dtype=np.float64).reshape(3, 3)
     return bool(p.any() and not np.allclose(p, k, rtol=1e-3))
+
+
+def why_ambiguous(camera: str, topic: str, info: Any) -> str:
+    """What to say where P and K differ and K is used; empty where they agree.
+
+    Args:
+        camera: its name.
+        topic: of its `camera_info`.
+        info: the message.
+    """
+    if not rectification_differs(info):
+        return ""
+    return (
+        f"{camera}: P and K of {topic} differ. K is used, which is right for raw images; if the "
+        "image topic is a rectified one, set images_rectified to true"
+    )

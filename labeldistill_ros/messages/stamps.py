@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from labeldistill_ros.messages.family import ROS, MessageFamily
 
 _NS = 1_000_000_000
+_CDR_HEAD = 4
+"""Bytes of the encapsulation before a serialized message."""
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -18,6 +21,15 @@ def stamp_to_ns(stamp: Any) -> int:
 def stamp_of(stamped: Any) -> int:
     """The time in a message's header."""
     return stamp_to_ns(stamped.header.stamp)
+
+
+def stamp_of_cdr(data: bytes) -> int:
+    """The time in the header that a serialized message begins with; 0 where it is too short."""
+    if len(data) < _CDR_HEAD + 8:
+        return 0
+    # The second byte of the encapsulation tells the byte order.
+    sec, nanosec = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, _CDR_HEAD)
+    return int(sec) * _NS + int(nanosec)
 
 
 def stamp_from_ns(stamp_ns: int, family: MessageFamily = ROS) -> Any:

@@ -102,10 +102,15 @@ class CameraHealth:
         return self._last_problem if now_s - self._last_problem_s < RECENT_S else ""
 
     @property
+    def ahead_s(self) -> float | None:
+        """How far its stamps are ahead of the node's clock; None where nothing is known."""
+        return median(self._ahead_s) if self._ahead_s else None
+
+    @property
     def far_s(self) -> float | None:
         """How far its stamps are ahead of the node's clock, where that is too far to be delay."""
-        ahead_s = median(self._ahead_s) if self._ahead_s else 0.0
-        return ahead_s if abs(ahead_s) > FAR_S else None
+        ahead_s = self.ahead_s
+        return ahead_s if ahead_s is not None and abs(ahead_s) > FAR_S else None
 
     def values(self, now_s: float, topic: str, offset_s: float | None) -> dict[str, Any]:
         """What /diagnostics lists."""
@@ -120,7 +125,7 @@ class CameraHealth:
             values["age_ms"] = age_s * 1e3
         if offset_s is not None:
             values["offset_ms"] = offset_s * 1e3
-        if self._ahead_s:
-            values["stamp_ahead_of_clock_s"] = median(self._ahead_s)
+        if (ahead_s := self.ahead_s) is not None:
+            values["stamp_ahead_of_clock_s"] = ahead_s
         values.update({f"refused_{cause}": count for cause, count in self.problems.items()})
         return values

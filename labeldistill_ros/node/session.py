@@ -10,6 +10,7 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 
+from labeldistill_ros.inputs.clock import why_no_clock
 from labeldistill_ros.inputs.pose_listener import OdometryListener, TransformListener
 from labeldistill_ros.inputs.subscriptions import CameraSubscriptions
 from labeldistill_ros.node.configuration import Configuration
@@ -161,22 +162,13 @@ class Session:
             now_s,
             disagreeing_s=synchronizer.disagreeing_s,
             absent=synchronizer.absent,
-            clock=self._why_no_clock(),
+            clock=why_no_clock(self._node),
         )
         for key, text in standing.items():
             self._log.warning(key, text, STANDING_PERIOD_S)
         name, rate_hz = _name(self._node), self._live.common.max_rate
         period_s = 1 / rate_hz if rate_hz else 0.0
         return self.health.diagnostics(name, counts, synchronizer.offsets_s, now_s, period_s)
-
-    def _why_no_clock(self) -> str:
-        simulated = self._node.get_parameter("use_sim_time").value
-        if not simulated or self._node.get_clock().now().nanoseconds:
-            return ""
-        return (
-            "use_sim_time is true, but nobody tells the time on /clock: play the bag with --clock, "
-            "or set use_sim_time to false"
-        )
 
     def _complain(self, now_s: float) -> None:
         silent = self.health.silent_cameras(now_s)
@@ -191,6 +183,8 @@ class Session:
         why = {camera: self._subscriptions.why_silent(camera) for camera in silent}
         for text in together(why):
             self._log.warning(f"silent/{text.partition(':')[0]}", text)
+        for text in together(self._subscriptions.shared()):
+            self._log.warning(f"shared/{text.partition(':')[0]}", text, STANDING_PERIOD_S)
         # A camera that sends nothing at all is told of once, by its images.
         without = [c for c in self._subscriptions.without_info() if c not in silent]
         why = {camera: self._subscriptions.why_without_info(camera) for camera in without}

@@ -63,10 +63,12 @@ def implausible(views: Sequence[CameraView], optical_frames: Mapping[str, str]) 
         elif camera not in found and (named := _named_direction(camera)) is not None:
             flat = axis[:2] / np.linalg.norm(axis[:2])
             if flat @ named < _ASIDE:
+                turned_deg = round(degrees(atan2(axis[1], axis[0])))
+                side = "right" if turned_deg < 0 else "left"
                 found[camera] = (
-                    f"{camera}: it looks {degrees(atan2(axis[1], axis[0])):.0f} degrees to the "
-                    f"left of straight ahead, which its name denies: is {frame!r} another camera's "
-                    "frame, or are two topics swapped?"
+                    f"{camera}: it looks {abs(turned_deg)} degrees to the {side} of straight "
+                    f"ahead, which its name denies: is {frame!r} another camera's frame, or are "
+                    "two topics swapped?"
                 )
     return found
 

@@ -47,6 +47,8 @@ class ApproximateSynchronizer(Generic[T]):
         """Nothing is learned, so nothing is learned anew."""
         self.disagreeing_s: dict[str, float] = {}
         """Stamps are not compared with arrivals."""
+        self.missing: Counter[str] = Counter()
+        """How often each camera was missing from a set; only complete sets are found."""
         self.absent: dict[str, int] = {}
         """Only complete sets are found."""
         self._found: list[CameraSet[T]] = []

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What comes from a vehicle over ROS, by the node's own subscriptions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import PointCloud2
+
+from labeldistill_ros.doctor.finding import Finding, by_camera
+from labeldistill_ros.doctor.observation import Observation
+from labeldistill_ros.doctor.source import Source
+from labeldistill_ros.doctor.topics import CLOUD, Types
+from labeldistill_ros.inputs.clock import why_no_clock
+from labeldistill_ros.inputs.pose_listener import (
+    MOVING,
+    STATIC,
+    OdometryListener,
+    TransformListener,
+)
+from labeldistill_ros.inputs.publishers import unheard
+from labeldistill_ros.inputs.subscriptions import CameraSubscriptions
+from labeldistill_ros.inputs.topics import CameraTopics
+from labeldistill_ros.messages.stamps import stamp_of_cdr
+from labeldistill_ros.parameter_file import GivenParameters
+from labeldistill_ros.parameters import VehicleParameters
+
+_DISCOVERY_S = 1.5
+"""Until all publishers are known, and those of a slow machine."""
+_LATE_POSES_S = 0.5
+"""The pose of the last image comes after it."""
+_OWN_CLOUD = "/detections_table"
+"""The detector's boxes are a point cloud too."""
+
+
+def observe_live(
+    vehicle: VehicleParameters,
+    given: GivenParameters,
+    seconds: float,
+    context: Context | None = None,
+) -> Source:
+    """Listen to a live system for some seconds.
+
+    Args:
+        vehicle: parameters of the node.
+        given: the same as they were given, for QoS overrides and the clock.
+        seconds: how long.
+        context: of ROS, which is initialized.
+    """
+    own = [
+        Parameter(name, value=value)
+        for name, value in given.values.items()
+        if name.startswith("qos_overrides.") or name == "use_sim_time"
+    ]
+    node = LifecycleNode("labeldistill_doctor", context=context, parameter_overrides=own)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        return _Listening(node, vehicle, seconds).source(executor)
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+
+
+class _Listening:
+    def __init__(self, node: LifecycleNode, vehicle: VehicleParameters, seconds: float) -> None:
+        self._node, self._seconds = node, seconds
+        self._begin_s = time.monotonic()
+        self._seen = Observation(vehicle, seconds + _DISCOVERY_S)
+        self._topics = {
+            camera: CameraTopics.of(camera, vehicle.common, own)
+            for camera, own in vehicle.cameras.items()
+        }
+        self._refused: list[str] = []
+        common = vehicle.common
+        transforms = TransformListener(node, self._refused.append)
+        self._poses: TransformListener | OdometryListener = transforms
+        if common.ego_motion_source == "odometry":
+            self._poses = OdometryListener(
+                node, transforms, common.odometry_topic, common.fixed_frame, common.base_frame
+            )
+        self._cameras = CameraSubscriptions(
+            node, self._topics, common.images_rectified, self._on_image
+        )
+        self._seen.gathering.infos = self._cameras.infos
+
+    def source(self, executor: SingleThreadedExecutor) -> Source:
+        """Listen, and give what came."""
+        self._spin(executor, _DISCOVERY_S)
+        self._cameras.ask_for_latched_infos()
+        for topic, kinds in self._types().items():
+            if CLOUD in kinds and not topic.endswith(_OWN_CLOUD):
+                take = partial(self._on_cloud, topic)
+                # As bytes: unpacking clouds would take the time that images need.
+                self._node.create_subscription(
+                    PointCloud2, topic, take, qos_profile_sensor_data, raw=True
+                )
+        self._spin(executor, self._seconds)
+        self._seen.end(self._now_s)
+        connections, silent = self._connections(), self._silent()
+        types = self._types()
+        self._cameras.close()
+        self._spin(executor, _LATE_POSES_S)
+        self._poses.close()
+        clock = "this machine's clock"
+        if self._node.get_parameter("use_sim_time").value:
+            clock = "/clock"
+        return Source(
+            self._seen, types, self._poses.lookup, self._refused, silent, clock, connections
+        )
+
+    @property
+    def _now_s(self) -> float:
+        return time.monotonic() - self._begin_s
+
+    def _spin(self, executor: SingleThreadedExecutor, seconds: float) -> None:
+        end_s = time.monotonic() + seconds
+        while (left_s := end_s - time.monotonic()) > 0 and rclpy.ok(context=self._node.context):
+            executor.spin_once(timeout_sec=min(left_s, 0.1))
+
+    def _on_image(self, camera: str, message: Any) -> None:
+        clock_ns = self._node.get_clock().now().nanoseconds
+        self._seen.image(camera, message, self._now_s, clock_ns)
+
+    def _on_cloud(self, topic: str, data: bytes) -> None:
+        self._seen.cloud(topic, stamp_of_cdr(data), self._node.get_clock().now().nanoseconds)
+
+    def _types(self) -> Types:
+        """Types of all topics that somebody publishes, not only subscribes to, as this node."""
+        return {
+            name: kinds
+            for name, kinds in self._node.get_topic_names_and_types()
+            if self._node.count_publishers(name)
+        }
+
+    def _connections(self) -> list[Finding]:
+        found = [Finding("QoS", "fault", text) for text in self._cameras.unheard()]
+        for topic, asked in (("/tf", MOVING), ("/tf_static", STATIC)):
+            texts = unheard(self._node, topic, asked).values()
+            found += [Finding("QoS", "fault", text) for text in texts]
+        found = found or [Finding("QoS", "ok", "every publisher offers what the node asks for")]
+        found += by_camera("publishers", self._cameras.shared(), "one to a camera", "warning")
+        if (why := why_no_clock(self._node)) and self._seen.seen:
+            found.append(Finding("host clock", "fault", why))
+        return found
+
+    def _silent(self) -> dict[str, str]:
+        """Cameras whose topic is there."""
+        there: Callable[[str], int] = self._node.count_publishers
+        return {
+            camera: self._cameras.why_silent(camera)
+            for camera, topics in self._topics.items()
+            if camera not in self._seen.seen and there(topics.image)
+        }
