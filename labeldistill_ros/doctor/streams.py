@@ -105,7 +105,7 @@ def _of_sets(seen: Observation) -> list[Finding]:
         return [Finding("sets", "ok", text)]
     told = ", ".join(f"{name} in {lacking[name]}" for name in names if lacking[name])
     mend = "sync.missing_camera_policy: mask detects without them" if not masked else ""
-    text = f"{text}; missing are {told}; look at its images, stamps and clock. {mend}".rstrip()
+    text = f"{text}; missing are {told}; look at their images, stamps and clocks. {mend}".rstrip()
     usable = (complete + masked) / total
     return [Finding("sets", "fault" if usable < _FEW else "warning", text)]
 
@@ -130,11 +130,13 @@ def check_clocks(seen: Observation, clock: str) -> list[Finding]:
         return found
     far = far_from_clock(seen.cameras)
     for name, own_s in ahead_s.items():
-        if name not in far and own_s > _FUTURE_S:
+        if name in far or name in problems:  # told once
+            continue
+        if own_s > _FUTURE_S:
             far[name] = (
                 f"{name}: its stamps are {own_s:.2f} s ahead of {clock}: set both by PTP or NTP"
             )
-        elif name not in far and own_s < -_STALE_S:
+        elif own_s < -_STALE_S:
             far[name] = (
                 f"{name}: its images are {-own_s:.1f} s old when they come: set its clock, or look "
                 "for queues on the way"
