@@ -19,6 +19,9 @@ from labeldistill_core.errors import DataError
 
 MAX_PIXELS = 1 << 26
 """67 megapixels, 200 MB in RGB: more than any camera on a vehicle has."""
+MAX_CAMERA_PIXELS = 7680 * 4320
+"""Of a sensor in `camera_info`: 8K, four times the 8 megapixels of the largest cameras on vehicles.
+Six such images and the maps that take out their distortion (8 bytes a pixel) stay below 2.2 GB."""
 _MAX_SCANS = 64
 """Of a progressive JPEG; encoders make ten or so."""
 _MAX_SCANNED_PIXELS = 1 << 27
@@ -74,13 +77,15 @@ def check_header(data: bytes, largest_wh: tuple[int, int] | None = None) -> Imag
         largest_wh: width and height of the camera's images; None or zeros where they are unknown.
 
     Raises:
-        DataError: as `read_header`, or the image is larger than it may be.
+        DataError: as `read_header`, or the image or its camera is larger than it may be.
     """
     header = read_header(data)
     width, height = header.width_px, header.height_px
     if not width or not height:
         raise DataError(f"corrupt image of {len(data)} bytes: it has {width} x {height} pixels")
     known = largest_wh is not None and all(largest_wh)
+    if largest_wh and known and (fault := fault_of_camera_size(*largest_wh)):
+        raise DataError(fault)
     if largest_wh and known and (width > largest_wh[0] or height > largest_wh[1]):
         raise DataError(
             f"the image is {width} x {height} pixels, its camera_info says "
@@ -98,6 +103,16 @@ def check_header(data: bytes, largest_wh: tuple[int, int] | None = None) -> Imag
             "decode: publish baseline JPEG"
         )
     return header
+
+
+def fault_of_camera_size(width: int, height: int) -> str:
+    """Why no camera has so many pixels; empty where one may."""
+    if width * height <= MAX_CAMERA_PIXELS:
+        return ""
+    return (
+        f"camera_info says {width} x {height} pixels, and {MAX_CAMERA_PIXELS / 1e6:.0f} million "
+        "are the most that are taken: correct width and height, or publish smaller images"
+    )
 
 
 def _scans(data: bytes) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from labeldistill_core.cameras import CameraCalibration
+from labeldistill_core.data.image_header import fault_of_camera_size
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.messages.family import ROS, MessageFamily
@@ -105,12 +106,15 @@ def image_size(name: str, info: Any) -> tuple[int, int]:
     """Width and height of the images: the region of interest of the sensor, binned.
 
     Raises:
-        DataError: they are zero, or the region lies outside the sensor.
+        DataError: they are zero or too many, or the region lies outside the sensor.
     """
     if not info.width or not info.height:
         raise DataError(
             f"{name}: camera_info says {info.width} x {info.height} pixels; set width and height"
         )
+    # Before anything is made for images of this size, such as the maps of a rectifier.
+    if fault := fault_of_camera_size(info.width, info.height):
+        raise DataError(f"{name}: {fault}")
     roi = info.roi
     width, height = roi.width or info.width, roi.height or info.height
     # Drivers also tell the size of the region in width and height; then it is the whole image.

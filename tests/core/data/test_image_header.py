@@ -72,6 +72,9 @@ def test_an_image_that_claims_a_huge_size_is_refused_at_once() -> None:
         decode_jpeg(with_size(jpeg, 65_000, 65_000))
     with pytest.raises(DataError, match="is 14000 x 100 pixels, its camera_info says 1600 x 900"):
         check_header(with_size(jpeg, 14_000, 100), (1600, 900))
+    with pytest.raises(DataError, match="camera_info says 8192 x 8192 pixels, and 33 million are"):
+        check_header(with_size(jpeg, 8192, 8192), (8192, 8192))
+    assert check_header(jpeg, (7680, 4320)).width_px == 64
     size = struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + size
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk

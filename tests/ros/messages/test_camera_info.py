@@ -117,6 +117,11 @@ def test_the_matrix_of_an_image_ten_times_as_large_is_refused() -> None:
         read(info(128, 80))
 
 
+def test_a_sensor_larger_than_any_camera_is_refused() -> None:
+    with pytest.raises(DataError, match="CAM_FRONT: camera_info says 8192 x 4320 pixels, and 33"):
+        read(info(8192, 4320))
+
+
 def test_a_rectification_that_is_no_rotation_is_refused() -> None:
     message = info()
     message.r = np.diag([1.0, 1.0, 3.0]).reshape(-1)
