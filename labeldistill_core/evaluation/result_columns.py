@@ -8,9 +8,10 @@ of dictionaries they take 4 GB, and every step over them a loop in Python; as ar
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, Literal, NoReturn, cast
 
 import msgspec
 import numpy as np
@@ -28,9 +29,11 @@ _PLACE = re.compile(r" - at `\$(?:\[(\d+)\])?(?:\.(\w+))?.*`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _LABELS = {name: label for label, name in enumerate(CLASSES)}
 
-_Two = Annotated[list[float], Meta(min_length=2, max_length=2)]
-_Three = Annotated[list[float], Meta(min_length=3, max_length=3)]
-_Four = Annotated[list[float], Meta(min_length=4, max_length=4)]
+# JSON has no other way to say what is no number, and numpy reads these words as what they say.
+_Number = float | Literal["NaN", "Infinity", "-Infinity"]
+_Two = Annotated[list[_Number], Meta(min_length=2, max_length=2)]
+_Three = Annotated[list[_Number], Meta(min_length=3, max_length=3)]
+_Four = Annotated[list[_Number], Meta(min_length=4, max_length=4)]
 
 
 # No cycles can be in it, and a garbage collector that looks at every box takes a third of the time.
@@ -43,7 +46,7 @@ class _Box(msgspec.Struct, gc=False):
     rotation: _Four
     velocity: _Two
     detection_name: str
-    detection_score: float
+    detection_score: _Number
     attribute_name: str = ""
 
 
@@ -174,13 +177,16 @@ class ResultColumns(Mapping[str, list[ResultBox]]):
         return ResultColumns({token: self.columns(token) for token in tokens})
 
 
-def columns_of(boxes: object, token: str, source: str = "") -> BoxArrays:
+def columns_of(
+    boxes: object, token: str, source: str = "", astray: Counter[str] | None = None
+) -> BoxArrays:
     """Boxes of one sample as arrays.
 
     Args:
         boxes: list of boxes in the results format; or the same as JSON, not decoded yet.
         token: of the sample.
         source: where they stand, such as a file's path; the error begins with it.
+        astray: counts the boxes that name another sample than this one, by this one's token.
 
     Raises:
         DataError: a box lacks a field, holds something else there than it must, or cannot be, as
@@ -198,6 +204,8 @@ def columns_of(boxes: object, token: str, source: str = "") -> BoxArrays:
         np.float64,
     ).reshape(-1, 13)
     labels = np.array([_LABELS.get(b.detection_name, -1) for b in parsed], np.int64)
+    if astray is not None and (others := sum(b.sample_token != token for b in parsed)):
+        astray[token] += others
     names: dict[str, int] = {}
     attributes = [names.setdefault(b.attribute_name, len(names)) for b in parsed]
     found = BoxArrays(values, labels, np.array(attributes, np.int64), tuple(names))
@@ -228,6 +236,8 @@ def _plain(value: object) -> object:
 def _refuse(where: str, token: str, text: str) -> NoReturn:
     place = _PLACE.search(text)
     reason = text[: place.start()] if place else text
+    if reason.startswith("Invalid enum value"):  # of `_Number`; it shows the text at any length
+        reason = "Expected `float`, got `str`"
     if missing := _MISSING.fullmatch(reason):
         reason = f"its `{missing[1]}` is missing"
     elif place and place[2]:

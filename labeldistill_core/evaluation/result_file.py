@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
+import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_columns import ResultBox, ResultColumns, columns_of
 from labeldistill_core.files import whole_file
+from labeldistill_core.names import shown
 
+_LOG = logging.getLogger(__name__)
 _META = {
     "use_camera": True,
     "use_lidar": False,
@@ -23,6 +27,9 @@ _META = {
     "use_map": False,
     "use_external": False,
 }
+
+
+_NOT_FINITE = re.compile(rb"(?<=[\[,:\s])(NaN|-?Infinity)(?=[\s,\]}])")
 
 
 class _File(msgspec.Struct):
@@ -58,29 +65,37 @@ def read_results(path: Path) -> ResultColumns:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read the result file {path}: {error}") from error
     try:
-        try:
-            # Samples stay raw text here and are parsed one by one, so that an error can name the
-            # sample.
-            content: dict[str, Any] = dict(msgspec.json.decode(text, type=_File).results)
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:
-            # Python's own writer puts NaN into files, as the devkit does for unknown velocities.
-            content = _python_json(text)
+        content = _samples(text)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise DataError(
             f"{path} is no nuScenes result file: it needs JSON with the key 'results', which maps "
             f"sample tokens to lists of boxes ({reason})"
         ) from error
-    return ResultColumns(
-        {token: columns_of(boxes, token, str(path)) for token, boxes in content.items()}
+    astray: Counter[str] = Counter()
+    found = ResultColumns(
+        {token: columns_of(boxes, token, str(path), astray) for token, boxes in content.items()}
     )
+    if astray:
+        # The devkit counts a box for the sample that it names itself, and so finds other scores.
+        _LOG.warning(
+            "%s: %d boxes name another sample in `sample_token` than the one they stand under, "
+            "such as in sample %s; they count for the one they stand under",
+            path, astray.total(), shown(next(iter(astray))),
+        )  # fmt: skip
+    return found
 
 
-def _python_json(text: bytes) -> dict[str, Any]:
-    content = json.loads(text)
-    results = content.get("results") if isinstance(content, dict) else None
-    if not isinstance(results, dict):
-        raise ValueError("it has no such key")
-    return results
+def _samples(text: bytes) -> dict[str, msgspec.Raw]:
+    """Boxes by sample; they stay text and are parsed one by one, so that an error can name one."""
+    try:
+        return msgspec.json.decode(text, type=_File).results
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # Python's own writer puts NaN into files, as the devkit does for unknown velocities. JSON
+        # knows no such word, and Python's own reader makes 4 GB of a whole split.
+        quoted, count = _NOT_FINITE.subn(rb'"\1"', text)
+        if not count:
+            raise
+        return msgspec.json.decode(quoted, type=_File).results

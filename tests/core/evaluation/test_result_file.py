@@ -63,6 +63,7 @@ def test_whole_numbers_unknown_velocities_and_other_keys(tmp_path: Path) -> None
         ({"detection_name": "\x1b[2J\n"}, r"its class '\\x1b\[2J\\n' is none of"),
         ({"detection_name": "x" * 10_000}, "its class 'x+...' is none of"),
         ({"attribute_name": None}, "its `attribute_name`: Expected"),
+        ({"velocity": ["unknown" * 1000, 0]}, "its `velocity`: Expected `float`, got `str`$"),
     ],
 )
 def test_a_box_that_cannot_be(tmp_path: Path, change: dict[str, Any], told: str) -> None:
@@ -70,6 +71,36 @@ def test_a_box_that_cannot_be(tmp_path: Path, change: dict[str, Any], told: str)
     path = written(tmp_path / "r.json", {"meta": {}, "results": results})
     with pytest.raises(DataError, match=rf"r\.json: box 1 of sample 'bad' is malformed: {told}"):
         read_results(path)
+
+
+def test_boxes_that_name_another_sample_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = {"s": [BOX], "t": [{**BOX, "sample_token": "t"}]}
+    path = tmp_path / "r.json"
+    read_results(written(path, {"results": results}))
+    assert caplog.text == ""
+    results["t"] += [BOX, BOX]
+    assert len(read_results(written(path, {"results": results}))["t"]) == 3
+    told = "r.json: 2 boxes name another sample in `sample_token` than the one they stand under"
+    assert caplog.text.count(f"{told}, such as in sample 't'") == 1
+
+
+def test_numbers_that_json_lacks_are_read_as_fast_as_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists of dictionaries, which Python's own reader makes, take ten times the memory."""
+    unknown = {**BOX, "sample_token": "[NaN]", "velocity": [math.nan, 1]}
+    content = {"meta": {"x": [-math.inf, math.inf]}, "results": {"[NaN]": [unknown], "u": []}}
+    path = written(tmp_path / "r.json", content)
+    monkeypatch.setattr(json, "loads", None)
+    with pytest.raises(DataError, match="'results'"):
+        read_results(path)  # a name that looks like a number is refused, not changed
+    path.write_text(path.read_text().replace('"[NaN]"', '"NaN"'))
+    found = read_results(path)
+    assert math.isnan(found["NaN"][0]["velocity"][0])
+    assert found["NaN"][0]["velocity"][1] == 1.0
+    assert list(found) == ["NaN", "u"]
 
 
 def test_quaternions_of_any_length_turn_pictures_and_metrics_alike(tmp_path: Path) -> None:
