@@ -88,7 +88,7 @@ def _known(tables: NuScenesTables, names: Sequence[str], where: str) -> list[str
         more = f" and {len(absent) - 5} more" if absent[5:] else ""
         raise DataError(
             f"{where}: {tables.dataroot / tables.version} has no scene "
-            f"{', '.join(map(repr, absent[:5]))}{more}; it has "
+            f"{', '.join(map(repr, absent[:5]))}{more}; there are: "
             f"{', '.join(tables.scene_names[:10])}"
         )
     if not names:
