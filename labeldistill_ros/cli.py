@@ -44,6 +44,7 @@ COMMANDS = {
     "convert-checkpoint": "read a network of the published code",
     "evaluate-results": "score a nuScenes result file",
     "bag from-nuscenes": "convert a nuScenes scene",
+    "bag to-nuscenes": "convert bags of your own vehicle to a data root",
     "bag replay": "publish a bag over ROS",
     "bag record": "record the detector's topics",
     "bag recover": "save what is whole of a bag that was cut off",
@@ -134,6 +135,10 @@ def find_command(name: str) -> Callable[..., object]:
             from labeldistill_ros.commands.bags import from_nuscenes
 
             return from_nuscenes
+        case "bag to-nuscenes":
+            from labeldistill_ros.commands.datasets import to_nuscenes
+
+            return to_nuscenes
         case "bag replay":
             from labeldistill_ros.commands.ros_bags import replay
 

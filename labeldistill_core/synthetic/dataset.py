@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from tqdm import tqdm
@@ -18,16 +19,17 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.classes import CATEGORY_TO_CLASS
-from labeldistill_core.errors import ConfigError, DataError
-from labeldistill_core.files import write_whole
-from labeldistill_core.processes import worker_pool
-from labeldistill_core.synthetic.recording import (
+from labeldistill_core.data.tables.writing import (
     Rows,
-    SceneSettings,
-    Sweeps,
-    record_scene,
+    sensor_row,
     token,
+    visibility_rows,
+    write_part,
+    write_version,
 )
+from labeldistill_core.errors import ConfigError, DataError
+from labeldistill_core.processes import worker_pool
+from labeldistill_core.synthetic.recording import SceneSettings, Sweeps, record_scene
 from labeldistill_core.synthetic.rig import LIDAR
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +42,6 @@ _ATTRIBUTES = (
     "cycle.without_rider", "pedestrian.sitting_lying_down", "pedestrian.standing",
     "pedestrian.moving",
 )  # fmt: skip
-_VISIBILITIES = {"1": "v0-40", "2": "v40-60", "3": "v60-80", "4": "v80-100"}
 _CATEGORIES: dict[str, str] = {}
 for _category, _class in CATEGORY_TO_CLASS.items():
     _CATEGORIES.setdefault(_class, _category)
@@ -116,7 +117,8 @@ def write_dataset(out: Path, options: WorldOptions) -> str:
     workers = options.workers or os.cpu_count() or 1
     for _ in tqdm(_each(todo, out, workers), total=len(todo), unit="scene", disable=None):
         pass
-    _write_tables(out / version, [json.loads(_part(out, s).read_text()) for s in settings])
+    parts = (json.loads(_part(out, s).read_text()) for s in settings)
+    write_version(out / version, chain(parts, [_shared_rows()]))
     return version
 
 
@@ -156,7 +158,7 @@ def _claim(out: Path, template: SceneSettings) -> None:
             raise DataError(f"{out} holds scenes of other settings ({found}): use another folder")
     elif out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and no synthetic data root: use another folder")
-    _write_json(file, wanted)
+    write_part(file, wanted)
 
 
 def _part(out: Path, settings: SceneSettings) -> Path:
@@ -165,7 +167,7 @@ def _part(out: Path, settings: SceneSettings) -> Path:
 
 def _make_scene(settings: SceneSettings, out: Path) -> None:
     """A scene counts as written once its rows are there, which come last."""
-    _write_json(_part(out, settings), record_scene(settings, out))
+    write_part(_part(out, settings), record_scene(settings, out))
 
 
 def _each(todo: list[SceneSettings], out: Path, workers: int) -> Iterator[None]:
@@ -181,36 +183,18 @@ def _each(todo: list[SceneSettings], out: Path, workers: int) -> Iterator[None]:
             yield future.result()
 
 
-def _write_tables(folder: Path, parts: list[Rows]) -> None:
-    tables: dict[str, list[dict[str, Any]]] = {
-        name: [row for part in parts for row in part[name]] for name in parts[0]
+def _shared_rows() -> Rows:
+    return {
+        "sensor": [
+            sensor_row(name, "lidar" if name == LIDAR else "camera") for name in (*CAMERAS, LIDAR)
+        ],
+        "category": [
+            {"token": token("category", name), "name": category, "description": "", "index": i}
+            for i, (name, category) in enumerate(_CATEGORIES.items())
+        ],
+        "attribute": [
+            {"token": token("attribute", name), "name": name, "description": ""}
+            for name in _ATTRIBUTES
+        ],
+        "visibility": visibility_rows(),
     }
-    tables["sensor"] = [
-        {
-            "token": token("sensor", name),
-            "channel": name,
-            "modality": "lidar" if name == LIDAR else "camera",
-        }
-        for name in (*CAMERAS, LIDAR)
-    ]
-    tables["category"] = [
-        {"token": token("category", name), "name": category, "description": "", "index": i}
-        for i, (name, category) in enumerate(_CATEGORIES.items())
-    ]
-    tables["attribute"] = [
-        {"token": token("attribute", name), "name": name, "description": ""} for name in _ATTRIBUTES
-    ]
-    tables["visibility"] = [
-        {"token": key, "level": level, "description": f"visibility {level[1:]} %"}
-        for key, level in _VISIBILITIES.items()
-    ]
-    for name, rows in tables.items():
-        _write_json(folder / f"{name}.json", rows)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    if isinstance(value, list):  # a row a line
-        text = "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
-    else:
-        text = json.dumps(value)
-    write_whole(path, text.encode())

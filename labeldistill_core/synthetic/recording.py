@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from labeldistill_core.cameras import CameraCalibration, CameraPose
+from labeldistill_core.data.tables.writing import Row, Rows, SceneRows, token
 from labeldistill_core.files import write_whole
 from labeldistill_core.frames import Array
 from labeldistill_core.synthetic.actors import Actor
@@ -46,8 +46,6 @@ _VISIBILITY_EDGES = (0.4, 0.6, 0.8)
 
 Sweeps = Literal["none", "lidar", "all"]
 """Sensors that are also recorded between key frames."""
-Row = dict[str, Any]
-Rows = dict[str, list[Row]]
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,6 @@ class SceneSettings:
     """Width and height of the images, in pixels."""
     sweeps: Sweeps
     """Sensors whose frames between key frames are recorded too."""
-
-
-def token(*parts: object) -> str:
-    """Identifier of 32 hexadecimal digits, the same for the same parts."""
-    # Not for security: tokens of nuScenes are 32 hexadecimal digits, which is what MD5 gives.
-    return hashlib.md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
 
 
 def record_scene(settings: SceneSettings, root: Path) -> Rows:
@@ -95,83 +87,33 @@ class _Recording:
         self._geometry = RaycastingScene(self._world)
         self._cameras = camera_calibrations(*settings.image_size_px)
         self._start_us = _FIRST_STAMP_US + settings.index * _SCENE_APART_US
-        self._rows: Rows = {
-            name: []
-            for name in (
-                "scene", "log", "map", "sample", "sample_data", "ego_pose", "calibrated_sensor",
-                "instance", "sample_annotation",
-            )
-        }  # fmt: skip
+        self._rows = SceneRows(settings.name, settings.seed)
 
     def run(self) -> Rows:
         settings, rows = self._settings, self._rows
-        log = self._token("log")
-        samples = [self._token("sample", k) for k in range(settings.key_frames)]
-        rows["log"].append(
-            {
-                "token": log,
-                "logfile": settings.name,
-                "vehicle": "synthetic",
-                "date_captured": "2020-09-13",
-                "location": "synthetic-street",
-            }
+        samples = rows.add_samples(
+            self._stamp_us(k * KEY_FRAME_PERIOD_S) for k in range(settings.key_frames)
         )
-        rows["scene"].append(
-            {
-                "token": self._token("scene"),
-                "name": settings.name,
-                "description": "A street of the synthetic world.",
-                "log_token": log,
-                "nbr_samples": len(samples),
-                "first_sample_token": samples[0],
-                "last_sample_token": samples[-1],
-            }
+        rows.describe(
+            samples,
+            self._write_map(),
+            description="A street of the synthetic world.",
+            vehicle="synthetic",
+            date_captured="2020-09-13",
+            location="synthetic-street",
         )
-        rows["map"].append(
-            {
-                "token": self._token("map"),
-                "category": "semantic_prior",
-                "filename": self._write_map(),
-                "log_tokens": [log],
-            }
-        )
-        self._calibrate()
+        for name, camera in self._cameras.items():
+            rows.mount(name, camera.ego_from_camera, camera.intrinsics_px)
+        rows.mount(LIDAR, ego_from_lidar(), None)
         for k, sample in enumerate(samples):
-            rows["sample"].append(
-                {
-                    "token": sample,
-                    "timestamp": self._stamp_us(k * KEY_FRAME_PERIOD_S),
-                    "scene_token": self._token("scene"),
-                    "prev": samples[k - 1] if k else "",
-                    "next": samples[k + 1] if k + 1 < len(samples) else "",
-                }
-            )
             self._annotate(k, sample, self._record_lidar(k, sample))
             self._record_cameras(k, sample)
-        self._link_sample_data()
+        rows.link_data()
         self._link_annotations()
-        return rows
-
-    def _token(self, *parts: object) -> str:
-        return token(self._settings.seed, self._settings.name, *parts)
+        return rows.tables
 
     def _stamp_us(self, time_s: float) -> int:
         return self._start_us + round(time_s * 1e6)
-
-    def _calibrate(self) -> None:
-        lidar = ego_from_lidar()
-        mounts = {name: c.ego_from_camera for name, c in self._cameras.items()} | {LIDAR: lidar}
-        for name, mount in mounts.items():
-            camera = self._cameras.get(name)
-            self._rows["calibrated_sensor"].append(
-                {
-                    "token": self._token("calibration", name),
-                    "sensor_token": token("sensor", name),
-                    "translation": mount.translation.tolist(),
-                    "rotation": mount.quaternion.tolist(),
-                    "camera_intrinsic": camera.intrinsics_px.tolist() if camera else [],
-                }
-            )
 
     def _times(
         self, k: int, phase_s: float, period_s: float, sweeps: bool
@@ -220,38 +162,13 @@ class _Recording:
         camera: CameraCalibration | None = None,
     ) -> None:
         stamp = self._stamp_us(time_s)
-        file_format = ending.split(".")[0]
         folder = f"{'samples' if is_key else 'sweeps'}/{sensor}"
         # The pattern of nuScenes, out of which tools read sensor and time.
         name = f"{folder}/{self._settings.name}__{sensor}__{stamp}.{ending}"
         write_whole(self._root / name, data)
-        # One ego pose for each sensor frame, under the same token, as nuScenes has it.
-        identity = self._token("sample_data", sensor, stamp)
+        size_px = (camera.width_px, camera.height_px) if camera else (0, 0)
         ego = self._world.map_from_ego(time_s)
-        self._rows["ego_pose"].append(
-            {
-                "token": identity,
-                "timestamp": stamp,
-                "rotation": ego.quaternion.tolist(),
-                "translation": ego.translation.tolist(),
-            }
-        )
-        self._rows["sample_data"].append(
-            {
-                "token": identity,
-                "sample_token": sample,
-                "ego_pose_token": identity,
-                "calibrated_sensor_token": self._token("calibration", sensor),
-                "timestamp": stamp,
-                "fileformat": file_format,
-                "is_key_frame": is_key,
-                "height": camera.height_px if camera else 0,
-                "width": camera.width_px if camera else 0,
-                "filename": name,
-                "prev": "",
-                "next": "",
-            }
-        )
+        self._rows.add_file(sensor, sample, stamp, ego, name, is_key=is_key, size_px=size_px)
 
     def _annotate(self, k: int, sample: str, key: tuple[Snapshot, Floats]) -> None:
         snapshot, points = key
@@ -266,11 +183,11 @@ class _Recording:
         for index, share in zip(indices, shares, strict=True):
             actor, pose = self._world.actors[index], centers[index]
             visibility = 1 + int(np.searchsorted(_VISIBILITY_EDGES, share, side="right"))
-            self._rows["sample_annotation"].append(
+            self._rows.tables["sample_annotation"].append(
                 {
-                    "token": self._token("annotation", k, index),
+                    "token": self._rows.token("annotation", k, index),
                     "sample_token": sample,
-                    "instance_token": self._token("instance", index),
+                    "instance_token": self._rows.token("instance", index),
                     "visibility_token": str(visibility),
                     "attribute_tokens": _attribute_tokens(actor, time_s),
                     "translation": pose[:3].tolist(),
@@ -284,40 +201,26 @@ class _Recording:
                 }
             )
 
-    def _link_sample_data(self) -> None:
-        by_sensor: dict[str, list[Row]] = {}
-        for row in self._rows["sample_data"]:
-            by_sensor.setdefault(row["calibrated_sensor_token"], []).append(row)
-        for rows in by_sensor.values():
-            _chain(rows)
-
     def _link_annotations(self) -> None:
         """Chain each instance, from just before the first to just after the last scan on it."""
         by_instance: dict[str, list[Row]] = {}
-        for row in self._rows["sample_annotation"]:
+        for row in self._rows.tables["sample_annotation"]:
             by_instance.setdefault(row["instance_token"], []).append(row)
+        categories = {}
         for index, actor in enumerate(self._world.actors):
-            identity = self._token("instance", index)
+            identity = self._rows.token("instance", index)
             # An annotator sees the scans: objects that no scan touches are unknown to him, and
             # around the first and last scan on an object he knows a little more.
             rows = by_instance.pop(identity, [])
             hit = [k for k, row in enumerate(rows) if row["num_lidar_pts"]]
             if not hit:
                 continue
-            by_instance[identity] = rows = rows[
+            by_instance[identity] = rows[
                 max(hit[0] - _UNSEEN_KEY_FRAMES, 0) : hit[-1] + 1 + _UNSEEN_KEY_FRAMES
             ]
-            _chain(rows)
-            self._rows["instance"].append(
-                {
-                    "token": identity,
-                    "category_token": token("category", actor.class_name),
-                    "nbr_annotations": len(rows),
-                    "first_annotation_token": rows[0]["token"],
-                    "last_annotation_token": rows[-1]["token"],
-                }
-            )
-        self._rows["sample_annotation"] = [row for rows in by_instance.values() for row in rows]
+            categories[identity] = token("category", actor.class_name)
+        self._rows.tables["sample_annotation"] = [r for rows in by_instance.values() for r in rows]
+        self._rows.link_annotations(categories)
 
     def _write_map(self) -> str:
         """The street as a mask, in nuScenes' orientation (north up, origin bottom left)."""
@@ -328,7 +231,7 @@ class _Recording:
         width, height = (np.ceil(outline.max(axis=0)) + 50 * _MAP_PX_PER_M).astype(int).tolist()
         mask = Image.new("1", (width, height))
         ImageDraw.Draw(mask).polygon([(x, height - y) for x, y in outline.tolist()], fill=1)
-        name = f"maps/{self._token('map')}.png"
+        name = f"maps/{self._rows.token('map')}.png"
         png = io.BytesIO()
         mask.save(png, "PNG")
         write_whole(self._root / name, png.getvalue())
@@ -337,12 +240,6 @@ class _Recording:
 
 def _both(distance: float) -> tuple[float, float]:
     return distance, -distance
-
-
-def _chain(rows: list[Row]) -> None:
-    rows.sort(key=lambda row: row.get("timestamp", 0))
-    for before, after in zip(rows, rows[1:], strict=False):
-        before["next"], after["prev"] = after["token"], before["token"]
 
 
 def _points_inside(points: Array, actor: Actor, pose: Array) -> int:

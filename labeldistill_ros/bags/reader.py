@@ -97,6 +97,16 @@ class BagReader:
         """Seconds from the first message of the bag to the last."""
         return self._reader.duration / 1e9
 
+    @property
+    def begin_ns(self) -> int:
+        """Log time of the first message, in nanoseconds since the epoch; 0 without messages."""
+        return self._reader.start_time if self._reader.message_count else 0
+
+    @property
+    def end_ns(self) -> int:
+        """Just after the log time of the last message; 0 without messages."""
+        return self._reader.end_time if self._reader.message_count else 0
+
     def require(self, *topics: str) -> None:
         """Refuse a bag without these topics.
 
@@ -111,11 +121,14 @@ class BagReader:
                 f"{self.path} lacks the topic {', '.join(absent)}; it has: {there or 'none'}"
             )
 
-    def raw(self, topics: Sequence[str] | None = None) -> Iterator[Recorded]:
+    def raw(
+        self, topics: Sequence[str] | None = None, span_ns: tuple[int, int] | None = None
+    ) -> Iterator[Recorded]:
         """Messages in the order of log time.
 
         Args:
             topics: names; all when None.
+            span_ns: log times from which on, and before which; all when None.
 
         Raises:
             BagError: a topic is missing, or the file is damaged.
@@ -124,7 +137,8 @@ class BagReader:
         if not connections:
             return
         with library_reads(self.path):
-            for connection, stamp_ns, data in self._reader.messages(connections):
+            begin_ns, end_ns = span_ns or (None, None)
+            for connection, stamp_ns, data in self._reader.messages(connections, begin_ns, end_ns):
                 yield Recorded(connection.topic, connection.msgtype, stamp_ns, bytes(data))
 
     def messages(self, topics: Sequence[str]) -> Iterator[tuple[Recorded, Any]]:

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables in nuScenes form: the rows of one scene, and the folder of a version.
+
+Scenes are written one by one, by several processes or in several calls. Their rows wait as parts,
+files of JSON, until the folder of the version is made of them; it appears when it is complete.
+
+Source: nuScenes, "Database schema".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from labeldistill_core.data.splits import SPLITS_FILE
+from labeldistill_core.files import write_whole
+from labeldistill_core.frames import Array, Transform
+
+Row = dict[str, Any]
+Rows = dict[str, list[Row]]
+"""Rows by the name of their table."""
+
+OF_A_SCENE = (
+    "scene", "log", "map", "sample", "sample_data", "ego_pose", "calibrated_sensor", "instance",
+    "sample_annotation",
+)  # fmt: skip
+"""Tables whose rows belong to one scene each."""
+OF_ALL = ("sensor", "category", "attribute", "visibility")
+"""Tables that scenes share: a row that several of them have is written once."""
+
+
+def token(*parts: object) -> str:
+    """Identifier of 32 hexadecimal digits, the same for the same parts."""
+    # Not for security: tokens of nuScenes are 32 hexadecimal digits, which is what MD5 gives.
+    return hashlib.md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
+
+
+class SceneRows:
+    """Grows by what is recorded, and links it in the order of time in the end."""
+
+    def __init__(self, name: str, *seed: object) -> None:
+        """Without rows.
+
+        Args:
+            name: of the scene.
+            seed: tells its tokens from those of another scene of this name.
+        """
+        self.name, self._seed = name, seed
+        self.tables: Rows = {table: [] for table in (*OF_A_SCENE, *OF_ALL)}
+
+    def token(self, *parts: object) -> str:
+        """Identifier of something in this scene."""
+        return token(*self._seed, self.name, *parts)
+
+    def describe(self, samples: Sequence[str], map_file: str, **about: str) -> None:
+        """Add the scene with its log and its map.
+
+        Args:
+            samples: their tokens, in the order of time.
+            map_file: path of a mask below the data root.
+            about: description, vehicle, date_captured, location; empty where it is not told.
+        """
+        log = self.token("log")
+        told = {k: about.get(k, "") for k in ("vehicle", "date_captured", "location")}
+        self.tables["log"].append({"token": log, "logfile": self.name, **told})
+        self.tables["scene"].append(
+            {
+                "token": self.token("scene"),
+                "name": self.name,
+                "description": about.get("description", ""),
+                "log_token": log,
+                "nbr_samples": len(samples),
+                "first_sample_token": samples[0],
+                "last_sample_token": samples[-1],
+            }
+        )
+        self.tables["map"].append(
+            {
+                "token": self.token("map"),
+                "category": "semantic_prior",
+                "filename": map_file,
+                "log_tokens": [log],
+            }
+        )
+
+    def mount(self, sensor: str, ego_from_sensor: Transform, intrinsics_px: Array | None) -> None:
+        """Add the calibration of a sensor, a camera's with its matrix."""
+        self.tables["calibrated_sensor"].append(
+            {
+                "token": self.token("calibration", sensor),
+                "sensor_token": token("sensor", sensor),
+                "translation": ego_from_sensor.translation.tolist(),
+                "rotation": ego_from_sensor.quaternion.tolist(),
+                "camera_intrinsic": [] if intrinsics_px is None else intrinsics_px.tolist(),
+            }
+        )
+
+    def add_samples(self, stamps_us: Iterable[int]) -> list[str]:
+        """Add the samples, and return their tokens."""
+        stamps = list(stamps_us)
+        tokens = [self.token("sample", k) for k in range(len(stamps))]
+        for stamp_us, own in zip(stamps, tokens, strict=True):
+            scene = self.token("scene")
+            row = {
+                "token": own,
+                "timestamp": stamp_us,
+                "scene_token": scene,
+                "prev": "",
+                "next": "",
+            }
+            self.tables["sample"].append(row)
+        chain(self.tables["sample"])
+        return tokens
+
+    def add_file(
+        self,
+        sensor: str,
+        sample: str,
+        stamp_us: int,
+        fixed_from_ego: Transform,
+        filename: str,
+        *,
+        is_key: bool,
+        size_px: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Add a sensor's file and where the vehicle was.
+
+        Args:
+            sensor: its channel.
+            sample: token of the sample that it belongs to.
+            stamp_us: of its exposure.
+            fixed_from_ego: pose of the vehicle at that time.
+            filename: below the data root.
+            is_key: whether it is the sample's own.
+            size_px: width and height of an image.
+        """
+        # One ego pose for each sensor frame, under the same token, as nuScenes has it.
+        identity = self.token("sample_data", sensor, stamp_us)
+        self.tables["ego_pose"].append(
+            {
+                "token": identity,
+                "timestamp": stamp_us,
+                "rotation": fixed_from_ego.quaternion.tolist(),
+                "translation": fixed_from_ego.translation.tolist(),
+            }
+        )
+        self.tables["sample_data"].append(
+            {
+                "token": identity,
+                "sample_token": sample,
+                "ego_pose_token": identity,
+                "calibrated_sensor_token": self.token("calibration", sensor),
+                "timestamp": stamp_us,
+                "fileformat": filename.rpartition("/")[2].split(".")[1],
+                "is_key_frame": is_key,
+                "height": size_px[1],
+                "width": size_px[0],
+                "filename": filename,
+                "prev": "",
+                "next": "",
+            }
+        )
+
+    def link_data(self) -> None:
+        """Chain the files of each sensor in the order of time."""
+        for rows in _grouped(self.tables["sample_data"], "calibrated_sensor_token").values():
+            chain(rows)
+
+    def link_annotations(self, categories: Mapping[str, str]) -> None:
+        """Chain the boxes of each instance, which stand in the order of time, and add it.
+
+        Args:
+            categories: token of its category by that of the instance, in the order of the table;
+                instances without a box are left out.
+        """
+        by_instance = _grouped(self.tables["sample_annotation"], "instance_token")
+        for identity, category in categories.items():
+            if not (rows := by_instance.get(identity)):
+                continue
+            chain(rows)
+            self.tables["instance"].append(
+                {
+                    "token": identity,
+                    "category_token": category,
+                    "nbr_annotations": len(rows),
+                    "first_annotation_token": rows[0]["token"],
+                    "last_annotation_token": rows[-1]["token"],
+                }
+            )
+
+
+def sensor_row(channel: str, modality: str) -> Row:
+    """A camera, LiDAR or radar by name."""
+    return {"token": token("sensor", channel), "channel": channel, "modality": modality}
+
+
+def visibility_rows() -> list[Row]:
+    """NuScenes' four levels of how much of an object the cameras see."""
+    return [
+        {"token": key, "level": level, "description": f"visibility {level[1:]} %"}
+        for key, level in {"1": "v0-40", "2": "v40-60", "3": "v60-80", "4": "v80-100"}.items()
+    ]
+
+
+def chain(rows: list[Row]) -> None:
+    """Link rows by `prev` and `next`, in the order of their time where they have one."""
+    rows.sort(key=lambda row: row.get("timestamp", 0))
+    for before, after in zip(rows, rows[1:], strict=False):
+        before["next"], after["prev"] = after["token"], before["token"]
+
+
+def blank_map(root: Path) -> str:
+    """Write a mask of nothing, which nuScenes' devkit wants of every log; returns its path."""
+    name = "maps/blank.png"
+    if not (root / name).is_file():
+        png = io.BytesIO()
+        Image.new("1", (1, 1)).save(png, "PNG")
+        write_whole(root / name, png.getvalue())
+    return name
+
+
+def write_part(path: Path, part: Any) -> None:
+    """Write the rows of a scene, which is whole when the file is there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_whole(path, json.dumps(part).encode())
+
+
+def write_version(
+    folder: Path, parts: Iterable[Rows], splits: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Make the folder of a version; one that is there is replaced once the new one is complete.
+
+    Args:
+        folder: such as `DATAROOT/v1.0-trainval`.
+        parts: rows of the scenes, and those that they share; one at a time is in memory.
+        splits: names of scenes by split, where they are none of nuScenes'.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
+    partial.mkdir(parents=True)
+    try:
+        _write_tables(partial, parts)
+        if splits is not None:
+            write_whole(partial / SPLITS_FILE, json.dumps(splits, indent=1).encode())
+        replace_folder(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Give a folder the name of another one, which goes.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    old = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_tables(folder: Path, parts: Iterable[Rows]) -> None:
+    names = (*OF_A_SCENE, *OF_ALL)
+    files = {name: (folder / f"{name}.json").open("w") for name in names}
+    written: dict[str, set[str]] = {name: set() for name in OF_ALL}
+    begun = set()
+    try:
+        for part in parts:
+            for name, rows in part.items():
+                for row in rows:
+                    if name in written:
+                        if row["token"] in written[name]:
+                            continue
+                        written[name].add(row["token"])
+                    # a row a line
+                    files[name].write((",\n" if name in begun else "[\n") + json.dumps(row))
+                    begun.add(name)
+        for name, file in files.items():
+            file.write("\n]" if name in begun else "[]")
+    finally:
+        for file in files.values():
+            file.close()
+
+
+def _grouped(rows: Iterable[Row], field: str) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[field], []).append(row)
+    return groups

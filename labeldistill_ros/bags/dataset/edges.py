@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transforms of a drive as they were published: what moves, what stands, and when."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labeldistill_core.errors import BagError
+from labeldistill_core.frames import Array, Transform
+from labeldistill_core.names import shown
+from labeldistill_ros.messages.stamps import stamp_of
+
+_MOST_FRAMES = 1000
+MOUNT_MOVES_M, MOUNT_MOVES_RAD = 2e-3, 2e-3
+"""A sensor stands still that moves by less; calibration tools are no better."""
+
+
+@dataclass
+class Edge:
+    """A frame in its parent, over time."""
+
+    parent: str
+    """Frame that it is told in."""
+    first: Array
+    """(7,) x, y, z in metres and quaternion w, x, y, z, as it was first published."""
+    stamps_ns: array[int] = field(default_factory=lambda: array("q"))
+    """When a moving frame was told of; empty where it came on /tf_static alone."""
+    moved_m: float = 0.0
+    """Farthest from where it was first."""
+    moved_rad: float = 0.0
+    """Largest turn from how it was first."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is where it was first all along."""
+        return self.moved_m <= MOUNT_MOVES_M and self.moved_rad <= MOUNT_MOVES_RAD
+
+    def take(self, pose: Array) -> None:
+        """Take it as it was published another time."""
+        shift = pose[:3] - self.first[:3]
+        self.moved_m = max(self.moved_m, float(np.sqrt(shift @ shift)))
+        # the angle of the turn between two unit quaternions, whose signs do not matter
+        cosine = min(1.0, abs(float(pose[3:] @ self.first[3:])))
+        self.moved_rad = max(self.moved_rad, 2 * math.acos(cosine))
+
+
+class Edges:
+    """All frames that a drive tells of."""
+
+    def __init__(self) -> None:
+        """Begin without frames."""
+        self.by_child: dict[str, Edge] = {}
+        self.faults: dict[str, str] = {}
+        """What is wrong with a frame, for those who need it."""
+
+    def add(self, message: Any, *, static: bool) -> None:
+        """Take a message of /tf or /tf_static."""
+        for stamped in message.transforms:
+            turn, place = stamped.transform.rotation, stamped.transform.translation
+            pose = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
+            stamp_ns = None if static else stamp_of(stamped)
+            self.take(stamped.header.frame_id, stamped.child_frame_id, stamp_ns, pose)
+
+    def add_odometry(self, message: Any, base_frame: str) -> None:
+        """Take a message of odometry; a driver that names no child means the vehicle."""
+        turn, place = message.pose.pose.orientation, message.pose.pose.position
+        pose = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
+        child = message.child_frame_id or base_frame
+        self.take(message.header.frame_id, child, stamp_of(message), pose)
+
+    def take(self, parent: str, child: str, stamp_ns: int | None, pose: Array) -> None:
+        """Take one pose of a frame; `stamp_ns` is None where it is told for good."""
+        edge = self.by_child.get(child)
+        if edge is None:
+            if len(self.by_child) >= _MOST_FRAMES:
+                return
+            edge = self.by_child[child] = Edge(parent, pose)
+        if edge.parent != parent:
+            self.faults[child] = (
+                f"frame {shown(child)} has two parents, {shown(edge.parent)} and {shown(parent)}: "
+                "record the tree of one vehicle alone"
+            )
+            return
+        edge.take(pose)
+        if stamp_ns is not None:
+            edge.stamps_ns.append(stamp_ns)
+
+    def merge(self, other: Edges) -> None:
+        """Take what another bag of the drive tells."""
+        self.faults |= other.faults
+        for child, edge in other.by_child.items():
+            known = self.by_child.get(child)
+            if known is None:
+                self.by_child[child] = edge
+                continue
+            self.take(edge.parent, child, None, edge.first)
+            known.stamps_ns += edge.stamps_ns
+            known.moved_m = max(known.moved_m, edge.moved_m)
+            known.moved_rad = max(known.moved_rad, edge.moved_rad)
+
+    @property
+    def frames(self) -> list[str]:
+        """Names of all frames, sorted."""
+        return sorted({*self.by_child, *(edge.parent for edge in self.by_child.values())})
+
+    def way(self, target: str, source: str) -> list[str] | None:
+        """Children of the edges between two frames; None where they are not connected."""
+        up, down = list(self._up(source)), list(self._up(target))
+        common = next((frame for frame in up if frame in down), None)
+        if common is None:
+            return None
+        return [*up[: up.index(common)], *down[: down.index(common)]]
+
+    def standing(self, target: str, source: str) -> Transform:
+        """`target_from_source` of two frames that do not move against each other.
+
+        Raises:
+            BagError: they are not connected, or move.
+        """
+        way = self.way(target, source)
+        if way is None:
+            known = ", ".join(map(shown, self.frames[:30])) or "none"
+            raise BagError(
+                f"no transforms connect {shown(target)} and {shown(source)}: record /tf_static "
+                f"from the start (frames in the bag: {known})"
+            )
+        for child in way:
+            if fault := self.faults.get(child):
+                raise BagError(fault)
+            edge = self.by_child[child]
+            if not edge.stands:
+                raise BagError(
+                    f"{shown(child)} moves in {shown(edge.parent)}, by up to "
+                    f"{edge.moved_m * 100:.1f} cm and {math.degrees(edge.moved_rad):.2f} degrees, "
+                    f"so that {shown(source)} has no calibration that holds: cut the bag where it "
+                    "changes (--since, --until), or mount the sensor on the vehicle"
+                )
+        return self._first(target, way).inverse @ self._first(source, way)
+
+    def known(self, way: list[str], stamps_ns: NDArray[np.int64], longest_s: float) -> Any:
+        """(N,) whether poses around a time are there, close enough to interpolate between.
+
+        Args:
+            way: from `way`.
+            stamps_ns: (N,) times.
+            longest_s: between two poses at most.
+        """
+        good = np.ones(len(stamps_ns), np.bool_)
+        for child in way:
+            at = np.unique(np.frombuffer(self.by_child[child].stamps_ns, np.int64))
+            if not len(at):
+                continue
+            right = np.searchsorted(at, stamps_ns)
+            after = at[np.minimum(right, len(at) - 1)]
+            before = at[np.maximum(right - 1, 0)]
+            exact = after == stamps_ns
+            between = (right > 0) & (right < len(at)) & (after - before <= longest_s * 1e9)
+            good &= exact | between
+        return good
+
+    def _up(self, frame: str) -> Iterator[str]:
+        seen = set()
+        while frame not in seen:  # a loop of frames ends nowhere
+            seen.add(frame)
+            yield frame
+            if (edge := self.by_child.get(frame)) is None:
+                return
+            frame = edge.parent
+
+    def _first(self, frame: str, way: list[str]) -> Transform:
+        """`common_from_frame`, as the frames were first published."""
+        out = Transform.identity(frame, frame)
+        while frame in way:
+            edge = self.by_child[frame]
+            try:
+                step = Transform.from_quaternion(edge.parent, frame, edge.first[3:], edge.first[:3])
+            except ValueError as error:
+                names = f"{shown(edge.parent)} from {shown(frame)}"
+                raise BagError(f"{names} was published as no rigid transform: {error}") from error
+            out, frame = step @ out, edge.parent
+        return out

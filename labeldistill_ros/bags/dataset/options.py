@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is taken of bags, and how it becomes a data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.names import plain_name
+from labeldistill_ros.bags.truth import TRUTH_TOPIC
+
+LEFT_OUT = "-"
+"""Category of classes whose boxes are not taken."""
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What is taken of the bags, and how it is divided."""
+
+    version: str = "v1.0-trainval"
+    """Folder of the tables in the data root."""
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    """The cameras to take, as pairs of a name and its image topic; without any, every image topic
+    that has a camera_info beside it is a camera, named after its topic."""
+    lidars: tuple[str, ...] = ()
+    """Topics of the LiDARs, whose points are merged in the frame of the first; without any, the
+    only cloud of points that looks like one. The word none takes cameras alone."""
+    labels: str = TRUTH_TOPIC
+    """Topic of boxes (vision_msgs/Detection3DArray) that become annotations; their stamps are
+    those of the key frames. Empty takes none; the default is taken where the bag has it."""
+    categories: Mapping[str, str] = field(default_factory=dict)
+    """What classes of the labels are called in the tables, as pairs of a class and a category;
+    nuScenes' classes are known, and the category - leaves a class out."""
+    base_frame: str = "base_link"
+    """Frame of the vehicle: x forward, y left, z up."""
+    fixed_frame: str = ""
+    """Frame that does not move with the vehicle; map or odom, whichever is there, when empty."""
+    ego_motion_source: Literal["auto", "tf", "odometry"] = "auto"
+    """Where the vehicle is: from /tf, from odometry, or from whichever there is."""
+    odometry_topic: str = ""
+    """Topic of the odometry; the only one when empty."""
+    images_rectified: bool = False
+    """The images are rectified, so P and R of camera_info hold rather than K and D."""
+    jpeg_quality: int = 95
+    """Of images that are raw or have to be rectified; other images stay as they are."""
+    sweeps: bool = True
+    """Also take the images and scans between the key frames."""
+    scene_length_s: Annotated[float, tyro.conf.arg(name="scene-length")] = 20.0
+    """Seconds of a scene at most; a longer drive becomes several scenes."""
+    since_s: Annotated[float, tyro.conf.arg(name="since")] = 0.0
+    """Seconds from the beginning of a drive before which nothing is taken."""
+    until_s: Annotated[float, tyro.conf.arg(name="until")] = math.inf
+    """Seconds from the beginning of a drive after which nothing is taken."""
+    val: tuple[str, ...] = ()
+    """Scenes, or drives with all their scenes, that are for validation; all others train."""
+    val_share: float = 0.0
+    """Share of each drive, at its end, whose scenes are for validation."""
+    location: str = ""
+    """Where the drives took place, for the table of logs."""
+    vehicle: str = ""
+    """Which vehicle drove, for the table of logs."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no data set."""
+        plain_name(self.version, "--version")
+        for name, topic in self.cameras.items():
+            plain_name(name, "--cameras: the name")
+            if not topic.startswith("/"):
+                raise ConfigError(f"--cameras: {topic!r} is no topic: give pairs of NAME and TOPIC")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ConfigError(f"--jpeg-quality is {self.jpeg_quality}: use 1 to 100")
+        if not self.scene_length_s >= 1:
+            raise ConfigError(f"--scene-length is {self.scene_length_s:g}: use a second or more")
+        if not 0 <= self.since_s < self.until_s:
+            raise ConfigError(f"--since {self.since_s:g} is not before --until {self.until_s:g}")
+        if not 0 <= self.val_share <= 1:
+            raise ConfigError(f"--val-share is {self.val_share:g}; it is a share between 0 and 1")
+
+    @property
+    def without_lidar(self) -> bool:
+        """Whether cameras alone are taken."""
+        return self.lidars == ("none",)

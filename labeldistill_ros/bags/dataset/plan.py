@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a drive: its sensors, its scenes and their key frames; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from labeldistill_core.cameras import EGO_FRAME, CameraCalibration
+from labeldistill_core.data.tables.columns import LIDAR
+from labeldistill_core.errors import BagError, LabelDistillError
+from labeldistill_core.frames import Transform
+from labeldistill_core.names import shown
+from labeldistill_ros.bags.dataset.checks import (
+    drive_span_ns,
+    label_faults,
+    silence_faults,
+    stamp_faults,
+)
+from labeldistill_ros.bags.dataset.image_sets import image_sets
+from labeldistill_ros.bags.dataset.key_frames import KeyFrame, choose_key_frames, cut
+from labeldistill_ros.bags.dataset.labels import categories
+from labeldistill_ros.bags.dataset.options import DatasetOptions
+from labeldistill_ros.bags.dataset.survey import Stamps, Stream, Survey
+from labeldistill_ros.bags.dataset.topics import SensorTopics
+from labeldistill_ros.messages.calibration import calibration_from_info
+
+_T = TypeVar("_T")
+_POSES_APART_S = 1.0
+"""Between two poses that are interpolated; a vehicle may turn in more."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedCamera:
+    """A camera of a drive."""
+
+    topic: str
+    """Of its images."""
+    info: Any
+    """Its `camera_info`."""
+    calibration: CameraCalibration
+    """Without distortion, as the tables have it."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedLidar:
+    """A LiDAR of a drive."""
+
+    topic: str
+    """Of its points."""
+    ego_from_sensor: Transform
+    """Its mounting."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedPoses:
+    """Where the vehicle's poses come from."""
+
+    fixed_frame: str
+    """ROS name of the frame that does not move."""
+    body_frame: str
+    """ROS name of the frame whose motion is told."""
+    body_from_ego: Transform
+    """From the vehicle frame, which stands in it."""
+    way: tuple[str, ...]
+    """Frames between the two, each in its parent."""
+    odometry: str
+    """Topic of odometry that tells it; empty where /tf does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drive:
+    """What was found in the bags of one drive."""
+
+    name: str
+    """Of its scenes' names the first part."""
+    bags: tuple[Path, ...]
+    """The bags."""
+    topics: SensorTopics
+    """Which topics are read."""
+    survey: Survey
+    """What they hold."""
+    cameras: Mapping[str, PlannedCamera]
+    """By name; empty where there are problems."""
+    lidars: tuple[PlannedLidar, ...]
+    """Merged in the frame of the first."""
+    poses: PlannedPoses | None
+    """Where the vehicle is; None where nothing tells it."""
+    label_frame: str
+    """ROS name of the frame of the labels; empty without labels."""
+    label_from_ego: Transform | None
+    """The vehicle frame in that of the labels; None where the labels are in the fixed frame."""
+    scenes: tuple[ScenePlan, ...]
+    """None where there are problems."""
+    sets: int
+    """Complete sets of images."""
+    problems: tuple[str, ...]
+    """Why it cannot be converted; empty where it can."""
+    notes: tuple[str, ...]
+    """What is good to know."""
+
+    @property
+    def image_streams(self) -> dict[str, Stream]:
+        """Messages of each camera, by its name."""
+        return {c: self.survey.streams[t] for c, t in self.topics.images.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class ScenePlan:
+    """A scene that is to be written."""
+
+    name: str
+    """Of the scene."""
+    split: str
+    """train or val."""
+    key_frames: tuple[KeyFrame, ...]
+    """In the order of time."""
+    span_ns: tuple[int, int]
+    """Log times between which all its messages were recorded."""
+
+
+class _Problems(list[str]):
+    """Collects what is wrong, so that a user sees all of it at once."""
+
+    def tried(self, call: Callable[[], _T], otherwise: _T) -> _T:
+        try:
+            return call()
+        except (LabelDistillError, ValueError) as error:
+            if str(error) not in self:
+                self.append(str(error))
+            return otherwise
+
+
+def plan_drive(
+    name: str,
+    bags: tuple[Path, ...],
+    topics: SensorTopics,
+    survey: Survey,
+    options: DatasetOptions,
+) -> Drive:
+    """Decide what becomes of a drive.
+
+    Args:
+        name: of the drive.
+        bags: of it.
+        topics: which are read.
+        survey: what is in them, of all bags.
+        options: what the user wants.
+    """
+    problems, notes = _Problems(), []
+    for topic in topics.all:
+        if topic not in survey.infos and topic not in topics.infos.values():
+            survey.streams.setdefault(topic, Stream(""))
+    survey.streams.pop(topics.odometry, None)
+    called = {f"{c} ({t})": survey.streams[t] for c, t in topics.images.items()}
+    called |= {topic: survey.streams[topic] for topic in topics.lidars}
+    span_ns = drive_span_ns(called, options)
+    begin_ns = span_ns[0] - round(options.since_s * 1e9)
+    for stream in called.values():
+        _limit(stream, span_ns)
+    problems += stamp_faults(called)
+    problems += silence_faults(
+        {c: called[f"{c} ({t})"] for c, t in topics.images.items()}, begin_ns
+    )
+    known = categories(options)
+    problems += label_faults(survey.class_names, known)
+    if not topics.lidars and not options.without_lidar:
+        notes.append("no LiDAR: no teacher can be trained, nor depth be learned from its points")
+
+    cameras = {}
+    for camera, topic in topics.images.items():
+        planned = problems.tried(
+            lambda c=camera, t=topic: _camera(c, t, topics, survey, options),  # type: ignore[misc]
+            None,
+        )
+        if planned:
+            cameras[camera] = planned
+    lidars = tuple(
+        PlannedLidar(topic, mount)
+        for topic in topics.lidars
+        if (mount := problems.tried(lambda t=topic: _mount(LIDAR, t, survey, options), None))  # type: ignore[misc]
+    )
+    poses = problems.tried(lambda: _poses(topics, survey, options), None)
+    label_frame, label_from_ego = "", None
+    labelled = survey.streams.get(topics.labels) if topics.labels else None
+    if labelled and len(labelled.stamps):
+        label_frame = next(iter(labelled.frame_ids))
+        problems += stamp_faults({topics.labels: replace(labelled, logs=labelled.stamps)})
+        if poses and label_frame != poses.fixed_frame:
+            label_from_ego = problems.tried(
+                lambda: survey.edges.standing(label_frame, options.base_frame), None
+            )
+    whole = bool(cameras) and len(cameras) == len(topics.images) and poses is not None
+    sets = np.empty((0, len(topics.images)), np.int64)
+    if all(len(survey.streams[topic].stamps) for topic in topics.images.values()):
+        sets = image_sets({c: survey.streams[t] for c, t in topics.images.items()})
+    drive = Drive(
+        name, bags, topics, survey, cameras, lidars, poses, label_frame, label_from_ego, (),
+        len(sets), (), (),
+    )  # fmt: skip
+    scenes: tuple[ScenePlan, ...] = ()
+    if whole and not problems and poses:
+        scenes = _scenes(drive, poses, sets, options, notes)
+        if not scenes:
+            problems.append(_why_none(drive, len(sets)))
+    return replace(drive, scenes=scenes, problems=tuple(problems), notes=tuple(notes))
+
+
+def _limit(stream: Stream, span_ns: tuple[int, int]) -> None:
+    """Forget what is not to be taken."""
+    stamps = stream.stamps_ns
+    inside = (stamps >= span_ns[0]) & (stamps <= span_ns[1])
+    if not inside.all():
+        logs = stream.logs_ns[inside]
+        stream.stamps, stream.logs = (
+            type(stream.stamps)("q", stamps[inside]),
+            type(stream.logs)("q", logs),
+        )
+
+
+def _frame_of(topic: str, survey: Survey) -> str:
+    frames = survey.streams[topic].frame_ids
+    return next(iter(frames), "")
+
+
+def _mount(name: str, topic: str, survey: Survey, options: DatasetOptions) -> Transform:
+    mounted = survey.edges.standing(options.base_frame, _frame_of(topic, survey))
+    # The names of ROS end here; the numbers stay.
+    return replace(mounted, target=EGO_FRAME, source=name)
+
+
+def _camera(
+    name: str, topic: str, topics: SensorTopics, survey: Survey, options: DatasetOptions
+) -> PlannedCamera:
+    infos = survey.infos.get(topics.infos[name])
+    if not infos:
+        raise BagError(
+            f"{name}: no message on {topics.infos[name]}, so that its calibration is unknown: "
+            "record it from the start"
+        )
+    mounted = _mount(name, topic, survey, options)
+    first, *others = (
+        calibration_from_info(
+            name, info, mounted, rectified=options.images_rectified, undistorted=True
+        )
+        for _, info in infos
+    )
+    for (log_ns, info), other in zip(infos[1:], others, strict=True):
+        same_lens = np.array_equal(info.d, infos[0][1].d) or options.images_rectified
+        if not (first.equals(other) and same_lens):
+            after_s = (log_ns - infos[0][0]) / 1e9
+            raise BagError(
+                f"{name}: its calibration changes after {after_s:.1f} s, and a scene has one: cut "
+                "the bag there (--since, --until), or publish one camera_info"
+            )
+    return PlannedCamera(topic, infos[0][1], first)
+
+
+def _poses(topics: SensorTopics, survey: Survey, options: DatasetOptions) -> PlannedPoses:
+    base = options.base_frame
+    if options.ego_motion_source != "odometry":
+        candidates = (options.fixed_frame,) if options.fixed_frame else ("map", "odom")
+        for fixed in candidates:
+            if way := survey.edges.way(fixed, base):
+                for child in way:
+                    if fault := survey.edges.faults.get(child):
+                        raise BagError(fault)
+                still = Transform.identity(base, EGO_FRAME)
+                return PlannedPoses(fixed, base, still, tuple(way), "")
+        if options.ego_motion_source == "tf" or not survey.odometry.by_child:
+            known = ", ".join(map(shown, survey.edges.frames[:30])) or "none"
+            or_odometry = "" if options.ego_motion_source == "tf" else ", or odometry"
+            raise BagError(
+                f"nothing tells where the vehicle is: no transforms lead from "
+                f"{' or '.join(map(shown, candidates))} to {shown(base)}: record /tf and "
+                f"/tf_static{or_odometry}, or name the frames by --fixed-frame and --base-frame "
+                f"(frames in the bag: {known})"
+            )
+    if not survey.odometry.by_child:
+        raise BagError(f"no message on {topics.odometry}: record it, or take the poses from /tf")
+    ((body, edge),) = list(survey.odometry.by_child.items())[:1]
+    if fault := survey.odometry.faults.get(body):
+        raise BagError(f"{topics.odometry}: {fault}")
+    if body == base:
+        body_from_base = Transform.identity(body, base)
+    else:
+        body_from_base = survey.edges.standing(body, base)
+    return PlannedPoses(
+        edge.parent, body, replace(body_from_base, source=EGO_FRAME), (body,), topics.odometry
+    )
+
+
+def _scenes(
+    drive: Drive,
+    poses: PlannedPoses,
+    sets: Stamps,
+    options: DatasetOptions,
+    notes: list[str],
+) -> tuple[ScenePlan, ...]:
+    survey = drive.survey
+    told = posed(drive, poses)
+    sets = sets[told(sets.ravel()).reshape(sets.shape).all(axis=1)]
+    scans = None
+    if drive.lidars:
+        scans = np.sort(survey.streams[drive.lidars[0].topic].stamps_ns)
+        scans = scans[told(scans)]
+    labels = None
+    if drive.label_frame:
+        labels = np.sort(survey.streams[drive.topics.labels].stamps_ns)
+        labels = labels[told(labels)]
+    frames = choose_key_frames(sets, scans, labels)
+    if lacking := sum(frame.scan_ns is None for frame in frames) if drive.lidars else 0:
+        notes.append(f"{lacking} of {len(frames)} key frames have no scan near their images")
+    cuts = cut(frames, options.scene_length_s)
+    first_ns, last_ns = (frames[0].stamp_ns, frames[-1].stamp_ns) if frames else (0, 0)
+    scenes = []
+    for number, piece in enumerate(cuts):
+        name = drive.name if len(cuts) == 1 else f"{drive.name}-{number:04d}"
+        middle = (piece[0].stamp_ns + piece[-1].stamp_ns) / 2
+        late = middle > last_ns - options.val_share * (last_ns - first_ns)
+        held_out = late or not {name, drive.name}.isdisjoint(options.val)
+        span_ns = _logs(drive, piece)
+        scenes.append(ScenePlan(name, "val" if held_out else "train", tuple(piece), span_ns))
+    return tuple(scenes)
+
+
+def posed(drive: Drive, poses: PlannedPoses) -> Callable[[Stamps], Any]:
+    """Tells (N,) stamps at which the vehicle's pose is known."""
+    edges = drive.survey.odometry if poses.odometry else drive.survey.edges
+    return lambda stamps: edges.known(list(poses.way), stamps, _POSES_APART_S)
+
+
+def _logs(drive: Drive, frames: list[KeyFrame]) -> tuple[int, int]:
+    """Log times around the messages of a scene."""
+    first_ns = min(min(f.images_ns) for f in frames[:1])
+    last_ns = max(max(f.images_ns) for f in frames[-1:])
+    first_ns = min(first_ns, frames[0].stamp_ns, frames[0].labels_ns or first_ns)
+    last_ns = max(last_ns, frames[-1].stamp_ns, frames[-1].labels_ns or last_ns)
+    begin_ns, end_ns = 2**62, 0
+    for stream in drive.survey.streams.values():
+        inside = (stream.stamps_ns >= first_ns) & (stream.stamps_ns <= last_ns)
+        if inside.any():
+            begin_ns = min(begin_ns, int(stream.logs_ns[inside].min()))
+            end_ns = max(end_ns, int(stream.logs_ns[inside].max()) + 1)
+    return begin_ns, end_ns
+
+
+def _why_none(drive: Drive, sets: int) -> str:
+    if not sets:
+        return (
+            "no instant at which all cameras took an image: `--cameras` takes fewer of them; are "
+            "their clocks synchronized?"
+        )
+    poses = drive.poses
+    assert poses is not None
+    streams = drive.image_streams.values()
+    edges = drive.survey.odometry if poses.odometry else drive.survey.edges
+    stamps = [edges.by_child[child].stamps_ns for child in poses.way]
+    told = [s for s in stamps if len(s)]
+    first, last = min(min(s.stamps) for s in streams), max(max(s.stamps) for s in streams)
+    if told and (min(map(max, told)) < first or max(map(min, told)) > last):
+        apart_s = max(first - min(map(max, told)), max(map(min, told)) - last) / 1e9
+        return (
+            f"the vehicle's poses are {apart_s:.1f} s away from all images, so that their clocks "
+            "disagree: synchronize them, and record anew"
+        )
+    if drive.label_frame:
+        return (
+            f"none of the labels on {drive.topics.labels} is of a time at which there are images "
+            "and poses: compare their stamps, or leave the labels out by --labels ''"
+        )
+    return "at no set of images the vehicle's pose is known: record /tf throughout"

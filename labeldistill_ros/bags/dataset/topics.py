@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which topics of a drive are its sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from labeldistill_core.errors import BagError
+from labeldistill_core.names import fault_of_name, shown
+from labeldistill_ros.bags.dataset.options import DatasetOptions
+from labeldistill_ros.bags.truth import TRUTH_TOPIC
+
+COMPRESSED, RAW = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
+INFO, CLOUD = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/PointCloud2"
+TRANSFORMS, ODOMETRY = "tf2_msgs/msg/TFMessage", "nav_msgs/msg/Odometry"
+BOXES = "vision_msgs/msg/Detection3DArray"
+_MOST_CAMERAS = 64
+
+
+@dataclass(frozen=True)
+class SensorTopics:
+    """The topics that are read."""
+
+    images: Mapping[str, str]
+    """Topic of its images by the name of the camera."""
+    infos: Mapping[str, str]
+    """Topic of its calibration by the name of the camera."""
+    lidars: tuple[str, ...]
+    """Topics of points that become one scan, in the frame of the first."""
+    labels: str
+    """Topic of boxes that become annotations; empty without."""
+    odometry: str
+    """Topic of the vehicle's motion, where it is not taken from /tf; empty then."""
+    ignored: Mapping[str, str]
+    """Topics that could be sensors, and why they are not read."""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All that are read, but for transforms."""
+        others = (*self.lidars, self.labels, self.odometry)
+        return (*self.images.values(), *self.infos.values(), *(t for t in others if t))
+
+
+def choose_topics(
+    topics: Mapping[str, str], points: Mapping[str, Sequence[str]], options: DatasetOptions
+) -> SensorTopics:
+    """Find the sensors among the topics of a drive.
+
+    Args:
+        topics: type of each topic.
+        points: names of the fields of each cloud's points.
+        options: what the user named.
+
+    Raises:
+        BagError: there is no camera, one has no calibration, or it is not clear which cloud is
+            that of the LiDAR.
+    """
+    ignored: dict[str, str] = {}
+    images = dict(options.cameras) or _cameras(topics, ignored)
+    if not images:
+        raise BagError(
+            "no image topic (sensor_msgs/CompressedImage or Image): record the cameras; the bag "
+            f"has {_listed(topics)}"
+        )
+    infos = {}
+    for name, topic in images.items():
+        if topics.get(topic) not in (COMPRESSED, RAW):
+            what = "no image topic" if topic in topics else "not in the bag"
+            raise BagError(f"{name}: {topic} is {what}; it has {_listed(_of(topics, _IMAGES))}")
+        infos[name] = _beside(topic)
+        if topics.get(infos[name]) != INFO:
+            raise BagError(
+                f"{name}: {topic} has no calibration, as no {infos[name]} (sensor_msgs/CameraInfo) "
+                "is in the bag: record it, or name the cameras to take by --cameras NAME TOPIC ..."
+            )
+    if len(images) > _MOST_CAMERAS:
+        raise BagError(f"{len(images)} cameras: name those to take by --cameras NAME TOPIC ...")
+    return SensorTopics(
+        images,
+        infos,
+        _lidars(topics, points, options, ignored),
+        _labels(topics, options, ignored),
+        _odometry(topics, options),
+        ignored,
+    )
+
+
+_IMAGES = (COMPRESSED, RAW)
+
+
+def _of(topics: Mapping[str, str], kinds: Sequence[str]) -> list[str]:
+    return sorted(topic for topic, kind in topics.items() if kind in kinds)
+
+
+def _listed(names: object) -> str:
+    known = sorted(names)  # type: ignore[call-overload]
+    there = ", ".join(n if n.isprintable() and len(n) < 100 else shown(n) for n in known[:30])
+    return there + (f" and {len(known) - 30} more" if len(known) > 30 else "") or "none"
+
+
+def _parent(image: str) -> str:
+    """What the topics of a camera have in common."""
+    return image.removesuffix("/compressed").rpartition("/")[0]
+
+
+def _beside(image: str) -> str:
+    """Topic of the calibration, by the rule of `image_transport`: beside the raw images."""
+    return f"{_parent(image)}/camera_info"
+
+
+def _cameras(topics: Mapping[str, str], ignored: dict[str, str]) -> dict[str, str]:
+    """Image topic of each camera; the compressed one where there are both."""
+    found: dict[str, str] = {}
+    for topic in _of(topics, _IMAGES):
+        before = found.get(_parent(topic))
+        if before is None:
+            found[_parent(topic)] = topic
+            continue
+        first, second = sorted(
+            (before, topic), key=lambda t: (topics[t] != COMPRESSED, "rect" in t, t)
+        )
+        found[_parent(topic)] = first
+        ignored[second] = f"{first} is of the same camera"
+    depth = 1
+    # As much of the topic as tells the cameras apart, from behind.
+    while True:
+        names = [
+            "_".join(parent.strip("/").split("/")[-depth:]).upper() or "CAMERA" for parent in found
+        ]
+        if len(set(names)) == len(names) or depth > 8:
+            break
+        depth += 1
+    for name, topic in zip(names, found.values(), strict=True):
+        if fault := fault_of_name(name):
+            raise BagError(f"{shown(topic)} gives no name for a camera, {fault}: use --cameras")
+    return dict(zip(names, found.values(), strict=True))
+
+
+def _lidars(
+    topics: Mapping[str, str],
+    points: Mapping[str, Sequence[str]],
+    options: DatasetOptions,
+    ignored: dict[str, str],
+) -> tuple[str, ...]:
+    clouds = _of(topics, (CLOUD,))
+    if options.without_lidar:
+        return ()
+    for topic in options.lidars:
+        if topic not in clouds:
+            raise BagError(f"--lidars: no cloud {topic} in the bag; it has {_listed(clouds)}")
+        if not {"x", "y", "z"} <= set(points.get(topic, ())):
+            raise BagError(f"--lidars: the points of {topic} have no x, y, z")
+    if options.lidars:
+        return options.lidars
+    found = []
+    for topic in clouds:
+        names = set(points.get(topic, ()))
+        if not {"x", "y", "z"} <= names:
+            ignored[topic] = "its points have no x, y, z"
+        elif "intensity" not in names:
+            ignored[topic] = "its points have no intensity; name it by --lidars if it is a LiDAR"
+        else:
+            found.append(topic)
+    if len(found) > 1:
+        raise BagError(
+            f"{len(found)} clouds of points look like a LiDAR's: name those to merge, the main one "
+            f"first, by --lidars {' '.join(found)}"
+        )
+    return tuple(found)
+
+
+def _labels(topics: Mapping[str, str], options: DatasetOptions, ignored: dict[str, str]) -> str:
+    known = _of(topics, (BOXES,))
+    for topic in known:
+        if topic != options.labels:
+            ignored[topic] = "boxes become labels only where --labels names them"
+    if options.labels and options.labels not in known:
+        # The default is a topic that this project's own bags have, and others need not.
+        if options.labels == TRUTH_TOPIC:
+            return ""
+        raise BagError(
+            f"--labels: no boxes (vision_msgs/Detection3DArray) on {options.labels}; the bag has "
+            f"{_listed(known)}"
+        )
+    return options.labels
+
+
+def _odometry(topics: Mapping[str, str], options: DatasetOptions) -> str:
+    known = _of(topics, (ODOMETRY,))
+    if options.ego_motion_source == "tf":
+        return ""
+    if options.odometry_topic:
+        if options.odometry_topic not in known:
+            raise BagError(
+                f"--odometry-topic: no {options.odometry_topic} (nav_msgs/Odometry) in the bag; it "
+                f"has {_listed(known)}"
+            )
+        return options.odometry_topic
+    if len(known) == 1:
+        return known[0]
+    if options.ego_motion_source == "odometry":
+        raise BagError(f"which odometry? name it by --odometry-topic: {_listed(known)}")
+    return ""
