@@ -69,7 +69,9 @@ def choose_key_frames(
             found.append(KeyFrame(stamp_ns, tuple(sets[row].tolist()), scan_ns, None))
     else:
         for label_ns in labels.tolist():
-            scan_ns = None if scans is None else _nearest(scans, label_ns, min(period / 2, _APART_NS))
+            scan_ns = (
+                None if scans is None else _nearest(scans, label_ns, min(period / 2, _APART_NS))
+            )
             stamp_ns = label_ns if scan_ns is None else scan_ns
             middle = _nearest(middles, stamp_ns, max(period, 1e8))
             if middle is None:

@@ -204,7 +204,7 @@ def plan_drive(
     )  # fmt: skip
     scenes: tuple[ScenePlan, ...] = ()
     if whole and not problems and poses:
-        scenes = _scenes(drive, poses, sets, options, notes)
+        scenes = _scenes(drive, sets, options, notes)
         if not scenes:
             problems.append(_why_none(drive, len(sets)))
     return replace(drive, scenes=scenes, problems=tuple(problems), notes=tuple(notes))
@@ -296,13 +296,12 @@ def _poses(topics: SensorTopics, survey: Survey, options: DatasetOptions) -> Pla
 
 def _scenes(
     drive: Drive,
-    poses: PlannedPoses,
     sets: Stamps,
     options: DatasetOptions,
     notes: list[str],
 ) -> tuple[ScenePlan, ...]:
     survey = drive.survey
-    told = posed(drive, poses)
+    told = posed(drive)
     sets = sets[told(sets.ravel()).reshape(sets.shape).all(axis=1)]
     scans = None
     if drive.lidars:
@@ -328,8 +327,10 @@ def _scenes(
     return tuple(scenes)
 
 
-def posed(drive: Drive, poses: PlannedPoses) -> Callable[[Stamps], Any]:
-    """Tells (N,) stamps at which the vehicle's pose is known."""
+def posed(drive: Drive) -> Callable[[Stamps], Any]:
+    """Tells of (N,) stamps at which of them the vehicle's pose is known."""
+    poses = drive.poses
+    assert poses is not None
     edges = drive.survey.odometry if poses.odometry else drive.survey.edges
     return lambda stamps: edges.known(list(poses.way), stamps, _POSES_APART_S)
 

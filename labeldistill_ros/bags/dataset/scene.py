@@ -25,10 +25,10 @@ from labeldistill_core.data.tables.writing import Rows, SceneRows, sensor_row, v
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.dataset.clouds import Points, moved, scan_points
-from labeldistill_ros.bags.dataset.key_frames import period_ns
 from labeldistill_ros.bags.dataset.labels import LabelledBox, add_annotations, boxes_of, categories
 from labeldistill_ros.bags.dataset.options import DatasetOptions
-from labeldistill_ros.bags.dataset.plan import Drive, ScenePlan, posed
+from labeldistill_ros.bags.dataset.plan import Drive, ScenePlan
+from labeldistill_ros.bags.dataset.roles import Role, partner_scans, roles_of
 from labeldistill_ros.bags.dataset.survey import MOVING_TOPIC, STATIC_TOPIC
 from labeldistill_ros.bags.dataset.topics import BOXES, COMPRESSED
 from labeldistill_ros.bags.reader import BagReader, Recorded
@@ -60,20 +60,11 @@ class WrittenScene:
     """Size of all its files."""
 
 
-@dataclass(frozen=True)
-class _Role:
-    """What a message becomes."""
-
-    sensor: str
-    is_key: bool
-    sample: int
-
-
 @dataclass
 class _Taken:
     """A file that was written."""
 
-    role: _Role
+    role: Role
     filename: str
     size_px: tuple[int, int] = (0, 0)
 
@@ -83,7 +74,7 @@ class _PartialScan:
     """Points of the main LiDAR that wait for those of the others."""
 
     stamp_ns: int
-    role: _Role
+    role: Role
     points: dict[str, tuple[int, Points]] = field(default_factory=dict)
 
 
@@ -99,8 +90,8 @@ class SceneWriter:
         self._cameras = {c.topic: (name, c) for name, c in drive.cameras.items()}
         self._rectifier = Rectifier()
         self._buffer = TransformBuffer(keep_s=_FOREVER_S, jump_s=_FOREVER_S)
-        self._roles = self._all_roles()
-        self._partners = self._partner_scans()
+        self._roles = roles_of(drive, scene, options)
+        self._partners = partner_scans(drive, self._roles)
         self._waiting: list[_PartialScan] = []
         self._labels: dict[int, list[LabelledBox]] = {}
         self._written: list[tuple[int, _Taken]] = []
@@ -184,7 +175,7 @@ class SceneWriter:
             part.role, part.points[topic] = role, (stamp_ns, scan_points(message))
             self._merge_waiting()
 
-    def _take_image(self, msgtype: str, message: Any, role: _Role) -> None:
+    def _take_image(self, msgtype: str, message: Any, role: Role) -> None:
         name, camera = self._cameras[self._drive.cameras[role.sensor].topic]
         calibration = camera.calibration
         size_px = (calibration.width_px, calibration.height_px)
@@ -205,11 +196,11 @@ class SceneWriter:
         Image.fromarray(pixels).save(jpeg, "JPEG", quality=self._options.jpeg_quality)
         self._write_file(stamp_ns, role, jpeg.getvalue(), _JPEG, size_px)
 
-    def _write_scan(self, stamp_ns: int, role: _Role, points: Points) -> None:
+    def _write_scan(self, stamp_ns: int, role: Role, points: Points) -> None:
         self._write_file(stamp_ns, role, points.tobytes(), "pcd.bin", (0, 0))
 
     def _write_file(
-        self, stamp_ns: int, role: _Role, data: bytes, ending: str, size_px: tuple[int, int]
+        self, stamp_ns: int, role: Role, data: bytes, ending: str, size_px: tuple[int, int]
     ) -> None:
         folder = f"{'samples' if role.is_key else 'sweeps'}/{role.sensor}"
         # The pattern of nuScenes, out of which tools read sensor and time.
@@ -228,7 +219,7 @@ class SceneWriter:
         for part in self._waiting:
             if part.stamp_ns == scan_ns:
                 return part
-        self._waiting.append(_PartialScan(scan_ns, _Role(LIDAR, False, -1)))
+        self._waiting.append(_PartialScan(scan_ns, Role(LIDAR, False, -1)))
         return self._waiting[-1]
 
     def _merge_waiting(self, *, at_end: bool = False) -> None:
@@ -343,49 +334,6 @@ class SceneWriter:
             boxes = self._labels[frame.labels_ns]
             instances |= add_annotations(self._rows, samples[k], boxes, fixed_from_label, points)
         self._rows.link_annotations(instances)
-
-    def _all_roles(self) -> dict[str, dict[int, _Role]]:
-        """What the messages of each topic become, by their stamp."""
-        drive, frames = self._drive, self._scene.key_frames
-        keys: dict[str, tuple[str, list[int | None]]] = {
-            camera.topic: (name, [f.images_ns[i] for f in frames])
-            for i, (name, camera) in enumerate(drive.cameras.items())
-        }
-        if drive.lidars:
-            keys[drive.lidars[0].topic] = (LIDAR, [frame.scan_ns for frame in frames])
-        told = posed(drive, self._poses)
-        roles = {}
-        for topic, (sensor, stamps) in keys.items():
-            own = {s: _Role(sensor, True, k) for k, s in enumerate(stamps) if s is not None}
-            if self._options.sweeps and own:
-                every = np.sort(drive.survey.streams[topic].stamps_ns)
-                every = every[(every > min(own)) & (every < max(own))]
-                # a sweep goes with the sample that follows it
-                known = np.array(sorted(own), np.int64)
-                for stamp_ns in every[told(every)].tolist():
-                    if stamp_ns not in own:
-                        following = int(known[np.searchsorted(known, stamp_ns)])
-                        own[stamp_ns] = _Role(sensor, False, own[following].sample)
-            roles[topic] = own
-        return roles
-
-    def _partner_scans(self) -> dict[str, dict[int, list[int]]]:
-        """Stamps of the other LiDARs' clouds, and scans of the main one that they go with."""
-        out: dict[str, dict[int, list[int]]] = {}
-        if len(self._drive.lidars) < 2:
-            return out
-        main, *others = (lidar.topic for lidar in self._drive.lidars)
-        streams, told = self._drive.survey.streams, posed(self._drive, self._poses)
-        farthest_ns = period_ns(streams[main].stamps_ns) / 2
-        for topic in others:
-            stamps = np.sort(streams[topic].stamps_ns)
-            stamps = stamps[told(stamps)]
-            out[topic] = {}
-            for scan_ns in self._roles[main] if len(stamps) else ():
-                near = int(stamps[np.abs(stamps - scan_ns).argmin()])
-                if abs(near - scan_ns) <= farthest_ns:
-                    out[topic].setdefault(near, []).append(scan_ns)
-        return out
 
 
 def _numbered(

@@ -39,9 +39,10 @@ def assert_same_scene(before: NuScenesTables, after: NuScenesTables, scene: str)
 
 def assert_same_sample(before: NuScenesTables, after: NuScenesTables, old: str, new: str) -> None:
     first, second = before.ground_truth(old), after.ground_truth(new)
-    np.testing.assert_allclose(
-        second.fixed_from_ego.matrix, first.fixed_from_ego.matrix, rtol=0, atol=1e-6
-    )
+    if after.has_scan(new):  # without, a sample takes the pose of its nearest image
+        np.testing.assert_allclose(
+            second.fixed_from_ego.matrix, first.fixed_from_ego.matrix, rtol=0, atol=1e-6
+        )
     assert len(first.boxes) == len(second.boxes)
     order = sorted(range(len(first.boxes)), key=lambda i: first.boxes.centers[i].tolist())
     again = sorted(range(len(second.boxes)), key=lambda i: second.boxes.centers[i].tolist())
