@@ -45,6 +45,7 @@ COMMANDS = {
     "evaluate-results": "score a nuScenes result file",
     "bag from-nuscenes": "convert a nuScenes scene",
     "bag to-nuscenes": "convert bags of your own vehicle to a data root",
+    "bag wait": "wait until the detector is active",
     "bag replay": "publish a bag over ROS",
     "bag record": "record the detector's topics",
     "bag recover": "save what is whole of a bag that was cut off",
@@ -139,6 +140,10 @@ def find_command(name: str) -> Callable[..., object]:
             from labeldistill_ros.commands.datasets import to_nuscenes
 
             return to_nuscenes
+        case "bag wait":
+            from labeldistill_ros.commands.ros_bags import wait
+
+            return wait
         case "bag replay":
             from labeldistill_ros.commands.ros_bags import replay
 

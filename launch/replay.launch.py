@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bag and the detector: `ros2 launch labeldistill_ros replay.launch.py bag:=PATH`.
 
-Ends when the bag does; with 1 when the player fails. With `output:=FOLDER` a recorder and a scorer
-take part, and the exit code is the scorer's verdict: 1 when a threshold is missed or nothing could
-be scored; the detector then publishes weak boxes, too, unless it is told otherwise. All arguments
-of detector.launch.py work here too.
+Ends when the bag does, unless `keep_open` or `loop` say otherwise; with 1 when the player fails.
+With `output:=FOLDER` a recorder and a scorer take part, and the exit code is the scorer's verdict:
+1 when a threshold is missed or nothing could be scored; the detector then publishes weak boxes,
+too, unless it is told otherwise. All arguments of detector.launch.py work here too.
 """
 
 import signal
@@ -51,8 +51,19 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         "patience",
         default_value="60.0",
-        description="Seconds to wait for the detector at most; the player ros2 cannot see it and "
-        "starts after 10.",
+        description="Seconds to wait at most until the detector is active.",
+    ),
+    DeclareLaunchArgument(
+        "loop",
+        default_value="false",
+        choices=["true", "false"],
+        description="Begin again at the end of the bag, until Ctrl-C.",
+    ),
+    DeclareLaunchArgument(
+        "keep_open",
+        default_value="false",
+        choices=["true", "false"],
+        description="Keep the detector and RViz when the bag has ended, until Ctrl-C.",
     ),
     DeclareLaunchArgument(
         "output",
@@ -109,15 +120,24 @@ def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
     tool = [PathJoinSubstitution([FindPackagePrefix(PACKAGE), "lib", PACKAGE, "labeldistill"])]
     bag, rate = given("bag"), given("rate")
+    endless = ["--loop"] * (given("loop") == "true")
+    if endless and given("output"):
+        raise RuntimeError("loop:=true has no end, so output:= would never be scored: leave one")
     if given("player") == "ros2":
-        command = ["ros2", "bag", "play", bag, "--clock", "--rate", rate, "--delay", "10"]
+        command = ["ros2", "bag", "play", bag, "--clock", "--rate", rate]
     else:
         command = [*tool, "bag", "replay", bag, "--rate", rate, "--wait-for", given("patience")]
         command += ["--detector", given("detector_name")]
-    play = ExecuteProcess(cmd=command, output="both")
+    play = ExecuteProcess(cmd=[*command, *endless], output="both")
+    begin = [play]
+    if given("player") == "ros2":  # which cannot see whether the detector is active
+        command = [*tool, "bag", "wait", given("detector_name"), "--seconds", given("patience")]
+        wait = ExecuteProcess(cmd=command, output="both")
+        begin = [_after(wait, [play]), wait]
+    stays = given("keep_open") == "true"
     if not given("output"):
-        end = Shutdown(reason="the bag has ended")
-        return [_after(play, [TimerAction(period=LAST_BOXES_S, actions=[end])]), play]
+        end = [] if stays else [Shutdown(reason="the bag has ended")]
+        return [_after(play, [TimerAction(period=LAST_BOXES_S, actions=end)]), *begin]
 
     output = Path(given("output"))
     run = str(output / "run")
@@ -137,9 +157,9 @@ def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return [
         _after(play, [TimerAction(period=LAST_BOXES_S, actions=[stop])]),
         _after(record, [score]),
-        _after(score, [Shutdown(reason="the verdict is good")]),
+        _after(score, [] if stays else [Shutdown(reason="the verdict is good")]),
         record,
-        play,
+        *begin,
     ]
 
 

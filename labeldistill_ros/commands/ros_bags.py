@@ -21,6 +21,7 @@ from labeldistill_ros.bags import controls as controlling
 from labeldistill_ros.bags import replay as replaying
 from labeldistill_ros.bags.recorder import Recorder, RecordOptions
 from labeldistill_ros.starting import init_ros
+from labeldistill_ros.waiting import wait_until_active
 
 
 def replay(
@@ -90,6 +91,25 @@ def record(out: Positional[Path], options: Flat[RecordOptions], use_sim_time: bo
     if not any(recorder.counts.values()):
         raise BagError(f"nothing was recorded, so {out} is empty: the log names the reasons")
     return 0
+
+
+def wait(detector: Positional[str] = "/detector", seconds: float = 60.0) -> int:
+    """Wait until the detector is active, for scripts and launch files that play a bag then.
+
+    Args:
+        detector: name of the node, with its namespace.
+        seconds: how long at most; the exit code is 2 after that.
+    """
+    init_ros()
+    try:
+        node = rclpy.create_node("wait")
+        with _interrupt() as stopped:
+            active = wait_until_active(node, detector, seconds, lambda: not stopped.is_set())
+    finally:
+        rclpy.try_shutdown()
+    if active:
+        print(f"{detector} is active")
+    return 0 if active else INTERRUPTED
 
 
 @contextmanager

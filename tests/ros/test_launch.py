@@ -244,6 +244,45 @@ def test_the_launch_fails_with_the_detector(share: Path, code: int, expected: in
     assert service.run() == expected
 
 
+def played(share: Path, **given: str) -> list[list[str]]:
+    """Command lines of a replay, without the detector's."""
+    from launch.utilities import perform_substitutions
+
+    context, processes = visited(share, "replay", bag="/a/bag", **given)
+    tools = [process for process in processes if not hasattr(process, "node_executable")]
+    return [[perform_substitutions(context, word) for word in p.cmd] for p in tools]
+
+
+def test_the_player_of_ros_waits_until_the_detector_is_active(share: Path, prefix: None) -> None:
+    lines = played(share, player="ros2", namespace="car", patience="7")
+    assert [line[1:] for line in lines] == [["bag", "wait", "/car/detector", "--seconds", "7"]]
+
+
+def test_a_replay_may_begin_again(share: Path, prefix: None) -> None:
+    assert "--loop" not in played(share)[0]
+    assert played(share, loop="true")[0][-1] == "--loop"
+    with pytest.raises(RuntimeError, match="loop:=true has no end"):
+        played(share, loop="true", output="/tmp/x")
+
+
+@pytest.mark.parametrize(("keep_open", "shut_down"), [("false", True), ("true", False)])
+def test_the_viewer_may_stay(share: Path, prefix: None, keep_open: str, shut_down: bool) -> None:
+    from launch.actions import RegisterEventHandler, Shutdown, TimerAction
+
+    module = load(share / "launch" / "replay.launch.py")
+    context = launch.LaunchContext()
+    for argument in module.ARGUMENTS:
+        argument.visit(context) if argument.name != "bag" else None
+    told = {"bag": "/a/bag", "detector_name": "/detector", "keep_open": keep_open}
+    context.launch_configurations.update(told)
+    (after,) = (e for e in module.processes(context) if isinstance(e, RegisterEventHandler))
+    (timer,) = after.event_handler._OnActionEventBase__on_event(
+        type("Exited", (), {"returncode": 0, "process_name": "play"})(), context
+    )
+    assert isinstance(timer, TimerAction)
+    assert any(isinstance(action, Shutdown) for action in timer.actions) is shut_down
+
+
 @pytest.mark.parametrize(("played", "scored", "expected"), [(0, 0, 0), (0, 1, 1), (2, 0, 1)])
 def test_a_scored_replay_exits_with_the_verdict(
     share: Path,
