@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -34,7 +36,7 @@ def wait_until_active(
         BagError: it is not in time.
     """
     whole, end_s = f"/{name.strip('/')}", time.monotonic() + timeout_s
-    client = node.create_client(GetState, f"{whole}/get_state")
+    client: Client[Any, Any] = node.create_client(GetState, f"{whole}/get_state")
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     state = "not there"
