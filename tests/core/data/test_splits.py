@@ -62,7 +62,7 @@ def test_a_file_beside_the_tables_names_splits_of_its_own(root: Path) -> None:
         ('{"train": []}', "no scene is named"),
         (
             '{"train": ["scene-0061", "scene-9999"]}',
-            r"has no scene .scene-9999.; it has",
+            r"has no scene .scene-9999.; there are: ",
         ),
     ],
 )
