@@ -4,30 +4,23 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-import numpy as np
 
 from labeldistill_core.cameras import FrameSet
 from labeldistill_ros.messages.status import ERROR, OK, WARN, diagnostic, set_status
 from labeldistill_ros.node.camera_conditions import absent as absentees
 from labeldistill_ros.node.camera_conditions import disagreeing, far_from_clock, slow
 from labeldistill_ros.node.camera_health import RECENT_S, CameraHealth
+from labeldistill_ros.node.ended_sets import EndedSets
 from labeldistill_ros.node.limits import Limits
 from labeldistill_ros.node.standing import Condition, StandingConditions
 from labeldistill_ros.sets.assembly import Problem
-from labeldistill_ros.sets.report import SetReport, SetTally
+from labeldistill_ros.sets.report import SetReport
 
-_WINDOW = 240
-"""Sets over which latencies are taken: 20 s at 12 Hz."""
 _RESTS_S = 1.0
 """Without an image for so long, all cameras rest, and nobody waits for boxes."""
-_NO_HISTORY = 5
-"""Sets in a row without past frames, after which that is no start."""
-_NO_HISTORY_NS = 5_000_000_000
-"""Time of their stamps after which it is none; models look back less far."""
 
 
 class Health:
@@ -46,25 +39,21 @@ class Health:
         self._lock = threading.Lock()
         self._topics, self._limits, self._model = topics, limits, model
         self._cameras = {name: CameraHealth() for name in topics}
-        self._reports: deque[SetReport] = deque(maxlen=_WINDOW)
-        self._last: SetReport | None = None  # whatever became of it
+        self._sets = EndedSets()
         self._standing = StandingConditions()
         self._implausible: dict[str, str] = {}
-        # processed sets in a row without past frames, and the stamps of the first
-        self._without_history, self._without_history_ns = 0, 0
         self._transform: tuple[str, float] | None = None
         self._forgotten: tuple[str, float] | None = None
         # the last boxes, or since when some are waited for
         self._boxes_s: float | None = None
         self.given_up = ""
         """Why the detector is given up, when it is."""
-        self._tally = SetTally()
         self._fault: tuple[str, float] | None = None
 
     @property
     def counts(self) -> Counter[str]:
         """Sets by what became of them; see `SetTally`."""
-        return self._tally.counts
+        return self._sets.counts
 
     def image(
         self,
@@ -119,25 +108,13 @@ class Health:
     def done(self, report: SetReport, now_s: float) -> None:
         """Count a set that came to its end."""
         with self._lock:
-            self._tally.add(report)
-            self._last = report
+            self._sets.add(report)
             if report.outcome == "processed":
-                self._reports.append(report)
                 self._boxes_s = now_s
-                self._note_history(report)
-
-    def _note_history(self, report: SetReport) -> None:
-        if report.history_valid:
-            self._without_history = 0
-            return
-        if not self._without_history:
-            self._without_history_ns = report.stamp_ns
-        self._without_history += 1
 
     def time_jumped(self) -> None:
         """The node's clock or the stamps went back."""
         with self._lock:
-            self._without_history = 0
             for camera in self._cameras.values():
                 camera.time_jumped()
 
@@ -199,11 +176,9 @@ class Health:
             return self._standing.lines
 
     def _why_no_history(self, now_s: float) -> str:
-        last = self._reports[-1] if self._reports else None
-        if last is None or self._without_history < _NO_HISTORY or not self._model()["history"]:
-            return ""
-        span_ns = last.stamp_ns - self._without_history_ns
-        if span_ns < _NO_HISTORY_NS:
+        last, wanted = self._sets.last_processed, int(self._model()["history"])
+        most = self._sets.most_history(wanted) if wanted else None
+        if last is None or most is None:
             return ""
         if last.pose:
             failure = self._transform[0] if self._transform else "it is not asked for"
@@ -215,30 +190,21 @@ class Health:
                 "no set is as old as the model wants it: look at the rate of the sets, and at "
                 "history.tolerance"
             )
-        return f"no past frame has been used for {_NO_HISTORY_NS / 1e9:.0f} s and more: {reason}"
+        if most:
+            return f"no more than {most} of {wanted} past frames are used all the time: {reason}"
+        return f"no past frame has been used for 5 s and more: {reason}"
 
     def latencies_ms(self) -> dict[str, tuple[float, float]]:
         """Median and 95th percentile of each stage over the last sets."""
         with self._lock:
-            reports = list(self._reports)
-        found: dict[str, list[float]] = {}
-        for report in reports:
-            for stage, value in report.timings_ms.items():
-                found.setdefault(stage, []).append(value)
-        return {
-            stage: (float(np.percentile(values, 50)), float(np.percentile(values, 95)))
-            for stage, values in found.items()
-        }
+            return self._sets.latencies_ms()
 
     def set_status(self, report: SetReport, name: str) -> Any:
         """The message of one set on `~/status`; its stamp is the set's."""
         with self._lock:
             standing = tuple(self._standing.lines.values())
-        return set_status(report, self._totals(), name, warnings=standing)
-
-    def _totals(self) -> dict[str, int]:
-        with self._lock:
-            return self._tally.totals
+            totals = self._sets.totals
+        return set_status(report, totals, name, warnings=standing)
 
     def diagnostics(
         self,
@@ -303,11 +269,11 @@ class Health:
 
     def _sync_status(self, name: str, sync: Mapping[str, Any]) -> Any:
         with self._lock:
-            last = self._last
-            spreads = [r.spread_s * 1e3 for r in self._reports]
-        values = {**sync, **{f"sets_{key}": count for key, count in self._totals().items()}}
-        if spreads:
-            values["spread_p95_ms"] = float(np.percentile(spreads, 95))
+            last, totals = self._sets.last, self._sets.totals
+            spread_ms = self._sets.spread_p95_ms
+        values = {**sync, **{f"sets_{key}": count for key, count in totals.items()}}
+        if spread_ms is not None:
+            values["spread_p95_ms"] = spread_ms
         if last and last.missing:
             text = f"without {', '.join(last.missing)}"
             return diagnostic(f"{name}: sync", WARN, text, values)
@@ -352,7 +318,7 @@ class Health:
 
     def _history_status(self, name: str, now_s: float, wanted: int) -> Any:
         with self._lock:
-            valid = self._reports[-1].history_valid if self._reports else 0
+            valid = last.history_valid if (last := self._sets.last_processed) else 0
             forgotten = self._forgotten
             standing = self._standing.of_kind("history")
         values: dict[str, Any] = {"valid": valid, "wanted": wanted}

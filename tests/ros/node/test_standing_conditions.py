@@ -149,6 +149,43 @@ def test_a_history_that_stays_empty_is_a_warning_with_its_reason(
     assert status(health, "history", 10.0).level == OK
 
 
+def test_a_history_that_fills_only_in_part_is_a_warning(health: Health) -> None:
+    for half_seconds in range(20):
+        health.done(processed(half_seconds / 2, history_valid=1), half_seconds / 2)
+        told = health.watch(half_seconds / 2, disagreeing_s={}, absent={})
+    history = status(health, "history", 9.5)
+    assert history.level == WARN
+    assert history.message.startswith(
+        "no more than 1 of 2 past frames are used all the time: no set is as old as the model wants"
+    )
+    assert list(told.values()) == [history.message]
+    health.done(processed(10.0, history_valid=2), 10.0)
+    health.watch(10.0, disagreeing_s={}, absent={})
+    assert status(health, "history", 10.0).level == OK
+
+
+def test_a_history_that_is_dropped_before_it_is_full_is_a_warning(health: Health) -> None:
+    for half_seconds in range(20):
+        now_s = half_seconds / 2
+        health.forgotten("the stamps jumped", now_s)
+        health.done(processed(now_s, history_valid=half_seconds % 2), now_s)
+        health.watch(now_s, disagreeing_s={}, absent={})
+    history = status(health, "history", 9.5)
+    assert history.level == WARN
+    assert history.message == (
+        "no more than 1 of 2 past frames are used all the time: the past is dropped again and "
+        "again: the stamps jumped"
+    )
+
+
+def test_a_history_that_starts_again_is_given_time(health: Health) -> None:
+    """Stamps that go back, as of a bag that is played again, begin a new start."""
+    for second in [*range(100, 110), *range(4)]:
+        health.done(processed(second), float(second))
+        health.watch(float(second), disagreeing_s={}, absent={})
+    assert status(health, "history", 4.0).level == OK
+
+
 def test_an_empty_history_at_the_start_is_none(health: Health) -> None:
     for k in range(9):
         health.done(processed(0.5 * k), 0.5 * k)
