@@ -18,6 +18,7 @@ import errno
 import logging
 import os
 import select
+import shlex
 import sys
 import tempfile
 import time
@@ -215,3 +216,16 @@ def _reader_left() -> bool:
     poll.register(sys.stdout, 0)
     # A broken pipe may be any file's; only that of the output means that nobody reads it.
     return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def tell_written(*files: Path | None, then: Sequence[str | Path] = ()) -> None:
+    """Print, as the last lines of a command, what it wrote and what usually comes next.
+
+    Args:
+        files: files and folders; None, and what is no file, such as `/dev/stdout`, is left out.
+        then: words of the next command.
+    """
+    if named := [str(file) for file in files if file and (file.is_file() or file.is_dir())]:
+        print(f"wrote {', '.join(named)}")
+    if then:
+        print(f"next: {shlex.join(map(str, then))}")

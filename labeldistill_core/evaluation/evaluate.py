@@ -41,16 +41,6 @@ class EvaluationOptions(InferenceOptions, TablesOptions):
     """Checkpoint of the teacher whose head reads a label encoder's features."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What a network found, and what it scored."""
-
-    results: ResultColumns
-    """Boxes of every key frame, by its token."""
-    metrics: Metrics
-    """Official metrics of these boxes."""
-
-
 def evaluate_results(results: Path, dataroot: Path, options: ResultFileOptions) -> Metrics:
     """Score a nuScenes result file with the official metrics.
 
@@ -71,17 +61,20 @@ def evaluate_results(results: Path, dataroot: Path, options: ResultFileOptions) 
     return evaluate([tables.ground_truth(token) for token in tokens], found)
 
 
-def evaluate_checkpoint(checkpoint: Path, dataroot: Path, options: EvaluationOptions) -> Evaluation:
-    """Run a network over key frames and score its boxes with the official metrics.
+def run_checkpoint(checkpoint: Path, dataroot: Path, options: EvaluationOptions) -> ResultColumns:
+    """Run a network over key frames.
 
     A student sees each scene in the order of time, as a vehicle does. A teacher gets the LiDAR's
-    points. A label encoder gets the true boxes, and what the teacher's head reads from its features
-    is scored.
+    points. A label encoder gets the true boxes, and its result is what the teacher's head reads
+    from its features.
 
     Args:
         checkpoint: file of a student, a teacher or a label encoder.
         dataroot: nuScenes data root, real or synthetic.
         options: what it is run over, and where.
+
+    Returns:
+        Boxes of every key frame, by its token.
 
     Raises:
         CheckpointError: a file is missing, damaged or of another kind.
@@ -100,15 +93,25 @@ def evaluate_checkpoint(checkpoint: Path, dataroot: Path, options: EvaluationOpt
             f"{checkpoint} is a {kind}, which computes in float32: leave --precision out"
         )
     if kind == "teacher":
-        found = lidar_results(load_teacher(checkpoint), None, tables, scenes, options.device)
-    elif kind == "label encoder":
+        return lidar_results(load_teacher(checkpoint), None, tables, scenes, options.device)
+    if kind == "label encoder":
         if options.teacher is None:
             raise ConfigError(f"{checkpoint} is a label encoder: give its teacher (--teacher)")
         encoder = load_label_encoder(checkpoint)
         teacher = load_teacher(options.teacher)
-        found = lidar_results(teacher, encoder, tables, scenes, options.device)
-    else:
-        detector = Detector.load(checkpoint, device=options.device, precision=options.precision)
-        # Scene by scene in the order of time, since the detector has a memory.
-        found = student_results(detector, tables, {name: tables.samples(name) for name in scenes})
-    return Evaluation(found, evaluate([tables.ground_truth(token) for token in found], found))
+        return lidar_results(teacher, encoder, tables, scenes, options.device)
+    detector = Detector.load(checkpoint, device=options.device, precision=options.precision)
+    # Scene by scene in the order of time, since the detector has a memory.
+    return student_results(detector, tables, {name: tables.samples(name) for name in scenes})
+
+
+def score(found: ResultColumns, dataroot: Path, options: TablesOptions) -> Metrics:
+    """The official metrics of what a network found, on the key frames that it was run over.
+
+    Args:
+        found: see `run_checkpoint`.
+        dataroot: nuScenes data root; only its tables are read.
+        options: which tables.
+    """
+    tables = NuScenesTables(dataroot, options.version)
+    return evaluate([tables.ground_truth(token) for token in found], found)

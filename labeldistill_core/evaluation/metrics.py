@@ -102,8 +102,11 @@ class Metrics:
         ]
         for name in CLASSES:
             counts = f"{self.truth_boxes[name]:>7}{self.predicted_boxes[name]:>7}"
-            values = "".join(f"{v:8.3f}" for v in self.class_ap_at_m[name].values())
-            lines.append(f"{name:<21}{counts}{self.class_ap[name]:8.3f}{values}")
+            values = [self.class_ap[name], *self.class_ap_at_m[name].values()]
+            # The devkit counts a class without true boxes as 0, which is no precision of anything.
+            there = self.truth_boxes[name] > 0
+            cells = "".join(f"{v:8.3f}" if there else f"{'-':>8}" for v in values)
+            lines.append(f"{name:<21}{counts}{cells}")
         return "\n".join(lines)
 
 

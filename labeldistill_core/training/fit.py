@@ -17,8 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from labeldistill_core.errors import CheckpointError, ConfigError, LabelDistillError
@@ -28,10 +27,11 @@ from labeldistill_core.training.checkpointing import Identity, Keep, KeepBest, W
 from labeldistill_core.training.export import IDENTITY, read_run
 from labeldistill_core.training.interrupts import Stop
 from labeldistill_core.training.loaders import SharedCollate, begin_loading, loading_error
-from labeldistill_core.training.logs import JsonLines, Pace, Progress
+from labeldistill_core.training.logs import JsonLines, LogFirst, Pace, progress
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.sampling import EpochOrder, class_balanced
 from labeldistill_core.training.stage import Stage
+from labeldistill_core.training.trackers import Tracker, make_logger
 
 _LOG = logging.getLogger(__name__)
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
@@ -65,6 +65,9 @@ class Machine:
     workers: int | None = None
     """Processes that load data, for each device; when not given, one on a CPU, and for a GPU as
     many as it has cores, but at most eight."""
+    logger: Tracker = "tensorboard"
+    """Where curves, configuration and pictures go beside scalars.jsonl: TensorBoard, Weights and
+    Biases, MLflow, Comet, or nowhere. Each but the first is to be installed by its name."""
     teacher_cache_gib: float = 4.0
     """Memory for the frozen teacher's outputs, in each process; about 2 MiB a sample for the demo's
     teacher. Samples beyond it go through the teacher in each epoch."""
@@ -170,6 +173,8 @@ def fit(
             # processes.
             mine = range(trainer.global_rank, len(validation), trainer.world_size)
             loaders.append(DataLoader(validation, sampler=mine, **loading))  # type: ignore[arg-type]
+        for logger in trainer.loggers:
+            logger.log_hyperparams(whole)
         with stop:
             trainer.fit(
                 stage,
@@ -223,14 +228,13 @@ def _trainer(
         enable_model_summary=False,
         # It would draw from the random stream and make a run depend on being started anew.
         num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        logger=[TensorBoardLogger(out, "", "log"), JsonLines(out / "log" / "scalars.jsonl")],
+        logger=[make_logger(machine.logger, out), JsonLines(out / "log" / "scalars.jsonl")],
         # The average first: what saves and scores after a step is to find that step in it.
         callbacks=[
             MovingAverage(decay=recipe.ema_decay),
-            LearningRateMonitor("step"),
+            LogFirst(),
             Pace(recipe.batch_size),
-            Progress(),
+            progress(),
             *callbacks,
         ],
         plugins=[WholeCheckpoints()],

@@ -4,19 +4,78 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+_LOG = logging.getLogger(__name__)
+_LINE_EVERY_S = 30.0
 
-class Progress(TQDMProgressBar):
+
+def progress() -> ProgressBar:
+    """How far a run is: a bar on a terminal, a line now and then in a file."""
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+class Lines(ProgressBar):
+    """A line of the log every half minute and behind each epoch, for files and schedulers."""
+
+    def __init__(self) -> None:
+        """Begin in silence."""
+        super().__init__()
+        self._began = self._told = time.perf_counter()
+        self._first = 0
+
+    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
+        """A run may be taken up at any step."""
+        self._began = self._told = time.perf_counter()
+        self._first = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Tell the step where the last line is old."""
+        now = time.perf_counter()
+        if trainer.is_last_batch or now - self._told >= _LINE_EVERY_S:
+            self._told = now
+            self._tell(trainer, now)
+
+    def on_validation_end(self, trainer: Trainer, _: LightningModule) -> None:
+        """Tell the scores."""
+        scores = trainer.callback_metrics
+        if trainer.is_global_zero:
+            _LOG.info("scored: mAP %.4f, NDS %.4f", scores["val/mAP"], scores["val/NDS"])
+
+    @rank_zero_only
+    def _tell(self, trainer: Trainer, now: float) -> None:
+        step, steps = trainer.global_step, int(trainer.estimated_stepping_batches)
+        left_s = (now - self._began) / max(1, step - self._first) * (steps - step)
+        _LOG.info(
+            "step %d of %d, epoch %d of %d, loss %.4g, about %s left",
+            step, steps, trainer.current_epoch + 1, trainer.max_epochs,
+            trainer.callback_metrics["train/loss"], _duration(left_s),
+        )  # fmt: skip
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
+
+
+class Bar(TQDMProgressBar):
     """Lightning's, with an end of its line before an error is told."""
+
+    def get_metrics(self, *args: Any) -> dict[str, int | str | float | dict[str, float]]:
+        """Without the number of a version, which these runs do not have."""
+        return {name: v for name, v in super().get_metrics(*args).items() if name != "v_num"}
 
     def on_exception(self, *_: Any) -> None:
         """Close the bars that there are."""
@@ -26,6 +85,14 @@ class Progress(TQDMProgressBar):
                 # which it happened.
                 bar.leave = True
                 bar.close()
+
+
+class LogFirst(Callback):
+    """Logs the first step, so that a run can be looked at from then on, and every tenth."""
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Say how often the trainer logs; it asks behind each step."""
+        trainer.log_every_n_steps = 10 if trainer.global_step else 1  # type: ignore[attr-defined]
 
 
 class Pace(Callback):

@@ -16,14 +16,20 @@ from torch import Tensor, distributed, nn
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import NotFiniteError
-from labeldistill_core.evaluation.metrics import evaluate
-from labeldistill_core.evaluation.result_boxes import result_columns
+from labeldistill_core.evaluation.metrics import SHORT, evaluate
+from labeldistill_core.evaluation.result_boxes import boxes_of_results, result_columns
 from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
 from labeldistill_core.frames import Transform
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.sampling import seed_of
+from labeldistill_core.training.trackers import log_picture
+from labeldistill_core.visualization.animation import side_by_side
+from labeldistill_core.visualization.view import key_frame
 
 _LOG = logging.getLogger(__name__)
+
+_SHOWN_SCORE = 0.3
+_PICTURE_WIDTH_PX = 1760
 
 
 class TrainingBatch(Protocol):
@@ -92,6 +98,9 @@ class Stage(LightningModule, ABC):
         size = len(sample.tokens)
         self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=size)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        # Of those that learn fastest; some parts of a student learn slower by a factor.
+        rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+        self.log("train/learning_rate", rate, batch_size=size)
         return total
 
     def validation_step(self, sample: TrainingBatch, _: int) -> None:
@@ -116,7 +125,19 @@ class Stage(LightningModule, ABC):
         metrics = evaluate(truths, ResultColumns(found))
         self.log("val/mAP", metrics.mean_ap, prog_bar=True)
         self.log("val/NDS", metrics.nds, prog_bar=True)
-        self.log_dict({f"val/{name}": value for name, value in metrics.tp_errors.items()})
+        self.log_dict({f"val/{SHORT[name]}": value for name, value in metrics.tp_errors.items()})
+        if self.trainer.is_global_zero:
+            # the same sample each time, so that pictures of several epochs can be compared
+            self._show(min(found), ResultColumns(found))
+
+    def _show(self, token: str, found: ResultColumns) -> None:
+        """Log a picture of one sample, where its images are there."""
+        assert self.tables is not None
+        if self.tables.has_images(token):
+            boxes = boxes_of_results(found[token])
+            frame = key_frame(self.tables, token, boxes[boxes.scores >= _SHOWN_SCORE])
+            picture = side_by_side(frame, _PICTURE_WIDTH_PX)
+            log_picture(self.trainer.loggers, "val/detections", picture, self.global_step)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with the recipe's rates and schedule."""

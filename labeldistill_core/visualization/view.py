@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.cameras import FIXED_FRAME
+from labeldistill_core.cameras import FIXED_FRAME, FrameSet
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import LIDAR, NuScenesTables
 from labeldistill_core.errors import ConfigError, DataError
@@ -117,29 +117,54 @@ def _frames(
         if detector and name != before:
             detector.reset(f"scene {name}")
         before = name
-        frames = tables.frame_set(token)
-        truth = tables.ground_truth(token)
-        boxes = truth.boxes[torch.from_numpy(truth.touched)]
-        predicted = Boxes3D.empty(FIXED_FRAME)
+        frames, predicted = tables.frame_set(token), Boxes3D.empty(FIXED_FRAME)
         if detector:
             predicted = detector.detect(frames).in_frame(identity)
             predicted = predicted[predicted.scores >= options.min_score]
-        counts = f"{len(boxes)} true boxes"
-        if detector:
-            counts += f", {len(predicted)} found with a score of at least {options.min_score:g}"
-        points = lidar_points(tables, token)
-        if options.lidar and points is not None:
-            # By way of the map, since each camera exposes elsewhere than the scan was taken.
-            placed = truth.fixed_from_ego.apply(points)
-            frames = replace(frames, views=tuple(with_points(v, placed) for v in frames.views))
-        yield PageFrame(
-            f"{name}, {frames.stamp_ns / 1e9:.3f} s, sample {token}: {counts}",
-            camera_mosaic(frames, predicted, boxes, class_names=class_names),
-            birds_eye_view(
-                predicted,
-                boxes,
-                truth.fixed_from_ego,
-                lidar_points=points,
-                class_names=class_names,
-            ),
+        frame = key_frame(
+            tables, token, predicted, frames, class_names=class_names, lidar=options.lidar
         )
+        if detector:
+            found = f", {len(predicted)} found with a score of at least {options.min_score:g}"
+            frame = replace(frame, caption=frame.caption + found)
+        yield frame
+
+
+def key_frame(
+    tables: NuScenesTables,
+    token: str,
+    predicted: Boxes3D,
+    frames: FrameSet | None = None,
+    *,
+    class_names: Sequence[str] = CLASSES,
+    lidar: bool = False,
+) -> PageFrame:
+    """A sample as pictures: its cameras and the view from above, with true and found boxes.
+
+    Args:
+        tables: of the data root.
+        token: of the sample.
+        predicted: in the fixed frame.
+        frames: the sample's images; read from the data root when None.
+        class_names: names of the predictions' labels.
+        lidar: paint the LiDAR's points into the images.
+
+    Raises:
+        DataError: an image or the scan is missing or corrupt.
+    """
+    frames = frames or tables.frame_set(token)
+    truth = tables.ground_truth(token)
+    boxes = truth.boxes[torch.from_numpy(truth.touched)]
+    points = lidar_points(tables, token)
+    if lidar and points is not None:
+        # By way of the map, since each camera exposes elsewhere than the scan was taken.
+        placed = truth.fixed_from_ego.apply(points)
+        frames = replace(frames, views=tuple(with_points(v, placed) for v in frames.views))
+    scene = tables.scene_of(token)
+    return PageFrame(
+        f"{scene}, {frames.stamp_ns / 1e9:.3f} s, sample {token}: {len(boxes)} true boxes",
+        camera_mosaic(frames, predicted, boxes, class_names=class_names),
+        birds_eye_view(
+            predicted, boxes, truth.fixed_from_ego, lidar_points=points, class_names=class_names
+        ),
+    )

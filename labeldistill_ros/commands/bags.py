@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from labeldistill_core.console import MISSED, REFUSED, Flat
+from labeldistill_core.console import MISSED, REFUSED, Flat, tell_written
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_core.evaluation.verdict import write_junit
@@ -129,6 +129,7 @@ def detect(
         print(f"{count} sets without boxes: {problem}")
     if not done.processed:
         raise BagError(f"{bag}: no set of images could be used; what was found is told above")
+    tell_written(out, then=("labeldistill", "bag", "score", bag, out))
 
 
 def recover(source: Positional[Path], out: Positional[Path], output: Flat[BagOutput]) -> None:
@@ -142,6 +143,7 @@ def recover(source: Positional[Path], out: Positional[Path], output: Flat[BagOut
     counts = recovering.recover(source, out, output)
     for topic, count in sorted(counts.items()):
         print(f"{count:7d}  {topic}")
+    tell_written(out)
 
 
 def score(
@@ -187,5 +189,5 @@ def score(
         write_json(json, figures[0] if len(scores) == 1 else {"runs": figures})
     if report:
         write_run_report(report, found.reference, scores, found.pictures, frames=report_frames)
-        print(report)
+    tell_written(out, junit, json, report)
     return 0 if found.passed else MISSED

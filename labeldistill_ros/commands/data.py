@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from labeldistill_core.console import Flat
+from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.synthetic.dataset import WorldOptions, write_dataset
 
 
@@ -22,3 +22,4 @@ def synth(out: Positional[Path], options: Flat[WorldOptions]) -> None:
     """
     version = write_dataset(out, options)
     print(f"{out}: {options.scenes} scenes of {options.key_frames} key frames as {version}")
+    tell_written(out, then=("labeldistill", "view", out, f"{out}_pages", "--limit", "20"))

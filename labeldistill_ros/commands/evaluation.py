@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from labeldistill_core.console import Flat
+from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.evaluation import evaluate as scoring
 from labeldistill_core.evaluation import statistics as describing
 from labeldistill_core.evaluation.metrics import json_ready
@@ -38,13 +38,19 @@ def evaluate(
     """
     # A switch of the whole process, so the command sets it and no function of the library does.
     keep_freed_memory(resolve_device(options.device))
-    found = scoring.evaluate_checkpoint(checkpoint, dataroot, options)
-    # Printed before anything is written: a folder that cannot be written costs no result.
-    print(found.metrics.table())
+    found = scoring.run_checkpoint(checkpoint, dataroot, options)
+    try:
+        # Before they are scored, which may fail after hours of detecting.
+        if out:
+            write_results(out / "results.json", found)
+    finally:
+        # In any case: a folder that cannot be written costs no score.
+        metrics = scoring.score(found, dataroot, options)
+        print(metrics.table())
     if out:
-        write_results(out / "results.json", found.results)
         # Both files, since `results.json` is what the nuScenes server takes, and it has no scores.
-        found.metrics.write(out / "metrics.json")
+        metrics.write(out / "metrics.json")
+        tell_written(out / "results.json", out / "metrics.json")
 
 
 def evaluate_results(
@@ -65,6 +71,7 @@ def evaluate_results(
     print(metrics.table())
     if json:
         metrics.write(json)
+        tell_written(json)
 
 
 def statistics(
@@ -99,4 +106,6 @@ def view(
         out: folder for `index.html` and the pictures.
         options: what is drawn.
     """
-    print(f"open {drawing.view(dataroot, out, options)}")
+    page = drawing.view(dataroot, out, options)
+    tell_written(page, options.animation)
+    print(f"open {page}")

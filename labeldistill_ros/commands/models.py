@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from labeldistill_core.console import Flat
+from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.published import convert as published
 from labeldistill_core.runtime import onnx_export
 from labeldistill_core.training import export as exporting
@@ -27,6 +27,7 @@ def export(
         options: which of its networks, and how.
     """
     print(exporting.export(run, out, options))
+    tell_written(out, then=("labeldistill", "bench", "--model", out))
 
 
 def export_onnx(checkpoint: Positional[Path], out: Positional[Path]) -> None:
@@ -40,6 +41,7 @@ def export_onnx(checkpoint: Positional[Path], out: Positional[Path]) -> None:
         out: file to write, `*.onnx`.
     """
     onnx_export.export_onnx(checkpoint, out)
+    tell_written(out, then=("labeldistill", "bench", "--model", out))
 
 
 def convert_checkpoint(
@@ -56,3 +58,4 @@ def convert_checkpoint(
         options: which of the networks in the file.
     """
     print(published.convert_checkpoint(source, target, options))
+    tell_written(target)

@@ -15,7 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from tyro.conf import Positional
 
-from labeldistill_core.console import INTERRUPTED, Flat
+from labeldistill_core.console import INTERRUPTED, Flat, tell_written
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags import controls as controlling
 from labeldistill_ros.bags import replay as replaying
@@ -90,6 +90,7 @@ def record(out: Positional[Path], options: Flat[RecordOptions], use_sim_time: bo
         print(f"{count:7d}  {topic}")
     if not any(recorder.counts.values()):
         raise BagError(f"nothing was recorded, so {out} is empty: the log names the reasons")
+    tell_written(out)
     return 0
 
 

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from labeldistill_core.console import MISSED, Flat
+from labeldistill_core.console import MISSED, Flat, tell_written
 from labeldistill_core.experiments import ablation as comparison
 from labeldistill_core.training import overfit as overfitting
 from labeldistill_core.training import train
@@ -27,7 +28,13 @@ def train_teacher(
         out: folder for checkpoints, logs and the teacher.
         options: how long and on which device it learns, and from what.
     """
-    _tell(train.train_teacher(dataroot, out, options))
+    _tell(
+        train.train_teacher(dataroot, out, options),
+        lambda file: (
+            *("train", "label-encoder", dataroot, out.with_name("label_encoder")),
+            *("--preset", options.preset, "--teacher", file),
+        ),
+    )
 
 
 def train_label_encoder(
@@ -42,7 +49,13 @@ def train_label_encoder(
         out: folder for checkpoints, logs and the label encoder.
         options: how long and on which device it learns, and from what.
     """
-    _tell(train.train_label_encoder(dataroot, out, options))
+    _tell(
+        train.train_label_encoder(dataroot, out, options),
+        lambda file: (
+            *("train", "student", dataroot, out.with_name("student"), "--preset", options.preset),
+            *("--teacher", options.teacher, "--label-encoder", file),
+        ),
+    )
 
 
 def train_student(
@@ -57,7 +70,10 @@ def train_student(
         out: folder for checkpoints, logs and the student.
         options: how long and on which device it learns, and from what.
     """
-    _tell(train.train_student(dataroot, out, options))
+    _tell(
+        train.train_student(dataroot, out, options),
+        lambda file: ("evaluate", file, dataroot, "--out", out.with_name("scores")),
+    )
 
 
 def overfit(
@@ -77,6 +93,9 @@ def overfit(
     found = overfitting.overfit(dataroot, out, options)
     print(found.metrics.table())
     print(f"mAP over the classes that are there: {found.present_map:.4f} ({found.file})")
+    tell_written(
+        out, then=("labeldistill", "view", dataroot, f"{out}_pages", "--checkpoint", found.file)
+    )
     # The figures are told either way; the exit code is for scripts that check a new data set.
     return 0 if found.reached else MISSED
 
@@ -95,9 +114,11 @@ def ablation(
         options: what is compared.
     """
     print(comparison.ablation(dataroot, out, options))
+    tell_written(out / "table.md", out / "ablation.png", options.json)
 
 
-def _tell(written: Written | None) -> None:
+def _tell(written: Written | None, then: Callable[[Path], tuple[str | Path, ...]]) -> None:
     """Print what was written, once: of the processes that train together, one writes the file."""
     if written:
         print(written)
+        tell_written(written.file, then=("labeldistill", *then(written.file)))

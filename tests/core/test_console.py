@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from labeldistill_core.console import exit_code
+from labeldistill_core.console import exit_code, tell_written
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.files import write_whole
 
@@ -97,3 +97,16 @@ def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="No space left") as told:
         write_whole(tmp_path / "out.json", b"{}")
     assert told.value.filename == str(tmp_path / "out.json")
+
+
+def test_a_command_ends_with_what_it_wrote_and_what_comes_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a file.json"
+    file.write_text("{}")
+    tell_written(file, None, tmp_path, Path("/dev/null"), then=("labeldistill", "view", file))
+    assert capsys.readouterr().out == (
+        f"wrote {file}, {tmp_path}\nnext: labeldistill view '{file}'\n"
+    )
+    tell_written(None)
+    assert capsys.readouterr().out == ""

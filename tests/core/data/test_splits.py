@@ -13,7 +13,7 @@ import pytest
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.errors import ConfigError, DataError
-from labeldistill_core.evaluation.evaluate import EvaluationOptions, evaluate_checkpoint
+from labeldistill_core.evaluation.evaluate import EvaluationOptions, run_checkpoint
 from labeldistill_core.installed_files import demo_model
 from labeldistill_core.training.options import TrainingOptions
 
@@ -98,8 +98,8 @@ def test_training_takes_named_scenes_in_the_place_of_splits(root: Path) -> None:
 
 def test_evaluation_takes_named_scenes(root: Path) -> None:
     options = EvaluationOptions(scenes=("scene-0061",))
-    found = evaluate_checkpoint(demo_model(), root, options)
-    assert set(found.results) == set(NuScenesTables(root).samples("scene-0061"))
+    found = run_checkpoint(demo_model(), root, options)
+    assert set(found) == set(NuScenesTables(root).samples("scene-0061"))
 
 
 def test_a_version_needs_no_name_where_it_is_clear(root: Path) -> None:

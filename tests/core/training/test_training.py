@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,12 +203,24 @@ def test_three_stages_one_after_the_other(
     given += ["--label-encoder", str(encoder)]
     student = tmp_path / "s" / "student.safetensors"
     assert main(["train", "student", root, str(student.parent), *given, *common]) == 0
-    assert "LiDAR and label teacher" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "LiDAR and label teacher" in said
+    for line in said.splitlines():
+        if line.startswith("next: "):
+            # what is proposed can be called: every option of it is known
+            words = shlex.split(line)[2:]
+            with pytest.raises(SystemExit):
+                main([*words, "--no-such-option"])
+            told = capsys.readouterr().err
+            assert "no-such-option" in told
+            assert not [word for word in words if word.startswith("--") and word in told]
+    assert f"next: labeldistill evaluate {student} {root} --out {tmp_path / 'scores'}\n" in said
     # the node needs no teacher
     assert Detector.load(student).config == (behaviour.student(small()) if published else small())
     lines = (student.parent / "log" / "scalars.jsonl").read_text().splitlines()
     logged = {name for line in lines for name in json.loads(line)}
-    assert {"val/mAP", "val/NDS"} < logged
+    assert {"val/mAP", "val/NDS", "val/mATE", "train/learning_rate", "train/box"} < logged
+    assert json.loads(lines[0])["step"] == 0
     checkpoint = torch.load(student.parent / "checkpoints" / "last.ckpt", weights_only=False)
     kinds = {name.split(".")[0] for name in checkpoint["state_dict"]}
     assert kinds == {"network", "distiller"}
