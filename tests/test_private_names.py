@@ -21,6 +21,7 @@ FOREIGN = {
     "_Node__arguments",  # of launch_ros's actions
     "_Node__parameters",
     "_Node__remappings",
+    "_OnActionEventBase__on_event",  # of launch's event handlers
     "_log_dir",  # of launch's logging, whose public name makes the folder when it is read
 }
 """Private attributes of other libraries that have no public counterpart."""
