@@ -332,23 +332,23 @@ class Synchronizer(Generic[T]):
 
     def _awaited(self, group: FrameGroup[T], now_s: float) -> list[str]:
         """Cameras whose frame of this cycle may still come."""
-        times = self._times
+        times, grace_s = self._times, self._times.longest_delay_s
+        latest_ns = group.cycle_ns + self._phases.tolerance_ns
         return [
             camera
             for camera in self._options.cameras
             if camera not in group.frames
-            and not self._passed(camera, group)
-            and times.expects(camera, now_s, times.longest_delay_s)
-            and now_s < times.overdue_s(group, camera)
+            and not self._passed(camera, latest_ns)
+            and times.expects(camera, now_s, grace_s)
+            and times.waits(group, camera, now_s)
         ]
 
-    def _passed(self, camera: str, group: FrameGroup[T]) -> bool:
-        """Whether the camera is beyond this cycle, so that it sends no frame of it any more."""
+    def _passed(self, camera: str, latest_ns: int) -> bool:
+        """Whether the camera is beyond a cycle, so that it sends no frame of it any more."""
         newest_ns = self._streams.newest_ns(camera)
         offset_ns = self._phases.offsets_ns.get(camera)
         if newest_ns is None:
             return False
-        latest_ns = group.cycle_ns + self._phases.tolerance_ns
         # DDS delivers one writer's messages in order, so a newer image means that this cycle's is
         # lost. Without a phase the camera cannot be placed in the cycle and is not waited for.
         return offset_ns is None or newest_ns - offset_ns > latest_ns
