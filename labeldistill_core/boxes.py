@@ -18,6 +18,7 @@ BOX_FIELDS = ("x", "y", "z", "length", "width", "height", "yaw", "vx", "vy")
 """Columns of `Boxes3D.values`: metres, metres, radians, metres per second."""
 
 
+# Not compared by value: tensors give no single truth for `==`, and near is what tests mean.
 @dataclass(frozen=True, eq=False)
 class Boxes3D:
     """N upright boxes in one frame.
@@ -114,6 +115,8 @@ class Boxes3D:
                 f"boxes are in {self.frame!r}, the transform starts from "
                 f"{target_from_source.source!r}"
             )
+        # Maps have their origin kilometres away, where float32 has steps of a quarter of a
+        # millimetre.
         values = self.values.double()
         rotation = torch.as_tensor(target_from_source.rotation, device=values.device)
         shift = torch.as_tensor(target_from_source.translation, device=values.device)

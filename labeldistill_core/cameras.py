@@ -33,6 +33,8 @@ CAMERAS: tuple[str, ...] = (
 _SAME_PIXEL_PX = 0.1
 _SAME_PLACE_M = 1e-3
 
+# Roles, not names of tf frames: the node puts its parameters `base_frame` and `fixed_frame` in
+# their place where messages come in and go out.
 EGO_FRAME = "ego"
 FIXED_FRAME = "map"
 

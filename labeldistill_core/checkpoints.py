@@ -202,6 +202,7 @@ def file_sha256(path: Path) -> str:
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: give the path of a .safetensors file")
+    # In parts, so that a file of gigabytes takes no memory.
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(1 << 20):
@@ -212,6 +213,8 @@ def file_sha256(path: Path) -> str:
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Hash of names, types, shapes and values, whatever else the file holds."""
     digest = hashlib.sha256()
+    # Sorted, since the order of a state dict is that in which modules are registered, which may
+    # change while the network stays the same.
     for name, tensor in sorted(tensors.items()):
         # The form too, or two tensors of swapped shapes would have one hash.
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -331,6 +334,8 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], origin: str)
         CheckpointError: listing the names that are missing, unexpected, of another shape or type,
             or not finite in the network's type.
     """
+    # Not torch's own `strict` loading: it stops at shapes, and neither looks at types nor at
+    # values.
     wanted = network.state_dict()
     _check_fit(wanted, tensors, origin)
     # All of them before any is copied, so that a network is never half replaced.

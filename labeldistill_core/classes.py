@@ -21,6 +21,8 @@ CLASSES: tuple[str, ...] = (
 )
 """Class names in the order of their global ids; a label is an index into this tuple."""
 
+# The groups of CBGS (Zhu et al. 2019): classes of like shape share a head, so that rare ones profit
+# from frequent ones.
 TASKS: tuple[tuple[str, ...], ...] = (
     ("car",),
     ("truck", "construction_vehicle"),
@@ -31,6 +33,8 @@ TASKS: tuple[tuple[str, ...], ...] = (
 )
 """Classes that share one head. Flattened, the tasks give `CLASSES` again."""
 
+# As `category_to_detection_name` of the devkit has it; here, since importing the devkit takes
+# seconds.
 CATEGORY_TO_CLASS: dict[str, str] = {
     "human.pedestrian.adult": "pedestrian",
     "human.pedestrian.child": "pedestrian",
@@ -49,6 +53,8 @@ CATEGORY_TO_CLASS: dict[str, str] = {
 }
 """nuScenes category to detection class; a category that is absent is not evaluated."""
 
+# Named one by one, so that a category which is in neither table is told as unknown instead of going
+# unlearned without a word.
 UNSCORED_CATEGORIES = frozenset(
     {
         "animal",

@@ -44,6 +44,7 @@ class ImageConfig:
     """Rows of the network's image, after resizing and cropping; a multiple of 32."""
     width: int
     """Columns of the network's image, after resizing; a multiple of 32."""
+    # ImageNet's statistics times 255, with which the pretrained backbones were trained.
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Mean of the red, green and blue grey levels (0 to 255), which is subtracted."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -60,6 +61,8 @@ class ImageConfig:
         """Check the size."""
         for name in ("height", "width"):
             value = getattr(self, name)
+            # The backbone's deepest map has a stride of 32; of another size, the neck could not put
+            # its maps on one another.
             _require(
                 0 < value <= _MAX_IMAGE_PX and value % 32 == 0,
                 f"image.{name} is {value}: use a positive multiple of 32 up to {_MAX_IMAGE_PX}",
@@ -128,6 +131,7 @@ class DepthBins:
     @property
     def count(self) -> int:
         """Number of bins."""
+        # Rounded and not cut: steps such as 0.1 have no exact binary form, and a bin would be lost.
         return round((self.stop_m - self.start_m) / self.step_m)
 
 
@@ -184,6 +188,7 @@ class BevGrid:
             low, high = getattr(self, name)
             cells = (high - low) / self.cell_m
             _require(
+                # Off by rounding: 102.4 / 0.8 is 128 but for its last digits.
                 cells >= 1 and abs(cells - round(cells)) < 1e-6,
                 f"grid.{name} {(low, high)} is not a whole number of cells of {self.cell_m} m",
             )
@@ -236,6 +241,8 @@ class HeadConfig:
     """Channels of the convolution that all tasks share."""
     branch_channels: int = 64
     """Channels inside each branch of a task."""
+    # The sigmoid of -2.19 is 0.1: many empty cells would else drown the few centres at the start
+    # (RetinaNet, Lin et al. 2017, section 3.3).
     heatmap_bias: float | None = -2.19
     """Initial bias of the heat maps; None leaves the default, as the published code does."""
     least_radius: int = 2
@@ -263,11 +270,15 @@ class DecodeConfig:
     """Lowest score of a box, 0 to 1; boxes of a lower one are dropped."""
     max_candidates: int = 500
     """How many of a task's best cells become boxes before suppression."""
+    # Six tasks give 498 at most; the evaluation takes 500 for a sample.
     max_per_task: int = 83
     """How many boxes of a task remain at most."""
+    # Squared, though published configurations call it a radius: CenterPoint compares it with the
+    # square of the distance.
     nms_radius_m2: tuple[float, ...] = (4.0, 12.0, 10.0, 1.0, 0.85, 0.175)
     """For each task, the squared distance of centres in square metres within which a better box
     drops a weaker one."""
+    # Ten metres beyond the published grid: `post_center_range` of CenterPoint.
     center_limit_m: tuple[float, float] = (61.2, 10.0)
     """Largest |x| or |y|, and largest |z|, of a centre in the ego frame, in metres."""
 

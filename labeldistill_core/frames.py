@@ -29,6 +29,8 @@ def matrix_from_quaternion(wxyz: ArrayLike) -> Array:
         ValueError: the quaternion is not finite or its length is far from one.
     """
     q = np.asarray(wxyz, dtype=np.float64)
+    # Refused where it is far off, normalized where it is near: tables are written with few digits,
+    # and what is left of the length would scale all points.
     norm = float(np.linalg.norm(q))
     if q.shape != (4,) or not abs(norm - 1.0) < UNIT_TOLERANCE:
         raise ValueError(f"not a unit quaternion (w, x, y, z): {q.tolist()}")
@@ -61,6 +63,8 @@ def quaternion_from_matrix(rotation: ArrayLike) -> Array:
             ],
         ]
     )
+    # Only the lower triangle is filled, which is all that the symmetric solver reads; its
+    # eigenvalues ascend, so that the last vector is that of the largest.
     q: Array = np.linalg.eigh(k, UPLO="L")[1][:, -1]
     return -q if q[0] < 0 else q
 
@@ -140,6 +144,8 @@ class Transform:
         for other in transforms[1:]:
             first._require_same_frames(other)
         q = np.stack([quaternion_from_matrix(t.rotation) for t in transforms])
+        # Of cameras within 50 ms the poses differ little, but a plain mean of quaternions would
+        # still depend on the arbitrary sign of each.
         mean: Array = np.linalg.eigh(q.T @ q)[1][:, -1]
         translation = np.mean([t.translation for t in transforms], axis=0)
         return cls.from_quaternion(first.target, first.source, mean, translation)

@@ -32,6 +32,7 @@ def init_ros(args: Sequence[str] | None = None) -> None:
             signal_handler_options=SignalHandlerOptions.NO,
         )
     except RuntimeError as error:  # rclpy has no class of its own for them
+        # Several lines with places in ROS's sources, of which a user needs one sentence.
         what = " ".join(_PLACE.sub("", str(error)).split())
         mend = "check what follows --ros-args, and ROS_DOMAIN_ID"
         if "logging" in what:

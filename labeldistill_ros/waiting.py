@@ -37,6 +37,7 @@ def wait_until_active(
     """
     whole, end_s = f"/{name.strip('/')}", time.monotonic() + timeout_s
     client: Client[Any, Any] = node.create_client(GetState, f"{whole}/get_state")
+    # One of its own, since rclpy's global executor knows the default context alone.
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     state = "not there"

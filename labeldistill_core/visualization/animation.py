@@ -49,6 +49,7 @@ def animated(frames: Iterable[PageFrame], path: Path) -> Iterator[PageFrame]:
         pictures.append(side_by_side(frame, _WIDTH_PX))
         yield frame
     if pictures:
+        # WebP and not GIF: 256 colours are too few for a photograph, and a film needs a player.
         buffer = io.BytesIO()
         pictures[0].save(
             buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=_FRAME_MS,

@@ -45,6 +45,7 @@ def recall_by_distance(breakdowns: Mapping[str, Breakdown]) -> Markup:
     for name, breakdown in breakdowns.items():
         groups = breakdown.distance
         axes.plot([g.name for g in groups], [g.recall for g in groups], "o-", label=name)
+    # A little over 1, so that a line at full recall is not cut in half.
     axes.set(ylim=(0, 1.02), xlabel="distance from the vehicle", ylabel="recall")
     if len(breakdowns) > 1:
         _legend(figure)

@@ -21,6 +21,8 @@ SUPERSAMPLING = 2
 @cache
 def font(size_px: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """The font that Pillow brings."""
+    # Not a font of the system: pictures are the same on every machine, and in containers without
+    # any.
     return ImageFont.load_default(size_px)
 
 
@@ -39,6 +41,7 @@ def dash(starts: Array, ends: Array, dash_px: float, gap_px: float) -> tuple[Arr
     begins, stops = [], []
     for start, end in zip(starts, ends, strict=True):
         length = float(np.linalg.norm(end - start))
+        # A line towards the viewer is a point and has no direction.
         if length < 1e-6:
             continue
         at = np.arange(0.0, length, dash_px + gap_px)[:, None]

@@ -75,6 +75,7 @@ def from_nuscenes(
             print(f"{result.bag}: was complete already")
     if failed:
         print(f"error: {failed} of {len(chosen)} scenes failed", file=sys.stderr)
+    # Not `MISSED`, which is for thresholds alone: a scene that was refused is bad input.
     return REFUSED if failed else 0
 
 
@@ -140,6 +141,7 @@ def recover(source: Positional[Path], out: Positional[Path], output: Flat[BagOut
         out: folder of the bag to write.
         output: how it is written.
     """
+    # Into a new bag, since writing to one that is damaged could cost what is still whole.
     counts = recovering.recover(source, out, output)
     for topic, count in sorted(counts.items()):
         print(f"{count:7d}  {topic}")

@@ -50,11 +50,13 @@ def to_nuscenes(
             bar.update(round(100 * sum(shares.values())) - bar.n)
 
         drives = plan_drives(bags, options, progress)
+    # Nothing has been written so far: a plan shows what a day of conversion would do.
     if plan:
         for drive in drives:
             print(plan_text(drive))
         return REFUSED if any(drive.problems for drive in drives) else 0
     for drive in drives:
+        # To the error stream, so that what is piped on is the result alone.
         for note in drive.notes:
             print(f"{drive.name}: {note}", file=sys.stderr)
     return _write(drives, out, options, force, workers)

@@ -41,6 +41,7 @@ def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> No
     for name, found in profiling.bench(options):
         figures["presets"][name] = found
         print(f"\n{name}\n{profiling.table(found)}", flush=True)
+        # After each network, so that what was measured is kept when a later one runs out of memory.
         if json:
             write_json(json, figures)
 

@@ -28,6 +28,7 @@ def train_teacher(
         out: folder for checkpoints, logs and the teacher.
         options: how long and on which device it learns, and from what.
     """
+    # Nothing is printed in the other processes of a run, which write no file.
     _tell(
         train.train_teacher(dataroot, out, options),
         lambda file: (

@@ -81,6 +81,7 @@ def configure(node: LifecycleNode, store: ParameterStore, load: LoadDetector) ->
 def _of_device(device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         return {}
+    # Reserved and not allocated: it is what others on the GPU cannot have.
     used_mib = torch.cuda.memory_reserved(device) / 2**20
     return {"gpu": torch.cuda.get_device_name(device), "gpu_memory_mib": used_mib}
 

@@ -55,6 +55,8 @@ class EndedSets:
     @property
     def spread_p95_ms(self) -> float | None:
         """95th percentile of the time between a set's exposures; None before the first."""
+        # Over the same sets as the latencies, so that a camera that was mended is forgotten as
+        # soon.
         spreads_s = [report.spread_s for report in self._newest()]
         return float(np.percentile(spreads_s, 95)) * 1e3 if spreads_s else None
 
@@ -93,6 +95,7 @@ class EndedSets:
     def _run_below(self, enough: int) -> Iterator[SetReport]:
         """The newest sets, back to the first that had past frames enough."""
         later_ns: int | None = None
+        # From the newest back, so that nothing has to be kept in step with the sets as they come.
         for report in reversed(self._processed):
             # Where stamps went back, a start began.
             went_back = later_ns is not None and report.stamp_ns > later_ns

@@ -31,6 +31,7 @@ class LiveParameters:
         if self._revision == self._store.revision:
             return
         self._revision = self._store.revision
+        # All of them and not what changed: parameters are checked against one another.
         vehicle = self._store.vehicle(self._cameras, self._classes)
         self.common: Parameters = vehicle.common
         """Parameters that are not those of single cameras or classes."""

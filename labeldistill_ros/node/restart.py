@@ -21,6 +21,8 @@ class RestartPause:
 
     def next_s(self, now_s: float) -> float:
         """How long to wait now that the detector was given up; steady clock."""
+        # Measured from the end of the last pause: a detector that outlives what the next pause
+        # would be is taken as well, and begins with the first again.
         worked_s = now_s - self._due_s
         doubled_s = min(2 * self._pause_s, LONGEST_S)
         self._pause_s = max(self._first_s, 0.0 if worked_s > doubled_s else doubled_s)

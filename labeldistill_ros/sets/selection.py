@@ -71,4 +71,5 @@ def best_boxes(
         own = torch.tensor(class_thresholds, dtype=boxes.scores.dtype)[boxes.labels]
         lowest = torch.where(own.isnan(), lowest, own)
     boxes = boxes[boxes.scores >= lowest]
+    # Stable, so that equal scores keep the network's order and the same boxes are shown each time.
     return boxes[boxes.scores.argsort(descending=True, stable=True)[:max_boxes]]

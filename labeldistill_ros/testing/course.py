@@ -83,6 +83,7 @@ class Course:
     def intrinsics_px(self) -> NDArray[np.float64]:
         """Camera matrix (3, 3), the same for all."""
         width, height = self.size_px
+        # A field of view of 72 degrees, so that six cameras at their headings overlap.
         f = 0.6875 * width
         return np.array([[f, 0.0, width / 2], [0.0, f, height / 2], [0.0, 0.0, 1.0]])
 

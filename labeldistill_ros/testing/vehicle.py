@@ -154,6 +154,7 @@ class Vehicle(Ears):
             number: of the cycle.
             **wrong: fields of `VehicleFaults` for this cycle.
         """
+        # A copy, so that a fault of one cycle does not stay in what the caller handed in.
         usual, self.faults = self.faults, replace(self.faults, **wrong)
         begin_s, phases_s = time.monotonic(), self.course.phases_s
         first_s = min(phases_s.values())
