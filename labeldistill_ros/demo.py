@@ -9,18 +9,23 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import rclpy
+import tyro
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.errors import BagError
 from labeldistill_core.evaluation.result_file import write_results
+from labeldistill_core.evaluation.verdict import Check, RunRecord, Thresholds
+from labeldistill_core.files import write_json
 from labeldistill_core.installed_files import demo_model, shared_file
 from labeldistill_core.options import DeviceOptions, ModelOptions
 from labeldistill_core.processes import end_with_parent
@@ -31,6 +36,7 @@ from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
+from labeldistill_ros.bags.run_comparison import checks_of, record_of
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.isolated_domain import own_domain
 from labeldistill_ros.starting import init_ros
@@ -58,6 +64,8 @@ class DemoOptions(AnimationOptions, DeviceOptions, ModelOptions):
     """How many times faster than recorded the bag is played."""
     min_score: float = 0.3
     """Boxes with a lower score are not drawn; all are scored."""
+    thresholds: Annotated[Thresholds, tyro.conf.arg(name="")] = field(default_factory=Thresholds)
+    """What the run must reach."""
 
     @property
     def expected(self) -> str:
@@ -82,6 +90,15 @@ class Demo:
     """What the boxes are worth."""
     page: Path
     """The page with the boxes, drawn."""
+    checks: tuple[Check, ...] = ()
+    """Each threshold that was set."""
+    record: RunRecord = RunRecord(0.0, {})  # noqa: RUF009 - frozen
+    """Time and figures, for a CI server."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the run keeps all thresholds."""
+        return all(one.passed for one in self.checks)
 
     @property
     def slow(self) -> str:
@@ -110,6 +127,7 @@ def demo(options: DemoOptions) -> Demo:
         BagError: the bag cannot be used, or the node ended.
         CheckpointError: the model is missing, damaged or not a student's.
     """
+    begin_s = time.monotonic()
     bag, model, out = options.played, options.model or demo_model(), options.out
     load_student(model)  # a message here is easier to find than in the node's log
     out.mkdir(parents=True, exist_ok=True)
@@ -118,9 +136,13 @@ def demo(options: DemoOptions) -> Demo:
     with own_domain(), _node(model, options.device) as node:
         replayed = _replay_and_record(bag, recorded, options.rate, lambda: node.poll() is None)
     _LOG.info("scoring the boxes and drawing them")
-    score = score_bag(bag, recorded)
+    # Named by what was played, as every recording has the same name.
+    score = replace(score_bag(bag, recorded), name=bag.resolve().name)
     write_results(out / "results.json", score.results)
-    return Demo(replayed, score, _write_page(score, options))
+    write_json(out / "metrics.json", score.as_json())
+    page = _write_page(score, options)
+    checks = tuple(checks_of(score, options.thresholds))
+    return Demo(replayed, score, page, checks, record_of(score, time.monotonic() - begin_s))
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -90,18 +90,56 @@ def check(
     ]
 
 
-def write_junit(path: Path, checks: Sequence[Check]) -> None:
-    """A JUnit report: a test suite for each run, a test case for each threshold."""
+@dataclass(frozen=True)
+class RunRecord:
+    """What a CI server keeps of a run beside the verdict."""
+
+    seconds: float
+    """How long it took, in seconds of the wall clock."""
+    values: Mapping[str, float]
+    """Figures by name; those that are NaN are left out."""
+
+
+def write_junit(
+    path: Path, checks: Sequence[Check], records: Mapping[str, RunRecord] | None = None
+) -> None:
+    """A JUnit report: a test suite for each run, a test case for each threshold.
+
+    Args:
+        path: of the file.
+        checks: thresholds that were looked at.
+        records: times and figures by run; a run without a threshold is a test case that passed.
+    """
+    records = records or {}
     # The form of results that CI servers read.
-    root = ElementTree.Element("testsuites", name="labeldistill bag score")
-    for run in dict.fromkeys(check.run for check in checks):
+    root = ElementTree.Element("testsuites", name="labeldistill")
+    for run in dict.fromkeys([*records, *(check.run for check in checks)]):
         own = [check for check in checks if check.run == run]
-        failed = sum(not check.passed for check in own)
+        failed, count = sum(not check.passed for check in own), len(own) or 1
+        record = records.get(run, RunRecord(0.0, {}))
         suite = ElementTree.SubElement(
-            root, "testsuite", name=run, tests=str(len(own)), failures=str(failed), errors="0"
+            root,
+            "testsuite",
+            name=run,
+            tests=str(count),
+            failures=str(failed),
+            errors="0",
+            time=f"{record.seconds:.3f}",
         )
+        known = {name: value for name, value in record.values.items() if not math.isnan(value)}
+        if known:
+            properties = ElementTree.SubElement(suite, "properties")
+            for name, value in known.items():
+                ElementTree.SubElement(properties, "property", name=name, value=f"{value:.6g}")
+        # Servers add up the cases' times, so each has its share of the run's.
+        each_s = f"{record.seconds / count:.3f}"
+        if not own:
+            ElementTree.SubElement(suite, "testcase", classname=run, name="scored", time=each_s)
         for check_ in own:
-            case = ElementTree.SubElement(suite, "testcase", classname=run, name=check_.name)
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=run, name=check_.name, time=each_s
+            )
             if not check_.passed:
                 ElementTree.SubElement(case, "failure", message=check_.sentence())
+            ElementTree.SubElement(case, "system-out").text = check_.sentence()
     write_whole(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))

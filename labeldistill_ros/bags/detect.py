@@ -67,6 +67,8 @@ class DetectionRun:
     """Why sets got no boxes, and how often."""
     without_pose: int
     """Sets that were processed without history, since the vehicle's pose was not known."""
+    images_left_out: int = 0
+    """Images that went into no set: late, twice there, or too few of one instant to be a set."""
 
 
 def detect_bag(
@@ -127,6 +129,7 @@ def detect_bag(
             reader.duration_s,
             topics.problems + events.problems,
             topics.without_pose,
+            events.left_out,
         )
 
 
@@ -159,6 +162,12 @@ class _Events:
         """Images that belong to no set, and how often."""
         unstamped = self._gathering.unstamped.items()
         return Counter({f"{camera}: its images have no stamp": n for camera, n in unstamped})
+
+    @property
+    def left_out(self) -> int:
+        """Images that went into no set."""
+        counts = self._gathering.synchronizer.counts
+        return sum(counts[why] for why in ("unmatched", "late", "duplicate"))
 
     def log_ns(self, closed: ClosedSet) -> int:
         """Log time at which a set was closed."""

@@ -46,9 +46,9 @@ class Coverage:
     samples: int
     """Number of samples that could get boxes."""
     matched: int
-    """Number of samples that have a message of the detector."""
+    """Number of samples that have a message of the detector, or boxes in a result file."""
     missed: tuple[str, ...]
-    """Tokens of the samples that have no message of the detector."""
+    """Tokens of the other samples."""
     sets: int
     """Number of messages of the detector, at samples or between them."""
     largest_gap_ms: float

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +14,7 @@ import tyro
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.evaluation.verdict import Check, Thresholds, check
+from labeldistill_core.evaluation.verdict import Check, RunRecord, Thresholds, check
 from labeldistill_core.options import TablesOptions
 from labeldistill_ros.bags import html_report
 from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, TOLERANCE_S
@@ -57,6 +59,8 @@ class Scored:
     """Each threshold and each run."""
     pictures: Pictures
     """Images of the reference's key frames."""
+    records: Mapping[str, RunRecord]
+    """Times and figures by run, for a CI server."""
 
     @property
     def passed(self) -> bool:
@@ -101,20 +105,42 @@ def score_runs(
         raise ConfigError(f"--out takes the boxes of one run, and {len(compared)} are given")
     # ROS names are absolute in a bag; people leave the slash out.
     topic = "/" + options.topic.strip("/")
-    scores = tuple(
-        score_run(reference, run, topic=topic, tolerance_s=options.tolerance_s, out=out)
-        for run in compared
+    scores, records, checks = [], {}, []
+    for run, name in zip(compared, run_names(compared), strict=True):
+        begin_s = time.monotonic()
+        score = score_run(reference, run, topic=topic, tolerance_s=options.tolerance_s, out=out)
+        score = replace(score, name=name)
+        scores.append(score)
+        records[name] = record_of(score, time.monotonic() - begin_s)
+        checks += checks_of(score, options.thresholds)
+    return Scored(reference, tuple(scores), tuple(checks), pictures, records)
+
+
+def run_names(runs: Sequence[Path]) -> list[str]:
+    """A name for each run: that of its file or folder, where it is the only one so called."""
+    names = [run.name for run in runs]
+    counts = Counter(names)
+    return [name if counts[name] == 1 else str(run) for name, run in zip(names, runs, strict=True)]
+
+
+def checks_of(score: Score, thresholds: Thresholds) -> list[Check]:
+    """Hold a run against the thresholds that are set."""
+    return check(
+        score.name,
+        thresholds,
+        nds=score.metrics.nds,
+        mean_ap=score.metrics.mean_ap,
+        coverage=score.coverage.share,
+        latency_p95_ms=score.latency_p95_ms,
     )
-    checks = tuple(
-        one
-        for score in scores
-        for one in check(
-            score.name,
-            options.thresholds,
-            nds=score.metrics.nds,
-            mean_ap=score.metrics.mean_ap,
-            coverage=score.coverage.share,
-            latency_p95_ms=score.latency_p95_ms,
-        )
-    )
-    return Scored(reference, scores, checks, pictures)
+
+
+def record_of(score: Score, seconds: float) -> RunRecord:
+    """What a CI server keeps of a run that took so long."""
+    metrics = score.metrics
+    values = {"NDS": metrics.nds, "mAP": metrics.mean_ap, **metrics.tp_errors}
+    values |= {"coverage": score.coverage.share}
+    for stage, (median, high) in score.latency_ms.items():
+        values |= {f"{stage} p50 ms": median, f"{stage} p95 ms": high}
+    values |= {f"sets {outcome}": count for outcome, count in score.outcomes.items()}
+    return RunRecord(seconds, values)

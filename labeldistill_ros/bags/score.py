@@ -219,8 +219,10 @@ def score_run(
         results = _whole_results(reference, run)
         if out:
             write_results(out, results)
-        # A result file has an entry for every key frame, which was checked, and no stamps.
-        coverage = Coverage(len(truths), len(truths), (), len(results), 0.0)
+        # A result file has an entry for every key frame, which was checked, and no stamps; whether
+        # an empty one was looked at nobody can tell.
+        empty = tuple(t.sample_token for t in truths if not len(results.columns(t.sample_token)))
+        coverage = Coverage(len(truths), len(truths) - len(empty), empty, len(results), 0.0)
         boxes = evaluation_boxes(truths, results)
         return Score(run.name, evaluate_boxes(boxes), break_down(boxes), coverage, results)
     recording = read_recording(

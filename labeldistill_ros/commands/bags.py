@@ -128,6 +128,11 @@ def detect(
         print(f"{done.without_pose} sets without history: the vehicle's pose was not known")
     for problem, count in done.problems.items():
         print(f"{count} sets without boxes: {problem}")
+    if done.images_left_out:
+        print(
+            f"{done.images_left_out} images went into no set: too few cameras of their instant, "
+            "or late; `labeldistill doctor` tells more"
+        )
     if not done.processed:
         raise BagError(f"{bag}: no set of images could be used; what was found is told above")
     tell_written(out, then=("labeldistill", "bag", "score", bag, out))
@@ -185,7 +190,7 @@ def score(
     for one in found.checks:
         print(one.sentence())
     if junit:
-        write_junit(junit, found.checks)
+        write_junit(junit, found.checks, found.records)
     if json:
         figures = [score.as_json() for score in scores]
         write_json(json, figures[0] if len(scores) == 1 else {"runs": figures})

@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
-from labeldistill_core.console import Flat
+from pathlib import Path
+
+from labeldistill_core.console import MISSED, Flat
+from labeldistill_core.evaluation.verdict import write_junit
 from labeldistill_ros import demo as demonstration
 
 
-def demo(options: Flat[demonstration.DemoOptions]) -> None:
+def demo(options: Flat[demonstration.DemoOptions], junit: Path | None = None) -> int:
     """Replay a bag through the detector node over ROS, score its boxes and draw them.
 
     The node is the one that `ros2 launch` starts, in a process of its own; images and boxes go
-    over DDS.
+    over DDS. No ROS distribution is needed. The exit code is 1 when a threshold is missed, so that
+    a CI server tests a model on a bag with one call.
 
     Args:
-        options: what is replayed, and which detector sees it.
+        options: what is replayed, which detector sees it, and what it must reach.
+        junit: file to write the verdict to, as JUnit XML.
     """
     # First, and at once: loading torch and starting the node take longer than people wait in
     # silence.
@@ -25,4 +30,9 @@ def demo(options: Flat[demonstration.DemoOptions]) -> None:
     for sentence in (options.expected, done.slow):
         if sentence:
             print(f"\n{sentence}")
+    for check in done.checks:
+        print(f"\n{check.sentence()}")
+    if junit:
+        write_junit(junit, done.checks, {done.score.name: done.record})
     print(f"\nopen {done.page}")
+    return 0 if done.passed else MISSED

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -90,6 +91,26 @@ def test_demo(
     page = (out / "index.html").read_text()
     assert "latency p95" in page
     assert len(list(out.glob("frame_*_cameras.jpg"))) == 4
+
+
+def test_a_ci_server_gets_the_verdict(
+    small_bag: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Replay, detector, recorder, score and thresholds in one call, without a ROS distribution."""
+    out, junit = tmp_path / "out", tmp_path / "junit.xml"
+    command = ["demo", "--bag", str(small_bag), "--model", str(tiny_model), "--out", str(out)]
+    command += ["--device", "cpu", "--min-nds", "0.99", "--min-map", "0", "--junit", str(junit)]
+    assert main(command) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED: bag: NDS is 0." in printed
+    assert "passed: bag: mAP is" in printed
+    (suite,) = ElementTree.parse(junit).getroot()
+    assert (suite.get("name"), suite.get("failures")) == ("bag", "1")
+    assert float(suite.get("time") or 0) > 1
+    figures = {str(p.get("name")): str(p.get("value")) for p in suite.iter("property")}
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert float(figures["NDS"]) == pytest.approx(metrics["NDS"], abs=1e-5)
+    assert figures["sets seen"] == "4"
 
 
 def test_the_expected_score_is_that_of_every_set(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.result_boxes import result_boxes
 from labeldistill_core.evaluation.result_columns import ResultBox
 from labeldistill_core.evaluation.result_file import read_results
-from labeldistill_core.evaluation.verdict import Thresholds, check, write_junit
+from labeldistill_core.evaluation.verdict import RunRecord, Thresholds, check, write_junit
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 
@@ -138,6 +138,25 @@ def test_thresholds_and_junit(tmp_path: Path) -> None:
     assert "mAP is 0.2000, wanted at least 0.3" in str(failure.get("message"))
     with pytest.raises(ConfigError, match="--min-nds is 45; it is a share"):
         Thresholds(min_nds=45)
+
+
+def test_junit_holds_times_and_figures(tmp_path: Path) -> None:
+    values = {"nds": 0.6, "mean_ap": 0.2, "coverage": 0.1, "latency_p95_ms": 80.0}
+    checks = check("first", Thresholds(min_nds=0.5, min_map=0.3), **values)
+    records = {
+        "first": RunRecord(4.0, {"NDS": 0.6, "latency p95 ms": math.nan}),
+        "no threshold": RunRecord(2.0, {"NDS": 0.1}),
+    }
+    write_junit(tmp_path / "junit.xml", checks, records)
+    first, other = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert (first.get("time"), other.get("time")) == ("4.000", "2.000")
+    assert [case.get("time") for case in first.iter("testcase")] == ["2.000", "2.000"]
+    figures = [(p.get("name"), p.get("value")) for p in first.iter("property")]
+    assert figures == [("NDS", "0.6")]
+    said = [str(text.text) for text in first.iter("system-out")]
+    assert said[0] == "passed: first: NDS is 0.6000, wanted at least 0.5"
+    assert [case.get("name") for case in other.iter("testcase")] == ["scored"]
+    assert (other.get("tests"), other.get("failures")) == ("1", "0")
 
 
 def test_an_empty_sample_scores_full(truths: list[GroundTruth]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from labeldistill_core.cameras import FIXED_FRAME
+from labeldistill_core.cameras import CAMERAS, FIXED_FRAME
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
@@ -19,10 +19,12 @@ from labeldistill_ros.bags.detect import detect_bag
 from labeldistill_ros.bags.detect_options import DetectOptions
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import score_bag
+from labeldistill_ros.cli import main
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.parameters import Parameters
 from labeldistill_ros.sets.selection import best_boxes
 from tests.support.nuscenes_fixture import SCENES, VERSION
+from tests.support.vehicle_bag import write_bag
 from tests.support.without_ros import run_without_ros
 
 EVERYTHING = DetectOptions(score_threshold=0.0, output_frame="map")
@@ -64,6 +66,19 @@ def test_boxes_are_those_of_the_data_root(
     assert score.velocities
     assert score.outcomes == {"seen": 3, "processed": 3}
     assert score.latency_ms["total"][0] > 0
+
+
+def test_images_that_went_into_no_set_are_counted(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the first two cycles a single camera drives on, of which no set can be made."""
+    others = [camera for camera in CAMERAS if camera != "CAM_BACK"]
+    bag = write_bag(tmp_path / "bag", cycles=6, silent=others)
+    call = ["bag", "detect", str(bag), str(tmp_path / "out"), "--model", str(tiny_model)]
+    assert main([*call, "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 of 2 sets" in printed
+    assert "4 images went into no set" in printed
 
 
 def test_defaults_are_the_nodes() -> None:

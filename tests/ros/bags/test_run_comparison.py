@@ -48,6 +48,30 @@ def test_official_figures(shared_data: Path, tmp_path: Path, name: str) -> None:
         assert found["classes"][label]["AP_at_m"] == pytest.approx(aps, abs=1e-9)
 
 
+def test_empty_samples_of_a_result_file_are_not_covered(
+    shared_dataroot: Path, root: list[str], tmp_path: Path
+) -> None:
+    truths = truths_of(shared_dataroot)
+    results = {t.sample_token: result_boxes(t.sample_token, t.boxes) for t in truths}
+    results[truths[1].sample_token] = []
+    write_results(tmp_path / "run.json", results)
+    out = tmp_path / "metrics.json"
+    assert main(["bag", "score", str(tmp_path / "run.json"), *root, "--json", str(out)]) == 0
+    coverage = json.loads(out.read_text())["coverage"]
+    assert (coverage["samples"], coverage["matched"]) == (3, 2)
+    assert coverage["missed"] == [truths[1].sample_token]
+
+
+def test_runs_of_one_name_are_told_apart(result: Path, root: list[str], tmp_path: Path) -> None:
+    second = tmp_path / "second" / "run.json"
+    second.parent.mkdir()
+    second.write_bytes(result.read_bytes())
+    out = tmp_path / "metrics.json"
+    assert main(["bag", "score", str(result), str(second), *root, "--json", str(out)]) == 0
+    names = [run["run"] for run in json.loads(out.read_text())["runs"]]
+    assert names == [str(result), str(second)]
+
+
 def test_thresholds(
     result: Path, root: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
