@@ -14,6 +14,7 @@ from labeldistill_core.data.images import TakePixels, decode_jpeg
 from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
 from labeldistill_core.names import shown
+from labeldistill_ros.inputs.bridge import BRIDGED, bridge, bridged, suits
 
 Pixels = NDArray[np.uint8]
 Convert = Callable[[Pixels, Pixels], None]
@@ -56,13 +57,16 @@ def _copy(image: Pixels, rgb: Pixels) -> None:
 # ROS names a Bayer pattern by its first row, OpenCV by the second row's second and third pixel, so
 # that the letters swap.
 _BGR = _with_opencv("COLOR_BGR2RGB", lambda image: image[..., ::-1])
+_BGRA = _with_opencv("COLOR_BGRA2RGB", lambda image: image[..., 2::-1])
 _GREY = _with_opencv("COLOR_GRAY2RGB", lambda image: image)
 ENCODINGS: dict[str, tuple[int, Convert]] = {
     "rgb8": (3, _copy),
     "bgr8": (3, _BGR),
     "rgba8": (4, _with_opencv("COLOR_RGBA2RGB", lambda image: image[..., :3])),
-    "bgra8": (4, _with_opencv("COLOR_BGRA2RGB", lambda image: image[..., 2::-1])),
+    "bgra8": (4, _BGRA),
+    # As OpenCV stores colours, which is where images without a name for them come from.
     "8UC3": (3, _BGR),
+    "8UC4": (4, _BGRA),
     "mono8": (1, _GREY),
     "8UC1": (1, _GREY),
     "bayer_rggb8": (1, _with_opencv("COLOR_BayerBG2RGB")),
@@ -75,6 +79,9 @@ ENCODINGS: dict[str, tuple[int, Convert]] = {
     "yuyv": (2, _with_opencv("COLOR_YUV2RGB_YUY2")),
 }
 """By `encoding` of `sensor_msgs/Image`: bytes a pixel, and how they become RGB."""
+_PLANAR = {"nv12": "COLOR_YUV2RGB_NV12", "nv21": "COLOR_YUV2RGB_NV21"}
+"""A byte of brightness a pixel, then half as many rows with the colours of two by two pixels."""
+_DEPTH = ("16UC1", "16SC1", "32FC1", "64FC1")
 
 
 def to_rgb(
@@ -95,25 +102,57 @@ def to_rgb(
     """
     if not hasattr(message, "encoding"):
         return _decompressed(message, take, largest_wh)
-    if message.encoding not in ENCODINGS:
-        raise DataError(
-            f"image encoding {shown(message.encoding)} is not known: use one of "
-            f"{', '.join(ENCODINGS)}"
-        )
-    channels, convert = ENCODINGS[message.encoding]
+    channels, convert = _conversion(message.encoding)
     height, width, step = message.height, message.width, message.step
+    # Of planes the colours lie below the brightness, in half as many rows.
+    lines = height + height // 2 if message.encoding in _PLANAR else height
     data = np.frombuffer(message.data, np.uint8)
-    if not height or not width or step < width * channels or data.size < height * step:
+    if not height or not width or step < width * channels or data.size < lines * step:
         raise DataError(
             f"corrupt image: {width} x {height} pixels of {message.encoding} with a step of {step} "
             f"do not fit in {data.size} bytes"
         )
-    # Rows may be padded: `step` is their length in bytes, of which the pixels are the first part.
-    rows = data[: height * step].reshape(height, step)[:, : width * channels]
-    pixels = take((height, width, 3))
     # Into memory that is used again: a node decodes six images of four megabytes at each cycle.
-    convert(rows.reshape(height, width, channels), pixels)
+    pixels = take((height, width, 3))
+    if suits(message):
+        np.copyto(pixels, bridged(message))
+        return pixels
+    # Rows may be padded: `step` is their length in bytes, of which the pixels are the first part.
+    rows = data[: lines * step].reshape(lines, step)[:, : width * channels]
+    convert(rows.reshape(lines, width, channels), pixels)
     return pixels
+
+
+def _conversion(encoding: str) -> tuple[int, Convert]:
+    """Bytes a pixel of an encoding, and how they become RGB.
+
+    Raises:
+        DataError: it is not known, holds no colours, or needs `cv_bridge`.
+    """
+    if encoding in ENCODINGS:
+        return ENCODINGS[encoding]
+    if encoding in _PLANAR:
+        return 1, _with_opencv(_PLANAR[encoding])
+    if encoding not in BRIDGED:
+        depth = "; it holds depth, and colours are needed" if encoding in _DEPTH else ""
+        raise DataError(
+            f"image encoding {shown(encoding)} is not known: use one of "
+            f"{', '.join((*ENCODINGS, *_PLANAR))}{depth}"
+        )
+    if bridge() is None:
+        raise DataError(
+            f"image encoding {encoding} is read where cv_bridge is installed: install it, or "
+            "publish rgb8"
+        )
+    return BRIDGED[encoding], _only_by_bridge
+
+
+def _only_by_bridge(image: Pixels, _: Pixels) -> None:
+    height, width = image.shape[:2]
+    raise DataError(
+        f"rows of {width} x {height} pixels of 16 bits are padded by a part of a pixel: publish "
+        "rgb8"
+    )
 
 
 def _decompressed(message: Any, take: TakePixels, largest_wh: tuple[int, int] | None) -> Pixels:
