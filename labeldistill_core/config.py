@@ -10,10 +10,11 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_core.classes import TASKS
+from labeldistill_core.classes import NUSCENES, TASKS, ClassList, ObjectClass
 from labeldistill_core.config_json import from_json, from_mapping, to_json
 from labeldistill_core.errors import ConfigError
 
@@ -247,9 +248,12 @@ class HeadConfig:
     """Initial bias of the heat maps; None leaves the default, as the published code does."""
     least_radius: int = 2
     """Cells that the Gaussian around a centre reaches at least, in the heat maps of training."""
+    classes: tuple[ObjectClass, ...] = NUSCENES.members
+    """Classes of the ground truth, in the order of its labels: what trains the head, and how its
+    boxes are scored. Checkpoints that lack it were trained with nuScenes' ten."""
 
     def __post_init__(self) -> None:
-        """Check widths and tasks."""
+        """Check widths, tasks and classes."""
         _require_positive("head.shared_channels", self.shared_channels)
         _require_positive("head.branch_channels", self.branch_channels)
         _require(
@@ -260,6 +264,17 @@ class HeadConfig:
             classes <= _MAX_CLASSES,
             f"head.tasks names {classes} classes: use at most {_MAX_CLASSES}",
         )
+        self.class_list  # noqa: B018 - refuses what is wrong with it
+
+    @cached_property
+    def class_list(self) -> ClassList:
+        """Classes of the ground truth."""
+        return ClassList(self.classes)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes of the head in the order of its labels."""
+        return tuple(name for task in self.tasks for name in task)
 
 
 @dataclass(frozen=True)
@@ -356,7 +371,7 @@ class StudentConfig:
     @property
     def class_names(self) -> tuple[str, ...]:
         """All classes in the order of their labels."""
-        return tuple(name for task in self.head.tasks for name in task)
+        return self.head.class_names
 
     @property
     def feature_size(self) -> tuple[int, int]:

@@ -25,7 +25,13 @@ Config = TypeVar("Config")
 
 def to_json(config: Any) -> str:
     """A configuration as JSON text, which `from_json` reads."""
-    return json.dumps(_converter().unstructure(config), indent=2)
+    return json.dumps(to_mapping(config), indent=2)
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """A configuration as nested dictionaries, which `from_mapping` reads."""
+    mapping: dict[str, Any] = _converter().unstructure(config)
+    return mapping
 
 
 def from_json(kind: type[Config], text: str) -> Config:

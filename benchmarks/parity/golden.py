@@ -23,7 +23,7 @@ from labeldistill_core.cameras import (
     CameraView,
     FrameSet,
 )
-from labeldistill_core.classes import CATEGORY_TO_CLASS, CLASSES
+from labeldistill_core.classes import CLASSES, NUSCENES
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.bev_augmentation import BevAugmentation
 from labeldistill_core.data.images import ImageTransform
@@ -162,7 +162,7 @@ class GoldenFolder:
         """Annotated boxes with returns, in the fixed frame; unknown velocities are zero."""
         rows, labels = [], []
         for box in self.infos[index]["ann_infos"]:
-            name = CATEGORY_TO_CLASS.get(box["category_name"])
+            name = NUSCENES.class_of.get(box["category_name"])
             if name is None or box["num_lidar_pts"] + box["num_radar_pts"] == 0:
                 continue
             width, length, height = box["size"]

@@ -13,7 +13,7 @@ from typing import IO
 from PIL import Image
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_core.classes import CATEGORY_TO_CLASS
+from labeldistill_core.classes import NUSCENES
 
 VERSION = "v1.0-trainval"
 RADARS = (
@@ -98,7 +98,7 @@ def _small_tables(tables: _Tables, rng: random.Random) -> list[str]:
         log_tokens='["log"]',
     )  # fmt: skip
     categories = []
-    for name in CATEGORY_TO_CLASS:
+    for name in sorted(NUSCENES.class_of):
         categories.append(_token(rng))
         tables.add("category", token=categories[-1], name=f'"{name}"', description='""')
     return categories

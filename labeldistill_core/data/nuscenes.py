@@ -19,10 +19,11 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, FrameSet
-from labeldistill_core.classes import CLASSES
+from labeldistill_core.classes import NUSCENES, ClassList
+from labeldistill_core.data.category_labels import RACK, labels_of, notes_on_categories
 from labeldistill_core.data.nuscenes_records import GroundTruth, SensorRecord, size_of_image
 from labeldistill_core.data.tables.columns import LIDAR as LIDAR
-from labeldistill_core.data.tables.columns import RACK, STAMP, SceneRow
+from labeldistill_core.data.tables.columns import STAMP, SceneRow
 from labeldistill_core.data.tables.opening import open_columns
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array, Transform
@@ -46,13 +47,16 @@ class _Mounting(NamedTuple):
 class NuScenesTables:
     """The tables of one version under one data root."""
 
-    def __init__(self, dataroot: Path, version: str | None = None) -> None:
+    def __init__(
+        self, dataroot: Path, version: str | None = None, classes: ClassList = NUSCENES
+    ) -> None:
         """Open the tables.
 
         Args:
             dataroot: folder with the version's folder, `samples/` and `sweeps/`.
             version: name of the folder with the tables, such as `v1.0-mini`; when None, the only
                 one that is there, or `v1.0-trainval` of several.
+            classes: those of the configuration; boxes of other categories are left out.
 
         Raises:
             DataError: there are no such tables, and says which versions there are; or a table is
@@ -60,14 +64,18 @@ class NuScenesTables:
                 must, or something is wrong in every scene. A scene that alone is at fault is
                 refused when it is asked for.
         """
-        self.dataroot = Path(dataroot)
+        self.dataroot, self.class_list = Path(dataroot), classes
         self.version = _found_version(self.dataroot, version)
         folder = self.dataroot / self.version
         columns = open_columns(folder)
         self._meta, self._samples, self._data = columns.meta, columns.samples, columns.data
         self._mountings, self._boxes = columns.mountings, columns.boxes
-        for note in self._meta.notes:
+        categories = self._meta.categories
+        about = notes_on_categories(self._file("category"), categories, classes)
+        for note in (*self._meta.notes, *about):
             _LOG.warning("%s", note)
+        # The index of the tables knows categories alone, so that all configurations share it.
+        self._labels = labels_of(categories, classes)
         tokens = self._samples.token
         # A dictionary of the samples alone, 34 thousand in nuScenes: the millions of records and
         # boxes are reached through their sample.
@@ -77,9 +85,9 @@ class NuScenesTables:
         # A cache of this object's own; one around the method would keep every data root alive.
         self._mounting = lru_cache(_MOUNTINGS_KEPT)(self._read_mounting)
 
-    def __reduce__(self) -> tuple[type[NuScenesTables], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[type[NuScenesTables], tuple[Path, str, ClassList]]:
         """A process that is sent the tables opens them itself."""
-        return NuScenesTables, (self.dataroot, self.version)
+        return NuScenesTables, (self.dataroot, self.version, self.class_list)
 
     @property
     def scene_names(self) -> tuple[str, ...]:
@@ -240,18 +248,18 @@ class NuScenesTables:
     def classes(self, sample_token: str) -> frozenset[str]:
         """Names of the classes that have boxes in a sample."""
         first, end = self._boxes_of(self._usable(sample_token))
-        labels = set(self._boxes.label[first:end].tolist())
-        return frozenset(CLASSES[label] for label in labels if label >= 0)
+        labels = set(self._labels[self._boxes.category[first:end]].tolist())
+        return frozenset(self.class_list.names[label] for label in labels if label >= 0)
 
     def ground_truth(self, sample_token: str) -> GroundTruth:
-        """Boxes of the ten classes and what scoring needs beside them.
+        """Boxes of the configuration's classes and what scoring needs beside them.
 
         Ranges are measured from the vehicle at the LiDAR scan, or, where a data set has no LiDAR,
         at the key frame nearest to the sample's time.
         """
         row, boxes = self._usable(sample_token), self._boxes
         first, end = self._boxes_of(row)
-        labels = boxes.label[first:end]
+        labels = self._labels[boxes.category[first:end]]
         # Racks are no class, but the devkit scores no bicycle within one, so they go along.
         # Rows by index and not by slice make copies: tensors must not share the tables' pages,
         # which many processes map.
@@ -271,7 +279,7 @@ class NuScenesTables:
             Boxes3D(
                 FIXED_FRAME,
                 torch.from_numpy(values[kept]),
-                torch.from_numpy(labels[kept].astype(np.int64)),
+                torch.from_numpy(labels[kept]),
                 torch.ones(len(kept), dtype=torch.float64),
             ),
             tuple(tokens[i] for i in kept.tolist()),
@@ -281,6 +289,7 @@ class NuScenesTables:
             tuple(attributes[i] if i >= 0 else "" for i in boxes.attribute[rows].tolist()),
             tuple(levels[i] if i >= 0 else "" for i in boxes.visibility[rows].tolist()),
             values[racks, :7],
+            self.class_list,
         )
 
     def _file(self, table: str) -> Path:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CameraCalibration, CameraView
+from labeldistill_core.classes import NUSCENES, ClassList
 from labeldistill_core.data.image_header import read_header
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.errors import DataError
@@ -125,7 +126,7 @@ class SensorRecord:
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """All that is needed to score one sample; N boxes of the ten classes."""
+    """All that is needed to score one sample; N boxes of a configuration's classes."""
 
     sample_token: str
     """Of the sample."""
@@ -149,6 +150,8 @@ class GroundTruth:
     """(N) visibility levels such as `v80-100`, empty where unknown."""
     bicycle_racks: Array
     """(R, 7) x, y, z, length, width, height, yaw of racks; cycles in them are not scored."""
+    classes: ClassList = NUSCENES
+    """What the boxes' labels count through, and how far each class is scored."""
 
     @property
     def touched(self) -> NDArray[np.bool_]:

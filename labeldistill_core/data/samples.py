@@ -31,7 +31,7 @@ from labeldistill_core.data.bev_augmentation import BevAugmentation
 from labeldistill_core.data.depth_labels import depth_map, points_in_image
 from labeldistill_core.data.images import ImageTransform
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.errors import DataError
+from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import CameraBatch
 
@@ -260,7 +260,13 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
         Raises:
             DataError: a scene is not there, or an image or a scan where the root may not be
                 partial.
+            ConfigError: the tables' boxes are labelled by other classes than the network's.
         """
+        if tables.class_list.names != config.head.class_list.names:
+            raise ConfigError(
+                f"the tables tell of the classes {', '.join(tables.class_list.names)}, and the "
+                f"network learns from {', '.join(config.head.class_list.names)}"
+            )
         super().__init__(tables, scenes, config.cameras, augmentation, points)
         self._config, self._partial, self._sample = config, partial, sample
         self.frame_tokens: list[tuple[str, ...]] = []

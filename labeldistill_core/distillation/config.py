@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from labeldistill_core.classes import NUSCENES, ObjectClass
 from labeldistill_core.config import BevGrid
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.lidar.config import TeacherConfig
@@ -43,6 +44,8 @@ class LabelEncoderConfig:
     weight in each cell, which ties the encoder to one grid."""
     background: Literal["empty", "encoded"] = "empty"
     """Cells without a box are zero, or, as published, what the MLPs make of zeros."""
+    classes: tuple[ObjectClass, ...] = NUSCENES.members
+    """Classes of the ground truth, in the order of its labels; see `HeadConfig.classes`."""
 
     @classmethod
     def of(cls, teacher: TeacherConfig, hidden_channels: int = 256) -> LabelEncoderConfig:
@@ -52,7 +55,13 @@ class LabelEncoderConfig:
             teacher: whose head is to be inverted.
             hidden_channels: width of the MLPs and the residual block.
         """
-        return cls(teacher.grid, teacher.head.tasks, teacher.second_channels, hidden_channels)
+        return cls(
+            teacher.grid,
+            teacher.head.tasks,
+            teacher.second_channels,
+            hidden_channels,
+            classes=teacher.head.classes,
+        )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.classes import ClassList, ObjectClass
 from labeldistill_core.config import BevGrid, StudentConfig
 from labeldistill_core.distillation.adaptors import Adaptor
 from labeldistill_core.distillation.config import DistillationConfig, TeacherNorm
@@ -100,7 +101,8 @@ class Distiller(nn.Module):
         self.lidar_adaptor = self.label_adaptor = None
         quiet = config.adaptors == "quiet"
         if teacher and config.needs_teacher:
-            _require_same_cells("teacher", student, teacher.config.grid, teacher.config.head.tasks)
+            head = teacher.config.head
+            _require_same_cells("teacher", student, teacher.config.grid, head.tasks, head.classes)
         if teacher and config.lidar_weight:
             self.lidar_adaptor = Adaptor(
                 [p.size("lidar") for p in self.partitions],
@@ -108,8 +110,9 @@ class Distiller(nn.Module):
                 quiet=quiet,
             )
         if label_encoder and config.label_weight:
+            encoder = label_encoder.config
             _require_same_cells(
-                "label encoder", student, label_encoder.config.grid, label_encoder.config.tasks
+                "label encoder", student, encoder.grid, encoder.tasks, encoder.classes
             )
             self.label_adaptor = Adaptor(
                 [p.size("label") for p in self.partitions],
@@ -181,8 +184,17 @@ class Distiller(nn.Module):
         return feature_loss(adapted, features, masks, config.objects, config.scale)
 
 
-def _require_same_cells(name: str, student: StudentConfig, grid: BevGrid, tasks: Any) -> None:
-    if not grid.same_cells(student.grid) or tuple(map(tuple, tasks)) != student.head.tasks:
+def _require_same_cells(
+    name: str,
+    student: StudentConfig,
+    grid: BevGrid,
+    tasks: Sequence[Sequence[str]],
+    classes: tuple[ObjectClass, ...],
+) -> None:
+    # By name and order, which is what labels mean; ranges and categories may be other ones.
+    theirs = tuple(map(tuple, tasks)), ClassList(classes).names
+    own = student.head.tasks, student.head.class_list.names
+    if not grid.same_cells(student.grid) or theirs != own:
         raise ConfigError(
             f"the {name} has other cells or classes than the student: train it for this preset"
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.checkpoints import build_network, read_checkpoint
-from labeldistill_core.classes import positions_among
+from labeldistill_core.classes import ClassList
 from labeldistill_core.distillation.config import LabelEncoderConfig
 from labeldistill_core.distillation.label_raster import owners
 from labeldistill_core.network.resnet import BasicBlock
@@ -32,7 +32,8 @@ class LabelEncoder(nn.Module):
         super().__init__()
         self.config = config
         names = [name for task in config.tasks for name in task]
-        self.classes, self._positions = len(names), positions_among(names)
+        self.classes = len(names)
+        self._positions = ClassList(config.classes).positions_among(names)
         hidden = config.hidden_channels
         self.box_mlp = _mlp(_RAW if config.box_input == "raw" else _CELL, hidden)
         self.class_mlp = _mlp(self.classes, hidden)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.counted_boxes import CountedBoxes, EvaluationBoxes
 from labeldistill_core.evaluation.matching import GroundPoints, NearPairs
 
@@ -36,7 +35,7 @@ def accumulate(
 
     Args:
         boxes: what counts.
-        class_name: one of `CLASSES`.
+        class_name: one of the truth's classes.
         thresholds_m: centres of a match are nearer than this, metres.
     """
     from nuscenes.eval.common.utils import cummean
@@ -45,7 +44,7 @@ def accumulate(
     # What follows is `accumulate` of the devkit (nuscenes.eval.detection.algo) over arrays; its
     # figures agree within 1e-12.
     none = DetectionMetricData.no_predictions()
-    label = CLASSES.index(class_name)
+    label = boxes.classes.names.index(class_name)
     pairs, true, predicted = near_pairs(boxes, label, max(thresholds_m))
     scores = boxes.predicted.boxes.scores[predicted][pairs.order]
     # A barrier looks alike from both sides.

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.accumulation import near_pairs
 from labeldistill_core.evaluation.counted_boxes import EvaluationBoxes
 from labeldistill_core.evaluation.metrics import evaluate_boxes
@@ -123,7 +122,7 @@ def match_boxes(boxes: EvaluationBoxes, min_score: float = 0.0) -> Matches:
     strong = np.flatnonzero(boxes.predicted.boxes.scores >= min_score)
     part = replace(boxes, predicted=boxes.predicted[strong])
     matches = Matches(np.full(len(boxes.truth), np.nan), np.full(len(boxes.predicted), np.nan))
-    for label in range(len(CLASSES)):
+    for label in range(len(boxes.classes.names)):
         pairs, true, predicted = near_pairs(part, label, MATCH_M)
         met = pairs.match(MATCH_M)
         rows, others = true[met[met >= 0]], predicted[pairs.order[met >= 0]]
@@ -170,7 +169,7 @@ def break_down(boxes: EvaluationBoxes) -> Breakdown:
     for near, far in zip(DISTANCES_M, DISTANCES_M[1:], strict=False):
         metrics = evaluate_boxes(boxes.between(near, far))
         # A class without true boxes in a band has no AP there, rather than one of zero.
-        aps = [metrics.class_ap[name] for name in CLASSES if metrics.truth_boxes[name]]
+        aps = [metrics.class_ap[name] for name in boxes.classes.names if metrics.truth_boxes[name]]
         inside = (near <= side.distances_m) & (side.distances_m < far)
         bands.append(group(f"{near:g}-{far:g} m", inside, _mean(aps)))
     points, levels = told("num_lidar_pts"), told("visibility")

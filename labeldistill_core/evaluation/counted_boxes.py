@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labeldistill_core.classes import CLASSES
+from labeldistill_core.classes import ClassList
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_boxes import columns_in_order
@@ -27,10 +27,12 @@ from labeldistill_core.evaluation.result_columns import (
     columns_of,
     joined,
 )
+from labeldistill_core.names import shown
 
 _FARTHEST_M = 1000.0
 """Nothing that is detected lies so far from the vehicle, unless it is in another frame."""
-_CYCLES = [CLASSES.index("bicycle"), CLASSES.index("motorcycle")]
+_CYCLES = ("bicycle", "motorcycle")
+"""Classes that racks hide, by nuScenes' names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +60,9 @@ class CountedBoxes:
 
     def by_class(self) -> dict[str, int]:
         """Number of boxes of each class."""
-        counts = np.bincount(self.boxes.labels, minlength=len(CLASSES))
-        return dict(zip(CLASSES, counts.tolist(), strict=True))
+        names = self.boxes.class_names
+        counts = np.bincount(self.boxes.labels, minlength=len(names))
+        return dict(zip(names, counts.tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,11 @@ class EvaluationBoxes:
     """True boxes, samples in ascending order."""
     predicted: CountedBoxes
     """Predictions, samples in the order of the results: it breaks ties between equal scores."""
+
+    @property
+    def classes(self) -> ClassList:
+        """What the labels of both sides count through."""
+        return self.truths[0].classes
 
     def between(self, near_m: float, far_m: float) -> EvaluationBoxes:
         """Only boxes whose distance from the vehicle is at least `near_m` and below `far_m`."""
@@ -87,8 +95,10 @@ def evaluation_boxes(
 ) -> EvaluationBoxes:
     """Filter both sides by the devkit's rules (configuration `detection_cvpr_2019`).
 
+    Ranges are those of the truth's classes; the rule on bicycle racks is for nuScenes' names alone.
+
     Args:
-        truths: the samples.
+        truths: the samples, all labelled by the same classes.
         results: result boxes by sample token. Their order breaks ties between equal scores; boxes
             of other samples are left out.
 
@@ -102,12 +112,17 @@ def evaluation_boxes(
     numbers = {truth.sample_token: number for number, truth in enumerate(truths)}
     if not truths or len(numbers) != len(truths):
         raise DataError("nothing to score" if not truths else "a sample is there twice")
+    classes = truths[0].classes
+    if any(truth.classes != classes for truth in truths):
+        raise DataError("the samples are labelled by different lists of classes")
     config = config_factory("detection_cvpr_2019")
     known = [token for token in results if token in numbers]
     columns = (
         results.only(known)
         if isinstance(results, ResultColumns)
-        else ResultColumns({token: columns_of(results[token], token) for token in known})
+        else ResultColumns(
+            {token: columns_of(results[token], token, class_names=classes.names) for token in known}
+        )
     )
     for name in columns.boxes.attribute_names:
         if name and name not in ATTRIBUTE_NAMES:
@@ -124,10 +139,13 @@ def evaluation_boxes(
     true = joined([_true_columns(truth) for truth in truths])
     truth = _side(truths, true, range(len(truths)), [len(t.boxes) for t in truths])
     predicted = _side(
-        truths, columns.boxes, [numbers[token] for token in counts], list(counts.values())
+        truths,
+        _relabelled(columns.boxes, classes),
+        [numbers[token] for token in counts],
+        list(counts.values()),
     )
     _refuse_another_frame(predicted)
-    ranges_m = np.array([config.class_range[name] for name in CLASSES])
+    ranges_m = np.array(classes.ranges_m)
     places = zip(truth.samples.tolist(), truth.places.tolist(), strict=True)
     each = [one.touched for one in truths]
     touched = np.array([each[sample][place] for sample, place in places], np.bool_)
@@ -158,7 +176,27 @@ def _true_columns(truth: GroundTruth) -> BoxArrays:
     attributes = [codes.setdefault(name, len(codes)) for name in truth.attributes]
     labels = truth.boxes.labels.numpy()
     values = columns_in_order(truth.boxes)
-    return BoxArrays(values, labels, np.array(attributes, np.int64), tuple(codes))
+    return BoxArrays(
+        values, labels, np.array(attributes, np.int64), tuple(codes), truth.classes.names
+    )
+
+
+def _relabelled(boxes: BoxArrays, classes: ClassList) -> BoxArrays:
+    """The same boxes, labelled as the truth is.
+
+    Raises:
+        DataError: a box is of a class that the truth does not have.
+    """
+    if boxes.class_names == classes.names:
+        return boxes
+    positions = {name: label for label, name in enumerate(classes.names)}
+    labels = np.array([positions.get(name, -1) for name in boxes.class_names], np.int64)
+    if len(lost := np.flatnonzero(labels[boxes.labels] < 0)):
+        raise DataError(
+            f"a box is of class {shown(boxes.class_names[boxes.labels[lost[0]]])}, and the truth "
+            f"has {', '.join(classes.names)}: score with the configuration of the detector"
+        )
+    return replace(boxes, labels=labels[boxes.labels], class_names=classes.names)
 
 
 def _refuse_another_frame(predicted: CountedBoxes) -> None:
@@ -174,7 +212,8 @@ def _refuse_another_frame(predicted: CountedBoxes) -> None:
 def _in_rack(truths: Sequence[GroundTruth], side: CountedBoxes) -> NDArray[np.bool_]:
     """(N,) whether a box is a cycle whose centre lies in a bicycle rack of its sample."""
     inside = np.zeros(len(side), bool)
-    cycles = np.flatnonzero(np.isin(side.boxes.labels, _CYCLES))
+    labels = [label for label, name in enumerate(side.boxes.class_names) if name in _CYCLES]
+    cycles = np.flatnonzero(np.isin(side.boxes.labels, labels))
     for sample in np.unique(side.samples[cycles]).tolist():
         own = cycles[side.samples[cycles] == sample]
         for x, y, z, length, width, height, yaw in truths[sample].bicycle_racks.tolist():

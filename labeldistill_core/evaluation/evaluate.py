@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labeldistill_core.checkpoints import kind_of
+from labeldistill_core.classes import NUSCENES, ClassList
+from labeldistill_core.config import HeadConfig
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.distillation.label_encoder import load_label_encoder
@@ -81,37 +83,47 @@ def run_checkpoint(checkpoint: Path, dataroot: Path, options: EvaluationOptions)
         ConfigError: a label encoder comes without its teacher, a teacher or a label encoder is to
             compute in another precision than float32, or the device is not there.
     """
-    tables = NuScenesTables(dataroot, options.version)
-    if options.scenes:
-        scenes = named_scenes(tables, options.scenes)
-    else:
-        scenes = split_scenes(tables, options.split)
     kind = kind_of(checkpoint)
     # Their networks have no other, and figures must not be taken for those of one.
     if kind in ("teacher", "label encoder") and options.precision not in ("auto", "float32"):
         raise ConfigError(
             f"{checkpoint} is a {kind}, which computes in float32: leave --precision out"
         )
+
+    def opened(head: HeadConfig) -> tuple[NuScenesTables, list[str]]:
+        """Tables with the classes of a network, and the scenes to run over."""
+        tables = NuScenesTables(dataroot, options.version, head.class_list)
+        if options.scenes:
+            return tables, named_scenes(tables, options.scenes)
+        return tables, split_scenes(tables, options.split)
+
     if kind == "teacher":
-        return lidar_results(load_teacher(checkpoint), None, tables, scenes, options.device)
+        teacher = load_teacher(checkpoint)
+        tables, scenes = opened(teacher.config.head)
+        return lidar_results(teacher, None, tables, scenes, options.device)
     if kind == "label encoder":
         if options.teacher is None:
             raise ConfigError(f"{checkpoint} is a label encoder: give its teacher (--teacher)")
         encoder = load_label_encoder(checkpoint)
         teacher = load_teacher(options.teacher)
+        tables, scenes = opened(teacher.config.head)
         return lidar_results(teacher, encoder, tables, scenes, options.device)
     detector = Detector.load(checkpoint, device=options.device, precision=options.precision)
+    tables, scenes = opened(detector.config.head)
     # Scene by scene in the order of time, since the detector has a memory.
     return student_results(detector, tables, {name: tables.samples(name) for name in scenes})
 
 
-def score(found: ResultColumns, dataroot: Path, options: TablesOptions) -> Metrics:
+def score(
+    found: ResultColumns, dataroot: Path, options: TablesOptions, classes: ClassList = NUSCENES
+) -> Metrics:
     """The official metrics of what a network found, on the key frames that it was run over.
 
     Args:
         found: see `run_checkpoint`.
         dataroot: nuScenes data root; only its tables are read.
         options: which tables.
+        classes: those of the network, see `config_files.classes_of_checkpoint`.
     """
-    tables = NuScenesTables(dataroot, options.version)
+    tables = NuScenesTables(dataroot, options.version, classes)
     return evaluate([tables.ground_truth(token) for token in found], found)

@@ -6,10 +6,16 @@ which take it minutes for a whole split, are ours, with the same numbers. The tr
 `GroundTruth`, so a rosbag that carries it can be scored without a data root.
 
 - AP of a class: precision over recall above 0.1, averaged over centre distances 0.5, 1, 2 and 4 m;
-  mAP is its mean over the ten classes, 0 to 1.
+  mAP is its mean over the classes, 0 to 1.
 - mATE, mASE, mAOE, mAVE, mAAE: errors of matches within 2 m in metres, 1 - IoU, radians, metres
   per second and 1 - accuracy; lower is better.
 - NDS: (5 mAP + sum of max(0, 1 - error)) / 10, 0 to 1.
+
+Classes and their ranges are those of the truth, nuScenes' ten by default. What the devkit rules for
+single classes holds for nuScenes' names: barriers have no front and no velocity, cones no heading.
+Classes of other names have a heading, a velocity and no attribute; in a list other than nuScenes'
+own, attributes count for those of its classes alone whose true boxes have any. An error that no
+class has is left out of the NDS, whose sum is then divided by 5 and the number of errors.
 """
 
 from __future__ import annotations
@@ -20,7 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labeldistill_core.classes import CLASSES
+import numpy as np
+
+from labeldistill_core.classes import CLASSES, NUSCENES
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.evaluation.accumulation import accumulate
 from labeldistill_core.evaluation.counted_boxes import EvaluationBoxes, evaluation_boxes
@@ -73,7 +81,7 @@ class Metrics:
             "mAP": self.mean_ap,
             **{SHORT[error]: json_ready(value) for error, value in self.tp_errors.items()},
             "samples": self.samples,
-            "classes": {name: self._class_json(name) for name in CLASSES},
+            "classes": {name: self._class_json(name) for name in self.class_ap},
         }
 
     def _class_json(self, name: str) -> dict[str, Any]:
@@ -100,7 +108,7 @@ class Metrics:
             f"{'class':<21}{'truth':>7}{'boxes':>7}{'AP':>8}{'0.5 m':>8}{'1 m':>8}{'2 m':>8}"
             f"{'4 m':>8}",
         ]
-        for name in CLASSES:
+        for name in self.class_ap:
             counts = f"{self.truth_boxes[name]:>7}{self.predicted_boxes[name]:>7}"
             values = [self.class_ap[name], *self.class_ap_at_m[name].values()]
             # The devkit counts a class without true boxes as 0, which is no precision of anything.
@@ -136,7 +144,10 @@ def evaluate_boxes(boxes: EvaluationBoxes) -> Metrics:
     from nuscenes.eval.detection.data_classes import DetectionMetrics
 
     config = config_factory("detection_cvpr_2019")
-    curves: dict[str, dict[float, tuple[float, ...]]] = {name: {} for name in CLASSES}
+    names = boxes.classes.names
+    # nuScenes' names in the devkit's order, so that its means come out the same to the last digit.
+    config.class_names = sorted(names, key=[*config.class_range, *names].index)
+    curves: dict[str, dict[float, tuple[float, ...]]] = {name: {} for name in names}
     metrics = DetectionMetrics(config)
     for name in config.class_names:
         data = accumulate(boxes, name, config.dist_ths)
@@ -147,17 +158,21 @@ def evaluate_boxes(boxes: EvaluationBoxes) -> Metrics:
             curves[name][float(distance)] = tuple(matches.precision.tolist())
         for error in TP_METRICS:
             value = math.nan
-            if error not in _undefined_errors(name):
+            if error not in _undefined_errors(name, boxes):
                 value = calc_tp(data[config.dist_th_tp], config.min_recall, error)
             metrics.add_label_tp(name, error, value)
+    errors = {
+        error: _mean([metrics.get_label_tp(name, error) for name in config.class_names])
+        for error in TP_METRICS
+    }
     return Metrics(
         mean_ap=metrics.mean_ap,
-        nds=metrics.nd_score,
-        tp_errors={k: float(v) for k, v in metrics.tp_errors.items()},
-        class_ap={name: float(metrics.mean_dist_aps[name]) for name in CLASSES},
+        nds=_detection_score(config.mean_ap_weight, metrics.mean_ap, errors),
+        tp_errors=errors,
+        class_ap={name: float(metrics.mean_dist_aps[name]) for name in names},
         class_ap_at_m={
             name: {float(d): float(metrics.get_label_ap(name, d)) for d in config.dist_ths}
-            for name in CLASSES
+            for name in names
         },
         class_tp_errors={
             name: {e: float(metrics.get_label_tp(name, e)) for e in TP_METRICS} for name in CLASSES
@@ -179,8 +194,31 @@ def json_ready(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _undefined_errors(class_name: str) -> tuple[str, ...]:
+def _mean(values: Sequence[float]) -> float:
+    """Mean of the values that are defined; NaN without any."""
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
+
+
+def _detection_score(weight: float, mean_ap: float, errors: Mapping[str, float]) -> float:
+    """The NDS, over the errors that are defined."""
+    scores = [max(0.0, 1.0 - error) for error in errors.values() if not math.isnan(error)]
+    return float(weight * mean_ap + np.sum(scores)) / (weight + len(scores))
+
+
+def _undefined_errors(class_name: str, boxes: EvaluationBoxes) -> tuple[str, ...]:
     """Errors that nuScenes does not define: cones look alike from all sides, barriers stay."""
     if class_name == "traffic_cone":
         return ("attr_err", "vel_err", "orient_err")
-    return ("attr_err", "vel_err") if class_name == "barrier" else ()
+    if class_name == "barrier":
+        return ("attr_err", "vel_err")
+    if class_name in CLASSES and (boxes.classes == NUSCENES or _has_attributes(class_name, boxes)):
+        return ()
+    return ("attr_err",)
+
+
+def _has_attributes(class_name: str, boxes: EvaluationBoxes) -> bool:
+    """Whether a true box of the class has an attribute."""
+    true = boxes.truth.boxes
+    own = true.attributes[true.labels == boxes.classes.names.index(class_name)]
+    return any(true.attribute_names[code] for code in set(own.tolist()))

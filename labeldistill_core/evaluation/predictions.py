@@ -81,7 +81,6 @@ def lidar_results(
     data = LidarDataset(tables, scenes, points=points)
     if points:
         points.look_for_sweeps(tables, data.tokens, partial=True)
-    names = [name for task in config.head.tasks for name in task]
     results: dict[str, BoxArrays] = {}
     for index in tqdm(range(len(data)), unit="sample", disable=None):
         sample = data[index].to(where)
@@ -91,5 +90,5 @@ def lidar_results(
             maps = teacher.detect(label_encoder.to(where)(sample.boxes))
         (boxes,) = decode(maps, config.grid, config.decode)
         (token,), (pose,) = sample.tokens, sample.map_from_ego
-        results[token] = result_columns(boxes.to("cpu").transformed(pose), names)
+        results[token] = result_columns(boxes.to("cpu").transformed(pose), config.head.class_names)
     return ResultColumns(results)

@@ -40,9 +40,11 @@ _ATTRIBUTES = {  # moving, not moving
 def attribute_of(class_name: str, vx: float, vy: float) -> str:
     """The attribute that a speed (metres per second) makes likely; empty where there is none.
 
+    Classes that nuScenes does not have have no attributes.
+
     Not moving when the velocity is unknown.
     """
-    return _ATTRIBUTES[class_name][0 if math.hypot(vx, vy) > _MOVING_M_S else 1]
+    return _ATTRIBUTES.get(class_name, ("", ""))[0 if math.hypot(vx, vy) > _MOVING_M_S else 1]
 
 
 def result_columns(
@@ -57,7 +59,7 @@ def result_columns(
         attributes: of the boxes; guessed from the velocity when None.
 
     Raises:
-        ValueError: the boxes are in another frame, or of a class that nuScenes does not have.
+        ValueError: the boxes are in another frame.
     """
     if boxes.frame != FIXED_FRAME:
         raise ValueError(f"result boxes must be in {FIXED_FRAME!r}, not {boxes.frame!r}")
@@ -77,9 +79,10 @@ def result_columns(
     attribute = [codes.setdefault(name, len(codes)) for name in named]
     return BoxArrays(
         values,
-        np.array([CLASSES.index(name) for name in classes], np.int64),
+        labels,
         np.array(attribute, np.int64),
         tuple(codes),
+        tuple(class_names),
     )
 
 
@@ -103,8 +106,13 @@ def result_boxes(
     return result_columns(boxes, class_names, attributes).rows(sample_token)
 
 
-def boxes_of_results(results: Sequence[ResultBox]) -> Boxes3D:
-    """Boxes of one sample of a result file, in the frame "map"."""
+def boxes_of_results(results: Sequence[ResultBox], class_names: Sequence[str] = CLASSES) -> Boxes3D:
+    """Boxes of one sample of a result file, in the frame "map".
+
+    Args:
+        results: of the sample.
+        class_names: what their labels count through.
+    """
     rows = []
     for box in results:
         width, length, height = box["size"]
@@ -115,6 +123,8 @@ def boxes_of_results(results: Sequence[ResultBox]) -> Boxes3D:
     return Boxes3D(
         FIXED_FRAME,
         torch.tensor(rows, dtype=torch.float64).reshape(-1, len(BOX_FIELDS)),
-        torch.tensor([CLASSES.index(box["detection_name"]) for box in results], dtype=torch.int64),
+        torch.tensor(
+            [class_names.index(box["detection_name"]) for box in results], dtype=torch.int64
+        ),
         torch.tensor([box["detection_score"] for box in results], dtype=torch.float64),
     )

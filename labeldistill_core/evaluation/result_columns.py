@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NoReturn, cast
 
 import msgspec
@@ -27,7 +27,6 @@ ResultBox = dict[str, Any]
 
 _PLACE = re.compile(r" - at `\$(?:\[(\d+)\])?(?:\.(\w+))?.*`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
-_LABELS = {name: label for label, name in enumerate(CLASSES)}
 
 # JSON has no other way to say what is no number, and numpy reads these words as what they say.
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
@@ -60,11 +59,13 @@ class BoxArrays:
     values: NDArray[np.float64]
     """(N, 13) centre x, y, z; width, length, height; quaternion w, x, y, z; vx, vy; score."""
     labels: NDArray[np.int64]
-    """(N,) index into `classes.CLASSES`."""
+    """(N,) index into `class_names`."""
     attributes: NDArray[np.int64]
     """(N,) index into `attribute_names`."""
     attribute_names: tuple[str, ...]
     """Names of all attributes that occur; empty text for none."""
+    class_names: tuple[str, ...] = CLASSES
+    """Names of the classes, those that do not occur included."""
 
     def __len__(self) -> int:
         """Number of boxes."""
@@ -72,8 +73,11 @@ class BoxArrays:
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> BoxArrays:
         """Some of the boxes."""
-        return BoxArrays(
-            self.values[rows], self.labels[rows], self.attributes[rows], self.attribute_names
+        return replace(
+            self,
+            values=self.values[rows],
+            labels=self.labels[rows],
+            attributes=self.attributes[rows],
         )
 
     @property
@@ -113,7 +117,7 @@ class BoxArrays:
                 "size": row[3:6],
                 "rotation": row[6:10],
                 "velocity": row[10:12],
-                "detection_name": CLASSES[label],
+                "detection_name": self.class_names[label],
                 "detection_score": row[12],
                 "attribute_name": self.attribute_names[attribute],
             }
@@ -124,7 +128,14 @@ class BoxArrays:
 
 
 def joined(parts: Sequence[BoxArrays]) -> BoxArrays:
-    """All boxes in a row; the names of their attributes may differ."""
+    """All boxes in a row; the names of their attributes may differ.
+
+    Raises:
+        ValueError: their classes differ.
+    """
+    class_names = parts[0].class_names if parts else CLASSES
+    if any(part.class_names != class_names for part in parts):
+        raise ValueError("the boxes' labels are of several lists of classes")
     names: dict[str, int] = {}
     attributes = []
     for part in parts:
@@ -135,6 +146,7 @@ def joined(parts: Sequence[BoxArrays]) -> BoxArrays:
         np.concatenate([np.empty(0, np.int64), *(part.labels for part in parts)]),
         np.concatenate([np.empty(0, np.int64), *attributes]),
         tuple(names),
+        class_names,
     )
 
 
@@ -178,7 +190,11 @@ class ResultColumns(Mapping[str, list[ResultBox]]):
 
 
 def columns_of(
-    boxes: object, token: str, source: str = "", astray: Counter[str] | None = None
+    boxes: object,
+    token: str,
+    source: str = "",
+    astray: Counter[str] | None = None,
+    class_names: tuple[str, ...] = CLASSES,
 ) -> BoxArrays:
     """Boxes of one sample as arrays.
 
@@ -187,6 +203,7 @@ def columns_of(
         token: of the sample.
         source: where they stand, such as a file's path; the error begins with it.
         astray: counts the boxes that name another sample than this one, by this one's token.
+        class_names: of all classes that a box may have.
 
     Raises:
         DataError: a box lacks a field, holds something else there than it must, or cannot be, as
@@ -203,12 +220,13 @@ def columns_of(
         [(*b.translation, *b.size, *b.rotation, *b.velocity, b.detection_score) for b in parsed],
         np.float64,
     ).reshape(-1, 13)
-    labels = np.array([_LABELS.get(b.detection_name, -1) for b in parsed], np.int64)
+    known = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([known.get(b.detection_name, -1) for b in parsed], np.int64)
     if astray is not None and (others := sum(b.sample_token != token for b in parsed)):
         astray[token] += others
     names: dict[str, int] = {}
     attributes = [names.setdefault(b.attribute_name, len(names)) for b in parsed]
-    found = BoxArrays(values, labels, np.array(attributes, np.int64), tuple(names))
+    found = BoxArrays(values, labels, np.array(attributes, np.int64), tuple(names), class_names)
     _check_values(where, token, found, parsed)
     return found
 
@@ -257,7 +275,7 @@ def _check_values(where: str, token: str, found: BoxArrays, boxes: Sequence[_Box
         "detection_score": values[:, 12:13],
     }
     checks = [
-        ("detection_name", found.labels >= 0, f"is none of {', '.join(CLASSES)}"),
+        ("detection_name", found.labels >= 0, f"is none of {', '.join(found.class_names)}"),
         *(
             (name, np.isfinite(field).all(axis=1), "is infinite or no number")
             for name, field in fields.items()

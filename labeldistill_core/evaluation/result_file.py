@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_columns import ResultBox, ResultColumns, columns_of
 from labeldistill_core.files import whole_file
@@ -53,8 +54,12 @@ def write_results(path: Path, results: Mapping[str, Sequence[ResultBox]]) -> Non
         file.write(b"}}")
 
 
-def read_results(path: Path) -> ResultColumns:
+def read_results(path: Path, class_names: tuple[str, ...] = CLASSES) -> ResultColumns:
     """Boxes by sample token of a result file, `.json` or `.json.gz`.
+
+    Args:
+        path: of the file.
+        class_names: of all classes that a box may have.
 
     Raises:
         DataError: it is missing or no result file, or a box is malformed; see `columns_of`.
@@ -74,7 +79,10 @@ def read_results(path: Path) -> ResultColumns:
         ) from error
     astray: Counter[str] = Counter()
     found = ResultColumns(
-        {token: columns_of(boxes, token, str(path), astray) for token, boxes in content.items()}
+        {
+            token: columns_of(boxes, token, str(path), astray, class_names)
+            for token, boxes in content.items()
+        }
     )
     if astray:
         # The devkit counts a box for the sample that it names itself, and so finds other scores.

@@ -107,7 +107,7 @@ def measure(tables: NuScenesTables) -> Sections:
     """Statistics over all scenes of a data root.
 
     Raises:
-        DataError: the tables have no box of the ten classes.
+        DataError: the tables have no box of the classes.
     """
     tokens = [token for scene in tables.scene_names for token in tables.samples(scene)]
     parts = [
@@ -117,9 +117,10 @@ def measure(tables: NuScenesTables) -> Sections:
     names = _Boxes.__dataclass_fields__
     boxes = _Boxes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
     if not len(boxes.labels):
-        raise DataError(f"{tables.dataroot / tables.version} has no boxes of the ten classes")
-    label = {name: boxes.labels == i for i, name in enumerate(CLASSES)}
-    vehicles = np.isin(boxes.labels, [CLASSES.index(name) for name in _VEHICLES])
+        raise DataError(f"{tables.dataroot / tables.version} has no boxes of the classes")
+    classes = tables.class_list.names
+    label = {name: boxes.labels == i for i, name in enumerate(classes)}
+    vehicles = [i for i, name in enumerate(classes) if name in _VEHICLES]
     # Data sets without the table have no level; they would lower every share.
     known = boxes.visibility != ""
     sections: Sections = {
@@ -132,13 +133,18 @@ def measure(tables: NuScenesTables) -> Sections:
         "% of boxes by visibility": {
             name: _percent(boxes.visibility[known] == name) for name in _VISIBILITIES
         },
-        "% of boxes by class": {name: _percent(label[name]) for name in CLASSES},
+        "% of boxes by class": {name: _percent(label[name]) for name in classes},
     }
     for axis, side in enumerate(("length", "width", "height")):
         sections[f"mean {side}, m"] = {
-            name: _mean(boxes.sizes_m[label[name], axis]) for name in CLASSES
+            name: _mean(boxes.sizes_m[label[name], axis]) for name in classes
         }
-    for group, chosen in (("vehicles", vehicles), ("pedestrians", label["pedestrian"])):
+    moving = {"vehicles": np.isin(boxes.labels, vehicles)} if vehicles else {}
+    if "pedestrian" in label:
+        moving["pedestrians"] = label["pedestrian"]
+    # Classes of other names stand by themselves, since nobody knows which of them are alike.
+    moving |= {name: chosen for name, chosen in label.items() if name not in CLASSES}
+    for group, chosen in moving.items():
         speeds = boxes.speeds_m_s[chosen]
         # A speed is NaN where an object was seen once.
         shares = _bands(speeds[np.isfinite(speeds)], _SPEEDS_M_S)

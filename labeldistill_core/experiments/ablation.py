@@ -278,9 +278,10 @@ def _all_scores(runs: Sequence[AblationRun], jobs: int) -> Generator[Scores]:
 
 
 def _score(checkpoint: Path, dataroot: Path, options: TrainingOptions) -> Scores:
-    tables = NuScenesTables(dataroot, options.version)
+    detector = Detector.load(checkpoint, device="auto")
+    tables = NuScenesTables(dataroot, options.version, detector.config.head.class_list)
     samples = {name: tables.samples(name) for name in options.scored_scenes(tables)}
-    found = student_results(Detector.load(checkpoint, device="auto"), tables, samples)
+    found = student_results(detector, tables, samples)
     boxes = evaluation_boxes([tables.ground_truth(token) for token in found], found)
     metrics, parts = evaluate_boxes(boxes), break_down(boxes)
     recall = {

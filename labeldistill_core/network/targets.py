@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.classes import positions_among
 from labeldistill_core.config import BevGrid, HeadConfig
 
 _OVERLAP = 0.1
@@ -47,7 +46,7 @@ def build_targets(
 
     Args:
         boxes: ground truth of each sample in the (augmented) ego frame, labels by
-            `classes.CLASSES`; a class that is in no task is left out.
+            `head.classes`; a class that is in no task is left out.
         grid: the cells; a centre outside is left out.
         head: groups the classes into tasks.
 
@@ -59,7 +58,7 @@ def build_targets(
     """
     targets = []
     for classes in head.tasks:
-        channels = boxes[0].labels.new_tensor(positions_among(classes))
+        channels = boxes[0].labels.new_tensor(head.class_list.positions_among(classes))
         per_sample = [_task_objects(sample, grid, head, channels) for sample in boxes]
         cell, code, label, radius = (
             pad_sequence(list(column), batch_first=True) for column in zip(*per_sample, strict=True)
@@ -76,7 +75,7 @@ def _task_objects(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cell (M,), code (M, 10), label within the task (M,) and radius (M,) of one sample.
 
-    `channels` has the label within the task of each of `CLASSES`, -1 for those of other tasks.
+    `channels` has the label within the task of each of `head.classes`, -1 for those of other tasks.
     """
     channel = channels[boxes.labels]
     values = boxes.values

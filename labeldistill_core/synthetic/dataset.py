@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tyro.constructors import PrimitiveConstructorSpec
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_core.classes import CATEGORY_TO_CLASS
+from labeldistill_core.classes import NUSCENES
 from labeldistill_core.data.tables.writing import (
     Rows,
     sensor_row,
@@ -43,7 +43,7 @@ _ATTRIBUTES = (
     "pedestrian.moving",
 )  # fmt: skip
 _CATEGORIES: dict[str, str] = {}
-for _category, _class in CATEGORY_TO_CLASS.items():
+for _category, _class in sorted(NUSCENES.class_of.items()):
     _CATEGORIES.setdefault(_class, _category)
 _CATEGORIES["bus"] = "vehicle.bus.rigid"
 

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.classes import ClassList
 from labeldistill_core.data.samples import LidarSample
 from labeldistill_core.distillation.config import LabelEncoderConfig, TeacherNorm
 from labeldistill_core.distillation.distiller import Frozen
@@ -52,15 +53,16 @@ class LabelEncoderStage(Stage):
         Raises:
             ConfigError: the encoder's features are not those of the teacher.
         """
-        needed = (teacher.config.head.tasks, teacher.config.second_channels)
+        head = teacher.config.head
+        needed = (head.tasks, head.class_list.names, teacher.config.second_channels)
         same_cells = config.grid.same_cells(teacher.config.grid)
-        if not same_cells or (config.tasks, config.channels) != needed:
+        names = ClassList(config.classes).names
+        if not same_cells or (config.tasks, names, config.channels) != needed:
             raise ConfigError(
-                "the label encoder's grid, tasks or channels are not the teacher's: train both for "
-                "one preset"
+                "the label encoder's grid, classes or channels are not the teacher's: train both "
+                "for one preset"
             )
-        classes = tuple(name for task in config.tasks for name in task)
-        super().__init__(LabelEncoder(config), recipe, classes)
+        super().__init__(LabelEncoder(config), recipe, head.class_names)
         self.config = teacher.config
         self.decoder = Teacher(teacher.config) if aim == "autoencoder" else None
         if self.decoder is not None:

@@ -88,7 +88,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
     """
     preset = find_preset(options.preset)
     config = preset.student
-    tables = NuScenesTables(dataroot, options.version)
+    tables = NuScenesTables(dataroot, options.version, config.head.class_list)
     names = named_scenes(tables, options.scenes) if options.scenes else tables.scene_names
     # Partial, since this is tried before all of a data set was fetched.
     data = StudentDataset(tables, names, config, partial=True)

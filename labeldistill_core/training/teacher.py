@@ -25,8 +25,7 @@ class TeacherStage(Stage):
 
     def __init__(self, config: TeacherConfig, recipe: Recipe) -> None:
         """A teacher with random weights."""
-        classes = tuple(name for task in config.head.tasks for name in task)
-        super().__init__(Teacher(config), recipe, classes)
+        super().__init__(Teacher(config), recipe, config.head.class_names)
         self.config = config
 
     def losses(self, sample: LidarSample) -> dict[str, Tensor]:

@@ -33,7 +33,6 @@ from labeldistill_core.distillation.label_encoder import load_label_encoder
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import CachedTeacher
-from labeldistill_core.presets import find_preset
 from labeldistill_core.training.export import Written, export
 from labeldistill_core.training.fit import Machine, fit
 from labeldistill_core.training.label_encoder import LabelEncoderStage
@@ -132,8 +131,9 @@ def _lidar_data(
     points: Points | None = None,
 ) -> tuple[LidarDataset, LidarDataset | None]:
     """Samples to train on and samples to score, without images."""
-    tables = stage.tables = NuScenesTables(dataroot, options.version)
-    cameras = find_preset(options.preset).student.cameras
+    student = options.resolved().student
+    tables = stage.tables = NuScenesTables(dataroot, options.version, student.head.class_list)
+    cameras = student.cameras
     trained, scored = (
         LidarDataset(tables, names, cameras, recipe.augmentation, points, options.partial)
         for names in options.scene_names(tables)
@@ -185,7 +185,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
             "--pretrained FILE with torchvision's ImageNet weights",
             options.preset,
         )
-    tables = stage.tables = NuScenesTables(dataroot, options.version)
+    tables = stage.tables = NuScenesTables(dataroot, options.version, config.head.class_list)
     data, scored = (
         StudentDataset(tables, names, config, recipe.augmentation, points, options.partial, sample)
         if names

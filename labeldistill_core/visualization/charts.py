@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.breakdown import Breakdown
 from labeldistill_core.evaluation.metrics import Metrics
 from labeldistill_core.visualization.colours import class_colour
@@ -28,8 +27,8 @@ _BLUE, _ORANGE = "#2f81d6", "#e8862e"
 def precision_recall(metrics: Metrics, distance_m: float = 2.0) -> Markup:
     """Precision over recall of each class that has true boxes, matched within a distance."""
     figure, axes = _figure()
-    for name in CLASSES:
-        curve = metrics.precision[name].get(distance_m)
+    for name, curves in metrics.precision.items():
+        curve = curves.get(distance_m)
         if metrics.truth_boxes[name] and curve:
             colour = tuple(0.85 * c / 255 for c in class_colour(name))
             label = f"{name.replace('_', ' ')} {metrics.class_ap_at_m[name][distance_m]:.2f}"

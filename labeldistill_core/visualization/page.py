@@ -17,7 +17,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.metrics import Metrics
 from labeldistill_core.files import write_whole
 
@@ -169,7 +168,7 @@ def metric_tables(metrics: Metrics) -> list[PageTable]:
             _number(metrics.class_ap[name]),
             *(_number(metrics.class_ap_at_m[name][d]) for d in distances),
         )
-        for name in CLASSES
+        for name in metrics.class_ap
     ]
     header = ("class", "truth", "boxes", "AP", *(f"AP at {d:g} m" for d in distances))
     errors = [(_ERRORS[name], _number(value)) for name, value in metrics.tp_errors.items()]

@@ -162,11 +162,14 @@ def camera_mosaic(
 ) -> Image.Image:
     """The images of a set with boxes: front cameras above, rear cameras below.
 
+    Cameras of other names than nuScenes' stand in the order of the set.
+
     Args:
         frames: images and poses; a camera of `CAMERAS` that is missing leaves a dark tile.
         predicted: in the fixed frame.
         truth: in the fixed frame.
-        tile_width_px: width of one image; the height follows the first image's aspect ratio.
+        tile_width_px: width of one image; the height follows the first image's aspect ratio, and
+            images of another one are shrunk to fit.
         min_score: predictions below are not drawn.
         class_names: names of the predictions' labels.
 
@@ -176,19 +179,27 @@ def camera_mosaic(
     calibration = frames.views[0].calibration
     height = round(tile_width_px * calibration.height_px / calibration.width_px)
     tile = (tile_width_px, height)
-    mosaic = Image.new("RGB", (3 * tile[0], 2 * tile[1]), _BACKGROUND)
+    names = tuple(view.calibration.name for view in frames.views)
+    names = CAMERAS if set(names) <= set(CAMERAS) else names
+    rows = 1 if len(names) <= 3 else max(2, math.ceil(len(names) / 4))
+    columns = math.ceil(len(names) / rows)
+    mosaic = Image.new("RGB", (columns * tile[0], rows * tile[1]), _BACKGROUND)
     chosen = predicted[predicted.scores >= min_score]
-    for index, name in enumerate(CAMERAS):
-        corner = (index % 3 * tile[0], index // 3 * tile[1])
+    for index, name in enumerate(names):
+        corner = (index % columns * tile[0], index // columns * tile[1])
         view = frames.by_name.get(name)
         if view is not None:
+            camera = view.calibration
+            shrunk = min(tile[0] / camera.width_px, tile[1] / camera.height_px)
+            size = round(shrunk * camera.width_px), round(shrunk * camera.height_px)
             image = Image.fromarray(view.pixels).resize(
-                (SUPERSAMPLING * tile[0], SUPERSAMPLING * tile[1])
+                (SUPERSAMPLING * size[0], SUPERSAMPLING * size[1])
             )
             if truth is not None:
                 draw_boxes(image, view.pose, truth, truth=True)
             draw_boxes(image, view.pose, chosen, class_names=class_names)
-            mosaic.paste(image.reduce(SUPERSAMPLING), corner)
+            middle = corner[0] + (tile[0] - size[0]) // 2, corner[1] + (tile[1] - size[1]) // 2
+            mosaic.paste(image.reduce(SUPERSAMPLING), middle)
         label = name.removeprefix("CAM_").replace("_", " ").lower()
         label += "" if view is not None else ": no image"
         draw_tag(mosaic, (corner[0] + 6, corner[1] + 24), label, INK)

@@ -12,7 +12,7 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, FrameSet
-from labeldistill_core.classes import CLASSES
+from labeldistill_core.classes import NUSCENES
 from labeldistill_core.data.nuscenes import LIDAR, NuScenesTables
 from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.frames import Array, Transform
@@ -62,7 +62,13 @@ def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:
     Raises:
         DataError: no key frame has all its images.
     """
-    tables = NuScenesTables(dataroot, options.version)
+    detector = None
+    if options.checkpoint:
+        detector = Detector.load(
+            options.checkpoint, device=options.device, precision=options.precision
+        )
+    classes = detector.config.head.class_list if detector else NUSCENES
+    tables = NuScenesTables(dataroot, options.version, classes)
     scenes = (options.scene,) if options.scene else tables.scene_names
     samples = [(name, token) for name in scenes for token in tables.samples(name)]
     there = [(name, token) for name, token in samples if tables.has_images(token)]
@@ -73,11 +79,6 @@ def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:
         )
     if absent := len(samples) - len(there):
         _LOG.warning("%d of %d key frames lack images and are left out", absent, len(samples))
-    detector = None
-    if options.checkpoint:
-        detector = Detector.load(
-            options.checkpoint, device=options.device, precision=options.precision
-        )
     chosen = there[: options.limit]
     summary = [
         ("tables", tables.version),
@@ -110,7 +111,7 @@ def _frames(
     options: ViewOptions,
 ) -> Iterator[PageFrame]:
     """Made one by one, in the order of time within each scene, as a detector needs it."""
-    class_names = detector.class_names if detector else CLASSES
+    class_names = detector.class_names if detector else tables.class_list.names
     identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
     before = ""
     for name, token in samples:

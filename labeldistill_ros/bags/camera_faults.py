@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import tyro
 
-from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.frames import Transform
 
@@ -51,7 +51,7 @@ class CameraFaults:
         """Nanoseconds after the first image, by camera.
 
         Raises:
-            ConfigError: a name or a time is wrong.
+            ConfigError: a time is wrong.
         """
         out = {}
         for text in self.kill_camera:
@@ -60,9 +60,19 @@ class CameraFaults:
                 out[name] = round(float(seconds) * 1e9) if at else 0
             except ValueError:
                 raise ConfigError(f"--kill-camera {text!r}: write NAME or NAME@SECONDS") from None
-            if name not in CAMERAS:
-                raise ConfigError(f"--kill-camera {text!r}: no such camera; use {CAMERAS}")
         return out
+
+    def require(self, cameras: Collection[str]) -> None:
+        """Refuse the names of cameras that the data do not have.
+
+        Raises:
+            ConfigError: a name is none of `cameras`.
+        """
+        for name in self.killed_ns():
+            if name not in cameras:
+                raise ConfigError(
+                    f"--kill-camera {name!r}: no such camera; use {', '.join(sorted(cameras))}"
+                )
 
     def lost(self, token: str, channel: str, after_ns: int) -> bool:
         """Whether an image is not in the bag.

@@ -18,7 +18,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from labeldistill_core.classes import CLASSES
+from labeldistill_core.classes import NUSCENES, ClassList
+from labeldistill_core.config_json import to_mapping
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import SensorRecord
 from labeldistill_core.errors import DataError
@@ -131,7 +132,7 @@ def convert_scene(
         BagError: the bag is there already or cannot be written.
     """
     tokens, faults = tables.samples(scene), options.faults
-    # A sample that lacks an image is left out with its truth: detectors of all six cameras would be
+    # A sample that lacks an image is left out with its truth: detectors of all cameras would be
     # scored as if they had missed its boxes.
     whole = {token for token in tokens if tables.has_images(token)}
     if not whole:
@@ -142,6 +143,7 @@ def convert_scene(
     known = tables.sensor_data(scene)
     records = [r for r in known if options.sweeps or r.is_key_frame]
     cameras = [record for record in records if record.modality == "camera"]
+    faults.require({record.channel for record in cameras})
     there = [
         r for r in cameras if (r.sample_token in whole if r.is_key_frame else r.path.is_file())
     ]
@@ -197,7 +199,7 @@ def convert_scene(
         storage=options.storage,
         zstd=options.zstd,
         force=options.force,
-        about=marks(scene, options),
+        about=marks(scene, options, tables.class_list),
     ) as bag:
         for entry in (*first, *entries):
             bag.write(entry.topic, entry.msgtype, entry.build(), entry.stamp_ns, entry.qos)
@@ -224,10 +226,12 @@ def convert_scene(
     return result
 
 
-def marks(scene: str, options: ConversionOptions) -> dict[str, str]:
+def marks(scene: str, options: ConversionOptions, classes: ClassList) -> dict[str, str]:
     """What tells a bag of this scene with these options from others, for its metadata."""
     content = {**asdict(options), "start_ns": options.start_ns is not None}  # "now" is never twice
     del content["force"]  # says nothing of what is in the bag
+    if classes != NUSCENES:
+        content["classes"] = [to_mapping(one) for one in classes.members]
     return {"nuscenes_scene": scene, "options": json.dumps(content, sort_keys=True)}
 
 
@@ -253,13 +257,13 @@ def _sample_entries(
             stamp_ns,
             TRUTH_TOPIC,
             "vision_msgs/msg/Detection3DArray",
-            lambda: detections_message(boxes, CLASSES, stamp_ns, truth.instances, BAG),
+            lambda: detections_message(boxes, truth.classes.names, stamp_ns, truth.instances, BAG),
         ),
         Entry(
             stamp_ns,
             MARKERS_TOPIC,
             "visualization_msgs/msg/MarkerArray",
-            lambda: truth_markers(boxes, CLASSES, stamp_ns, family=BAG),
+            lambda: truth_markers(boxes, truth.classes.names, stamp_ns, family=BAG),
         ),
     ]
 

@@ -17,7 +17,6 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
-from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.result_boxes import result_columns
 from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
@@ -101,7 +100,9 @@ def read_recording(
     """
     with BagReader(bag) as reader:
         reader.require(topic)
-        published = _published(reader, topic)
+        # Boxes are wanted in the classes of the truth, which all samples share.
+        class_names = samples[0].truth.classes.names
+        published = _published(reader, topic, class_names)
         # `Detection3DArray` has no velocity, so they come from the table beside it, if that was
         # recorded.
         velocities = f"{topic}_table" in reader.topics
@@ -115,7 +116,7 @@ def read_recording(
     if not any(pairs):
         raise BagError(_nothing_near(bag, topic, samples, list(published), tolerance_s))
     results: dict[str, BoxArrays] = {}
-    nothing = result_columns(Boxes3D.empty(FIXED_FRAME))
+    nothing = result_columns(Boxes3D.empty(FIXED_FRAME), class_names)
     missed, gaps = [], [0.0]
     lost: list[BagError] = []
     for sample, pair in zip(samples, pairs, strict=True):
@@ -131,7 +132,7 @@ def read_recording(
             lost.append(error)
             missed.append(token)
             continue
-        results[token] = result_columns(boxes)
+        results[token] = result_columns(boxes, class_names)
         gaps.append(gap_ns / 1e6)
     if lost and len(missed) == len(samples):
         raise lost[0]
@@ -190,7 +191,7 @@ def match(
     return found
 
 
-def _published(reader: BagReader, topic: str) -> dict[int, Boxes3D]:
+def _published(reader: BagReader, topic: str, class_names: Sequence[str]) -> dict[int, Boxes3D]:
     """The boxes of each message, by its stamp in nanoseconds."""
     table_topic = f"{topic}_table"
     tables: dict[int, Boxes3D] = {}
@@ -207,7 +208,7 @@ def _published(reader: BagReader, topic: str) -> dict[int, Boxes3D]:
                     f"{reader.path}: the stamps of {topic} are not sorted: {stamp_ns} ns comes "
                     f"after {newest_ns} ns; record one round of the bag and one detector"
                 )
-            boxes, table = boxes_from_detections(message, CLASSES), tables.get(stamp_ns)
+            boxes, table = boxes_from_detections(message, class_names), tables.get(stamp_ns)
             if table is not None and len(table) == len(boxes):
                 boxes = _with_velocities(boxes, table)
             out[stamp_ns], newest_ns = boxes, stamp_ns

@@ -129,7 +129,8 @@ def page_frame(
     truth = sample.truth
     # Those that the metrics count.
     boxes = truth.boxes[torch.from_numpy(truth.touched)]
-    found = boxes_of_results(score.results[truth.sample_token])
+    class_names = truth.classes.names
+    found = boxes_of_results(score.results[truth.sample_token], class_names)
     # The metrics want weak boxes too, and a picture with all of them shows nothing.
     found = found[found.scores >= min_score]
     caption = f"{sample.scene}, {truth.stamp_ns / 1e9:.1f} s: "
@@ -142,8 +143,8 @@ def page_frame(
         caption += f"{min_score:g}"
     return PageFrame(
         caption,
-        camera_mosaic(images, found, boxes),
-        birds_eye_view(found, boxes, truth.fixed_from_ego),
+        camera_mosaic(images, found, boxes, class_names=class_names),
+        birds_eye_view(found, boxes, truth.fixed_from_ego, class_names=class_names),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from rosbags.highlevel import AnyReaderError
 
+from labeldistill_core.classes import ClassList
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, DataError, LabelDistillError
 from labeldistill_core.processes import worker_pool
@@ -68,7 +69,7 @@ def convert_scenes(
         raise DataError("a scene is named twice")
     todo = []
     for scene in scenes:
-        if options.force or not _is_done(folder / scene, scene, options):
+        if options.force or not _is_done(folder / scene, scene, options, tables.class_list):
             todo.append(scene)
         else:
             yield SceneResult(scene, folder / scene, None)
@@ -108,12 +109,12 @@ def _convert(
     return SceneResult(scene, bag, done)
 
 
-def _is_done(bag: Path, scene: str, options: ConversionOptions) -> bool:
+def _is_done(bag: Path, scene: str, options: ConversionOptions, classes: ClassList) -> bool:
     if not bag.exists():
         return False
     try:
         # A bag of other options under this name would be taken for the one that was asked for.
-        same = read_marks(bag) == marks(scene, options)
+        same = read_marks(bag) == marks(scene, options, classes)
     except (BagError, AnyReaderError):
         same = False
     if not same:

@@ -260,7 +260,7 @@ def comparison(scores: Sequence[Score]) -> str:
 
 def _whole_results(reference: Reference, path: Path) -> ResultColumns:
     """Results of all key frames of the reference, in the file's order."""
-    results = read_results(path)
+    results = read_results(path, reference.samples[0].truth.classes.names)
     wanted = {sample.truth.sample_token for sample in reference.samples}
     missing, unknown = wanted - set(results), set(results) - wanted
     if missing:

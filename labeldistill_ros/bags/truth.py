@@ -19,9 +19,10 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME
-from labeldistill_core.classes import CLASSES
+from labeldistill_core.classes import NUSCENES, ClassList, ObjectClass
+from labeldistill_core.config_json import from_mapping, to_mapping
 from labeldistill_core.data.nuscenes_records import GroundTruth
-from labeldistill_core.errors import BagError, DataError
+from labeldistill_core.errors import BagError, ConfigError, DataError
 from labeldistill_core.frames import Transform
 from labeldistill_core.names import fault_of_name
 from labeldistill_ros.bags.library_errors import reason
@@ -41,6 +42,7 @@ _ODD = (
     RuntimeError,
     TypeError,
     ValueError,
+    ConfigError,
     DataError,
 )
 """What reading JSON of other contents raises."""
@@ -91,6 +93,9 @@ def sample_message(sample: BagSample) -> Any:
         "annotations": annotations,
         "bicycle_racks": truth.bicycle_racks.tolist(),
     }
+    # Bags of nuScenes' classes say nothing of them, as those of earlier versions.
+    if truth.classes != NUSCENES:
+        content["classes"] = [to_mapping(one) for one in truth.classes.members]
     return BAG.make("std_msgs/msg/String", data=json.dumps(content))
 
 
@@ -126,7 +131,10 @@ def _sample(content: dict[str, Any], detections: Any) -> BagSample:
         raise DataError("a name of it is none")
     if not all(type(stamp) is int and 0 <= stamp < 2**63 for stamp in numbers):
         raise DataError("a stamp of it is none")
-    found = boxes_from_detections(detections, CLASSES)
+    classes = NUSCENES
+    if "classes" in content:
+        classes = ClassList(tuple(from_mapping(ObjectClass, one) for one in content["classes"]))
+    found = boxes_from_detections(detections, classes.names)
     if len(found) != len(annotations):
         raise DataError(f"{len(annotations)} annotations tell of {len(found)} boxes")
     velocities = [[math.nan if v is None else v for v in a["velocity"]] for a in annotations]
@@ -146,5 +154,6 @@ def _sample(content: dict[str, Any], detections: Any) -> BagSample:
         tuple(a["attribute"] for a in annotations),
         tuple(a["visibility"] for a in annotations),
         np.array(content["bicycle_racks"], dtype=np.float64).reshape(-1, 7),
+        classes,
     )
     return BagSample(content["scene"], truth, stamps_ns)

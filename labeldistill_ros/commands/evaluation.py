@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from labeldistill_core.config_files import classes_of_checkpoint
 from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.evaluation import evaluate as scoring
 from labeldistill_core.evaluation import statistics as describing
@@ -45,7 +46,7 @@ def evaluate(
             write_results(out / "results.json", found)
     finally:
         # In any case: a folder that cannot be written costs no score.
-        metrics = scoring.score(found, dataroot, options)
+        metrics = scoring.score(found, dataroot, options, classes_of_checkpoint(checkpoint))
         print(metrics.table())
     if out:
         # Both files, since `results.json` is what the nuScenes server takes, and it has no scores.

@@ -16,17 +16,19 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from labeldistill_core.cameras import CAMERAS, FIXED_FRAME, CameraView, FrameSet
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.cameras import FIXED_FRAME, CameraView, FrameSet
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
-from labeldistill_core.evaluation.result_boxes import result_boxes
-from labeldistill_core.evaluation.result_columns import ResultBox
+from labeldistill_core.evaluation.result_boxes import result_columns
+from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
 from labeldistill_core.frames import Transform
 from labeldistill_core.installed_files import demo_model
 from labeldistill_core.options import DetectorOptions, TablesOptions
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.camera_faults import CameraFaults
+from labeldistill_ros.sets.options import preferred_anchor
 from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 
 _TRANSPORT_S = 0.005
@@ -48,34 +50,42 @@ class OperatingCondition:
     """Whether sets that lack images are left out, or used without them."""
 
 
-CONDITIONS: tuple[OperatingCondition, ...] = (
-    # One policy a camera: `mask` is what the table is about. `skip` makes no set at all without a
-    # camera, whichever it is, so a single row tells it.
-    OperatingCondition("none", policy="skip"),
-    *(
-        OperatingCondition(f"{camera} off", CameraFaults(kill_camera=(camera,)))
-        for camera in CAMERAS
-    ),
-    OperatingCondition(
-        "any camera off, skip", CameraFaults(kill_camera=(CAMERAS[1],)), policy="skip"
-    ),
-    *(
+def conditions(cameras: Sequence[str]) -> tuple[OperatingCondition, ...]:
+    """The rows of the table; the first one is what the others are compared with.
+
+    Args:
+        cameras: names of the model's cameras.
+    """
+    return (
+        # One policy a camera: `mask` is what the table is about. `skip` makes no set at all without
+        # a camera, whichever it is, so a single row tells it.
+        OperatingCondition("none", policy="skip"),
+        *(
+            OperatingCondition(f"{camera} off", CameraFaults(kill_camera=(camera,)))
+            for camera in cameras
+        ),
         OperatingCondition(
-            f"{share:.0%} of images lost, {policy}", CameraFaults(drop=share), policy=policy
-        )
-        for share in (0.05, 0.1, 0.2)
-        for policy in _POLICIES
-    ),
-    *(OperatingCondition(f"stamps jitter by {ms} ms", CameraFaults(jitter_ms=ms)) for ms in (3, 5)),
-    *(
-        OperatingCondition(
-            f"calibration off by {deg:g} degrees", CameraFaults(miscalibrate_deg=deg)
-        )
-        for deg in (0.5, 1.0)
-    ),
-    OperatingCondition("half the rate", every=2),
-)
-"""The rows of the table; the first one is what the others are compared with."""
+            "any camera off, skip", CameraFaults(kill_camera=(cameras[0],)), policy="skip"
+        ),
+        *(
+            OperatingCondition(
+                f"{share:.0%} of images lost, {policy}", CameraFaults(drop=share), policy=policy
+            )
+            for share in (0.05, 0.1, 0.2)
+            for policy in _POLICIES
+        ),
+        *(
+            OperatingCondition(f"stamps jitter by {ms} ms", CameraFaults(jitter_ms=ms))
+            for ms in (3, 5)
+        ),
+        *(
+            OperatingCondition(
+                f"calibration off by {deg:g} degrees", CameraFaults(miscalibrate_deg=deg)
+            )
+            for deg in (0.5, 1.0)
+        ),
+        OperatingCondition("half the rate", every=2),
+    )
 
 
 @dataclass(frozen=True)
@@ -109,17 +119,17 @@ class RobustnessOptions(DetectorOptions, TablesOptions):
 
 
 def robustness(dataroot: Path, options: RobustnessOptions) -> Iterator[Degradation]:
-    """Score a data root under one condition after the other, see `CONDITIONS`.
+    """Score a data root under one condition after the other, see `conditions`.
 
     Args:
         dataroot: nuScenes data root, real or synthetic.
         options: which model is scored, and on what.
     """
-    tables = NuScenesTables(dataroot, options.version)
-    names = options.chosen(tables)
     model = options.model or demo_model()
     detector = Detector.load(model, device=options.device, precision=options.precision)
-    for condition in CONDITIONS:
+    tables = NuScenesTables(dataroot, options.version, detector.config.head.class_list)
+    names = options.chosen(tables)
+    for condition in conditions(detector.config.cameras):
         yield degradation(condition, tables, names, detector)
 
 
@@ -134,20 +144,22 @@ def degradation(
         scenes: names of its scenes.
         detector: the network.
     """
-    results: dict[str, list[ResultBox]] = {}
+    results: dict[str, BoxArrays] = {}
+    nothing = result_columns(Boxes3D.empty(FIXED_FRAME), detector.class_names)
     sets = 0
     for scene in tqdm(scenes, desc=condition.name, unit="scene", leave=False, disable=None):
         detector.reset(f"scene {scene}")
         tokens = tables.samples(scene)
         # Every key frame is scored: what gave no set is an empty result, so that dropping hard
         # frames does not raise a score.
-        results.update({token: [] for token in tokens})
+        results.update(dict.fromkeys(tokens, nothing))
         for token, frames in _sets(condition, tables, tokens, detector):
             found = detector.detect(frames)
             boxes = found.in_frame(Transform.identity(FIXED_FRAME, FIXED_FRAME))
-            results[token] = result_boxes(token, boxes, detector.class_names)
+            results[token] = result_columns(boxes, detector.class_names)
             sets += 1
-    metrics: Metrics = evaluate([tables.ground_truth(token) for token in results], results)
+    truths = [tables.ground_truth(token) for token in results]
+    metrics: Metrics = evaluate(truths, ResultColumns(results))
     return Degradation(condition.name, metrics.mean_ap, metrics.nds, sets, len(results))
 
 
@@ -174,7 +186,7 @@ def _sets(
     sync = Synchronizer[tuple[str, CameraView]](
         SyncOptions(
             cameras,
-            "CAM_FRONT" if "CAM_FRONT" in cameras else cameras[0],
+            preferred_anchor(cameras),
             policy=condition.policy,
         )
     )

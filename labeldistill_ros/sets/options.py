@@ -7,6 +7,7 @@ The node and `labeldistill bag detect` both come here, so a parameter means the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.parameters import Parameters, VehicleParameters
@@ -18,6 +19,11 @@ from labeldistill_ros.sync.discontinuity import DiscontinuityCheck
 from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 
 
+def preferred_anchor(cameras: Sequence[str]) -> str:
+    """The camera whose stamp a set carries where none is named: nuScenes' front, or the first."""
+    return "CAM_FRONT" if "CAM_FRONT" in cameras else cameras[0]
+
+
 def sync_options(vehicle: VehicleParameters) -> SyncOptions:
     """Options of the synchronizer.
 
@@ -25,7 +31,6 @@ def sync_options(vehicle: VehicleParameters) -> SyncOptions:
         ConfigError: they contradict each other or the model.
     """
     sync, names = vehicle.common.sync, tuple(vehicle.cameras)
-    preferred = "CAM_FRONT" if "CAM_FRONT" in names else names[0]
     if sync.anchor and sync.anchor not in names:
         raise ConfigError(
             f"sync.anchor is {sync.anchor!r}: use one of the model's cameras {', '.join(names)}"
@@ -33,7 +38,7 @@ def sync_options(vehicle: VehicleParameters) -> SyncOptions:
     offsets = {name: own.time_offset for name, own in vehicle.cameras.items()}
     return SyncOptions(
         names,
-        sync.anchor or preferred,
+        sync.anchor or preferred_anchor(names),
         sync.tolerance,
         sync.deadline or None,
         sync.max_age,

@@ -8,7 +8,7 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import EGO_FRAME
-from labeldistill_core.classes import CLASSES, TASKS, positions_among
+from labeldistill_core.classes import CLASSES, NUSCENES, TASKS
 from labeldistill_core.config import BevGrid, HeadConfig
 from labeldistill_core.distillation.config import LabelEncoderConfig
 from labeldistill_core.distillation.label_encoder import LabelEncoder
@@ -56,4 +56,4 @@ def test_label_features_do_not_depend_on_other_classes() -> None:
 
 def test_a_class_without_ground_truth_is_refused() -> None:
     with pytest.raises(ConfigError, match="names van, of which there is no ground truth"):
-        positions_among(("car", "van"))
+        NUSCENES.positions_among(("car", "van"))

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from labeldistill_core.classes import CATEGORY_TO_CLASS, CLASSES, UNSCORED_CATEGORIES
+from labeldistill_core.classes import BICYCLE_RACK, UNSCORED_CATEGORIES
 from labeldistill_core.data.tables.chains import Chains
-from labeldistill_core.data.tables.columns import RACK, UNSCORED, BoxColumns
+from labeldistill_core.data.tables.columns import BoxColumns
 from labeldistill_core.data.tables.faults import TableFaults
 from labeldistill_core.data.tables.keys import ABSENT, NOTHING, Keys, hashes
 from labeldistill_core.data.tables.parts import (
@@ -37,7 +37,6 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array
 from labeldistill_core.names import shown
 
-_BICYCLE_RACK = "static_object.bicycle_rack"
 # As in the devkit's `box_velocity`: to one neighbour, and twice that between two.
 _MAX_VELOCITY_GAP_S = 1.5
 
@@ -52,6 +51,8 @@ class OrderedBoxes:
     """The boxes."""
     start: Integers
     """(S + 1,) first box of each sample."""
+    categories: tuple[str, ...]
+    """Names."""
     attributes: tuple[str, ...]
     """Names."""
     visibilities: tuple[str, ...]
@@ -83,7 +84,7 @@ def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> Order
     none = np.empty(0, np.int64)
     keys, in_table = Keys(parts.take("token", none)), tokens.texts()
     refuse_repeated(keys, Records(path, in_table))
-    labels, instances, instance_keys = _read_instances(folder, keys, faults)
+    names, of_instance, instances, instance_keys = _read_instances(folder, keys)
     group = Grouping(chains.keys.rows(parts.take("sample", none)), len(chains.tokens))
     ordered_tokens = in_table.reordered(group.order)
     records, scene = Records(path, ordered_tokens), group.of_each(chains.scene)
@@ -101,7 +102,7 @@ def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> Order
     pose = parts.take("pose", np.empty((0, 7)))[group.order]
     size = parts.take("size", np.empty((0, 3)))[group.order]
     # Boxes of unknown instances take the entry behind the last; their scene is refused below.
-    label = np.append(labels, UNSCORED)[np.where(instance < 0, len(labels), instance)]
+    category = np.append(of_instance, -1)[np.where(instance < 0, len(of_instance), instance)]
 
     # Faults are those of scenes rather than errors: a scene without any stays usable.
     for rows_, field, table in (
@@ -123,7 +124,8 @@ def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> Order
         scene,
         lambda i: f"{records[i]}: its `size` is not finite: {size[i].tolist()}",
     )
-    flat = (size <= 0).any(axis=1) & (label != UNSCORED)
+    never = [name in UNSCORED_CATEGORIES and name != BICYCLE_RACK for name in names]
+    flat = (size <= 0).any(axis=1) & ~np.array([*never, True])[category]
     # A note and no fault: one box without a size must not cost its scene.
     if flat.any():
         faults.notes.append(
@@ -146,7 +148,7 @@ def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> Order
     columns = BoxColumns(
         token=ordered_tokens,
         values=values,
-        label=np.where(flat, UNSCORED, label).astype(np.int8),
+        category=np.where(flat, -1, category).astype(np.int16),
         instance=np.maximum(instance, -1).astype(np.int32),
         attribute=np.maximum(attribute, -1).astype(np.int16),
         visibility=np.maximum(level, -1).astype(np.int16),
@@ -157,6 +159,7 @@ def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> Order
     return OrderedBoxes(
         columns,
         group.start,
+        tuple(names),
         tuple(attribute.name for attribute in attributes),
         tuple(level.level for level in levels),
     )
@@ -186,17 +189,10 @@ def _add(
     )
 
 
-def _read_instances(
-    folder: Path, annotations: Keys, faults: TableFaults
-) -> tuple[Integers, Texts, Keys]:
-    """Label and token of each instance."""
+def _read_instances(folder: Path, annotations: Keys) -> tuple[list[str], Integers, Texts, Keys]:
+    """Names of the categories; category and token of each instance."""
     categories = read_table(folder / "category.json", Category)
     names = [category.name for category in categories]
-    if unknown := set(names) - CATEGORY_TO_CLASS.keys() - UNSCORED_CATEGORIES:
-        faults.notes.append(
-            f"{folder / 'category.json'}: {', '.join(sorted(unknown))} is no nuScenes category; "
-            "such boxes are left out unless they are renamed"
-        )
     category_keys = unique_keys(
         Records(folder / "category.json", [category.token for category in categories])
     )
@@ -208,23 +204,15 @@ def _read_instances(
         ends = annotations.rows(hashes((getattr(row, field) for row in rows), len(rows)))
         _refuse_absent(records, ends == ABSENT, field, "sample_annotation")
     _refuse_absent(records, category < 0, "category_token", "category")
-    labels = np.array([_label(name) for name in names], np.int64)
     texts = TextCollector()
     texts.extend([row.token for row in rows])
-    return labels[category], texts.texts(), unique_keys(records)
+    return names, category, texts.texts(), unique_keys(records)
 
 
 def _refuse_absent(records: Records, bad: NDArray[np.bool_], field: str, table: str) -> None:
     # Instances and categories belong to no scene that could be left out instead.
     if bad.any():
         raise DataError(records.absent(int(np.argmax(bad)), field, table))
-
-
-def _label(category: str) -> int:
-    if category == _BICYCLE_RACK:
-        return RACK
-    name = CATEGORY_TO_CLASS.get(category)
-    return CLASSES.index(name) if name else UNSCORED
 
 
 def _yaw(wxyz: Array) -> Array:

@@ -52,6 +52,7 @@ def build_columns(folder: Path) -> TableColumns:
         Meta(
             scenes,
             tuple(mountings.sensors),
+            boxes.categories,
             boxes.attributes,
             boxes.visibilities,
             tuple(faults.notes),

@@ -22,10 +22,6 @@ from labeldistill_core.data.tables.texts import Texts
 
 LIDAR = "LIDAR_TOP"
 """Name of nuScenes' LiDAR."""
-UNSCORED = -1
-"""Label of a box of another class than the ten."""
-RACK = -2
-"""Label of a bicycle rack."""
 STAMP = "\0"
 """Stands in a pattern for the time stamp in microseconds."""
 
@@ -61,6 +57,8 @@ class Meta(msgspec.Struct, frozen=True):
     """In the order of their table."""
     sensors: tuple[SensorRow, ...]
     """In the order of their table."""
+    categories: tuple[str, ...]
+    """Their names."""
     attributes: tuple[str, ...]
     """Their names."""
     visibilities: tuple[str, ...]
@@ -138,8 +136,8 @@ class BoxColumns:
     """(B)."""
     values: NDArray[np.float64]
     """(B, 9) see `boxes.BOX_FIELDS`; a velocity is NaN where it cannot be estimated."""
-    label: NDArray[np.int8]
-    """(B,) index into `classes.CLASSES`, or `UNSCORED`, or `RACK`."""
+    category: NDArray[np.int16]
+    """(B,) row in `Meta.categories`; -1 where the box is left out, whatever it is."""
     instance: NDArray[np.int32]
     """(B,) row in `instances`."""
     attribute: NDArray[np.int16]

@@ -239,4 +239,4 @@ def test_miscalibration(tables: NuScenesTables, tmp_path: Path) -> None:
 )
 def test_impossible_faults(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        CameraFaults(**change)  # type: ignore[arg-type]
+        CameraFaults(**change).require(CAMERAS)  # type: ignore[arg-type]

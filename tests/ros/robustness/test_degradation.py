@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.cli import main
 from labeldistill_ros.robustness import degradation
 from labeldistill_ros.robustness.page import BEGIN, END
@@ -17,8 +18,8 @@ CHOSEN = (
 def test_conditions_are_scored(
     synthetic_dataroot: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = tuple(c for c in degradation.CONDITIONS if c.name in CHOSEN)
-    monkeypatch.setattr(degradation, "CONDITIONS", chosen)
+    chosen = tuple(c for c in degradation.conditions(CAMERAS) if c.name in CHOSEN)
+    monkeypatch.setattr(degradation, "conditions", lambda _: chosen)
     file, page, plot = (tmp_path / name for name in ("rows.json", "page.md", "plot.svg"))
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     command = ["robustness", str(synthetic_dataroot), "--model", str(tiny_model)]
