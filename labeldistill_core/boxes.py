@@ -44,7 +44,7 @@ class Boxes3D:
     values: Tensor
     """(N, 9): the columns of `BOX_FIELDS`. A velocity may be NaN where it is unknown."""
     labels: Tensor
-    """(N,) int64: an index into `classes.CLASSES` in ground truth and in results, into the
+    """(N,) int64: an index into the list of classes in ground truth and in results, into the
     `class_names` of the network in what it detects."""
     scores: Tensor
     """(N,) in 0 to 1; ones for ground truth."""

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import griffe
@@ -51,7 +51,7 @@ def _entry(alias: griffe.Object | griffe.Alias) -> Iterator[str]:
         yield from _texts(target)
     else:
         assert isinstance(target, griffe.Attribute)
-        names = "".join(f'    "{name}",\n' for name in ast.literal_eval(str(target.value)))
+        names = "".join(f'    "{name}",\n' for name in getattr(import_module(PACKAGE), target.name))
         yield _code(f"{target.name}: {target.annotation} = (\n{names})")
         yield from _texts(target)
 

@@ -175,7 +175,7 @@ def evaluate_boxes(boxes: EvaluationBoxes) -> Metrics:
             for name in names
         },
         class_tp_errors={
-            name: {e: float(metrics.get_label_tp(name, e)) for e in TP_METRICS} for name in CLASSES
+            name: {e: float(metrics.get_label_tp(name, e)) for e in TP_METRICS} for name in names
         },
         truth_boxes=boxes.truth.by_class(),
         predicted_boxes=boxes.predicted.by_class(),

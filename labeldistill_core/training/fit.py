@@ -20,6 +20,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
+from labeldistill_core.classes import NUSCENES
 from labeldistill_core.errors import CheckpointError, ConfigError, LabelDistillError
 from labeldistill_core.processes import end_with_parent
 from labeldistill_core.training.averaging import MovingAverage
@@ -320,7 +321,7 @@ def _checked_step(last: Path, identity: dict[str, Any], epoch_steps: int) -> int
     if recipe.get("epochs", 0) * epoch_steps <= step:
         longer = max(recipe.get("epochs", 0), identity["recipe"]["epochs"])
         before = {**before, "recipe": {**recipe, "epochs": longer}}
-    differences = list(_differences(before, identity))
+    differences = list(_differences(_with_classes(before), identity))
     if differences:
         raise CheckpointError(
             f"{last.parents[1]} holds a run with another configuration: {'; '.join(differences)}. "
@@ -328,6 +329,16 @@ def _checked_step(last: Path, identity: dict[str, Any], epoch_steps: int) -> int
         )
     _LOG.info("going on from %s, step %d", last, step)
     return int(step)
+
+
+def _with_classes(before: Any) -> Any:
+    """A run's identity as today's version writes it: heads without classes learnt nuScenes'."""
+    if not isinstance(before, dict):
+        return before
+    whole = {key: _with_classes(value) for key, value in before.items()}
+    if "tasks" in whole:
+        whole.setdefault("classes", json.loads(json.dumps([*map(asdict, NUSCENES.members)])))
+    return whole
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
