@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labeldistill_core.classes import CATEGORY_TO_CLASS
+from labeldistill_core.classes import NUSCENES
 from labeldistill_core.data.tables.writing import Row, SceneRows, token
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array, Transform
@@ -25,7 +25,7 @@ _BOX = "box"
 def categories(options: DatasetOptions) -> dict[str, str]:
     """Category of each class that the labels may name."""
     known: dict[str, str] = {}
-    for category, name in CATEGORY_TO_CLASS.items():
+    for category, name in sorted(NUSCENES.class_of.items()):
         known.setdefault(name, category)
     return known | dict(options.categories)
 
