@@ -12,7 +12,7 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, FrameSet
-from labeldistill_core.classes import NUSCENES
+from labeldistill_core.classes import CLASSES, NUSCENES
 from labeldistill_core.data.nuscenes import LIDAR, NuScenesTables
 from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.frames import Array, Transform

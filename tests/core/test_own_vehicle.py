@@ -19,6 +19,7 @@ from labeldistill_core.cameras import EGO_FRAME
 from labeldistill_core.checkpoints import load_student, save_network, save_student
 from labeldistill_core.classes import NUSCENES, ClassList, ObjectClass
 from labeldistill_core.config import StudentConfig
+from labeldistill_core.config_files import classes_of_checkpoint
 from labeldistill_core.config_json import from_mapping, to_json
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
@@ -31,7 +32,7 @@ from labeldistill_core.distillation.config import LabelEncoderConfig
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import ConfigError, DataError
-from labeldistill_core.evaluation.evaluate import EvaluationOptions, evaluate_checkpoint
+from labeldistill_core.evaluation.evaluate import EvaluationOptions, run_checkpoint, score
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.result_boxes import result_boxes
 from labeldistill_core.evaluation.result_file import read_results, write_results
@@ -232,10 +233,12 @@ def test_a_student_is_saved_loaded_run_and_scored(dataroot: Path, tmp_path: Path
     assert load_student(file).student.config == preset.student
     detector = Detector.load(file)
     assert detector.class_names == ("auto", "velo", "work_site", "person")
-    found = evaluate_checkpoint(file, dataroot, EvaluationOptions(version=VERSION, split="all"))
-    assert list(found.metrics.class_ap) == list(CLASSES.names)
-    assert len(found.results) == 6
-    assert {box["detection_name"] for boxes in found.results.values() for box in boxes} <= set(
+    options = EvaluationOptions(version=VERSION, split="all")
+    found = run_checkpoint(file, dataroot, options)
+    assert classes_of_checkpoint(file) == CLASSES
+    assert list(score(found, dataroot, options, CLASSES).class_ap) == list(CLASSES.names)
+    assert len(found) == 6
+    assert {box["detection_name"] for boxes in found.values() for box in boxes} <= set(
         CLASSES.names
     )
 
@@ -248,8 +251,9 @@ def test_teachers_are_scored_with_their_classes(dataroot: Path, tmp_path: Path) 
     save_network(encoder, "label encoder", LabelEncoder(preset.label_encoder), preset.label_encoder)
     options = EvaluationOptions(version=VERSION, split="all", teacher=teacher)
     for file in (teacher, encoder):
-        metrics = evaluate_checkpoint(file, dataroot, options).metrics
-        assert list(metrics.class_ap) == list(CLASSES.names)
+        found = run_checkpoint(file, dataroot, options)
+        assert classes_of_checkpoint(file) == CLASSES
+        assert list(score(found, dataroot, options, CLASSES).class_ap) == list(CLASSES.names)
 
 
 def test_checkpoints_without_classes_are_of_nuscenes() -> None:
