@@ -32,7 +32,15 @@ class Lines(ProgressBar):
         """Begin in silence."""
         super().__init__()
         self._began = self._told = time.perf_counter()
-        self._first = 0
+        self._first, self._silent = 0, False
+
+    def disable(self) -> None:
+        """Lightning asks for it in all processes of a run but the first."""
+        self._silent = True
+
+    def enable(self) -> None:
+        """Speak again."""
+        self._silent = False
 
     def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
         """A run may be taken up at any step."""
@@ -42,17 +50,17 @@ class Lines(ProgressBar):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Tell the step where the last line is old."""
         now = time.perf_counter()
-        if trainer.is_last_batch or now - self._told >= _LINE_EVERY_S:
+        due = trainer.is_last_batch or now - self._told >= _LINE_EVERY_S
+        if due and not self._silent:
             self._told = now
             self._tell(trainer, now)
 
     def on_validation_end(self, trainer: Trainer, _: LightningModule) -> None:
         """Tell the scores."""
         scores = trainer.callback_metrics
-        if trainer.is_global_zero:
+        if not self._silent:
             _LOG.info("scored: mAP %.4f, NDS %.4f", scores["val/mAP"], scores["val/NDS"])
 
-    @rank_zero_only
     def _tell(self, trainer: Trainer, now: float) -> None:
         step, steps = trainer.global_step, int(trainer.estimated_stepping_batches)
         left_s = (now - self._began) / max(1, step - self._first) * (steps - step)
