@@ -52,6 +52,12 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
         file.write_bytes(data)
 
 
+def user_cache() -> Path | None:
+    """Folder for what can be made anew at any time; None for a user without a home."""
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(folder) / "labeldistill" if os.path.isabs(folder) else None
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write figures as JSON that people can read, wholly or not at all; folders are made.
 

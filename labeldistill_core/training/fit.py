@@ -69,9 +69,13 @@ class Machine:
     logger: Tracker = "tensorboard"
     """Where curves, configuration and pictures go beside scalars.jsonl: TensorBoard, Weights and
     Biases, MLflow, Comet, or nowhere. Each but the first is to be installed by its name."""
-    teacher_cache_gib: float = 4.0
-    """Memory for the frozen teacher's outputs, in each process; about 2 MiB a sample for the demo's
-    teacher. Samples beyond it go through the teacher in each epoch."""
+    teacher_cache: Path | None = None
+    """Folder for the frozen teacher's outputs, which all epochs and runs with the same teacher
+    share; when not given, one in the user's cache."""
+    teacher_cache_gib: float = 16.0
+    """Disk for the frozen teachers' outputs, of all teachers together; about 2 MiB a sample for the
+    demo's teacher. Samples beyond it go through the teacher in each epoch, and so do all of them
+    with 0."""
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing can run."""

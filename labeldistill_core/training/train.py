@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
-from functools import lru_cache
 from pathlib import Path
 
 from lightning.pytorch import seed_everything
@@ -30,6 +29,7 @@ from labeldistill_core.data.samples import (
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import load_label_encoder
+from labeldistill_core.files import user_cache
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import CachedTeacher
@@ -169,7 +169,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
             distillation = replace(distillation, label_weight=0.0)
         lidar = None
         if options.teacher:
-            lidar = _student_teacher(options.teacher, recipe, distillation, options.machine)
+            lidar = _student_teacher(options.teacher, recipe, distillation, options.machine, out)
         labels = load_label_encoder(options.label_encoder) if options.label_encoder else None
         distiller = Distiller(distillation, config, lidar, labels)
         points = Points(lidar.config.sweeps) if lidar else None
@@ -218,21 +218,17 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
 
 
 def _student_teacher(
-    file: Path, recipe: Recipe, distillation: DistillationConfig, machine: Machine
+    file: Path, recipe: Recipe, distillation: DistillationConfig, machine: Machine, out: Path
 ) -> Teacher | CachedTeacher:
     """The teacher; one that remembers where each sample looks the same in every epoch."""
     # Statistics of the batch make a sample's output depend on its neighbours, so it cannot be kept.
-    if recipe.augmentation.keeps_world and distillation.teacher_norm == "running":
-        return _cached_teacher(file, file_sha256(file), int(machine.teacher_cache_gib * 2**30))
-    return load_teacher(file)
+    if not recipe.augmentation.keeps_world or distillation.teacher_norm != "running":
+        return load_teacher(file)
+    # In the user's cache, where the next run finds it; beside the run for a user without a home.
+    folder = machine.teacher_cache or (user_cache() or out) / "teacher"
+    return CachedTeacher.load(file, folder, int(machine.teacher_cache_gib * 2**30))
 
 
 def _sha256(file: Path | None) -> str | None:
     """Of a file that may not be given."""
     return file_sha256(file) if file else None
-
-
-@lru_cache(maxsize=1)
-def _cached_teacher(file: Path, _: str, memory_bytes: int) -> CachedTeacher:
-    """Several runs in one process share it."""
-    return CachedTeacher(load_teacher(file), memory_bytes)

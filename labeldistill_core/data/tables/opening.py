@@ -26,6 +26,7 @@ from labeldistill_core.data.tables.store import (
     write_columns,
 )
 from labeldistill_core.errors import DataError
+from labeldistill_core.files import user_cache
 from labeldistill_core.runtime.allocator import give_back_freed_memory
 
 _LOG = logging.getLogger(__name__)
@@ -118,10 +119,9 @@ def _places(folder: Path) -> list[Path]:
     """Where the index may lie, the best first."""
     whole = folder.resolve()
     places = [whole / INDEX_NAME]
-    own = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if os.path.isabs(own):  # a user without a home has none
+    if own := user_cache():
         name = hashlib.sha256(os.fsencode(whole)).hexdigest()[:32]
-        places.append(Path(own) / "labeldistill" / "tables" / f"{name}.index")
+        places.append(own / "tables" / f"{name}.index")
     return places
 
 

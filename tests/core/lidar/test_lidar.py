@@ -335,9 +335,9 @@ def test_a_missing_scan_names_the_sample(synthetic_dataroot: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_a_cached_teacher_computes_each_cloud_once(device: str) -> None:
+def test_a_cached_teacher_computes_each_cloud_once(device: str, tmp_path: Path) -> None:
     teacher = Teacher(small_teacher()).eval().to(device)
-    cached = CachedTeacher(teacher, memory_bytes=1 << 20)
+    cached = CachedTeacher(teacher, tmp_path, "sha256", 1 << 30)
     generator = torch.Generator().manual_seed(0)
     span = torch.tensor([40.0, 40.0, 1.0, 255.0, 0.0])
     clouds = [((torch.rand(300, 5, generator=generator) - 0.5) * span).to(device) for _ in range(3)]
@@ -351,16 +351,24 @@ def test_a_cached_teacher_computes_each_cloud_once(device: str) -> None:
         # each by itself on a CPU, so that nothing depends on the clouds beside it
         assert calls == ([1, 1, 1] if device == "cpu" else [2, 1])
         calls.clear()
-        with torch.autocast(device, torch.bfloat16):  # as in training
-            found = cached([clouds[2], clouds[0]])
+        # by another process, too
+        found = CachedTeacher(teacher, tmp_path, "sha256", 1 << 30)([clouds[2], clouds[0]])
         assert calls == []
         for one, two in zip(found.taps, expected.taps, strict=True):
             torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
         for one, two in zip(found.maps, expected.maps, strict=True):
             torch.testing.assert_close(one.heatmap, two.heatmap, atol=1e-2, rtol=1e-3)
             torch.testing.assert_close(one.velocity, two.velocity, atol=1e-2, rtol=1e-3)
-        # without memory it is the teacher itself
-        forgetful = CachedTeacher(teacher, memory_bytes=0)
+        # what another teacher or another precision makes is something else
+        CachedTeacher(teacher, tmp_path, "other", 1 << 30)(clouds[:1])
+        assert len(calls) == 1
+        with torch.autocast(device, torch.bfloat16):  # as in training
+            cached(clouds[:1])
+            assert len(calls) == 2
+            cached(clouds[:1])
+        assert len(calls) == 2
+        # without room it is the teacher itself
+        forgetful = CachedTeacher(teacher, tmp_path / "none", "sha256", 0)
         forgetful(clouds[:1])
         forgetful(clouds[:1])
-    assert len(calls) == 2
+    assert len(calls) == 4
