@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tyro.conf import Positional
 
 from benchmarks.detector.published import materialized_pool
@@ -27,6 +28,7 @@ from labeldistill_core.console import Flat
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, LidarSample, StudentDataset, StudentSample
 from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.distillation import distiller as distilling
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import LabelEncoder
@@ -35,13 +37,17 @@ from labeldistill_core.files import write_json
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.sparse import Backend, has_spconv
 from labeldistill_core.lidar.teacher import Teacher
+from labeldistill_core.lidar.teacher_cache import CachedTeacher
 from labeldistill_core.network import student as student_network
+from labeldistill_core.network.student import Student
 from labeldistill_core.options import TablesOptions
 from labeldistill_core.presets import find_preset
 from labeldistill_core.profiling.latency import replaced
 from labeldistill_core.profiling.stage_clock import StageClock, time_ms
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.device import resolve_device
+from labeldistill_core.training import label_encoder as label_training
+from labeldistill_core.training import student as student_training
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.student import StudentStage
@@ -82,7 +88,11 @@ def bench_training(
         options: what is trained, and how often.
         json: file to write the figures to.
     """
-    bench = TrainingBench(dataroot, options)
+    with TemporaryDirectory() as folder:
+        _bench(TrainingBench(dataroot, options, Path(folder)), options, json)
+
+
+def _bench(bench: TrainingBench, options: TrainingStepOptions, json: Path | None) -> None:
     stages, sparse = dict[str, Any](), dict[str, Any]()
     figures: dict[str, Any] = {
         "preset": options.preset,
@@ -114,8 +124,13 @@ def bench_training(
 class TrainingBench:
     """Samples and networks of one preset, and what training them costs."""
 
-    def __init__(self, dataroot: Path, options: TrainingStepOptions) -> None:
+    def __init__(self, dataroot: Path, options: TrainingStepOptions, folder: Path) -> None:
         """Open the data root.
+
+        Args:
+            dataroot: nuScenes data root, real or synthetic.
+            options: what is trained, and how often.
+            folder: for the teacher's outputs.
 
         Raises:
             ConfigError: there is no such preset or device.
@@ -124,7 +139,7 @@ class TrainingBench:
         self.preset, self.device = find_preset(options.preset), resolve_device(options.device)
         self.recipe, self.config = self.preset.recipes.student, self.preset.student
         self.size = options.batch_size or self.recipe.batch_size
-        self._repeats = options.repeats
+        self._repeats, self._folder = options.repeats, folder
         tables = NuScenesTables(dataroot, options.version)
         scenes = split_scenes(tables, "all")
         points = Points(self.preset.teacher.sweeps)
@@ -160,18 +175,23 @@ class TrainingBench:
     def stages(self) -> dict[str, tuple[Stage, bool, torch.dtype | None]]:
         """Each way of training: the stage, whether with a materialized lift, autocast's type."""
         encoder = LabelEncoder(self.preset.label_encoder)
-        distiller = Distiller(DistillationConfig(), self.config, self.teacher(), encoder)
         half = torch.bfloat16
         student = StudentStage(self.config, self.recipe)
-        distilled = StudentStage(self.config, self.recipe, distiller)
+
+        def distilled(teacher: Teacher | CachedTeacher) -> Stage:
+            distiller = Distiller(DistillationConfig(), self.config, teacher, encoder)
+            return StudentStage(self.config, self.recipe, distiller)
+
+        # The warm-up writes what all measured steps read.
+        kept = CachedTeacher(self.teacher(), self._folder, "random weights", 1 << 40)
         labels = LabelEncoderStage(self.preset.label_encoder, self.recipe, self.teacher().cpu())
         return {
             "teacher": (TeacherStage(self.preset.teacher, self.recipe), False, half),
             "label encoder": (labels, False, half),
             "student, no teachers": (student, False, half),
             "student, materialized lift": (student, True, half),
-            "student, distilled": (distilled, False, half),
-            "student, distilled, float32": (distilled, False, None),
+            "student, distilled": (distilled(kept), False, half),
+            "student, distilled, float32": (distilled(kept), False, None),
         }
 
     def step(self, stage: Stage, materialized: bool, dtype: torch.dtype | None) -> dict[str, Any]:
@@ -223,21 +243,19 @@ class TrainingBench:
         }
 
     def _within(self, stage: Stage, forward: Callable[[], None]) -> dict[str, float]:
-        """Milliseconds of the networks in a forward, and of all else: lift, targets, losses."""
-        modules = dict(stage.network.named_children())
-        distiller = getattr(stage, "distiller", None)
-        if distiller is not None:
-            modules |= distiller.teachers(self.device)
+        """Milliseconds of the parts of a forward, and of all else."""
         clock = StageClock(self.device)
-        hooks = []
-        for name, module in modules.items():
-            hooks.append(module.register_forward_pre_hook(lambda *_, n=name: clock.start(n)))
-            hooks.append(module.register_forward_hook(lambda *_, n=name: clock.stop(n)))
-        try:
+        with ExitStack() as measured:
+            for name, module in _networks(stage, self.device):
+                for handle in (
+                    module.register_forward_pre_hook(lambda *_, n=name: clock.start(n)),
+                    module.register_forward_hook(lambda *_, n=name: clock.stop(n)),
+                ):
+                    measured.callback(handle.remove)
+            for name, owner, attribute in _FUNCTIONS:
+                timed = _timed(getattr(owner, attribute), name, clock)
+                measured.enter_context(replaced(owner, attribute, timed))
             whole_ms = time_ms(forward, self.device)
-        finally:
-            for hook in hooks:
-                hook.remove()
         spent = clock.take()
         return {**spent, "else": whole_ms - sum(spent.values())}
 
@@ -246,3 +264,41 @@ class TrainingBench:
         if isinstance(stage, StudentStage):
             return StudentSample.collate([self._students[key] for key in keys])
         return LidarSample.collate([self._lidar[key] for key in keys])
+
+
+_FUNCTIONS: tuple[tuple[str, Any, str], ...] = (
+    ("tables", Student, "pooling_table"),
+    ("pooling", student_network, "pool"),
+    ("targets", student_training, "build_targets"),
+    ("losses", student_training, "detection_loss"),
+    ("losses", student_training, "depth_loss"),
+    ("losses", distilling, "feature_loss"),
+    ("losses", distilling, "response_loss"),
+    ("targets and losses", label_training, "head_losses"),
+)
+"""Parts of a forward that are no networks: name, and where the function stands that is called."""
+
+
+def _networks(stage: Stage, device: torch.device) -> Iterator[tuple[str, nn.Module]]:
+    """Networks that a forward calls, by the name of their part; those of a list share one."""
+    named = dict(stage.network.named_children())
+    if isinstance(stage, LabelEncoderStage):
+        frozen = stage.frozen(device)
+        named |= {"frozen neck": frozen.neck, "frozen head": frozen.head}
+    if isinstance(stage, StudentStage) and stage.distiller is not None:
+        named |= stage.distiller.teachers(device)
+        named |= {"adaptors": nn.ModuleList(stage.distiller.children())}
+    for name, module in named.items():
+        for part in module if isinstance(module, nn.ModuleList) else [module]:
+            yield name, part
+
+
+def _timed(function: Callable[..., Any], name: str, clock: StageClock) -> Callable[..., Any]:
+    def timed(*args: Any, **more: Any) -> Any:
+        clock.start(name)
+        try:
+            return function(*args, **more)
+        finally:
+            clock.stop(name)
+
+    return timed

@@ -74,7 +74,13 @@ def feature_loss(
         A scalar a level.
     """
     losses = []
-    for ours, theirs, mask in zip(student, teacher, masks, strict=True):
+    for levels in zip(student, teacher, masks, strict=True):
+        ours, theirs, mask = levels
+        if mask.device.type == "cpu":
+            # Objects fill few cells and the others count nothing, neither do their gradients. A GPU
+            # does the whole map before its host knows how many there are.
+            there = mask[:, 0].nonzero(as_tuple=True)
+            ours, theirs, mask = (level.movedim(1, -1)[there] for level in levels)
         # float32: squares summed over hundreds of channels leave what half precision can hold.
         error = (theirs.float() - ours.float()).square().sum(1, keepdim=True)
         amount, least = mask.sum(), 1.0

@@ -24,6 +24,8 @@ import torch
 
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.processes import end_with_parent
+from labeldistill_core.runtime.allocator import keep_freed_memory
+from labeldistill_core.runtime.device import resolve_device
 
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
@@ -130,6 +132,7 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO)
     share_machine(place, threads)
+    keep_freed_memory(resolve_device("auto"))
     while True:
         try:
             work, output = connection.recv()

@@ -141,7 +141,7 @@ class OutputCache:
         """Use the file that is there; one that cannot be written to is read."""
         for mode in ("r+b", "rb"):
             try:
-                file: BinaryIO = self._path.open(mode, buffering=0)  # type: ignore[assignment]
+                file: BinaryIO = self._path.open(mode, buffering=0)
             except FileNotFoundError:
                 return
             except OSError:

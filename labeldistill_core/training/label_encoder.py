@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from labeldistill_core.boxes import Boxes3D
@@ -80,7 +81,11 @@ class LabelEncoderStage(Stage):
         """What is left of each sample's boxes behind encoder and head."""
         return decode(self._maps(sample), self.config.grid, self.config.decode)
 
+    def frozen(self, device: torch.device) -> Teacher:
+        """The teacher, whose neck and head are used, on a device."""
+        return self._teacher.on(device)
+
     def _maps(self, sample: LidarSample):  # type: ignore[no-untyped-def]
-        teacher = self._teacher.on(self.device)
+        teacher = self.frozen(self.device)
         head = self.decoder or teacher.train(self.training and self._norm == "batch")
         return head.detect(self.network(sample.boxes))

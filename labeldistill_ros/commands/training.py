@@ -10,6 +10,8 @@ from tyro.conf import Positional
 
 from labeldistill_core.console import MISSED, Flat, tell_written
 from labeldistill_core.experiments import ablation as comparison
+from labeldistill_core.runtime.allocator import keep_freed_memory
+from labeldistill_core.runtime.device import resolve_device
 from labeldistill_core.training import overfit as overfitting
 from labeldistill_core.training import train
 from labeldistill_core.training.export import Written
@@ -28,6 +30,7 @@ def train_teacher(
         out: folder for checkpoints, logs and the teacher.
         options: how long and on which device it learns, and from what.
     """
+    keep_freed_memory(resolve_device("auto"))
     # Nothing is printed in the other processes of a run, which write no file.
     _tell(
         train.train_teacher(dataroot, out, options),
@@ -50,6 +53,7 @@ def train_label_encoder(
         out: folder for checkpoints, logs and the label encoder.
         options: how long and on which device it learns, and from what.
     """
+    keep_freed_memory(resolve_device("auto"))
     _tell(
         train.train_label_encoder(dataroot, out, options),
         lambda file: (
@@ -71,6 +75,7 @@ def train_student(
         out: folder for checkpoints, logs and the student.
         options: how long and on which device it learns, and from what.
     """
+    keep_freed_memory(resolve_device("auto"))
     _tell(
         train.train_student(dataroot, out, options),
         lambda file: ("evaluate", file, dataroot, "--out", out.with_name("scores")),
@@ -91,6 +96,7 @@ def overfit(
         out: folder for `student.safetensors` and `metrics.json`.
         options: what is learned.
     """
+    keep_freed_memory(resolve_device("auto"))
     found = overfitting.overfit(dataroot, out, options)
     print(found.metrics.table())
     print(f"mAP over the classes that are there: {found.present_map:.4f} ({found.file})")
@@ -114,6 +120,7 @@ def ablation(
         out: folder for all runs, `table.md` and `ablation.png`.
         options: what is compared.
     """
+    keep_freed_memory(resolve_device("auto"))
     print(comparison.ablation(dataroot, out, options))
     tell_written(out / "table.md", out / "ablation.png", options.json)
 
