@@ -34,7 +34,11 @@ class Picture:
 
 
 def take_picture(
-    snapshot: Snapshot, pose: CameraPose, light: Light, rng: np.random.Generator
+    snapshot: Snapshot,
+    pose: CameraPose,
+    light: Light,
+    rng: np.random.Generator,
+    rays: Floats | None = None,
 ) -> Picture:
     """Render what a camera sees.
 
@@ -45,10 +49,14 @@ def take_picture(
         pose: calibration and pose of the camera.
         light: of the scene.
         rng: for the sensor's noise.
+        rays: (height * width, 3) of length 1 along the optical axis, where a lens bends them;
+            those of the calibration's pinhole when None.
     """
     map_from_camera = pose.fixed_from_ego @ pose.calibration.ego_from_camera
     # Rays of length 1 along the optical axis: distance is depth.
-    directions = _pixel_rays(pose.calibration) @ map_from_camera.rotation.T.astype(np.float32)
+    if rays is None:
+        rays = _pixel_rays(pose.calibration)
+    directions = rays @ map_from_camera.rotation.T.astype(np.float32)
     origin = (map_from_camera.translation - snapshot.geometry.origin).astype(np.float32)
 
     hits = snapshot.cast(np.broadcast_to(origin, directions.shape), directions)

@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import tyro
 from tqdm import tqdm
 from tyro.constructors import PrimitiveConstructorSpec
@@ -29,8 +30,9 @@ from labeldistill_core.data.tables.writing import (
 )
 from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.processes import worker_pool
-from labeldistill_core.synthetic.recording import SceneSettings, Sweeps, record_scene
-from labeldistill_core.synthetic.rig import LIDAR
+from labeldistill_core.synthetic.driven import SceneSettings, Sweeps
+from labeldistill_core.synthetic.recording import record_scene
+from labeldistill_core.synthetic.rig import LIDAR, load_rig
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,6 +79,9 @@ class WorldOptions:
     """Another one gives another world; the same one gives the same bytes."""
     image_size_px: Annotated[tuple[int, int], tyro.conf.arg(name="image-size"), _SIZE] = (400, 225)
     """Width x height of the images in pixels."""
+    rig: Path | None = None
+    """YAML file of the vehicle's cameras and LiDAR, whose image sizes then count; nuScenes' rig
+    without it. `config/rigs` has an example."""
     sweeps: Sweeps = "none"
     """Sensors whose frames between key frames are written too: none, the LiDAR (20 Hz), or all
     (cameras 12 Hz)."""
@@ -105,12 +110,8 @@ def write_dataset(out: Path, options: WorldOptions) -> str:
         ConfigError: a number is out of range.
         DataError: the folder holds a data root of other settings.
     """
-    version, names = scene_names(options.scenes)
-    template = SceneSettings(
-        "", 0, options.seed, options.key_frames, options.image_size_px, options.sweeps
-    )
-    _claim(out, template)
-    settings = [replace(template, name=name, index=_number(name)) for name in names]
+    version, settings = scene_settings(options)
+    _claim(out, settings[0])
     todo = [s for s in settings if not _part(out, s).exists()]
     if len(todo) < len(settings):
         _LOG.info("%d of %d scenes are there already", len(settings) - len(todo), len(settings))
@@ -118,8 +119,23 @@ def write_dataset(out: Path, options: WorldOptions) -> str:
     for _ in tqdm(_each(todo, out, workers), total=len(todo), unit="scene", disable=None):
         pass
     parts = (json.loads(_part(out, s).read_text()) for s in settings)
-    write_version(out / version, chain(parts, [_shared_rows()]))
+    cameras = [camera.name for camera in settings[0].rig.cameras] if settings[0].rig else CAMERAS
+    write_version(out / version, chain(parts, [_shared_rows(cameras)]))
     return version
+
+
+def scene_settings(options: WorldOptions) -> tuple[str, list[SceneSettings]]:
+    """Version and settings of each scene.
+
+    Raises:
+        ConfigError: a number is out of range, or the rig is none.
+    """
+    version, names = scene_names(options.scenes)
+    rig = load_rig(options.rig) if options.rig else None
+    template = SceneSettings(
+        "", 0, options.seed, options.key_frames, options.image_size_px, options.sweeps, rig
+    )
+    return version, [replace(template, name=name, index=_number(name)) for name in names]
 
 
 def scene_names(count: int) -> tuple[str, list[str]]:
@@ -148,9 +164,10 @@ def _number(name: str) -> int:
 def _claim(out: Path, template: SceneSettings) -> None:
     """Refuse to mix scenes of different settings in one folder."""
     # Through JSON and back, so that tuples compare equal to the lists in the file.
-    wanted = json.loads(
-        json.dumps({k: v for k, v in asdict(template).items() if k not in ("name", "index")})
-    )
+    about = {k: v for k, v in asdict(template).items() if k not in ("name", "index")}
+    if template.rig is None:
+        del about["rig"]
+    wanted = json.loads(msgspec.json.encode(about))
     file = out / _PARTS / "settings.json"
     if file.exists():
         found = json.loads(file.read_text())
@@ -183,10 +200,10 @@ def _each(todo: list[SceneSettings], out: Path, workers: int) -> Iterator[None]:
             yield future.result()
 
 
-def _shared_rows() -> Rows:
+def _shared_rows(cameras: Sequence[str]) -> Rows:
     return {
         "sensor": [
-            sensor_row(name, "lidar" if name == LIDAR else "camera") for name in (*CAMERAS, LIDAR)
+            sensor_row(name, "lidar" if name == LIDAR else "camera") for name in (*cameras, LIDAR)
         ],
         "category": [
             {"token": token("category", name), "name": category, "description": "", "index": i}

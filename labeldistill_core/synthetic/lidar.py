@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from labeldistill_core.frames import Transform
 from labeldistill_core.synthetic.meshes import Floats
 from labeldistill_core.synthetic.raycast import Snapshot
 from labeldistill_core.synthetic.rig import LIDAR_PERIOD_S, ego_from_lidar
@@ -16,7 +17,12 @@ _RANGE_M = (1.0, 100.0)
 _RANGE_NOISE_M = 0.02
 
 
-def scan(snapshot: Snapshot, time_s: float, rng: np.random.Generator) -> Floats:
+def scan(
+    snapshot: Snapshot,
+    time_s: float,
+    rng: np.random.Generator,
+    mounted: Transform | None = None,
+) -> Floats:
     """One turn that ends at a given time.
 
     The vehicle moves during the turn; points are given where they are seen from at its end.
@@ -25,13 +31,15 @@ def scan(snapshot: Snapshot, time_s: float, rng: np.random.Generator) -> Floats:
         snapshot: the world at the end of the turn.
         time_s: end of the turn.
         rng: for noise and dropouts.
+        mounted: its mounting pose, `ego` from the LiDAR's frame; that of nuScenes when None.
 
     Returns:
         (P, 5): x, y, z in the LiDAR's frame, metres, intensity in 0 to 255, ring.
     """
     world = snapshot.geometry.world
-    map_from_lidar = world.map_from_ego(time_s) @ ego_from_lidar()
-    start = (world.map_from_ego(time_s - LIDAR_PERIOD_S) @ ego_from_lidar()).translation
+    mounted = mounted or ego_from_lidar()
+    map_from_lidar = world.map_from_ego(time_s) @ mounted
+    start = (world.map_from_ego(time_s - LIDAR_PERIOD_S) @ mounted).translation
     share = np.arange(AZIMUTHS) / AZIMUTHS  # of the turn
     # The sensor spins clockwise and ends where it began, behind the vehicle.
     azimuth = np.pi - 2 * np.pi * share

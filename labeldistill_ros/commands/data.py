@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from tqdm import tqdm
 from tyro.conf import Positional
 
 from labeldistill_core.console import Flat, tell_written
-from labeldistill_core.synthetic.dataset import WorldOptions, write_dataset
+from labeldistill_core.synthetic.dataset import WorldOptions, scene_settings, write_dataset
 
 
-def synth(out: Positional[Path], options: Flat[WorldOptions]) -> None:
+def synth(out: Positional[Path], options: Flat[WorldOptions], bags: bool = False) -> None:
     """Write driving scenes of a synthetic world as a nuScenes data root.
 
     A call that was cut off goes on where it stopped when it is repeated.
@@ -19,7 +21,21 @@ def synth(out: Positional[Path], options: Flat[WorldOptions]) -> None:
     Args:
         out: folder for the data root.
         options: what is written.
+        bags: write a bag for each scene instead, as the vehicle would record it: images as the
+            lenses bend them, at the rates of the cameras.
     """
-    version = write_dataset(out, options)
-    print(f"{out}: {options.scenes} scenes of {options.key_frames} key frames as {version}")
-    tell_written(out, then=("labeldistill", "view", out, f"{out}_pages", "--limit", "20"))
+    if not bags:
+        version = write_dataset(out, options)
+        print(f"{out}: {options.scenes} scenes of {options.key_frames} key frames as {version}")
+        tell_written(out, then=("labeldistill", "view", out, f"{out}_pages", "--limit", "20"))
+        return
+    # Imported here, since a data root needs no library for bags.
+    from labeldistill_ros.bags.world import record_worlds
+    from labeldistill_ros.bags.writer import BagOutput
+
+    _, settings = scene_settings(options)
+    workers = options.workers or os.cpu_count() or 1
+    done = record_worlds(settings, out, BagOutput(), workers=workers)
+    for _ in tqdm(done, total=len(settings), unit="scene", disable=None):
+        pass
+    print(f"{out}: {len(settings)} bags of {options.key_frames} key frames")

@@ -15,10 +15,10 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.synthetic.camera import take_picture
 from labeldistill_core.synthetic.dataset import WorldOptions, scene_names, write_dataset
+from labeldistill_core.synthetic.driven import Sweeps
 from labeldistill_core.synthetic.lidar import scan
 from labeldistill_core.synthetic.objects import SHAPES, SIZES
 from labeldistill_core.synthetic.raycast import RaycastingScene
-from labeldistill_core.synthetic.recording import Sweeps
 from labeldistill_core.synthetic.rig import CAMERA_PHASES_S, camera_calibrations, ego_from_lidar
 from labeldistill_core.synthetic.world import World
 
