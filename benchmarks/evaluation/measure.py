@@ -19,6 +19,7 @@ from labeldistill_core.evaluation.evaluate import ResultFileOptions, evaluate_re
 from labeldistill_core.evaluation.result_boxes import attribute_of, result_columns
 from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
 from labeldistill_core.evaluation.result_file import write_results
+from labeldistill_ros.bags.run_comparison import ScoreOptions, score_runs
 
 SPLIT = "measured"
 """Name of the split that holds all scenes."""
@@ -63,6 +64,19 @@ def use_ours(root: Path, results: Path) -> dict[str, Any]:
         "seconds": perf_counter() - begin,
         "peak_mib": memory_mib()["peak"],
         "scores": metrics.as_json(),
+    }
+
+
+def use_bag_score(root: Path, results: Path) -> dict[str, Any]:
+    """The same of `bag score`, which also breaks the scores down by distance and visibility."""
+    NuScenesTables(root, VERSION)
+    begin = perf_counter()
+    options = ScoreOptions(dataroot=root, version=VERSION, split="all")
+    (score,) = score_runs(results, (), options).scores
+    return {
+        "seconds": perf_counter() - begin,
+        "peak_mib": memory_mib()["peak"],
+        "scores": score.metrics.as_json(),
     }
 
 
