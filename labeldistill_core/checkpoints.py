@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_json import Config, from_json, to_json
@@ -314,7 +315,7 @@ def build_network(
         raise CheckpointError(f"{file.path}: {error}") from error
     # A configuration can ask for any amount of memory; on the meta device nothing takes any.
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             outline = network(wanted).state_dict()
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -325,6 +326,21 @@ def build_network(
     built = network(wanted)
     load_weights(built, file.weights(), str(file.path))
     return built.eval()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out random numbers, of which tensors on the meta device have none.
+
+    For normally distributed ones torch would import its compiler, which takes two seconds.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Hand on all calls but those that fill a tensor."""
+        if function in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return function(*args, **(kwargs or {}))
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:

@@ -7,7 +7,6 @@ Shapes: I images (batch times cameras), H W image rows and columns.
 from __future__ import annotations
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from labeldistill_core.config import ConvNeXtConfig, ImageConfig, ImageEncoderConfig
@@ -23,6 +22,10 @@ class ConvNeXt(nn.Module):
     def __init__(self, config: ConvNeXtConfig) -> None:
         """Random weights; load torchvision's with `load_state_dict(strict=False)`."""
         super().__init__()
+        # Here, since it takes two seconds more than torch itself, of each process that imports any
+        # detector, and the other backbones need none of it.
+        import torchvision
+
         self.features = getattr(torchvision.models, f"convnext_{config.variant}")().features
         # even entries downsample (the first is the stem), odd ones are the four stages
         self.channels = tuple(

@@ -32,15 +32,17 @@ def feature_pixels(image_size: tuple[int, int], feature_size: tuple[int, int]) -
     Returns:
         (H, W, 2): u, v in pixels, spread evenly from the first to the last pixel.
     """
-    v = torch.linspace(0, image_size[0] - 1, feature_size[0])
-    u = torch.linspace(0, image_size[1] - 1, feature_size[1])
+    # Few, and on the CPU also where a network's outline is made: on the meta device torch would
+    # import its compiler for them, which takes two seconds.
+    v = torch.linspace(0, image_size[0] - 1, feature_size[0], device="cpu")
+    u = torch.linspace(0, image_size[1] - 1, feature_size[1], device="cpu")
     v, u = torch.meshgrid(v, u, indexing="ij")
     return torch.stack([u, v], dim=-1)
 
 
 def bin_depths(bins: DepthBins) -> Tensor:
     """(D,) metres: a bin stands at its left edge."""
-    return bins.start_m + bins.step_m * torch.arange(bins.count)
+    return bins.start_m + bins.step_m * torch.arange(bins.count, device="cpu")  # see above
 
 
 def ray_matrices(

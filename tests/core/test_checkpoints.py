@@ -315,3 +315,20 @@ def test_no_configuration_does_more_than_be_refused(
     configured(path, tuple(keys), value)
     with suppress(CheckpointError):
         load_student(path)
+
+
+def test_a_detector_is_loaded_without_what_only_some_networks_need() -> None:
+    """torchvision and torch's compiler take two seconds each, at every start of a node or command.
+
+    In a process of its own, since other tests import them.
+    """
+    program = (
+        "import sys\n"
+        "from labeldistill_core.installed_files import demo_model\n"
+        "from labeldistill_core.runtime import Detector\n"
+        "Detector.load(demo_model(), device='cpu')\n"
+        "print([name for name in ('torchvision', 'torch._dynamo') if name in sys.modules])\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
