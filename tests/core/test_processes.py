@@ -14,7 +14,7 @@ from typing import Literal
 import pytest
 
 from labeldistill_core.processes import worker_pool
-from tests.support.process_work import sleep
+from tests.support.process_work import is_gone, sleep
 
 
 def wait_for(path: Path) -> int:
@@ -23,18 +23,6 @@ def wait_for(path: Path) -> int:
         assert time.monotonic() < until, f"no {path}"
         time.sleep(0.02)
     return int(path.read_text())
-
-
-def is_gone(pid: int, within_s: float = 10.0) -> bool:
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        try:
-            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
-                return True
-        except OSError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -59,7 +47,7 @@ def test_a_pool_ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> 
     program = (
         "import sys; from pathlib import Path\n"
         "from labeldistill_core.processes import worker_pool\n"
-        "from tests.support.process_work import sleep\n"
+        "from tests.support.process_work import is_gone, sleep\n"
         "if __name__ == '__main__':\n"
         "    with worker_pool(1, 'spawn') as pool: pool.submit(sleep, Path(sys.argv[1])).result()\n"
     )

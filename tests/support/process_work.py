@@ -52,3 +52,16 @@ def stop(_: int) -> None:
 
 def end_itself(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_gone(pid: int, within_s: float = 10.0) -> bool:
+    """Whether a process has ended, or does so in time."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        try:
+            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False

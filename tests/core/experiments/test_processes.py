@@ -17,18 +17,7 @@ from labeldistill_core.errors import ConfigError, LabelDistillError, StoppedErro
 from labeldistill_core.experiments import processes
 from labeldistill_core.experiments.processes import in_processes
 from tests.support import process_work
-
-
-def _is_gone(pid: int, within_s: float = 10.0) -> bool:
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        try:
-            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
-                return True
-        except OSError:
-            return True
-        time.sleep(0.05)
-    return False
+from tests.support.process_work import is_gone
 
 
 def test_results_come_in_order_and_processes_are_kept(tmp_path: Path) -> None:
@@ -44,7 +33,7 @@ def test_the_first_that_fails_ends_all(tmp_path: Path) -> None:
     sleeper, outputs = tmp_path / "sleeper", [tmp_path / f"{i}.txt" for i in range(6)]
     with pytest.raises(ConfigError, match="no such thing"):
         list(in_processes(process_work.fail_beside, [sleeper] * 6, outputs, 2))
-    assert _is_gone(int(sleeper.read_text()))
+    assert is_gone(int(sleeper.read_text()))
     assert sum("ConfigError: no such thing" in o.read_text() for o in outputs[:2]) == 1
     assert not any(output.exists() for output in outputs[2:])
 
@@ -87,7 +76,7 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
                 time.sleep(0.05)
         finally:
             parent.kill()
-    assert _is_gone(int((tmp_path / "pid").read_text()))
+    assert is_gone(int((tmp_path / "pid").read_text()))
 
 
 def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

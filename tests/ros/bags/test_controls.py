@@ -18,25 +18,15 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rosbags.interfaces import QosReliability
 from std_srvs.srv import SetBool, Trigger
 
-from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags.controls import Controls, services
-from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.replay import Replay, ReplayOptions, replay
 from labeldistill_ros.bags.sensors import image_topic
 from labeldistill_ros.bags.writer import BagWriter, reliable
 from labeldistill_ros.messages.bag_family import BAG
-from tests.support.nuscenes_fixture import SCENES, VERSION
 
 FRONT = image_topic("CAM_FRONT")
-
-
-@pytest.fixture(scope="module")
-def bag(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bags") / "first"
-    convert_scene(NuScenesTables(shared_dataroot, VERSION), SCENES[0], out)
-    return out
 
 
 @pytest.fixture

@@ -32,14 +32,6 @@ def tables(dataroot: Path) -> NuScenesTables:
     return NuScenesTables(dataroot, VERSION)
 
 
-@pytest.fixture(scope="module")
-def bag(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first scene, with sweeps."""
-    out = tmp_path_factory.mktemp("bags") / "first"
-    convert_scene(NuScenesTables(shared_dataroot, VERSION), SCENES[0], out)
-    return out
-
-
 @pytest.mark.parametrize("name", ["Detection3DArray", "LabelInfo"])
 def test_types_are_those_of_the_interface_packages(repository: Path, name: str) -> None:
     store = typestore()

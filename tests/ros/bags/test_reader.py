@@ -7,9 +7,7 @@ import pytest
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
-from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError
-from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.bags.truth import (
@@ -21,15 +19,6 @@ from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.messages import detections_message
 from labeldistill_ros.messages.bag_family import BAG
 from tests.support.bag_rig import ARRAY
-from tests.support.nuscenes_fixture import SCENES, VERSION
-
-
-@pytest.fixture(scope="module")
-def bag(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first scene, with sweeps."""
-    out = tmp_path_factory.mktemp("bags") / "first"
-    convert_scene(NuScenesTables(shared_dataroot, VERSION), SCENES[0], out)
-    return out
 
 
 def test_missing_and_damaged_bags(bag: Path, tmp_path: Path) -> None:

@@ -28,9 +28,7 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, ConfigError
-from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder, RecordOptions
 from labeldistill_ros.bags.replay import ReplayOptions, replay
@@ -42,18 +40,10 @@ from labeldistill_ros.cli import main
 from labeldistill_ros.messages import stamp_to_ns
 from labeldistill_ros.messages.bag_family import BAG, typestore
 from tests.support.bag_rig import profile_of
-from tests.support.nuscenes_fixture import SCENES, VERSION
 
 pytestmark = pytest.mark.real_time
 
 FRONT = image_topic("CAM_FRONT")
-
-
-@pytest.fixture(scope="module")
-def bag(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bags") / "first"
-    convert_scene(NuScenesTables(shared_dataroot, VERSION), SCENES[0], out)
-    return out
 
 
 class Listener:

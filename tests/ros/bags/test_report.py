@@ -6,25 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_boxes import result_boxes
 from labeldistill_core.evaluation.result_file import read_results, write_results
 from labeldistill_ros.bags import score
-from labeldistill_ros.bags.convert import convert_scene
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
 from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.cli import main
 from tests.support.bag_rig import truths_of, write_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
-
-
-@pytest.fixture(scope="module")
-def bag(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bags") / "first"
-    convert_scene(NuScenesTables(shared_dataroot, VERSION), SCENES[0], out)
-    return out
 
 
 def test_a_report_is_one_file_about_all_runs(

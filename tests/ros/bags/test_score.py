@@ -33,14 +33,6 @@ from tests.support.bag_rig import ARRAY, truths_of, write_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 
-@pytest.fixture(scope="module")
-def bag(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first scene, with sweeps."""
-    out = tmp_path_factory.mktemp("bags") / "first"
-    convert_scene(NuScenesTables(shared_dataroot, VERSION), SCENES[0], out)
-    return out
-
-
 @pytest.mark.parametrize("frame", ["map", "base_link"])
 @pytest.mark.parametrize("shift_ns", [0, -35_000_000])
 def test_ground_truth_as_detections_scores_as_ground_truth(

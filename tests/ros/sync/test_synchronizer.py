@@ -18,17 +18,9 @@ from hypothesis import strategies as st
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.sync.synchronizer import CameraSet, Synchronizer, SyncOptions
+from labeldistill_ros.testing.course import PHASES_S as PHASE
 
 PERIOD = 1 / 12
-# Of a LiDAR that sweeps past the cameras 20 times a second: 42.6 ms from first to last.
-PHASE = {
-    "CAM_FRONT_LEFT": -0.0076,
-    "CAM_FRONT": 0.0,
-    "CAM_FRONT_RIGHT": 0.0081,
-    "CAM_BACK_RIGHT": 0.0157,
-    "CAM_BACK": 0.0252,
-    "CAM_BACK_LEFT": 0.0350,
-}
 EPOCH_NS = 1_500_000_000_000_000_000
 TRANSPORT = 0.005
 
