@@ -135,10 +135,14 @@ class CameraView:
     """(height, width, 3) RGB; a tensor where it was decoded on a device."""
     fixed_from_ego: Transform
     """Pose of the vehicle in the fixed frame at `stamp_ns`."""
+    reduced: int = 1
+    """By how much the image was reduced when it was decoded; the calibration speaks of the image
+    as taken."""
 
     def __post_init__(self) -> None:
         """Refuse an image of another size than the calibration speaks of."""
-        expected = (self.calibration.height_px, self.calibration.width_px, 3)
+        size_px = (self.calibration.height_px, self.calibration.width_px)
+        expected = (*(size // self.reduced for size in size_px), 3)
         kind, shape = str(self.image.dtype).removeprefix("torch."), tuple(self.image.shape)
         if shape != expected or kind != "uint8":
             raise ValueError(

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from labeldistill_core.config import ImageConfig
 from labeldistill_core.data.image_header import check_header
 from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
@@ -30,12 +31,60 @@ except ImportError:
     cv2 = None  # type: ignore[assignment]
 
 
+_OPENCV_REDUCED = {1: 0, 2: 16, 4: 32, 8: 64}
+"""Bits of `IMREAD_REDUCED_COLOR_2` and its kind that those of `IMREAD_COLOR` lack."""
+
 TakePixels = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Where an array of a shape comes from, such as `PixelPool.take`."""
 
 
+Reduction = Callable[[tuple[int, int]], int]
+"""By how much a JPEG of a width and height is reduced while it is decoded: 1, 2, 4 or 8."""
+
+
+def decode_reduction(
+    source_wh: tuple[int, int], image: ImageConfig, largest_resize: float = 1.0
+) -> int:
+    """The reduction of a JPEG that leaves no fewer pixels than the network needs.
+
+    Args:
+        source_wh: width and height of the images as taken, pixels.
+        image: what the network takes, and whether images are reduced at all.
+        largest_resize: factor that augmentation may put on evaluation's resize.
+    """
+    if image.decode == "full":
+        return 1
+    needed = ImageTransform.for_evaluation(source_wh, (image.width, image.height)).resized_wh
+    for reduction in (8, 4, 2):
+        # Only without a remainder: a decoder rounds up, and pixels would be shifted.
+        if all(
+            size % reduction == 0 and size >= reduction * largest_resize * least
+            for size, least in zip(source_wh, needed, strict=True)
+        ):
+            return reduction
+    return 1
+
+
+def reduction_of(
+    pixels: NDArray[np.uint8], source_wh: tuple[int, int], reduction: Reduction | None
+) -> int:
+    """By how much an image of a camera was reduced; 1 for one of any size that was not asked for.
+
+    Args:
+        pixels: (height, width, 3), decoded.
+        source_wh: width and height of the camera's images as taken.
+        reduction: that it was decoded with.
+    """
+    reduced = reduction(source_wh) if reduction else 1
+    width, height = source_wh
+    return reduced if pixels.shape[:2] == (height // reduced, width // reduced) else 1
+
+
 def decode_jpeg(
-    data: bytes, take: TakePixels = new_pixels, largest_wh: tuple[int, int] | None = None
+    data: bytes,
+    take: TakePixels = new_pixels,
+    largest_wh: tuple[int, int] | None = None,
+    reduction: Reduction | None = None,
 ) -> NDArray[np.uint8]:
     """JPEG or PNG bytes to (height, width, 3) RGB; 16 bits a channel are scaled to 8.
 
@@ -47,6 +96,7 @@ def decode_jpeg(
         data: of the file.
         take: where OpenCV's result goes.
         largest_wh: width and height of the camera's images, where they are known.
+        reduction: of a JPEG of just this size; none when None.
 
     Raises:
         DataError: the bytes are no JPEG or PNG, end too early, or are of a larger image.
@@ -54,13 +104,16 @@ def decode_jpeg(
     header = check_header(data, largest_wh)
     if header.form == "jpeg" and header.bits != 8:
         raise DataError(f"a JPEG of {header.bits} bits a colour is not read: publish one of 8 bits")
+    size_px, reduced = (header.width_px, header.height_px), 1
+    # Of another size than the camera's nobody could tell afterwards by how much it was reduced.
+    if reduction is not None and header.form == "jpeg" and size_px == largest_wh:
+        reduced = reduction(size_px)
     if cv2 is not None and header.form == "jpeg" and data.endswith(b"\xff\xd9"):
         # the order that the network wants, where OpenCV is new enough to decode to it
         order = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
+        flags = order | cv2.IMREAD_IGNORE_ORIENTATION | _OPENCV_REDUCED[reduced]
         try:
-            pixels = cv2.imdecode(
-                np.frombuffer(data, np.uint8), order | cv2.IMREAD_IGNORE_ORIENTATION
-            )
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error as error:
             raise DataError(f"corrupt image of {len(data)} bytes: {error}") from error
         if pixels is not None:
@@ -71,6 +124,8 @@ def decode_jpeg(
             return rgb
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            if reduced > 1:
+                image.draft(None, (size_px[0] // reduced, size_px[1] // reduced))
             image.load()
     except Exception as error:  # damaged bytes lead Pillow's decoders to errors of any kind
         raise DataError(f"corrupt image of {len(data)} bytes: {error}") from error

@@ -21,6 +21,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, FrameSet
 from labeldistill_core.classes import NUSCENES, ClassList
 from labeldistill_core.data.category_labels import RACK, labels_of, notes_on_categories
+from labeldistill_core.data.images import Reduction
 from labeldistill_core.data.nuscenes_records import GroundTruth, SensorRecord, size_of_image
 from labeldistill_core.data.tables.columns import LIDAR as LIDAR
 from labeldistill_core.data.tables.columns import STAMP, SceneRow
@@ -162,12 +163,18 @@ class NuScenesTables:
         # By name where stamps are equal, so that bags have the same order of messages each time.
         return sorted(records, key=lambda record: (record.stamp_ns, record.channel))
 
-    def frame_set(self, sample_token: str, cameras: Sequence[str] | None = None) -> FrameSet:
+    def frame_set(
+        self,
+        sample_token: str,
+        cameras: Sequence[str] | None = None,
+        reduction: Reduction | None = None,
+    ) -> FrameSet:
         """Decoded key frames of a sample; its stamp is the sample's.
 
         Args:
             sample_token: of the sample.
             cameras: names; all that the sample has when None.
+            reduction: of JPEGs, see `decode_jpeg`.
 
         Raises:
             DataError: a camera is not in the sample, or its image is missing or corrupt.
@@ -179,7 +186,7 @@ class NuScenesTables:
                 f"sample {sample_token} has no image of {', '.join(absent)}; it has "
                 f"{', '.join(records) or 'none'}"
             )
-        views = tuple(records[name].view() for name in names)
+        views = tuple(records[name].view(reduction) for name in names)
         return FrameSet(self.stamp_ns(sample_token), views)
 
     def has_images(self, sample_token: str, cameras: Sequence[str] | None = None) -> bool:

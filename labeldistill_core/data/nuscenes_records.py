@@ -13,7 +13,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import CameraCalibration, CameraView
 from labeldistill_core.classes import NUSCENES, ClassList
 from labeldistill_core.data.image_header import read_header
-from labeldistill_core.data.images import decode_jpeg
+from labeldistill_core.data.images import Reduction, decode_jpeg, reduction_of
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array, Transform
 from labeldistill_core.names import shown
@@ -108,8 +108,11 @@ class SensorRecord:
             raise DataError(f"{self.path} is no LiDAR scan: its size is no multiple of 20 bytes")
         return np.frombuffer(data, np.float32).reshape(-1, 5)
 
-    def view(self) -> CameraView:
+    def view(self, reduction: Reduction | None = None) -> CameraView:
         """The decoded image with its calibration and pose.
+
+        Args:
+            reduction: of its JPEG, see `decode_jpeg`.
 
         Raises:
             DataError: the file is missing, corrupt or of another size than the tables say.
@@ -118,8 +121,10 @@ class SensorRecord:
         try:
             # Bounded by what the tables say, so that a file which claims more is refused before it
             # is decoded.
-            image = decode_jpeg(data, largest_wh=(self.width_px, self.height_px))
-            return CameraView(self.calibration, self.stamp_ns, image, self.fixed_from_ego)
+            size_px = (self.width_px, self.height_px)
+            image = decode_jpeg(data, largest_wh=size_px, reduction=reduction)
+            reduced = reduction_of(image, size_px, reduction)
+            return CameraView(self.calibration, self.stamp_ns, image, self.fixed_from_ego, reduced)
         except (DataError, ValueError) as error:
             raise DataError(f"{self.path}: {error}") from error
 

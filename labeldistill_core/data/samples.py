@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from labeldistill_core.data.batch import (
 )
 from labeldistill_core.data.bev_augmentation import BevAugmentation
 from labeldistill_core.data.depth_labels import depth_map, points_in_image
-from labeldistill_core.data.images import ImageTransform
+from labeldistill_core.data.images import ImageTransform, decode_reduction
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.frames import Transform
@@ -321,7 +322,9 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
     def _load(self, tokens: tuple[str, ...], seed: int | None) -> StudentSample:
         config, tables = self._config, self._tables
         # Frames that stand in for missing ones come twice; each image is decoded once.
-        loaded = {t: tables.frame_set(t, config.cameras) for t in dict.fromkeys(tokens)}
+        largest = 1.0 if seed is None else self._augmentation.resize[1]
+        reduction = partial(decode_reduction, image=config.image, largest_resize=largest)
+        loaded = {t: tables.frame_set(t, config.cameras, reduction) for t in dict.fromkeys(tokens)}
         frames = [loaded[token] for token in tokens]
         current = {view.calibration.name: view for view in frames[0].views}
         if seed is None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from tqdm import tqdm
 
 from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
+from labeldistill_core.data.images import decode_reduction
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset
 from labeldistill_core.distillation.label_encoder import LabelEncoder
@@ -53,13 +55,14 @@ def student_results(
     warn_of_lost_horizons(tables, [token for _, token in tokens], cameras, detector.config.image)
     identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
     results: dict[str, BoxArrays] = {}
+    reduction = partial(decode_reduction, image=detector.config.image)
     before = ""
     for scene, token in tqdm(tokens, unit="sample", disable=None):
         if scene != before:
             # Stamps of another scene may be later and seem to go on.
             detector.reset(f"scene {scene}")
             before = scene
-        found = detector.detect(tables.frame_set(token, cameras))
+        found = detector.detect(tables.frame_set(token, cameras, reduction))
         results[token] = result_columns(found.in_frame(identity), detector.class_names)
     return ResultColumns(results)
 

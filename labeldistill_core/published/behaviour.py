@@ -26,7 +26,7 @@ def student(config: StudentConfig) -> StudentConfig:
         config,
         # Images reach the published network as blue, green, red, with mean and deviation of red,
         # green, blue; of images that are higher, the lower edge is kept.
-        image=replace(config.image, channel_order="bgr", crop="bottom"),
+        image=replace(config.image, channel_order="bgr", crop="bottom", decode="full"),
         # Integers cut towards zero: a rim of one cell outside the grid falls into its first row and
         # column.
         grid=replace(config.grid, index_rounding="truncate"),

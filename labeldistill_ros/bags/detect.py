@@ -105,6 +105,7 @@ def detect_bag(
                 assembly_options(vehicle),
                 read_poses(reader, vehicle.common),
                 min(len(vehicle.cameras), 6),
+                detector.config.image,
             ) as assembler,
             BagWriter(out, storage=output.storage, force=output.force) as writer,
         ):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeldistill_core.data.image_header import read_header
-from labeldistill_core.data.images import TakePixels, decode_jpeg
+from labeldistill_core.data.images import Reduction, TakePixels, decode_jpeg
 from labeldistill_core.data.pixel_pool import new_pixels
 from labeldistill_core.errors import DataError
 from labeldistill_core.names import shown
@@ -88,6 +88,7 @@ def to_rgb(
     message: Any,
     take: TakePixels = new_pixels,
     largest_wh: tuple[int, int] | None = None,
+    reduction: Reduction | None = None,
 ) -> Pixels:
     """Pixels of an image message, raw or compressed.
 
@@ -96,12 +97,13 @@ def to_rgb(
             it is.
         take: where the pixels go.
         largest_wh: width and height of the camera's images, where they are known.
+        reduction: of a JPEG of just this size; none when None.
 
     Raises:
         DataError: the data is damaged, in an encoding that is not known, or of a larger image.
     """
     if not hasattr(message, "encoding"):
-        return _decompressed(message, take, largest_wh)
+        return _decompressed(message, take, largest_wh, reduction)
     channels, convert = _conversion(message.encoding)
     height, width, step = message.height, message.width, message.step
     # Of planes the colours lie below the brightness, in half as many rows.
@@ -155,15 +157,22 @@ def _only_by_bridge(image: Pixels, _: Pixels) -> None:
     )
 
 
-def _decompressed(message: Any, take: TakePixels, largest_wh: tuple[int, int] | None) -> Pixels:
+def _decompressed(
+    message: Any,
+    take: TakePixels,
+    largest_wh: tuple[int, int] | None,
+    reduction: Reduction | None,
+) -> Pixels:
     """A JPEG or PNG, whatever `format` calls it; a mosaic that was compressed as grey is undone.
 
     `image_transport` writes the raw encoding, `; jpeg compressed `, and the encoding in which it
     was compressed, if that is another one.
     """
     data = bytes(message.data)
-    pixels = decode_jpeg(data, take, largest_wh)
     encoding = message.format.partition(";")[0].strip()
+    if encoding.startswith("bayer_"):
+        reduction = None  # it would mix the colours of the mosaic
+    pixels = decode_jpeg(data, take, largest_wh, reduction)
     if not encoding.startswith("bayer_") or read_header(data).channels != 1:
         return pixels
     pattern = encoding.removesuffix("16") + "8" if encoding.endswith("16") else encoding

@@ -81,8 +81,8 @@ class Health:
         with self._lock:
             self._implausible = dict(implausible or {})
             for view in frames.views:
-                height, width = view.image.shape[:2]
-                self._cameras[view.calibration.name].size = f"{width} x {height}"
+                camera = view.calibration
+                self._cameras[camera.name].size = f"{camera.width_px} x {camera.height_px}"
 
     def problems(self, problems: Iterable[Problem], now_s: float) -> None:
         """Note images that could not be used, by camera and cause."""

@@ -77,6 +77,7 @@ class Session:
                 assembly_options(vehicle),
                 self._listener.lookup,
                 parameters.decode_threads or min(6, os.cpu_count() or 1),
+                configuration.detector.config.image,
             )
             undo.callback(self._assembler.close)
             self._processor = SetProcessor(

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from labeldistill_core.data.images import TakePixels
+from labeldistill_core.data.images import Reduction, TakePixels
 from labeldistill_ros.inputs.decoding import Pixels, to_rgb
 from labeldistill_ros.sets.decode_pool import DecodePool
 from labeldistill_ros.sets.report import Outcome, SetReport
@@ -27,18 +27,22 @@ class Arrival:
             info: `sensor_msgs/CameraInfo`; larger images than it says are not decoded.
         """
         self._largest_wh = (info.width, info.height) if info is not None else None
+        self.info = info
+        """The camera's calibration when the image came, if any."""
         self.message = message
         """The image message as it came, not decoded."""
         self._decoded: Future[Pixels] | None = None
         self._asked = threading.Lock()  # by who receives and by who detects
 
-    def decode(self, pool: DecodePool, take: TakePixels) -> Future[Pixels]:
-        """Start to decode, unless that was done before."""
+    def decode(
+        self, pool: DecodePool, take: TakePixels, reduction: Reduction | None = None
+    ) -> Future[Pixels]:
+        """Start to decode, unless that was done before; see `to_rgb`."""
         with self._asked:
             # Two threads may ask: the one that receives decodes ahead, the one that detects needs
             # the result.
             if self._decoded is None:
-                self._decoded = pool.submit(to_rgb, self.message, take, self._largest_wh)
+                self._decoded = pool.submit(to_rgb, self.message, take, self._largest_wh, reduction)
             return self._decoded
 
     def cancel(self) -> None:

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView, FrameSet
+from labeldistill_core.config import ImageConfig
+from labeldistill_core.data.images import Reduction, decode_reduction, reduction_of
 from labeldistill_core.data.pixel_pool import PixelPool
 from labeldistill_core.errors import DataError, LabelDistillError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.decoding import Pixels
 from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.inputs.transforms import Lookup, TransformError
-from labeldistill_ros.messages.calibration import calibration_from_info
+from labeldistill_ros.messages.calibration import calibration_from_info, is_distorted
 from labeldistill_ros.sets.arrival import Arrival, ClosedSet
 from labeldistill_ros.sets.decode_pool import DecodePool
 from labeldistill_ros.sets.together import together
@@ -98,14 +102,22 @@ class Assembled:
 class Assembler:
     """Decodes images in a pool and looks up the rest."""
 
-    def __init__(self, options: AssemblyOptions, lookup: Lookup, threads: int) -> None:
+    def __init__(
+        self,
+        options: AssemblyOptions,
+        lookup: Lookup,
+        threads: int,
+        image: ImageConfig | None = None,
+    ) -> None:
         """Start the pool of threads that decode.
 
         Args:
             options: frames, policies and limits.
             lookup: gives the transform between two ROS frames at a stamp.
             threads: number of images that are decoded at the same time.
+            image: what the network takes, which says whether JPEGs are reduced; not when None.
         """
+        self._reduction = partial(decode_reduction, image=image) if image else None
         self._options = options
         self._lookup = lookup
         self._pixels = PixelPool()
@@ -131,7 +143,18 @@ class Assembler:
             # decoder hangs, those that nobody waits for would fill the memory.
             if self._pool.backlog >= _MOST_AHEAD:
                 return
-            arrival.decode(self._pool, self._pixels.take)
+            self._decode(arrival)
+
+    def _decode(self, arrival: Arrival) -> Future[Pixels]:
+        return arrival.decode(self._pool, self._pixels.take, self._reduction_of(arrival))
+
+    def _reduction_of(self, arrival: Arrival) -> Reduction | None:
+        """By how much the image may be reduced while it is decoded."""
+        if arrival.info is None:  # nobody could tell afterwards what it was reduced from
+            return None
+        # Maps that take out distortion are made for images as taken.
+        straight = self._options.rectified or not is_distorted(arrival.info)
+        return self._reduction if straight else None
 
     def assemble(self, closed: ClosedSet) -> Assembled:
         """The set, without the cameras whose image cannot be used.
@@ -142,10 +165,9 @@ class Assembler:
         start_s, images, infos = time.perf_counter(), closed.images, closed.infos
         until_s = time.monotonic() + self._options.tf_timeout_s
         names = list(images.frames)
-        take = self._pixels.take
         # Decoding is begun before the transforms are waited for, so that the two take the time of
         # one.
-        decoded = {n: frame.item.decode(self._pool, take) for n, frame in images.frames.items()}
+        decoded = {name: self._decode(frame.item) for name, frame in images.frames.items()}
         try:
             output_from_fixed, poses, no_pose = self._poses(images, until_s)
         except TransformError as error:
@@ -236,10 +258,12 @@ class Assembler:
             rectified=self._options.rectified,
             undistorted=True,
         )
-        height, width = pixels.shape[:2]
+        size_px = (calibration.width_px, calibration.height_px)
+        reduced = reduction_of(pixels, size_px, self._reduction_of(images.frames[name].item))
+        height, width = (size * reduced for size in pixels.shape[:2])
         # A driver that scales its images and not its calibration would shift every box without a
         # word.
-        if (width, height) != (calibration.width_px, calibration.height_px):
+        if (width, height) != size_px:
             raise DataError(
                 f"{name}: the image is {width} x {height} pixels, its camera_info says "
                 f"{calibration.width_px} x {calibration.height_px}: publish a camera_info for "
@@ -247,7 +271,8 @@ class Assembler:
             )
         if not self._options.rectified:
             pixels = self._rectifier.apply(name, pixels, infos[name])
-        return CameraView(calibration, images.frames[name].stamp_ns, pixels, fixed_from_ego)
+        stamp_ns = images.frames[name].stamp_ns
+        return CameraView(calibration, stamp_ns, pixels, fixed_from_ego, reduced)
 
     def _ego_from_camera(self, name: str, images: CameraSet[Arrival], until_s: float) -> Transform:
         frame_id, stamp_ns = self._optical_frame(name, images), images.frames[name].stamp_ns

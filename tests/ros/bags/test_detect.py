@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection over a bag without ROS: as the node would with time enough."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from labeldistill_core.cameras import CAMERAS, FIXED_FRAME
+from labeldistill_core.cameras import CAMERAS, FIXED_FRAME, FrameSet
+from labeldistill_core.checkpoints import save_student
 from labeldistill_core.classes import CLASSES
+from labeldistill_core.config import ImageConfig
+from labeldistill_core.data.batch import evaluation_transform, image_tensor
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.samples import StudentDataset
 from labeldistill_core.errors import BagError
+from labeldistill_core.evaluation.predictions import student_results
 from labeldistill_core.frames import Transform
-from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.network.student import Student
+from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_ros.bags.camera_faults import CameraFaults
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.detect import detect_bag
@@ -133,3 +140,35 @@ def test_the_command_needs_no_ros(bag: Path, tiny_model: Path, tmp_path: Path) -
     told = run_without_ros(detect, ["bag", "score", out])
     assert "3 of 3 sets" in told
     assert "samples with boxes 3 of 3" in told
+
+
+def test_images_are_reduced_as_offline(
+    bag: Path, tables: NuScenesTables, tiny_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # Half of 160 x 90 pixels is enough for 64 x 36.
+    image = ImageConfig(32, 64, decode="scaled")
+    config = replace(Detector.load(tiny_model).config, image=image)
+    model = tmp_path / "scaled.safetensors"
+    save_student(model, Student(config), "random weights")
+    sets: list[FrameSet] = []
+    detect = Detector.detect
+
+    def noted(self: Detector, frames: FrameSet, **more: bool) -> Detections:
+        sets.append(frames)
+        return detect(self, frames, **more)
+
+    monkeypatch.setattr(Detector, "detect", noted)
+    detect_bag(bag, tmp_path / "out", Detector.load(model), EVERYTHING)
+    student_results(Detector.load(model), tables, {SCENES[0]: tables.samples(SCENES[0])})
+    data = StudentDataset(tables, [SCENES[0]], config)
+    assert len(sets) == 2 * len(data) == 6
+    for index, (driven, offline) in enumerate(zip(sets[:3], sets[3:], strict=True)):
+        images = []
+        for name in config.cameras:
+            one, other = driven.by_name[name], offline.by_name[name]
+            assert one.reduced == other.reduced == 2
+            assert one.pixels.shape == (45, 80, 3)
+            np.testing.assert_array_equal(one.pixels, other.pixels)
+            images.append(image_tensor(one, evaluation_transform(one, config)))
+        assert torch.equal(data[index].batch.images[0, 0], torch.stack(images))
