@@ -57,5 +57,5 @@ def convert_checkpoint(
         target: `.safetensors` file to write.
         options: which of the networks in the file.
     """
+    # Its line begins with the file that it wrote.
     print(published.convert_checkpoint(source, target, options))
-    tell_written(target)

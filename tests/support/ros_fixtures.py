@@ -84,3 +84,13 @@ def spun(ros_context: Context) -> Iterator[Node]:
     thread.join()
     executor.shutdown()
     node.destroy_node()
+
+
+def turn_away(vehicle: Vehicle) -> None:
+    """Leave the detector without anyone who listens to boxes and markers."""
+    for subscription in list(vehicle.node.subscriptions):
+        if subscription.topic_name.startswith(("/detector/detections", "/detector/markers")):
+            vehicle.node.destroy_subscription(subscription)
+    vehicle.expect(
+        lambda: not vehicle.node.count_subscribers("/detector/markers"), "nobody listens"
+    )

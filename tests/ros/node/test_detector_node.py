@@ -41,6 +41,7 @@ from tests.support.rig import (
     stamp_of,
     tiny_config,
 )
+from tests.support.ros_fixtures import turn_away
 
 Start = Callable[..., RunningNode]
 
@@ -142,12 +143,7 @@ def test_raw_images_under_a_prefix(
 def test_nothing_is_computed_when_nobody_listens(vehicle: Vehicle, detector: Start) -> None:
     node = detector()
     vehicle.connect()
-    for subscription in list(vehicle.node.subscriptions):
-        if subscription.topic_name.startswith(("/detector/detections", "/detector/markers")):
-            vehicle.node.destroy_subscription(subscription)
-    vehicle.expect(
-        lambda: not vehicle.node.count_subscribers("/detector/markers"), "nobody listens"
-    )
+    turn_away(vehicle)
     time.sleep(0.3)
     vehicle.drive(range(4))
     vehicle.expect(lambda: "idle" in vehicle.outcomes(), "idle sets")

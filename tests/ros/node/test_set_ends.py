@@ -17,6 +17,7 @@ from labeldistill_ros.sets.assembly import Assembler, SetError
 from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import PATIENT
+from tests.support.ros_fixtures import turn_away
 
 Start = Callable[..., RunningNode]
 
@@ -100,12 +101,7 @@ def test_parameters_hold_before_the_first_set(vehicle: Vehicle, detector: Start)
     """The first image is decoded ahead, and the first set detected, though nobody listens."""
     node = detector(detect_without_listeners=True)
     vehicle.connect()
-    for subscription in list(vehicle.node.subscriptions):
-        if subscription.topic_name.startswith(("/detector/detections", "/detector/markers")):
-            vehicle.node.destroy_subscription(subscription)
-    vehicle.expect(
-        lambda: not vehicle.node.count_subscribers("/detector/markers"), "nobody listens"
-    )
+    turn_away(vehicle)
     session = node.node.session
     assert session is not None
     assert session.wanted
