@@ -11,7 +11,7 @@ import tyro
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from labeldistill_core.console import REFUSED, Flat
+from labeldistill_core.console import REFUSED, Flat, tell_written
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.bags.dataset.convert import plan_drives, write_drives
 from labeldistill_ros.bags.dataset.options import DatasetOptions
@@ -86,4 +86,6 @@ def _write(
         print(f"error: {failed} of {total} scenes failed; no tables were written", file=sys.stderr)
         return REFUSED
     print(f"{out}: {total} scenes as {options.version}")
+    words = ("--version", options.version)
+    tell_written(out, then=("labeldistill", "view", out, f"{out}_pages", *words, "--limit", "20"))
     return 0

@@ -22,7 +22,7 @@ from labeldistill_ros.bags.dataset.checks import (
     stamp_faults,
 )
 from labeldistill_ros.bags.dataset.image_sets import image_sets
-from labeldistill_ros.bags.dataset.key_frames import KeyFrame, choose_key_frames, cut
+from labeldistill_ros.bags.dataset.key_frames import KeyFrame, choose_key_frames, cut, period_ns
 from labeldistill_ros.bags.dataset.labels import categories
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.survey import Stamps, Stream, Survey
@@ -341,6 +341,10 @@ def _logs(drive: Drive, frames: list[KeyFrame]) -> tuple[int, int]:
     last_ns = max(max(f.images_ns) for f in frames[-1:])
     first_ns = min(first_ns, frames[0].stamp_ns, frames[0].labels_ns or first_ns)
     last_ns = max(last_ns, frames[-1].stamp_ns, frames[-1].labels_ns or last_ns)
+    if len(drive.lidars) > 1:  # the other LiDARs turn before and after the first
+        turn_ns = period_ns(drive.survey.streams[drive.lidars[0].topic].stamps_ns)
+        half_ns = round(min(turn_ns, 1e9) / 2)
+        first_ns, last_ns = first_ns - half_ns, last_ns + half_ns
     begin_ns, end_ns = 2**62, 0
     for stream in drive.survey.streams.values():
         inside = (stream.stamps_ns >= first_ns) & (stream.stamps_ns <= last_ns)

@@ -9,24 +9,12 @@ import pytest
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.synthetic.dataset import WorldOptions, write_dataset
 from labeldistill_ros.cli import main
-
-RIG = """
-cameras:
-  - {name: WIDE, size: [160, 96], field_of_view: 90, position: [1.8, 0.0, 1.4], rate: 10,
-     distortion: {model: plumb_bob, coefficients: [-0.2, 0.05, 0.0, 0.0, 0.0]}, phase: -0.03}
-  - {name: REAR, size: [128, 96], field_of_view: 130, position: [-0.5, 0.1, 1.2], rate: 20,
-     distortion: {model: equidistant, coefficients: [-0.02, 0.0, 0.0, 0.0]}, yaw: 170, phase: -0.02}
-  - {name: LEFT, size: [96, 64], intrinsics: {fx: 60, fy: 60, cx: 47, cy: 31},
-     position: [1.0, 0.8, 1.3], yaw: 90, rate: 10, phase: -0.035}
-lidar: {position: [0.8, 0.0, 1.9], yaw: -90}
-"""
+from tests.support.other_car import world_options
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> WorldOptions:
-    rig = tmp_path_factory.mktemp("rig") / "rig.yaml"
-    rig.write_text(RIG)
-    return WorldOptions(1, 4, seed=2, rig=rig, workers=1)
+    return world_options(tmp_path_factory.mktemp("rig"))
 
 
 @pytest.fixture(scope="module")
