@@ -200,7 +200,7 @@ def test_points_stay_where_they_are(car_bag: Path, tmp_path: Path) -> None:
             field = type(message.fields[0])
             kinds = {"x": 8, "y": 7, "z": 7, "ring": 4, "intensity": 2}
             message.fields = [
-                field(name=n, offset=wide.dtype.fields[n][1], datatype=kind, count=1)
+                field(name=n, offset=wide.dtype.fields[n][1], datatype=kind, count=1)  # type: ignore[index]
                 for n, kind in kinds.items()
             ]
             message.point_step, message.width = wide.itemsize, len(wide)
