@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labeldistill_core.console import MISSED, Flat
+from labeldistill_core.console import MISSED, Flat, tell_written
 from labeldistill_core.evaluation.verdict import write_junit
 from labeldistill_ros import demo as demonstration
 
@@ -34,5 +34,6 @@ def demo(options: Flat[demonstration.DemoOptions], junit: Path | None = None) ->
         print(f"\n{check.sentence()}")
     if junit:
         write_junit(junit, done.checks, {done.score.name: done.record})
+        tell_written(junit)
     print(f"\nopen {done.page}")
     return 0 if done.passed else MISSED

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from labeldistill_core.console import MISSED, Flat
+from labeldistill_core.console import MISSED, Flat, tell_written
 from labeldistill_core.files import write_json
 from labeldistill_ros.doctor.bag import observe_bag
 from labeldistill_ros.doctor.examination import DoctorOptions, Observe, examine
@@ -40,6 +40,7 @@ def doctor(
     print(f"\n{verdict(found)}")
     if json:
         write_json(json, [asdict(finding) for finding in found])
+        tell_written(json)
     return MISSED if any(finding.level == "fault" for finding in found) else 0
 
 

@@ -100,7 +100,8 @@ def test_runs_side_by_side(
     call = ["bag", "score", str(bag), str(recording), str(result), "--json", str(out)]
     assert main(call) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert [row.split()[0] for row in rows] == ["run", "recording", "run.json"]
+    assert [row.split()[0] for row in rows[:-1]] == ["run", "recording", "run.json"]
+    assert rows[-1] == f"wrote {out}"
     first, second = json.loads(out.read_text())["runs"]
     assert (first["run"], second["run"]) == ("recording", "run.json")
     assert first["NDS"] == pytest.approx(second["NDS"], abs=1e-6)
