@@ -238,4 +238,4 @@ def _write_page(score: Score, options: DemoOptions) -> Path:
         if options.animation:
             frames = animated(frames, options.animation)
         title = f"Detections of {options.played.name}"
-        return write_page(options.out, title, summary(score), frames, tables([score]))
+        return write_page(options.out, title, summary(score), frames, tables(score))

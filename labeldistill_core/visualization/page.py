@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 from labeldistill_core.evaluation.metrics import Metrics
 from labeldistill_core.files import write_whole
+from labeldistill_core.visualization.pictures import MOSAIC_COLUMNS, MOSAIC_ROWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,18 @@ class PageTable:
     """Names of the columns; the first column holds words, the others numbers."""
     rows: Sequence[tuple[str, ...]]
     """Cells of each row, as many as the header has."""
+    passed: Sequence[bool] = ()
+    """Whether each row is good, where that is asked; its last cell has the colour of it."""
+
+
+@dataclass(frozen=True)
+class PageCard:
+    """The figures of one run of several, large."""
+
+    title: str
+    """Name of the run."""
+    summary: Sequence[tuple[str, str]]
+    """Names and values."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +77,9 @@ class _Figure:
 
     caption: str
     """Words above the images; see `PageFrame`."""
-    cameras: str
-    """Address of the picture: a file beside the page, or the picture itself as a data URI."""
+    cameras: tuple[str, ...]
+    """Addresses of the pictures: a file beside the page with all cameras, or the cameras' pictures
+    themselves as data URIs."""
     top_view: str
     """Address of the picture from above."""
 
@@ -78,7 +93,6 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_EMBEDDED_WIDTH_PX = 1500
 _ERRORS = {
     "trans_err": "translation (mATE), m",
     "scale_err": "scale (mASE), 1 - IoU",
@@ -125,6 +139,9 @@ def write_report(
     frames: Iterable[PageFrame],
     tables: Sequence[PageTable] = (),
     charts: Sequence[PageChart] = (),
+    *,
+    cards: Sequence[PageCard] = (),
+    compared: Sequence[PageTable] = (),
 ) -> None:
     """Write one HTML file with everything inside.
 
@@ -133,19 +150,22 @@ def write_report(
         title: of the page.
         summary: name and value of the figures that are shown large.
         frames: in the order in which they are stepped through; those with a highlight are shown
-            once more, above.
+            once more, behind the tables.
         tables: further figures.
-        charts: drawings, above everything else.
+        charts: drawings, above the tables.
+        cards: of several runs, in the place of the summary.
+        compared: tables that come first.
     """
     figures, special = [], []
     for frame in frames:
-        cameras = _embedded(frame.cameras, _EMBEDDED_WIDTH_PX)
-        top_view = _embedded(frame.top_view, _EMBEDDED_WIDTH_PX // 3)
+        cameras = tuple(_embedded(tile) for tile in _tiles(frame.cameras))
+        top_view = _embedded(frame.top_view)
         figures.append(_Figure(frame.caption, cameras, top_view))
         if frame.highlight:
             # The same text of the picture, which is encoded once.
             special.append(_Figure(f"{frame.highlight}: {frame.caption}", cameras, top_view))
-    write_whole(path, _page(title, summary, figures, tables, charts, special).encode())
+    page = _page(title, summary, figures, tables, charts, special, cards=cards, compared=compared)
+    write_whole(path, page.encode())
 
 
 def metric_summary(metrics: Metrics) -> list[tuple[str, str]]:
@@ -186,15 +206,22 @@ def _write_frame(folder: Path, index: int, frame: PageFrame) -> _Figure:
     cameras, top_view = f"frame_{index:04d}_cameras.jpg", f"frame_{index:04d}_top.png"
     frame.cameras.save(folder / cameras, quality=88)
     frame.top_view.save(folder / top_view, optimize=True)
-    return _Figure(frame.caption, cameras, top_view)
+    return _Figure(frame.caption, (cameras,), top_view)
 
 
-def _embedded(image: Image.Image, width_px: int) -> str:
+def _tiles(mosaic: Image.Image) -> Iterator[Image.Image]:
+    """The cameras' pictures by themselves, so that a narrow screen can show them one by one."""
+    width, height = mosaic.width // MOSAIC_COLUMNS, mosaic.height // MOSAIC_ROWS
+    for row, column in itertools.product(range(MOSAIC_ROWS), range(MOSAIC_COLUMNS)):
+        left, top = column * width, row * height
+        yield mosaic.crop((left, top, left + width, top + height))
+
+
+def _embedded(image: Image.Image) -> str:
     """The picture as a data URI."""
-    height_px = round(image.height * width_px / image.width)
     buffer = io.BytesIO()
     # WebP is smaller than a JPEG of the same look, and a report holds forty such pictures.
-    image.convert("RGB").resize((width_px, height_px)).save(buffer, "WEBP", quality=72)
+    image.convert("RGB").save(buffer, "WEBP", quality=72)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -205,9 +232,14 @@ def _page(
     tables: Sequence[PageTable],
     charts: Sequence[PageChart] = (),
     highlights: Sequence[_Figure] = (),
+    *,
+    cards: Sequence[PageCard] = (),
+    compared: Sequence[PageTable] = (),
 ) -> str:
     return _TEMPLATES.get_template("page.html").render(
         title=title,
+        cards=cards,
+        compared=compared,
         summary=summary,
         charts=charts,
         highlights=highlights,

@@ -30,6 +30,8 @@ from labeldistill_core.visualization.drawing import (
     font,
 )
 
+MOSAIC_COLUMNS, MOSAIC_ROWS = 3, 2
+"""Tiles of `camera_mosaic`."""
 NEAR_M = 0.1
 """What is nearer to a camera than this is cut off."""
 _EDGES = np.array(
@@ -110,6 +112,7 @@ def draw_boxes(
     *,
     truth: bool = False,
     class_names: Sequence[str] = CLASSES,
+    text_px: int = 10,
 ) -> None:
     """Draw the boxes that a camera sees into its image, far ones first.
 
@@ -119,6 +122,7 @@ def draw_boxes(
         boxes: in the fixed frame of the camera's pose.
         truth: dashed and green, without score.
         class_names: names of the labels.
+        text_px: size of the letters, in pixels of an image that is reduced by `SUPERSAMPLING`.
 
     Raises:
         ValueError: the boxes are in another frame.
@@ -148,7 +152,7 @@ def draw_boxes(
     taken: list[Rectangle] = []
     # Best scores first, as later tags give way.
     for _, text, at, colour in sorted(tags, reverse=True):
-        draw_tag(image, at, text, colour, 10 * SUPERSAMPLING, taken)
+        draw_tag(image, at, text, colour, text_px * SUPERSAMPLING, taken)
 
 
 def camera_mosaic(
@@ -159,6 +163,7 @@ def camera_mosaic(
     tile_width_px: int = 640,
     min_score: float = 0.0,
     class_names: Sequence[str] = CLASSES,
+    text_px: int = 10,
 ) -> Image.Image:
     """The images of a set with boxes: front cameras above, rear cameras below.
 
@@ -172,6 +177,7 @@ def camera_mosaic(
             images of another one are shrunk to fit.
         min_score: predictions below are not drawn.
         class_names: names of the predictions' labels.
+        text_px: size of the letters at the boxes; cameras' names are a fifth larger.
 
     Raises:
         ValueError: boxes are in another frame than the poses.
@@ -197,12 +203,13 @@ def camera_mosaic(
             )
             if truth is not None:
                 draw_boxes(image, view.pose, truth, truth=True)
-            draw_boxes(image, view.pose, chosen, class_names=class_names)
+            draw_boxes(image, view.pose, chosen, class_names=class_names, text_px=text_px)
             middle = corner[0] + (tile[0] - size[0]) // 2, corner[1] + (tile[1] - size[1]) // 2
             mosaic.paste(image.reduce(SUPERSAMPLING), middle)
         label = name.removeprefix("CAM_").replace("_", " ").lower()
         label += "" if view is not None else ": no image"
-        draw_tag(mosaic, (corner[0] + 6, corner[1] + 24), label, INK)
+        name_px = round(1.2 * text_px)
+        draw_tag(mosaic, (corner[0] + 6, corner[1] + 2 * name_px), label, INK, name_px)
     return mosaic
 
 

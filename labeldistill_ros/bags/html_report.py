@@ -17,8 +17,10 @@ from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.breakdown import SampleMatches, sample_matches
 from labeldistill_core.evaluation.counted_boxes import evaluation_boxes
 from labeldistill_core.evaluation.result_boxes import boxes_of_results
+from labeldistill_core.evaluation.verdict import Check
 from labeldistill_core.visualization import charts
 from labeldistill_core.visualization.page import (
+    PageCard,
     PageChart,
     PageFrame,
     PageTable,
@@ -34,6 +36,9 @@ from labeldistill_ros.bags.truth import BagSample
 
 _LOG = logging.getLogger(__name__)
 
+_TILE_PX, _TEXT_PX, _TOP_PX = 560, 21, 500
+"""Letters of ten pixels where a page of 1280 pixels shows six cameras beside the top view."""
+
 Pictures = Callable[[Set[str]], Iterator[tuple[BagSample, FrameSet]]]
 """Key frames with these tokens and their images, in order."""
 
@@ -44,6 +49,7 @@ def write_run_report(
     scores: Sequence[Score],
     pictures: Pictures,
     *,
+    checks: Sequence[Check] = (),
     frames: int = 40,
     min_score: float = 0.3,
     extremes: int = 2,
@@ -56,6 +62,7 @@ def write_run_report(
         scores: of the runs; pictures show the first one's boxes.
         pictures: `pictures_of_bag` or `pictures_of_dataroot`; where images are missing, the
             report does without.
+        checks: thresholds that were looked at.
         frames: so many key frames, spread evenly, make the animation; 0 for all.
         min_score: boxes of a lower score are not drawn, and do not count as wrong.
         extremes: so many best and worst samples are shown by themselves.
@@ -78,7 +85,20 @@ def write_run_report(
         for sample, images in _there(pictures(_spread(tokens, frames) | highlights.keys()))
     )
     title = f"Run {first.name}" if len(scores) == 1 else f"{len(scores)} runs compared"
-    write_report(path, title, summary(first), pages, tables(scores), run_charts(scores))
+    several = len(scores) > 1
+    cards = [PageCard(score.name, summary(score)) for score in scores] if several else []
+    compared = [_runs(scores)] if several else []
+    compared += [_thresholds(checks)] if checks else []
+    write_report(
+        path,
+        title,
+        summary(first),
+        pages,
+        tables(first),
+        run_charts(scores),
+        cards=cards,
+        compared=compared,
+    )
 
 
 def _there(
@@ -143,8 +163,17 @@ def page_frame(
         caption += f"{min_score:g}"
     return PageFrame(
         caption,
-        camera_mosaic(images, found, boxes, class_names=class_names),
-        birds_eye_view(found, boxes, truth.fixed_from_ego, class_names=class_names),
+        camera_mosaic(
+            images,
+            found,
+            boxes,
+            tile_width_px=_TILE_PX,
+            class_names=class_names,
+            text_px=_TEXT_PX,
+        ),
+        birds_eye_view(
+            found, boxes, truth.fixed_from_ego, size_px=_TOP_PX, class_names=class_names
+        ),
     )
 
 
@@ -163,11 +192,9 @@ def summary(score: Score) -> list[tuple[str, str]]:
     return rows
 
 
-def tables(scores: Sequence[Score]) -> list[PageTable]:
-    """Runs side by side when there are several, then the first one's figures."""
-    first = scores[0]
-    out = [_runs(scores)] if len(scores) > 1 else []
-    out += metric_tables(first.metrics)
+def tables(first: Score) -> list[PageTable]:
+    """The figures of a run."""
+    out = metric_tables(first.metrics)
     for criterion, groups in first.breakdown.criteria.items():
         header: tuple[str, ...] = ("", "truth", "recall", "error, m")
         rows: list[tuple[str, ...]] = [
@@ -205,6 +232,21 @@ def run_charts(scores: Sequence[Score]) -> list[PageChart]:
     if timed:
         out.append(PageChart("Latency", charts.latencies(timed)))
     return out
+
+
+def _thresholds(checks: Sequence[Check]) -> PageTable:
+    header = ("run", "figure", "value", "wanted", "verdict")
+    rows = [
+        (
+            check.run,
+            check.name,
+            _number(check.value, 0 if check.value > 10 else 3),
+            f"{'at least' if check.at_least else 'at most'} {check.limit:g}",
+            "passed" if check.passed else "FAILED",
+        )
+        for check in checks
+    ]
+    return PageTable("Thresholds", header, rows, [check.passed for check in checks])
 
 
 def _runs(scores: Sequence[Score]) -> PageTable:

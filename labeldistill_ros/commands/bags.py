@@ -195,6 +195,13 @@ def score(
         figures = [score.as_json() for score in scores]
         write_json(json, figures[0] if len(scores) == 1 else {"runs": figures})
     if report:
-        write_run_report(report, found.reference, scores, found.pictures, frames=report_frames)
+        write_run_report(
+            report,
+            found.reference,
+            scores,
+            found.pictures,
+            checks=found.checks,
+            frames=report_frames,
+        )
     tell_written(out, junit, json, report)
     return 0 if found.passed else MISSED

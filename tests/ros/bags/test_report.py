@@ -48,6 +48,36 @@ def test_a_report_is_one_file_about_all_runs(
     assert len(re.findall("<figcaption>Worst: ", text)) == 1
 
 
+def test_what_is_compared_stands_first_and_pictures_last(
+    bag: Path, shared_dataroot: Path, tmp_path: Path
+) -> None:
+    truths = truths_of(shared_dataroot)
+    good = write_detections(tmp_path / "good", truths)
+    poor = write_detections(tmp_path / "poor", truths[:1])
+    report = tmp_path / "report.html"
+    command = ["bag", "score", str(bag), str(good), str(poor), "--report", str(report)]
+    assert main([*command, "--min-coverage", "0.9"]) == 1
+    text = report.read_text()
+    order = [
+        "<h2>Runs</h2><table",
+        "<h2>Thresholds</h2><table",
+        "<h2>good</h2>",
+        "<h2>poor</h2>",
+        "<h2>Runs</h2><svg",
+        "<h2>Average precision</h2>",
+        "<figcaption>Worst: ",
+        'id="slider"',
+    ]
+    at = [text.index(part) for part in order]
+    assert at == sorted(at)
+    rows = re.findall(r'<tr class="(\w+)">(.*?)</tr>', text)
+    verdicts = [(kind, re.sub(r"<[^>]*>", "|", row)) for kind, row in rows]
+    assert [kind for kind, _ in verdicts] == ["passed", "failed"]
+    assert verdicts[0][1] == "|good||coverage||1.000||at least 0.9||passed|"
+    # each camera by itself, so that a narrow screen shows them one below the other
+    assert text.count("<img") == 7 * text.count("<figcaption>")
+
+
 def test_a_bag_without_images_is_reported_without_pictures(
     bag: Path,
     shared_dataroot: Path,
