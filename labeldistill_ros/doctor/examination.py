@@ -13,7 +13,7 @@ from labeldistill_ros.doctor.finding import Finding
 from labeldistill_ros.doctor.pictures import Pictures
 from labeldistill_ros.doctor.poses import check_poses
 from labeldistill_ros.doctor.source import Source
-from labeldistill_ros.doctor.speed import check_model, check_speed
+from labeldistill_ros.doctor.speed import check_history, check_model, check_speed
 from labeldistill_ros.doctor.streams import check_arrival, check_clocks, check_stamps
 from labeldistill_ros.doctor.topics import check_topics
 from labeldistill_ros.node.model import load_detector
@@ -94,7 +94,9 @@ def _examined(
         *check_clocks(seen, source.clock),
         *check_poses(seen, source.lookup, source.refused),
     ]
+    rate_hz, most_hz = seen.rate_hz, vehicle.common.max_rate
+    tolerance_s = vehicle.common.history.tolerance
+    found += check_history(detector.config.history_s, tolerance_s, min(rate_hz, most_hz or rate_hz))
     if options.speed:
-        rate_hz, most_hz = seen.rate_hz, vehicle.common.max_rate
         found.append(check_speed(detector, pictures.decode_s, rate_hz, most_hz))
     return found

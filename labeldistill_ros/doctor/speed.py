@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.warm_up import warm_up
 from labeldistill_ros.doctor.finding import Finding
@@ -26,6 +28,32 @@ def check_model(detector: Detector, named: bool) -> list[Finding]:
         )
         found.append(Finding("model", "warning", text))
     return found
+
+
+def check_history(history_s: Sequence[float], tolerance_s: float, rate_hz: float) -> list[Finding]:
+    """Whether sets of the cameras' rate are as old as the model wants its past frames.
+
+    Args:
+        history_s: ages of the past frames, seconds.
+        tolerance_s: by how much they may be older or younger.
+        rate_hz: of the cameras; 0 where it is not known.
+    """
+    if not history_s or not rate_hz:
+        return []
+    misses_s = [age_s for age_s in history_s if _off_s(age_s, rate_hz) > tolerance_s]
+    named = ", ".join(f"{age_s:g}" for age_s in misses_s or history_s)
+    if not misses_s:
+        return [Finding("history", "ok", f"sets are there that are {named} s old")]
+    text = (
+        f"no set is {named} s old at {rate_hz:.2f} images a second, so that this past is not used: "
+        "let the cameras send at another rate, or raise history.tolerance"
+    )
+    return [Finding("history", "warning", text)]
+
+
+def _off_s(age_s: float, rate_hz: float) -> float:
+    """By how much the set that is nearest to an age misses it; the present one does not count."""
+    return abs(age_s - max(1, round(age_s * rate_hz)) / rate_hz)
 
 
 def check_speed(detector: Detector, decode_s: float, rate_hz: float, max_rate: float) -> Finding:

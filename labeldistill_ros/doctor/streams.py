@@ -86,7 +86,8 @@ def check_stamps(seen: Observation) -> list[Finding]:
         )
         found.append(Finding("phases", "warning", text))
     if seen.resets:
-        text = f"the stamps went back {seen.resets} times: is a bag looped, or a clock set?"
+        often = "once" if seen.resets == 1 else f"{seen.resets} times"
+        text = f"the stamps went back {often}: is a bag looped, or a clock set?"
         found.append(Finding("stamps", "warning", text))
     return found + _of_sets(seen)
 

@@ -18,6 +18,7 @@ from labeldistill_ros.bags.camera_faults import CameraFaults
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.cli import main
+from labeldistill_ros.doctor.speed import check_history
 from labeldistill_ros.messages import header, stamp_from_ns
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.geometry import transform_stamped
@@ -318,6 +319,34 @@ def test_the_machine_is_too_slow(
     assert (last["check"], last["level"]) == ("speed", "warning")
     assert "2.5 sets a second here" in last["text"]
     assert "so 75% of the sets are dropped: use a GPU" in last["text"]
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "tolerance_s", "level"),
+    [(12.0, 0.05, "ok"), (1.0, 0.05, "ok"), (1 / 0.7, 0.05, "warning"), (0.1, 0.1, "warning")],
+)
+def test_the_past_is_as_old_as_the_model_wants_it(
+    rate_hz: float, tolerance_s: float, level: str
+) -> None:
+    (found,) = check_history((1.0, 2.0), tolerance_s, rate_hz)
+    assert found.level == level
+    assert check_history((), tolerance_s, rate_hz) == check_history((1.0,), tolerance_s, 0.0) == []
+
+
+def test_rounds_of_a_looped_bag_are_one_warning(
+    sound: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    bag = tmp_path / "bag"
+    with BagReader(sound) as reader, BagWriter(bag) as writer:
+        messages = list(reader.raw())
+        length_ns = messages[-1].stamp_ns - messages[0].stamp_ns + 10**9
+        for number in range(2):
+            for r in messages:
+                writer.write(r.topic, r.msgtype, r.data, r.stamp_ns + number * length_ns)
+    _, findings = examined(bag, tiny_model, tmp_path, {})
+    told = {f["check"]: f["text"] for f in findings}
+    assert told["stamps"].startswith("the stamps went back once")
+    assert set(told) <= {"stamps", "host clock"}  # the log time has gone on
 
 
 def test_a_bag_needs_no_ros(sound: Path, tiny_model: Path) -> None:
