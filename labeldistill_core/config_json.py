@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import cattrs
 from cattrs.v import format_exception
@@ -48,8 +51,13 @@ def from_json(kind: type[Config], text: str) -> Config:
         raise ConfigError("the configuration is nested too deeply") from error
 
 
-def from_mapping(kind: type[Config], mapping: Mapping[str, Any]) -> Config:
+def from_mapping(kind: type[Config], mapping: Mapping[str, Any], file: str = "") -> Config:
     """A configuration from nested dictionaries, as YAML and JSON give them.
+
+    Args:
+        kind: class of the configuration.
+        mapping: its values.
+        file: that they were read from; errors then begin with it and name paths within it.
 
     Raises:
         ConfigError: naming each key that is unknown, missing or of the wrong type.
@@ -59,9 +67,62 @@ def from_mapping(kind: type[Config], mapping: Mapping[str, Any]) -> Config:
     try:
         return _converter().structure(mapping, kind)
     except cattrs.ClassValidationError as error:
-        causes = "; ".join(cattrs.transform_error(error, "config", _describe))
+        found = cattrs.transform_error(error, "config", _describe)
+        if file:
+            parted = (one.rpartition(" @ config") for one in found)
+            found = [
+                f"{place.lstrip('.')}: {_choices(what)}".lstrip(": ") for what, _, place in parted
+            ]
+        causes = "; ".join(found)
         cut = causes if len(causes) <= _MAX_MESSAGE else f"{causes[:_MAX_MESSAGE]} ..."
-        raise ConfigError(f"the configuration does not fit: {cut}") from error
+        raise ConfigError(
+            f"{file}: {cut}" if file else f"the configuration does not fit: {cut}"
+        ) from error
+
+
+def refuse_unknown_keys(kinds: Sequence[Any], mapping: Any, file: str, path: str = "") -> None:
+    """Look for keys that no field has, before values are looked at.
+
+    Args:
+        kinds: dataclasses whose fields may stand in the mapping.
+        mapping: nested dictionaries; what is no mapping has no keys.
+        file: that it was read from.
+        path: of the mapping in the file.
+
+    Raises:
+        ConfigError: naming the whole path of the first unknown key, and the field that is like it.
+    """
+    if not isinstance(mapping, Mapping):
+        return
+    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
+    for key, value in mapping.items():
+        place = f"{path}.{key}".lstrip(".")
+        if key not in hints:
+            near = get_close_matches(str(key), hints, n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(f"{file}: {place} is no field; {meant}There are {', '.join(hints)}")
+        inner = [part for part in _parts(hints[key]) if is_dataclass(part)]
+        if isinstance(value, Mapping) and inner:
+            # Of alternatives, the one that has most of the keys is meant.
+            best = max(inner, key=lambda kind: len({f.name for f in fields(kind)} & value.keys()))
+            refuse_unknown_keys((best,), value, file, place)
+        elif isinstance(value, list) and inner:
+            for number, each in enumerate(value):
+                refuse_unknown_keys(inner, each, file, f"{place}[{number}]")
+
+
+def _choices(text: str) -> str:
+    """What cattrs says of a value that is none of several, with the one that is like it."""
+    said = re.fullmatch(r"(.*) not in literal typing\.Literal\[(.*)\]", text)
+    if not said:
+        return text
+    near = get_close_matches(said[1], said[2].replace("'", "").split(", "), n=1)
+    return f"{said[1]} is none of {said[2]}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _parts(hint: Any) -> list[Any]:
+    """The types that a type is made of."""
+    return [part for arg in get_args(hint) for part in _parts(arg)] or [hint]
 
 
 @cache

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import logging
 import os
 import select
@@ -24,8 +25,9 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -103,7 +105,49 @@ def call_command(
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     if isinstance(command, Mapping):
         return tyro.extras.subcommand_cli_from_dict(dict(command), prog=name, args=args)
-    return tyro.cli(command, prog=name, args=args)
+    return tyro.cli(_prepared(command, args), prog=name, args=args)
+
+
+def _prepared(command: Callable[..., Any], args: Sequence[str] | None) -> Callable[..., Any]:
+    """The command, with defaults that some of its options take from others.
+
+    Options of which that holds have a class method `prepared`, which gives their defaults from the
+    arguments.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    kinds = {name: kind for name, kind in get_type_hints(command).items() if name != "return"}
+    defaults = {n: k.prepared(given) for n, k in kinds.items() if hasattr(k, "prepared")}
+    if not defaults:
+        return command
+
+    @wraps(command)
+    def with_defaults(*positional: Any, **named: Any) -> Any:
+        return command(*positional, **named)
+
+    signature = inspect.signature(command)
+    parameters = [
+        each.replace(default=defaults.get(name, each.default))
+        for name, each in signature.parameters.items()
+    ]
+    # What tyro reads instead of the function's own.
+    with_defaults.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return with_defaults
+
+
+def last_value(args: Sequence[str], option: str) -> str | None:
+    """What stands last behind an option among arguments; None where it is not given.
+
+    Args:
+        args: of the command line.
+        option: such as `--preset`.
+    """
+    found = None
+    for i, word in enumerate(args):
+        if word == option and i + 1 < len(args):
+            found = args[i + 1]
+        elif word.startswith(f"{option}="):
+            found = word.partition("=")[2]
+    return found
 
 
 def exit_code(call: Callable[[], Any], name: str) -> int:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from labeldistill_core.config_files import classes_of
+from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.runtime.device import Precision
 
 
@@ -16,6 +18,24 @@ class TablesOptions:
     version: str | None = None
     """Folder of the data root's tables, such as v1.0-mini; when not given, the only one that is
     there, or v1.0-trainval of several."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassesOptions(TablesOptions):
+    """Which tables of a nuScenes data root are read, and which classes their boxes have."""
+
+    config: Path | None = None
+    """Configuration of one's own, or a checkpoint, whose classes are taken; nuScenes' ten when not
+    given."""
+
+    def tables(self, dataroot: Path) -> NuScenesTables:
+        """The tables of a data root.
+
+        Raises:
+            DataError: they cannot be used.
+            ConfigError: the configuration cannot be used.
+        """
+        return NuScenesTables(dataroot, self.version, classes_of(self.config))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ COMMANDS = {
     "train teacher": "train the LiDAR detector",
     "train label-encoder": "train the label encoder",
     "train student": "train the camera student",
+    "config": "print a configuration to make one's own of",
     "export-onnx": "write a student as an ONNX graph",
     "export": "write the student of a run for the node",
     "overfit": "try a new data set: learn a few of its samples",
@@ -72,6 +73,10 @@ def find_command(name: str) -> Callable[..., object]:
             from labeldistill_ros.commands.doctor import doctor
 
             return doctor
+        case "config":
+            from labeldistill_ros.commands.configuration import config
+
+            return config
         case "train teacher":
             from labeldistill_ros.commands.training import train_teacher
 

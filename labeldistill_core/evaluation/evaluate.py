@@ -18,12 +18,12 @@ from labeldistill_core.evaluation.predictions import lidar_results, student_resu
 from labeldistill_core.evaluation.result_columns import ResultColumns
 from labeldistill_core.evaluation.result_file import read_results
 from labeldistill_core.lidar.teacher import load_teacher
-from labeldistill_core.options import InferenceOptions, TablesOptions
+from labeldistill_core.options import ClassesOptions, InferenceOptions, TablesOptions
 from labeldistill_core.runtime.detector import Detector
 
 
 @dataclass(frozen=True)
-class ResultFileOptions(TablesOptions):
+class ResultFileOptions(ClassesOptions):
     """What of a result file is scored."""
 
     scenes: tuple[str, ...] = ()
@@ -54,8 +54,8 @@ def evaluate_results(results: Path, dataroot: Path, options: ResultFileOptions) 
     Raises:
         DataError: the file or the tables cannot be used.
     """
-    tables = NuScenesTables(dataroot, options.version)
-    found = read_results(results)
+    tables = options.tables(dataroot)
+    found = read_results(results, tables.class_list.names)
     # Without scenes the file says what is scored: a result file of a part of a split is no failure
     # on the rest.
     scenes = named_scenes(tables, options.scenes) if options.scenes else []

@@ -8,7 +8,7 @@ into an image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth, SensorRecord
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Array
-from labeldistill_core.options import TablesOptions
+from labeldistill_core.options import ClassesOptions
 
 # To the edge of the published grid, 51.2 m, beyond which no network here sees anything.
 _DISTANCES_M = (0.0, 10.0, 20.0, 30.0, 40.0, 51.2)
@@ -37,7 +37,7 @@ Sections = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
-class StatisticsOptions(TablesOptions):
+class StatisticsOptions(ClassesOptions):
     """What a data root is compared with."""
 
     against: Path | None = None
@@ -59,7 +59,10 @@ def statistics(dataroot: Path, options: StatisticsOptions) -> dict[Path, Section
     roots = {dataroot: options.version}
     if options.against:
         roots[options.against] = options.against_version or options.version
-    return {root: measure(NuScenesTables(root, version)) for root, version in roots.items()}
+    return {
+        root: measure(replace(options, version=version).tables(root))
+        for root, version in roots.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -222,7 +222,7 @@ class AblationRun:
         """What its scores belong to, as JSON."""
         settings = {
             "arm": asdict(self.arm),
-            "preset": self.options.preset,
+            "preset": self.options.preset_name,
             # It changes the network too, of which the recipe tells nothing.
             "published": self.options.published,
             "precision": self.options.machine.precision,
@@ -232,6 +232,8 @@ class AblationRun:
             # By content: a teacher that was trained anew under the same name makes other students.
             **{name: path and file_sha256(path) for name, path in self.given.items()},
         }
+        if self.options.config:
+            settings["config"] = asdict(self.options.resolved())
         return dict(json.loads(json.dumps(settings)))
 
     def kept(self) -> Scores | None:
@@ -303,7 +305,7 @@ def _about(
     recipe = options.resolved().recipes.student
     samples, frames = (sum(len(tables.samples(n)) for n in names) for names in (trained, scored))
     return {
-        "preset": options.preset,
+        "preset": options.preset_name,
         "budget": f"{recipe.epochs} epochs of {samples} samples of {len(trained)} scenes, "
         f"batch {recipe.batch_size}, learning rate {recipe.scaled_rate(processes=1):.2e}",
         "scored": f"{frames} key frames of {len(scored)} scenes",

@@ -17,6 +17,7 @@ import torch
 
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.config import StudentConfig
+from labeldistill_core.config_files import read_config
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import find_preset
@@ -43,6 +44,9 @@ class BenchOptions:
 
     presets: tuple[str, ...] = ("r50_256x704_4key", "demo")
     """Names of the networks to measure; their weights are random."""
+    config: Path | None = None
+    """Configuration of one's own whose network is measured instead of the presets; its weights are
+    random."""
     model: Path | None = None
     """Student checkpoint to measure instead of the presets."""
     device: str = "cpu"
@@ -84,6 +88,9 @@ class BenchOptions:
         """
         if self.model:
             return {self.model.stem: load_student(self.model).student}
+        if self.config:
+            own = read_config(self.config)
+            return {own.name: random_student(own.student)}
         configs = {name: find_preset(name).student for name in self.presets}
         return {name: random_student(config) for name, config in configs.items()}
 

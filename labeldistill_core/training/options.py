@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,13 +12,15 @@ from typing import Annotated, Any, Literal
 import tyro
 from typing_extensions import Self
 
+from labeldistill_core.config_files import chosen_preset
+from labeldistill_core.console import last_value
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, SampleConfig, StudentDataset
 from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.options import TablesOptions
-from labeldistill_core.presets import Preset, find_preset
+from labeldistill_core.presets import Preset
 from labeldistill_core.training.fit import Machine
 from labeldistill_core.training.label_encoder import Aim
 from labeldistill_core.training.recipe import Recipe
@@ -30,6 +32,9 @@ class TrainingOptions(TablesOptions):
 
     preset: str = "demo"
     """Name of the configuration of networks and recipes."""
+    config: Path | None = None
+    """Configuration of one's own in the place of a preset, as `labeldistill config` prints it:
+    YAML or JSON."""
     published: bool = False
     """Reproduce the published code where it differs from the paper: networks, samples, losses and
     recipes."""
@@ -43,7 +48,8 @@ class TrainingOptions(TablesOptions):
     """Train on the first so many of these scenes only; on all when 0."""
     partial: bool = False
     """Train on what is there of a partial data root: samples without images are left out, as are
-    those without a LiDAR scan where a teacher needs it; elsewhere they have no depth labels."""
+    those without a LiDAR scan where a teacher needs it; elsewhere they have no depth labels. Of a
+    checkpoint to start from (--init), take the weights that fit, and list the others."""
     validate: Literal["val", "none"] = "none"
     """Scenes to score with the official metrics while training."""
     validate_every: int = 1
@@ -88,15 +94,20 @@ class TrainingOptions(TablesOptions):
             **parts: fields of `Preset` that take the place of the named preset's.
 
         Raises:
-            ConfigError: there is no such preset.
+            ConfigError: there is no such preset, or the configuration cannot be used.
         """
-        preset = replace(find_preset(self.preset), **parts)
+        preset = replace(chosen_preset(self.preset, self.config), **parts)
         if self.published:
             preset = preset.as_published()
         # None means "as the recipe has it", so that a preset's own values need no second place.
         names = ("epochs", "batch_size", "accumulate", "learning_rate", "class_balanced")
         given: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         return replace(preset, recipes=preset.recipes.with_settings(seed=self.seed, **given))
+
+    @property
+    def preset_name(self) -> str:
+        """What the preset, or the configuration in its place, is called."""
+        return chosen_preset(self.preset, self.config).name
 
     def scene_names(self, tables: NuScenesTables) -> tuple[list[str], list[str]]:
         """Those of the scenes to train on, and of those to score."""
@@ -115,9 +126,8 @@ class TrainingOptions(TablesOptions):
 
     def note(self, recipe: Recipe, samples: int) -> str:
         """What a checkpoint says of its origin."""
-        return (
-            f"preset {self.preset}, {recipe.epochs} epochs on {samples} samples, seed {recipe.seed}"
-        )
+        trained = f"{recipe.epochs} epochs on {samples} samples"
+        return f"preset {self.preset_name}, {trained}, seed {recipe.seed}"
 
     def identity(
         self, stage: str, data: LidarDataset | StudentDataset, **parts: Any
@@ -125,7 +135,7 @@ class TrainingOptions(TablesOptions):
         """What a run must have in common with the one that it takes up."""
         return {
             "stage": stage,
-            "preset": self.preset,
+            "preset": self.preset_name,
             "published": self.published,
             "samples": len(data.tokens),
             # By their tokens: a root that became whole meanwhile has other samples under the same
@@ -140,7 +150,8 @@ class TeacherOptions(TrainingOptions):
     """What the training of the LiDAR teacher can be told."""
 
     init: Path | None = None
-    """Teacher checkpoint to start from, of the same network; random weights when not given."""
+    """Teacher checkpoint to start from; random weights when not given. One of another network needs
+    --partial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,12 +172,26 @@ class StudentOptions(TrainingOptions):
     """Checkpoint of the LiDAR teacher; without it there are no LiDAR losses."""
     label_encoder: Path | None = None
     """Checkpoint of the label encoder; without it there is no label loss."""
-    distillation: DistillationConfig = field(default_factory=DistillationConfig)
-    """Which teacher shapes what in the student."""
-    sample: SampleConfig = field(default_factory=SampleConfig)
-    """How training samples are made of the data root."""
+    distillation: Annotated[DistillationConfig | None, tyro.conf.AvoidSubcommands] = None
+    """Which teacher shapes what in the student; the preset's when None."""
+    sample: Annotated[SampleConfig | None, tyro.conf.AvoidSubcommands] = None
+    """How training samples are made of the data root; the preset's when None."""
     init: Path | None = None
-    """Student checkpoint to start from, of the same configuration."""
+    """Student checkpoint to start from. One of another configuration needs --partial."""
     pretrained: Path | None = None
     """torchvision's ImageNet weights of the image encoder's backbone, `.pth` or `.safetensors`;
     the published results start from them."""
+
+    @classmethod
+    def prepared(cls, args: Sequence[str]) -> StudentOptions:
+        """Defaults of the command line: those of the preset or the configuration that it names."""
+        config = last_value(args, "--config")
+        preset = chosen_preset(
+            last_value(args, "--preset") or cls.preset, Path(config) if config else None
+        )
+        return cls(distillation=preset.distillation, sample=preset.samples)
+
+    def resolved(self, **parts: Any) -> Preset:
+        """See `TrainingOptions.resolved`; with distillation and samples as given here."""
+        given = {"distillation": self.distillation, "samples": self.sample}
+        return super().resolved(**{k: v for k, v in given.items() if v is not None}, **parts)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from labeldistill_core.checkpoints import save_student
+from labeldistill_core.config_files import chosen_preset
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
@@ -22,7 +23,6 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import student_results
 from labeldistill_core.options import TablesOptions
-from labeldistill_core.presets import find_preset
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.training.student import StudentStage
 
@@ -42,6 +42,9 @@ class OverfitOptions(TablesOptions):
     """Samples to take from each scene, from its beginning."""
     preset: str = "demo"
     """Name of the network's configuration."""
+    config: Path | None = None
+    """Configuration of one's own in the place of a preset, as `labeldistill config` prints it:
+    YAML or JSON."""
     steps: int = 600
     """Steps of the optimizer, at most."""
     target: float = 0.8
@@ -86,7 +89,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
     Raises:
         ConfigError: none of the samples has images.
     """
-    preset = find_preset(options.preset)
+    preset = chosen_preset(options.preset, options.config)
     config = preset.student
     tables = NuScenesTables(dataroot, options.version, config.head.class_list)
     names = named_scenes(tables, options.scenes) if options.scenes else tables.scene_names

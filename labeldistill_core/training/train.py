@@ -14,8 +14,6 @@ from lightning.pytorch import seed_everything
 
 from labeldistill_core.checkpoints import (
     file_sha256,
-    load_student,
-    load_weights,
     save_network,
 )
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
@@ -35,6 +33,7 @@ from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import CachedTeacher
 from labeldistill_core.training.export import Written, export
 from labeldistill_core.training.fit import Machine, fit
+from labeldistill_core.training.initial_weights import load_initial
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.options import (
     LabelEncoderOptions,
@@ -67,9 +66,8 @@ def train_teacher(dataroot: Path, out: Path, options: TeacherOptions) -> Written
     seed_everything(recipe.seed, workers=True, verbose=False)
     stage = TeacherStage(config, recipe)
     if options.init:
-        # Weights alone: the preset says what the network is, and a file of another one is refused
-        # here.
-        load_weights(stage.network, load_teacher(options.init).state_dict(), str(options.init))
+        # Weights alone: the preset says what the network is.
+        load_initial(stage.network, options.init, "teacher", partial=options.partial)
     data, scored = _lidar_data(stage, options, dataroot, recipe, Points(config.sweeps))
     identity = options.identity(
         "teacher",
@@ -155,7 +153,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
     Returns:
         The student's file; None in a process that another one writes for.
     """
-    preset = options.resolved(distillation=options.distillation, samples=options.sample)
+    preset = options.resolved()
     recipe, config = preset.recipes.student, preset.student
     distillation, sample = preset.distillation, preset.samples
     seed_everything(recipe.seed, workers=True, verbose=False)
@@ -177,13 +175,12 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
     if options.pretrained:
         load_pretrained(stage.network.image_encoder, options.pretrained)
     if options.init:
-        start = load_student(options.init).student.state_dict()
-        load_weights(stage.network, start, str(options.init))
+        load_initial(stage.network, options.init, "student", partial=options.partial)
     elif config.image_encoder.frozen_stem and not options.pretrained:
         _LOG.warning(
             "preset %s keeps the first convolution as pretrained, but it is random: give "
             "--pretrained FILE with torchvision's ImageNet weights",
-            options.preset,
+            preset.name,
         )
     tables = stage.tables = NuScenesTables(dataroot, options.version, config.head.class_list)
     data, scored = (

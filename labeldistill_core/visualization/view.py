@@ -12,11 +12,11 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, FrameSet
-from labeldistill_core.classes import CLASSES, NUSCENES
+from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import LIDAR, NuScenesTables
 from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.frames import Array, Transform
-from labeldistill_core.options import InferenceOptions, TablesOptions
+from labeldistill_core.options import ClassesOptions, InferenceOptions
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.visualization.animation import AnimationOptions, animated
 from labeldistill_core.visualization.lidar_overlay import with_points
@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ViewOptions(AnimationOptions, InferenceOptions, TablesOptions):
+class ViewOptions(AnimationOptions, InferenceOptions, ClassesOptions):
     """What is drawn of a data root."""
 
     scene: str | None = None
@@ -67,8 +67,8 @@ def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:
         detector = Detector.load(
             options.checkpoint, device=options.device, precision=options.precision
         )
-    classes = detector.config.head.class_list if detector else NUSCENES
-    tables = NuScenesTables(dataroot, options.version, classes)
+    # A detector's own classes, unless others are asked for.
+    tables = replace(options, config=options.config or options.checkpoint).tables(dataroot)
     scenes = (options.scene,) if options.scene else tables.scene_names
     samples = [(name, token) for name in scenes for token in tables.samples(name)]
     there = [(name, token) for name, token in samples if tables.has_images(token)]

@@ -12,10 +12,9 @@ from typing import Annotated
 
 import tyro
 
-from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.verdict import Check, RunRecord, Thresholds, check
-from labeldistill_core.options import TablesOptions
+from labeldistill_core.options import ClassesOptions
 from labeldistill_ros.bags import html_report
 from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, TOLERANCE_S
 from labeldistill_ros.bags.html_report import Pictures
@@ -29,7 +28,7 @@ from labeldistill_ros.bags.score import (
 
 
 @dataclass(frozen=True)
-class ScoreOptions(TablesOptions):
+class ScoreOptions(ClassesOptions):
     """What runs are measured against, and what they must reach."""
 
     dataroot: Path | None = None
@@ -87,7 +86,7 @@ def score_runs(
     """
     compared = tuple(runs)
     if options.dataroot:
-        tables = NuScenesTables(options.dataroot, options.version)
+        tables = options.tables(options.dataroot)
         chosen = reference_scenes(tables, options.split, options.scenes)
         reference, compared = Reference.of_dataroot(tables, chosen), (source, *compared)
         # Images are read only when a report asks for them; metrics need the tables alone.

@@ -12,12 +12,11 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from labeldistill_core.console import MISSED, REFUSED, Flat, tell_written
-from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_core.evaluation.verdict import write_junit
 from labeldistill_core.files import write_json
 from labeldistill_core.installed_files import demo_model
-from labeldistill_core.options import DetectorOptions, TablesOptions
+from labeldistill_core.options import ClassesOptions, DetectorOptions
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags import recover as recovering
@@ -35,7 +34,7 @@ def from_nuscenes(
     dataroot: Positional[Path],
     out: Positional[Path],
     options: Flat[ConversionOptions],
-    root: Flat[TablesOptions],
+    root: Flat[ClassesOptions],
     scene: str | None = None,
     scenes: tuple[str, ...] = (),
     now: bool = False,
@@ -47,7 +46,7 @@ def from_nuscenes(
         dataroot: folder with the tables, `samples/` and `sweeps/`.
         out: folder of the bag with --scene; otherwise a folder that gets a bag for each scene.
         options: what goes into the bags.
-        root: which of its tables are read.
+        root: which of its tables are read, and which classes.
         scene: name of a single scene, such as scene-0103.
         scenes: names; all scenes when neither is given. Bags that are complete are kept.
         now: the bag begins at this moment rather than at its true time.
@@ -57,7 +56,7 @@ def from_nuscenes(
         raise ConfigError("give --scene or --scenes, not both")
     # `--now` is an option of the command line alone: a library function does not read the clock.
     options = replace(options, start_ns=time.time_ns() if now else None)
-    tables = NuScenesTables(dataroot, root.version)
+    tables = root.tables(dataroot)
     if scene:
         done = convert_scene(tables, scene, out, options, about=tables.about(scene))
         _tell(out, done)

@@ -148,7 +148,7 @@ def test_training_steps_of_all_stages(tables: NuScenesTables) -> None:
     assert all(torch.isfinite(loss) for loss in teaching.losses(sample).values())
     teacher = Teacher(preset.teacher).eval()
     labels = LabelEncoderStage(preset.label_encoder, preset.recipes.label_encoder, teacher)
-    assert labels.class_names == ("auto", "velo", "work_site", "person")
+    assert labels.class_names == ("auto", "velo", "person", "work_site")
     assert all(torch.isfinite(loss) for loss in labels.losses(sample).values())
     encoder = LabelEncoder(preset.label_encoder).eval()
     # Each sample has a box on the grid: without any, features could not tell classes apart.
@@ -232,7 +232,7 @@ def test_a_student_is_saved_loaded_run_and_scored(dataroot: Path, tmp_path: Path
     save_student(file, Student(preset.student))
     assert load_student(file).student.config == preset.student
     detector = Detector.load(file)
-    assert detector.class_names == ("auto", "velo", "work_site", "person")
+    assert detector.class_names == ("auto", "velo", "person", "work_site")
     options = EvaluationOptions(version=VERSION, split="all")
     found = run_checkpoint(file, dataroot, options)
     assert classes_of_checkpoint(file) == CLASSES

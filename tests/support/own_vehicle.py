@@ -27,7 +27,7 @@ CLASSES = ClassList(
         ObjectClass("work_site", ("thing.cone", "thing.fence"), 20.0),
     )
 )
-TASKS = (("auto", "velo"), ("work_site", "person"))
+TASKS = (("auto", "velo"), ("person", "work_site"))
 RADII_M2 = (4.0, 0.5)
 CAMERAS = ("wide", "tele", "port", "starboard", "Stern")
 SIZES_PX = {

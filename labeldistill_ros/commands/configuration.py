@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`labeldistill config`: a configuration of one's own, to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from labeldistill_core.config_files import from_yaml, read_config, to_yaml
+from labeldistill_core.console import Flat
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.presets import Preset, find_preset
+
+_ENDINGS = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True)
+class ConfigOptions:
+    """All fields of a configuration."""
+
+    preset: Annotated[Preset, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
+    """What is printed."""
+
+    @classmethod
+    def prepared(cls, args: Sequence[str]) -> ConfigOptions:
+        """Defaults of the command line: those of the preset or the file that it begins with."""
+        source = args[0] if args and not args[0].startswith("-") else "demo"
+        if source.endswith(_ENDINGS):
+            return cls(read_config(Path(source)))
+        return cls(find_preset(source))
+
+
+def config(source: Positional[str], options: Flat[ConfigOptions], published: bool = False) -> None:
+    """Print the whole configuration of a preset as YAML, to be changed and given with --config.
+
+    Each field is an option here, too: it takes the place of the preset's.
+
+    Args:
+        source: name of a preset; or a YAML or JSON file to check and to complete.
+        options: single fields.
+        published: as the published code has it, where it differs from the paper.
+    """
+    preset = options.preset.as_published() if published else options.preset
+    encoder = replace(preset.label_encoder, channels=preset.teacher.second_channels)
+    text = to_yaml(preset)
+    # What follows from other fields is not printed, so it cannot be changed by itself either.
+    if from_yaml(text, source) != replace(preset, label_encoder=encoder):
+        raise ConfigError(
+            "tasks and radii follow from the list `classes`: print the configuration, and change "
+            "them there"
+        )
+    print(text, end="")
