@@ -41,6 +41,8 @@ _Options = TypeVar("_Options")
 Flat = Annotated[_Options, tyro.conf.arg(name="")]
 """`Flat[SomeOptions]`: the fields of a dataclass are options of the command itself."""
 
+_OURS = ("labeldistill_core", "labeldistill_ros", "benchmarks")
+"""Packages whose log is for the one who called."""
 _ROS = "source a ROS 2 distribution, or run `make setup` in a checkout"
 _PIP = "pip install '.[{}]' in a checkout"
 _MISSING = {
@@ -102,7 +104,11 @@ def call_command(
 ) -> Any:
     """As `run_command`, but what the function returns and raises comes through."""
     # Here and not in a module, since whoever imports the library has a log of their own.
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.addFilter(_is_for_the_caller)
+    logging.basicConfig(
+        level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", handlers=[handler]
+    )
     if isinstance(command, Mapping):
         return tyro.extras.subcommand_cli_from_dict(dict(command), prog=name, args=args)
     return tyro.cli(_prepared(command, args), prog=name, args=args)
@@ -192,6 +198,11 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
             return _say(f"out of memory ({_first_line(error)}): {_NO_MEMORY}")
         return _fault(name, error)
     return result if isinstance(result, int) else 0
+
+
+def _is_for_the_caller(record: logging.LogRecord) -> bool:
+    # What other libraries tell at INFO is for those who wrote them: an export to ONNX has 60 lines.
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in _OURS
 
 
 def _say(message: str) -> int:

@@ -60,7 +60,7 @@ def student_results(
     for scene, token in tqdm(tokens, unit="sample", disable=None):
         if scene != before:
             # Stamps of another scene may be later and seem to go on.
-            detector.reset(f"scene {scene}")
+            detector.reset()
             before = scene
         found = detector.detect(tables.frame_set(token, cameras, reduction))
         results[token] = result_columns(found.in_frame(identity), detector.class_names)

@@ -41,7 +41,7 @@ def measure_steps(detector: Detector, repeats: int, device_decode: bool = False)
     """
     clock, times = StageClock(detector.device), Times()
     skipped = detector.config.frames + 1
-    detector.reset("next measurement")
+    detector.reset()
     there = detector.device if device_decode else None
     with JpegSource(detector.config, there) as source, watched(detector, clock):
         for index in range(repeats + skipped):
@@ -66,7 +66,7 @@ def measure_steps(detector: Detector, repeats: int, device_decode: bool = False)
             if index >= skipped:
                 for name, value in row.items():
                     times.setdefault(name, []).append(value)
-    detector.reset("measured")
+    detector.reset()
     return times
 
 

@@ -116,7 +116,7 @@ def _frames(
     before = ""
     for name, token in samples:
         if detector and name != before:
-            detector.reset(f"scene {name}")
+            detector.reset()
         before = name
         frames, predicted = tables.frame_set(token), Boxes3D.empty(FIXED_FRAME)
         if detector:

@@ -96,7 +96,7 @@ def detect_bag(
     """
     start_s = time.monotonic()
     # A detector may come from another bag, whose past is not this one's.
-    detector.reset("a bag begins")
+    detector.reset()
     with BagReader(bag) as reader:
         vehicle = options.vehicle(detector.config.cameras, detector.class_names, reader.topics)
         events = _Events(reader, vehicle)

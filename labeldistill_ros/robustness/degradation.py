@@ -148,7 +148,7 @@ def degradation(
     nothing = result_columns(Boxes3D.empty(FIXED_FRAME), detector.class_names)
     sets = 0
     for scene in tqdm(scenes, desc=condition.name, unit="scene", leave=False, disable=None):
-        detector.reset(f"scene {scene}")
+        detector.reset()
         tokens = tables.samples(scene)
         # Every key frame is scored: what gave no set is an empty result, so that dropping hard
         # frames does not raise a score.

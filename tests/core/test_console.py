@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,3 +112,22 @@ def test_a_command_ends_with_what_it_wrote_and_what_comes_next(
     )
     tell_written(None)
     assert capsys.readouterr().out == ""
+
+
+def test_the_log_is_ours_and_what_others_warn_of() -> None:
+    code = (
+        "import logging\n"
+        "from labeldistill_core.console import run_command\n"
+        "def command() -> None:\n"
+        "    for name in ('labeldistill_core.x', 'labeldistill_ros.x', 'onnxscript', 'onnx_ir'):\n"
+        "        logging.getLogger(name).info('told')\n"
+        "        logging.getLogger(name).warning('warned')\n"
+        "run_command('x', command, [])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line.endswith("told")] == [
+        "INFO labeldistill_core.x: told",
+        "INFO labeldistill_ros.x: told",
+    ]
+    assert sum(line.endswith("warned") for line in lines) == 4

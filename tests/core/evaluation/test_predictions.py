@@ -26,7 +26,7 @@ class Blind:
     def __init__(self) -> None:
         self.stamps_ns: list[int] = []
 
-    def reset(self, reason: str) -> None:
+    def reset(self, reason: str = "") -> None:
         pass
 
     def detect(self, frames: FrameSet) -> Any:
