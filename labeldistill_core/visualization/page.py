@@ -185,8 +185,14 @@ def metric_tables(metrics: Metrics) -> list[PageTable]:
             name.replace("_", " "),
             str(metrics.truth_boxes[name]),
             str(metrics.predicted_boxes[name]),
-            _number(metrics.class_ap[name]),
-            *(_number(metrics.class_ap_at_m[name][d]) for d in distances),
+            # The devkit counts a class without true boxes as 0, which is no precision.
+            *(
+                _number(value) if metrics.truth_boxes[name] else _number(math.nan)
+                for value in (
+                    metrics.class_ap[name],
+                    *(metrics.class_ap_at_m[name][d] for d in distances),
+                )
+            ),
         )
         for name in metrics.class_ap
     ]

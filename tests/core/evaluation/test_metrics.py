@@ -17,6 +17,7 @@ from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.result_boxes import MAX_BOXES, attribute_of, result_boxes
 from labeldistill_core.evaluation.result_columns import ResultBox
 from labeldistill_core.evaluation.result_file import read_results, write_results
+from labeldistill_core.visualization.page import metric_tables
 from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
@@ -228,3 +229,15 @@ def test_official_figures_on_real_tables(shared_data: Path, name: str) -> None:
     assert found.mean_ap == pytest.approx(wanted["mean_ap"], abs=1e-12)
     assert found.tp_errors == pytest.approx(wanted["tp_errors"], abs=1e-12)
     assert found.class_ap == pytest.approx(wanted["mean_dist_aps"], abs=1e-12)
+
+
+def test_a_class_that_does_not_occur_has_no_precision(truths: list[GroundTruth]) -> None:
+    found = evaluate(truths, as_results(truths))
+    absent = {name for name, count in found.truth_boxes.items() if not count}
+    assert absent
+    assert absent < set(CLASSES)
+    table = {line.split()[0]: line.split()[3:] for line in found.table().splitlines()[4:]}
+    rows = {row[0].replace(" ", "_"): row[3:] for row in metric_tables(found)[0].rows}
+    for name in CLASSES:
+        assert (set(table[name]) == {"-"}) == (name in absent)
+        assert (set(rows[name]) == {"–"}) == (name in absent)
