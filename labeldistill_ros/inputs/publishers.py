@@ -70,11 +70,12 @@ def _policy(offered: QoSProfile, asked: QoSProfile) -> str:
 
 def several(node: Node, topic: str) -> str:
     """That more than one publisher is on a topic of one sensor; else empty."""
-    if node.count_publishers(topic) < 2:  # asked for often, and cheaper than who they are
+    name = node.resolve_topic_name(topic)  # as remapping has it, which counting leaves out
+    if node.count_publishers(name) < 2:  # asked for often, and cheaper than who they are
         return ""
     publishers = node.get_publishers_info_by_topic(topic)
     names = " and ".join(sorted(map(node_of, publishers)))
     return (
-        f"{len(publishers)} publishers are on {node.resolve_topic_name(topic)}: {names}; their "
+        f"{len(publishers)} publishers are on {name}: {names}; their "
         "messages mix: stop all but one"
     )

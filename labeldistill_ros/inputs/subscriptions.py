@@ -225,9 +225,8 @@ class CameraSubscriptions:
 
     def why_without_info(self, camera: str) -> str:
         """What is known about a camera whose `camera_info` does not come."""
-        topic = self._topics[camera].info
+        topic = self._node.resolve_topic_name(self._topics[camera].info)
         count = self._node.count_publishers(topic)
-        topic = self._node.resolve_topic_name(topic)
         return (
             f"{camera}: images come, but no camera_info on {topic} (publishers: {count}); its "
             f"images cannot be used; see the parameter cameras.{camera}.info_topic"

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
+from labeldistill_ros.inputs.publishers import unheard
 from labeldistill_ros.inputs.subscriptions import CameraSubscriptions
 from labeldistill_ros.inputs.topics import CameraTopics
 
@@ -49,3 +50,30 @@ def test_the_profile_is_named_where_a_publisher_fits(
     assert "1 publisher: /listens publishes" in why
     assert (PROFILE in why) is told
     node.destroy_publisher(publisher)
+
+
+def test_several_publishers_are_told_with_their_nodes(
+    node: LifecycleNode, front: CameraSubscriptions
+) -> None:
+    first = node.create_publisher(Image, "/car/front", 5)
+    assert front.shared() == {}
+    second = node.create_publisher(Image, "/car/front", 5)
+    assert front.shared() == {
+        "FRONT": "FRONT: 2 publishers are on /car/front: /listens and /listens; their messages "
+        "mix: stop all but one"
+    }
+    node.destroy_publisher(first)
+    node.destroy_publisher(second)
+
+
+def test_only_publishers_that_offer_less_are_unheard(
+    node: LifecycleNode, front: CameraSubscriptions
+) -> None:
+    fits = node.create_publisher(Image, "/car/front", QoSProfile(depth=5))
+    assert front.unheard() == []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    asked = unheard(node, "/front/image_raw", latched)
+    assert [text.partition(", which")[0] for text in asked.values()] == [
+        "/listens publishes /car/front with durability volatile"
+    ]
+    node.destroy_publisher(fits)
