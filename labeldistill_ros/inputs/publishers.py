@@ -76,6 +76,5 @@ def several(node: Node, topic: str) -> str:
     publishers = node.get_publishers_info_by_topic(topic)
     names = " and ".join(sorted(map(node_of, publishers)))
     return (
-        f"{len(publishers)} publishers are on {name}: {names}; their "
-        "messages mix: stop all but one"
+        f"{len(publishers)} publishers are on {name}: {names}; their messages mix: stop all but one"
     )
