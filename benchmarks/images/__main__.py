@@ -12,7 +12,7 @@ import cv2
 import torch
 from tyro.conf import Positional
 
-from benchmarks.images.measure import raw_encodings, resizing, training_sample
+from benchmarks.images.measure import decoding, raw_encodings, resizing, training_sample
 from labeldistill_core.console import run_command
 from labeldistill_core.files import write_json
 from labeldistill_core.profiling.bench import surroundings
@@ -34,10 +34,11 @@ def bench_images(
         "command": " ".join(["python -m benchmarks.images", *sys.argv[1:]]),
         **surroundings(torch.device("cpu")),
         "resizing": resizing(),
+        "decoding": decoding(root, version),
         "raw": raw_encodings(),
         "training_sample": training_sample(root, version),
     }
-    for group in ("resizing", "raw", "training_sample"):
+    for group in ("resizing", "decoding", "raw", "training_sample"):
         for name, row in figures[group].items():
             print(f"{name:28}", "  ".join(f"{way} {ms:.2f} ms" for way, ms in row.items()))
     if json:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from labeldistill_core.data.images import ImageTransform, decode_jpeg
+from labeldistill_core.config import ImageConfig
+from labeldistill_core.data.crop import image_transform
+from labeldistill_core.data.images import ImageTransform, decode_jpeg, decode_reduction
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.pixel_pool import PixelPool
 from labeldistill_core.data.samples import StudentDataset
@@ -72,6 +76,30 @@ def resizing() -> dict[str, dict[str, float]]:
     for target in ((704, 256), (352, 128)):
         transform = ImageTransform.for_evaluation(CAMERA_WH, target)
         rows[f"resize to {target[0]}x{target[1]}"] = _resized(transform, image)
+    return rows
+
+
+def decoding(root: Path, version: str) -> dict[str, dict[str, float]]:
+    """CPU time of an image from its file's bytes to the network's, decoded whole and scaled."""
+    tables = NuScenesTables(root, version)
+    data = StudentDataset(tables, tables.scene_names, find_preset("demo").student, partial=True)
+    record = tables.cameras(data.tokens[0])["CAM_FRONT"]
+    encoded, size_px = record.read(), (record.width_px, record.height_px)
+    rows = {}
+    for name in ("r50_256x704_4key", "demo"):
+        image = find_preset(name).student.image
+        transform = image_transform(record.calibration, image)
+
+        def load(_: int, config: ImageConfig, transform: ImageTransform = transform) -> Tensor:
+            reduction = partial(decode_reduction, image=config)
+            pixels = decode_jpeg(encoded, largest_wh=size_px, reduction=reduction)
+            return transform.apply_planes(pixels)
+
+        ways = {
+            "full": partial(load, config=image),
+            "scaled": partial(load, config=replace(image, decode="scaled")),
+        }
+        rows[f"JPEG to {image.width}x{image.height}"] = medians(ways, _REPEATS, time.process_time)
     return rows
 
 

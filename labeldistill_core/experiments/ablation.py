@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +20,12 @@ from labeldistill_core.evaluation.breakdown import break_down
 from labeldistill_core.evaluation.counted_boxes import evaluation_boxes
 from labeldistill_core.evaluation.metrics import evaluate_boxes
 from labeldistill_core.evaluation.predictions import student_results
-from labeldistill_core.experiments.ablation_report import Scores, write_report
+from labeldistill_core.experiments.ablation_report import (
+    FinishedRun,
+    Scores,
+    finished_runs,
+    write_report,
+)
 from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.files import write_whole
 from labeldistill_core.provenance import commit, machine
@@ -159,7 +165,6 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     tables = NuScenesTables(dataroot, options.version)
     trained, scored = options.scene_names(tables)[0], options.scored_scenes(tables)
     about = _about(tables, trained, scored, options) | {"jobs": str(jobs)}
-    results: dict[str, list[Scores]] = {name: [] for name in arms}
     # seed by seed, so that an early stop leaves a fair comparison
     order = [(seed, name) for seed in range(options.seeds) for name in arms]
     runs = [
@@ -173,17 +178,40 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
         )
         for seed, name in order
     ]
-    for run in runs:
-        run.kept()  # before one of other settings is trained
-    with closing(_all_scores(runs, jobs)) as found:
-        for done, ((seed, name), scores) in enumerate(zip(order, found, strict=True), 1):
-            _LOG.info(
-                "arm %s, seed %d: mAP %.3f, NDS %.3f; %d of %d runs",
-                name, seed, scores.mean_ap, scores.nds, done, len(runs),
-            )  # fmt: skip
-            results[name].append(scores)
-            there = {arm: scores for arm, scores in results.items() if scores}
-            write_report(out, options.json, there, about)
+    samples = [token for name in (*trained, *scored) for token in tables.samples(name)]
+    sums = [run.check_sum(samples) for run in runs]
+    files = (out / "ablation.json", options.json)
+    before = {run.settings: run for file in files for run in finished_runs(file)}
+    found: dict[int, Scores] = {}
+    for index, run in enumerate(runs):
+        # Before one of other settings is trained; and also from the figures, since the folder of a
+        # run may be lost.
+        kept = run.kept() or (before[sums[index]].scores if sums[index] in before else None)
+        if kept:
+            found[index] = kept
+
+    def report(index: int, scores: Scores) -> None:
+        """Write what is known as soon as a run ends, whichever it is."""
+        found[index] = scores
+        seed, name = order[index]
+        _LOG.info(
+            "arm %s, seed %d: mAP %.3f, NDS %.3f; %d of %d runs",
+            name, seed, scores.mean_ap, scores.nds, len(found), len(runs),
+        )  # fmt: skip
+        results = {
+            arm: [found[i] for i in sorted(found) if order[i][1] == arm]
+            for arm in arms
+            if any(order[i][1] == arm for i in found)
+        }
+        own = {
+            sums[i]: FinishedRun(order[i][1], order[i][0], sums[i], found[i]) for i in sorted(found)
+        }
+        write_report(out, options.json, results, about, list({**before, **own}.values()))
+
+    for index in sorted(found):
+        report(index, found[index])
+    missing = [index for index in range(len(runs)) if index not in found]
+    _score_all([runs[i] for i in missing], jobs, lambda i, scores: report(missing[i], scores))
     return (out / "table.md").read_text(encoding="utf-8")
 
 
@@ -236,8 +264,21 @@ class AblationRun:
             settings["config"] = asdict(self.options.resolved())
         return dict(json.loads(json.dumps(settings)))
 
+    def check_sum(self, samples: Sequence[str]) -> str:
+        """Of the settings and of what a folder by itself stands for.
+
+        Args:
+            samples: tokens of what is trained on and scored.
+        """
+        whole = {
+            **self.settings,
+            "student": asdict(self.options.resolved().student),
+            "samples": samples,
+        }
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
     def kept(self) -> Scores | None:
-        """What an earlier call found.
+        """What an earlier call left in the folder.
 
         Raises:
             CheckpointError: with other settings.
@@ -270,13 +311,19 @@ class AblationRun:
         return scores
 
 
-def _all_scores(runs: Sequence[AblationRun], jobs: int) -> Generator[Scores]:
+def _score_all(
+    runs: Sequence[AblationRun], jobs: int, report: Callable[[int, Scores], None]
+) -> None:
+    """Train and score what was not yet; `report` gets the index and the scores of each."""
     if jobs == 1:
-        yield from map(AblationRun.scores, runs)
+        for index, run in enumerate(runs):
+            report(index, run.scores())
     else:
         # in files, since the progress of several runs would mix
         outputs = [run.folder / "output.txt" for run in runs]
-        yield from in_processes(AblationRun.scores, runs, outputs, jobs)
+        with closing(in_processes(AblationRun.scores, runs, outputs, jobs, report)) as results:
+            for _ in results:
+                pass
 
 
 def _score(checkpoint: Path, dataroot: Path, options: TrainingOptions) -> Scores:

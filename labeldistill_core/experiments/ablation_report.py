@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.files import write_json, write_whole
 
 
@@ -31,11 +33,68 @@ class Scores:
     only the recall."""
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """One student's scores, and what they belong to."""
+
+    arm: str
+    """Name of the way in which it was trained."""
+    seed: int
+    """Seed of the training."""
+    settings: str
+    """Check sum of everything that the scores depend on."""
+    scores: Scores
+    """What it scored."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As nested dictionaries; JSON knows no NaN, so what is unknown is null."""
+        return {**vars(self), "scores": _mapped(asdict(self.scores), _null_of_nan)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> FinishedRun:
+        """The reverse of `to_json`."""
+        scores = Scores(**_mapped(content["scores"], _nan_of_null))
+        return cls(content["arm"], content["seed"], content["settings"], scores)
+
+
+def finished_runs(file: Path | None) -> list[FinishedRun]:
+    """The runs that a file of figures holds; none where it is absent, or of before it held them.
+
+    Raises:
+        ConfigError: it is no file of figures.
+    """
+    if file is None or not file.exists():
+        return []
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return [FinishedRun.from_json(run) for run in content.get("runs", [])]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{file} holds no figures of an ablation ({error}): give another file"
+        ) from error
+
+
+def _mapped(values: Any, function: Callable[[Any], Any]) -> Any:
+    """A function of every number in nested dictionaries."""
+    if isinstance(values, Mapping):
+        return {key: _mapped(value, function) for key, value in values.items()}
+    return function(values)
+
+
+def _null_of_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _nan_of_null(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 def write_report(
     out: Path,
     file: Path | None,
     results: Mapping[str, Sequence[Scores]],
     about: Mapping[str, str | None],
+    runs: Sequence[FinishedRun] = (),
 ) -> None:
     """Write the figures as JSON, as a table in Markdown, and as a picture.
 
@@ -44,6 +103,7 @@ def write_report(
         file: another file for the JSON.
         results: the scores of each arm's runs, by its name.
         about: what all runs have in common.
+        runs: every run by itself, for `finished_runs`.
     """
     arms = {
         name: {
@@ -61,7 +121,7 @@ def write_report(
         }
         for name, scores in results.items()
     }
-    content = {"arms": arms, **about}
+    content = {"arms": arms, **about, "runs": [run.to_json() for run in runs]}
     # Written after each run, so that a call which is cut off leaves what it has found.
     for target in (out / "ablation.json", *([file] if file else [])):
         write_json(target, content)

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -39,7 +39,8 @@ def in_processes(
     work: Sequence[_Work],
     outputs: Sequence[Path],
     processes: int,
-) -> Iterator[_Result]:
+    on_result: Callable[[int, _Result], None] | None = None,
+) -> Generator[_Result]:
     """Results in the order of the work, which the processes share, and the cores and GPUs as well.
 
     The first that fails ends all of them at once, as does whoever stops this process.
@@ -49,6 +50,7 @@ def in_processes(
         work: what it is called with.
         outputs: files to which each call's standard output and error are added.
         processes: how many calls run at a time.
+        on_result: called with the index and the result of each call as soon as it ends.
 
     Raises:
         LabelDistillError: a process was killed.
@@ -77,6 +79,8 @@ def in_processes(
                     assert isinstance(connection, Connection)
                     done = busy.pop(connection)
                     results[done] = _answer(connection, outputs[done])
+                    if on_result:
+                        on_result(done, results[done])
                     _give(connection, todo, work, outputs, busy)
             yield results.pop(index)
     finally:

@@ -65,3 +65,11 @@ def is_gone(pid: int, within_s: float = 10.0) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def wait_for(file: Path | None) -> bool:
+    """Whether a file came within a minute; at once when none is waited for."""
+    until = time.monotonic() + 60
+    while file is not None and not file.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    return file is None or file.exists()

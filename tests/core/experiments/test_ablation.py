@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from labeldistill_core import presets
+from labeldistill_core.errors import DataError
+from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.presets import Recipes
+from labeldistill_core.training.options import StudentOptions
 from labeldistill_core.training.recipe import Recipe
+from labeldistill_core.training.train import train_student
 from labeldistill_ros.cli import main
+from tests.support import process_work
 from tests.support.small_networks import small_preset
 
 
@@ -91,3 +97,63 @@ def test_ablation_runs_several_students_at_once(
         assert "there must be one of each" in capsys.readouterr().err
     assert main([*command, "--devices", "2"]) == 2
     assert "use several with --jobs instead of --devices" in capsys.readouterr().err
+
+
+def test_figures_stand_for_folders_that_were_lost(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out, figures = tmp_path / "out", tmp_path / "figures.json"
+    command = [
+        "ablation", str(synthetic_dataroot), str(out), "--version", "v1.0-mini", "--arms", "none",
+        "--epochs", "1", "--workers", "0", "--json", str(figures),
+    ]  # fmt: skip
+    assert main([*command, "--seeds", "1"]) == 0
+    first = json.loads(figures.read_text())
+    (run,) = first["runs"]
+    assert (run["arm"], run["seed"]) == ("none", 0)
+    assert run["scores"]["mean_ap"] == first["arms"]["none"]["seeds"][0]["mAP"]
+    shutil.rmtree(out)
+    trained: list[int] = []
+
+    def noted(dataroot: Path, folder: Path, options: StudentOptions) -> object:
+        trained.append(options.seed)
+        if options.seed == 2:
+            raise DataError("the disk is gone")
+        return train_student(dataroot, folder, options)
+
+    monkeypatch.setattr("labeldistill_core.experiments.ablation.train_student", noted)
+    assert main([*command, "--seeds", "1"]) == 0
+    assert trained == []
+    assert json.loads(figures.read_text()) == first
+    # what is found is written before the next run begins
+    assert main([*command, "--seeds", "3"]) == 2
+    assert "the disk is gone" in capsys.readouterr().err
+    assert trained == [1, 2]
+    assert [run["seed"] for run in json.loads(figures.read_text())["runs"]] == [0, 1]
+    # figures of other settings are no answer, and stay beside those that are asked for
+    shutil.rmtree(out)
+    trained.clear()
+    assert main([*command, "--seeds", "1", "--learning-rate", "1e-5"]) == 0
+    assert trained == [0]
+    content = json.loads(figures.read_text())
+    assert len(content["arms"]["none"]["seeds"]) == 1
+    assert len(content["runs"]) == 3
+    figures.write_text("[]")
+    assert main([*command, "--seeds", "1"]) == 2
+    assert "figures.json holds no figures of an ablation" in capsys.readouterr().err
+
+
+def test_a_run_is_reported_when_it_ends(tmp_path: Path) -> None:
+    seen: list[int] = []
+    file = tmp_path / "second has ended"
+
+    def report(index: int, came: bool) -> None:
+        assert came
+        seen.append(index)
+        file.touch()
+
+    outputs = [tmp_path / f"{i}.txt" for i in range(2)]
+    # the first waits for the second to be reported
+    assert list(in_processes(process_work.wait_for, [file, None], outputs, 2, report)) == [True] * 2
+    assert seen == [1, 0]
