@@ -213,7 +213,9 @@ class Parameters:
         False, "The image topics are rectified: use P and R of camera_info rather than K and D."
     )
     decode_threads: int = _parameter(
-        0, "Threads that decode images. 0: one for each core, at most six.", bounds=(0, 64)
+        0,
+        "Threads that decode images. 0: one for each core, at most one for each camera.",
+        bounds=(0, 64),
     )
     fixed_frame: str = _parameter(
         "map", "Frame that does not move with the vehicle; odom does as well."

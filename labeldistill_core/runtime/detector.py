@@ -87,7 +87,8 @@ class Detector:
             else None
         )
         # torch resizes without Python's lock
-        self._threads = ThreadPoolExecutor(min(6, os.cpu_count() or 1), thread_name_prefix="resize")
+        threads = min(len(engine.config.cameras), os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resize")
         # Another number of threads makes torch compile a network anew, which takes half a minute.
         self._fitted_threads: Callable[[], AbstractContextManager[object]] = (
             nullcontext if engine.info.compiled else FittedThreads()

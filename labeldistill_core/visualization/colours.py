@@ -37,6 +37,6 @@ def class_colour(name: str) -> Colour:
     # Of the name alone, so that runs, machines and other lists of classes agree.
     first, second = hashlib.blake2b(name.encode(), digest_size=2).digest()
     # From cyan by way of blue and red to orange: the green between is that of ground truth.
-    hue = (0.45 + 0.65 * first / 255) % 1.0
+    hue = (0.5 + 0.6 * first / 255) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.45 + 0.35 * second / 255, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)

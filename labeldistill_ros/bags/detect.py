@@ -104,7 +104,7 @@ def detect_bag(
             Assembler(
                 assembly_options(vehicle),
                 read_poses(reader, vehicle.common),
-                min(len(vehicle.cameras), 6),
+                len(vehicle.cameras),
                 detector.config.image,
             ) as assembler,
             BagWriter(out, storage=output.storage, force=output.force) as writer,

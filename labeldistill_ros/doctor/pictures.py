@@ -50,7 +50,7 @@ class Pictures:
             assembly_options(seen.vehicle), min_cameras=1, pose="none", output_frame=base
         )
         took_ms = []
-        with Assembler(options, lookup, min(6, len(seen.cameras))) as assembler:
+        with Assembler(options, lookup, len(seen.cameras)) as assembler:
             for closed in seen.rounds():
                 try:
                     found = assembler.assemble(closed)

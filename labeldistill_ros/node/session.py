@@ -76,7 +76,7 @@ class Session:
             self._assembler = Assembler(
                 assembly_options(vehicle),
                 self._listener.lookup,
-                parameters.decode_threads or min(6, os.cpu_count() or 1),
+                parameters.decode_threads or min(len(vehicle.cameras), os.cpu_count() or 1),
                 configuration.detector.config.image,
             )
             undo.callback(self._assembler.close)

@@ -38,9 +38,9 @@ PHASES_S = {
 HEADINGS_DEG = dict(zip(CAMERAS, (55, 0, -55, 110, 180, -110), strict=True))
 
 
-def ego_from_camera(camera: str) -> Transform:
+def ego_from_camera(camera: str, headings_deg: Mapping[str, float] = HEADINGS_DEG) -> Transform:
     """Mounting of a camera: one metre from the vehicle's middle, level, looking outwards."""
-    a = np.deg2rad(HEADINGS_DEG[camera])
+    a = np.deg2rad(headings_deg[camera])
     ahead, left, up = np.array([np.cos(a), np.sin(a), 0]), [-np.sin(a), np.cos(a), 0], [0, 0, 1]
     rotation = np.stack([-np.array(left), -np.array(up), ahead], axis=1)
     return Transform(EGO_FRAME, camera, rotation, ahead + [0, 0, 1.5])
@@ -61,6 +61,13 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def _intrinsics_px(size_px: tuple[int, int]) -> NDArray[np.float64]:
+    width, height = size_px
+    # A field of view of 72 degrees, so that six cameras at their headings overlap.
+    f = 0.6875 * width
+    return np.array([[f, 0.0, width / 2], [0.0, f, height / 2], [0.0, 0.0, 1.0]])
+
+
 @dataclass(frozen=True)
 class Course:
     """A drive along a curve, at 10 m/s and 0.1 rad/s."""
@@ -73,19 +80,33 @@ class Course:
     """When each camera exposes within a cycle, in seconds."""
     size_px: tuple[int, int] = (160, 90)
     """Width and height of the images."""
+    sizes_px: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Width and height of the images of cameras of which they are other ones."""
+    headings_deg: Mapping[str, float] = field(default_factory=lambda: HEADINGS_DEG)
+    """Where each camera looks, degrees to the left; its keys are the cameras."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras."""
+        return tuple(self.headings_deg)
 
     @property
     def order(self) -> list[str]:
         """The cameras in the order in which they expose."""
-        return sorted(CAMERAS, key=self.phases_s.__getitem__)
+        return sorted(self.cameras, key=self.phases_s.__getitem__)
+
+    def size_of(self, camera: str) -> tuple[int, int]:
+        """Width and height of a camera's images."""
+        return self.sizes_px.get(camera, self.size_px)
 
     @property
     def intrinsics_px(self) -> NDArray[np.float64]:
-        """Camera matrix (3, 3), the same for all."""
-        width, height = self.size_px
-        # A field of view of 72 degrees, so that six cameras at their headings overlap.
-        f = 0.6875 * width
-        return np.array([[f, 0.0, width / 2], [0.0, f, height / 2], [0.0, 0.0, 1.0]])
+        """Camera matrix (3, 3) of images of `size_px`."""
+        return _intrinsics_px(self.size_px)
+
+    def intrinsics_of(self, camera: str) -> NDArray[np.float64]:
+        """Camera matrix (3, 3) of a camera."""
+        return _intrinsics_px(self.size_of(camera))
 
     def stamp_ns(self, cycle: int, camera: str) -> int:
         """When a camera exposes."""
@@ -105,16 +126,20 @@ class Course:
 
     def jpeg(self, cycle: int, camera: str) -> bytes:
         """What a camera sends, another picture each time."""
-        return jpeg(picture(self.size_px, cycle * 10 + CAMERAS.index(camera)))
+        return jpeg(picture(self.size_of(camera), cycle * 10 + self.cameras.index(camera)))
 
-    def frame_set(self, cycle: int, cameras: Collection[str] = CAMERAS) -> FrameSet:
+    def frame_set(self, cycle: int, cameras: Collection[str] | None = None) -> FrameSet:
         """The set of a cycle as a data set would give it."""
         views = []
-        for camera in cameras:
+        for camera in self.cameras if cameras is None else cameras:
             calibration = CameraCalibration(
-                camera, self.intrinsics_px, *self.size_px, ego_from_camera(camera)
+                camera,
+                self.intrinsics_of(camera),
+                *self.size_of(camera),
+                ego_from_camera(camera, self.headings_deg),
             )
             stamp_ns = self.stamp_ns(cycle, camera)
             pixels = decode_jpeg(self.jpeg(cycle, camera))
             views.append(CameraView(calibration, stamp_ns, pixels, self.map_from_ego(stamp_ns)))
-        return FrameSet(self.stamp_ns(cycle, "CAM_FRONT"), tuple(views))
+        anchor = "CAM_FRONT" if "CAM_FRONT" in self.cameras else self.cameras[0]
+        return FrameSet(self.stamp_ns(cycle, anchor), tuple(views))

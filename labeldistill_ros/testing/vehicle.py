@@ -23,7 +23,6 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
-from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.frames import Transform
 from labeldistill_ros.messages import header
 from labeldistill_ros.testing.course import Course, ego_from_camera, jpeg, picture
@@ -102,18 +101,20 @@ class Vehicle(Ears):
         self.cycles = 0
         """Rounds of all cameras."""
         self._late: list[tuple[float, Callable[[], None]]] = []
-        # Made once: six pictures a cycle would take the time of a core.
-        self._pixels = picture(self.course.size_px, seed=0)
-        self.jpeg = jpeg(self._pixels)
+        # Made once: a picture an image would take the time of a core.
+        self._pixels = {
+            size: picture(size, seed=0) for size in map(self.course.size_of, self.course.cameras)
+        }
+        self.jpeg = jpeg(next(iter(self._pixels.values())))
         """What every camera sends where the vehicle drives by itself, unless raw or faulty."""
         self._static = self.node.create_publisher(TFMessage, "/tf_static", _LATCHED)
         self._moving = self.node.create_publisher(TFMessage, "/tf", 100)
         self._kind: Any = Image if raw else CompressedImage
         self._ending = "" if raw else "/compressed"
-        self._images = {c: self._image_publisher(c, _SENSOR) for c in CAMERAS}
+        self._images = {c: self._image_publisher(c, _SENSOR) for c in self.course.cameras}
         self._infos = {
             c: self.node.create_publisher(CameraInfo, f"/{c.lower()}/camera_info", _SENSOR)
-            for c in CAMERAS
+            for c in self.course.cameras
         }
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
@@ -205,8 +206,12 @@ class Vehicle(Ears):
     def mount(self) -> None:
         """Tell where the cameras are mounted."""
         entries = [
-            _stamped_pose(ego_from_camera(c), "base_link", f"{c.lower()}_optical_frame")
-            for c in CAMERAS
+            _stamped_pose(
+                ego_from_camera(c, self.course.headings_deg),
+                "base_link",
+                f"{c.lower()}_optical_frame",
+            )
+            for c in self.course.cameras
             if c not in self.faults.unmounted
         ]
         self._static.publish(TFMessage(transforms=entries))
@@ -221,9 +226,9 @@ class Vehicle(Ears):
 
     def info(self, camera: str, stamp_ns: int) -> CameraInfo:
         """The calibration of a camera as its driver tells it, with the fault that it has."""
-        (width, height), frame = self.course.size_px, f"{camera.lower()}_optical_frame"
+        (width, height), frame = self.course.size_of(camera), f"{camera.lower()}_optical_frame"
         info = CameraInfo(header=header(stamp_ns, frame), width=width, height=height)
-        k = self.course.intrinsics_px
+        k = self.course.intrinsics_of(camera)
         info.k, info.p = k.ravel(), [*k[0], 0.0, *k[1], 0.0, *k[2], 0.0]
         info.d, info.distortion_model = [0.0] * 5, "plumb_bob"
         if change := self.faults.info.get(camera):
@@ -243,7 +248,7 @@ class Vehicle(Ears):
         while not self._stop.is_set():
             shifts_s = self.faults.phase_s
             for camera in sorted(
-                CAMERAS, key=lambda c: self.course.phases_s[c] + shifts_s.get(c, 0.0)
+                self.course.cameras, key=lambda c: self.course.phases_s[c] + shifts_s.get(c, 0.0)
             ):
                 shift_s = shifts_s.get(camera, 0.0)
                 stamp_ns = self.course.stamp_ns(self.cycles, camera) + round(shift_s * 1e9)
@@ -289,10 +294,10 @@ class Vehicle(Ears):
             message = CompressedImage(header=head, format="jpeg")
             message.data.frombytes(self.faults.data.get(camera) or self._jpeg(camera, stamp_ns))
             return message
-        width, height = self.course.size_px
+        width, height = self.course.size_of(camera)
         encoding = self.faults.encoding.get(camera, "rgb8")
         image = Image(header=head, width=width, height=height, encoding=encoding, step=3 * width)
-        image.data.frombytes(self._pixels.tobytes())
+        image.data.frombytes(self._pixels[width, height].tobytes())
         return image
 
     def _jpeg(self, camera: str, stamp_ns: int) -> bytes:
