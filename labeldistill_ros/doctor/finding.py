@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from labeldistill_core.names import plain_text
 from labeldistill_ros.sets.together import together
 
 Level = Literal["ok", "warning", "fault"]
 _WIDEST = 14
 """Letters of the longest name of a check."""
+_LONGEST = 2000
+"""Letters of a finding that are shown."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Finding:
     def line(self) -> str:
         """The finding in a line."""
         level = self.level if self.level == "ok" else self.level.upper()
-        return f"{level:<8}{self.check:<{_WIDEST + 2}}{self.text}"
+        # Topics, frames and fields of a bag may hold anything, and this goes to a terminal.
+        return f"{level:<8}{self.check:<{_WIDEST + 2}}{plain_text(self.text, _LONGEST)}"
 
 
 def by_camera(
