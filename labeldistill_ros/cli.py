@@ -41,6 +41,7 @@ COMMANDS = {
     "statistics": "describe the boxes of a data root",
     "bench": "measure the detector by stage on this device",
     "robustness": "score a model while cameras fail",
+    "label": "annotate a data root with a teacher's boxes",
     "synth": "write synthetic driving scenes in nuScenes form",
     "convert-checkpoint": "read a network of the published code",
     "evaluate-results": "score a nuScenes result file",
@@ -141,6 +142,10 @@ def find_command(name: str) -> Callable[..., object]:
             from labeldistill_ros.commands.bags import from_nuscenes
 
             return from_nuscenes
+        case "label":
+            from labeldistill_ros.commands.datasets import label
+
+            return label
         case "bag to-nuscenes":
             from labeldistill_ros.commands.datasets import to_nuscenes
 

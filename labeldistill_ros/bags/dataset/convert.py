@@ -21,6 +21,7 @@ import torch
 
 from labeldistill_core.data.tables.writing import blank_map, write_part, write_version
 from labeldistill_core.errors import BagError, ConfigError, DataError, LabelDistillError
+from labeldistill_core.labelling.relabelled import LABELS_FILE
 from labeldistill_core.names import fault_of_name, shown
 from labeldistill_core.processes import worker_pool
 from labeldistill_ros.bags.dataset.options import DatasetOptions
@@ -136,6 +137,11 @@ def write_drives(
             yield DatasetScene(scene.name, None)
         else:
             todo.append(number)
+    if todo and (root / options.version / LABELS_FILE).is_file():
+        raise DataError(
+            f"the tables {root / options.version} were labelled in their place, and would lose "
+            "that: use another folder, and --into with `labeldistill label`"
+        )
     failed = False
     for result in _each(work, todo, root, map_file, options, workers):
         failed |= bool(result.error)

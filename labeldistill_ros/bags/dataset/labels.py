@@ -7,18 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from labeldistill_core.classes import NUSCENES
-from labeldistill_core.data.tables.writing import Row, SceneRows, token
+from labeldistill_core.data.tables.annotation_rows import Points, annotation_row
+from labeldistill_core.data.tables.writing import SceneRows, token
 from labeldistill_core.errors import DataError
-from labeldistill_core.frames import Array, Transform
+from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.dataset.options import LEFT_OUT, DatasetOptions
 from labeldistill_ros.bags.dataset.survey import class_of
 
-UNKNOWN_POINTS = -1
-"""Number of points in a box where there is no scan; metrics then count the box."""
 _BOX = "box"
 
 
@@ -78,7 +74,7 @@ def add_annotations(
     sample: str,
     boxes: list[LabelledBox],
     fixed_from_frame: Transform,
-    scan: NDArray[np.floating[Any]] | None,
+    scan: Points | None,
 ) -> dict[str, str]:
     """Add the boxes of a sample; returns the category's token of each of their instances.
 
@@ -101,42 +97,8 @@ def add_annotations(
         found[instance] = category
         pose = fixed_from_frame @ box.frame_from_box
         rows.tables["sample_annotation"].append(
-            _row(rows.token("annotation", sample, number), sample, instance, pose, box, scan)
+            annotation_row(
+                rows.token("annotation", sample, number), sample, instance, pose, box.size_m, scan
+            )
         )
     return found
-
-
-def _row(
-    own: str,
-    sample: str,
-    instance: str,
-    pose: Transform,
-    box: LabelledBox,
-    scan: NDArray[np.floating[Any]] | None,
-) -> Row:
-    length, width, height = box.size_m
-    return {
-        "token": own,
-        "sample_token": sample,
-        "instance_token": instance,
-        "visibility_token": "",
-        "attribute_tokens": [],
-        "translation": pose.translation.tolist(),
-        "size": [width, length, height],  # the order of nuScenes
-        "rotation": pose.quaternion.tolist(),
-        "prev": "",
-        "next": "",
-        "num_lidar_pts": UNKNOWN_POINTS if scan is None else points_inside(scan, pose, box.size_m),
-        "num_radar_pts": 0,
-    }
-
-
-def points_inside(
-    points: NDArray[np.floating[Any]], frame_from_box: Transform, size_m: tuple[float, float, float]
-) -> int:
-    """How many points (P, 3), metres, lie in a box of length, width, height."""
-    offset: Array = points - frame_from_box.translation
-    # A cut along one axis first: most points of a scan drop out before anything is turned.
-    offset = offset[np.abs(offset[:, 0]) <= np.linalg.norm(size_m) / 2]
-    local = offset @ frame_from_box.rotation
-    return int((np.abs(local) <= np.array(size_m) / 2).all(axis=1).sum())

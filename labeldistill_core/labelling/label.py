@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotations from a detector's boxes: by a threshold for each class, as objects over time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labeldistill_core.cameras import FIXED_FRAME
+from labeldistill_core.classes import NUSCENES
+from labeldistill_core.config_files import classes_of_checkpoint
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.splits import named_scenes
+from labeldistill_core.data.tables.annotation_rows import annotation_row
+from labeldistill_core.data.tables.writing import Row, Rows, chain, token
+from labeldistill_core.errors import ConfigError, DataError
+from labeldistill_core.evaluation.evaluate import EvaluationOptions, run_checkpoint
+from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
+from labeldistill_core.evaluation.result_file import read_results
+from labeldistill_core.frames import Transform
+from labeldistill_core.labelling.relabelled import refuse_taken, write_relabelled
+from labeldistill_core.labelling.tracking import DetectedFrame, track
+from labeldistill_core.names import plain_name, shown
+from labeldistill_core.options import DeviceOptions, TablesOptions
+from labeldistill_core.provenance import commit
+
+
+@dataclass(frozen=True)
+class LabelOptions(DeviceOptions, TablesOptions):
+    """Whose boxes become labels, and which of them."""
+
+    teacher: Path | None = None
+    """Checkpoint whose boxes become labels: a LiDAR teacher, or a student."""
+    results: Path | None = None
+    """Result file in nuScenes' form (.json or .json.gz) whose boxes do, instead of a checkpoint."""
+    score: float = 0.3
+    """Lowest score of a label."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Lowest scores of single classes, as pairs of a class name and a score; above 1 leaves a class
+    out."""
+    min_frames: int = 2
+    """Objects that are found in fewer key frames are left out: most are no objects, and nobody
+    knows their velocity."""
+    scenes: tuple[str, ...] = ()
+    """Scenes to label, names or a file with a name a line; without any, those that have no
+    annotation yet."""
+    categories: Mapping[str, str] = field(default_factory=dict)
+    """Categories of classes, as pairs, where neither the checkpoint nor nuScenes tells them."""
+    into: str = ""
+    """Folder of the labelled tables in the data root, which shares all files with the others;
+    <version>-labelled when empty. Where it is the version itself, the tables from before are kept
+    as <version>-before-labels."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no labels."""
+        if (self.teacher is None) == (self.results is None):
+            raise ConfigError("give --teacher or --results, one of the two")
+        if self.min_frames < 1:
+            raise ConfigError(f"--min-frames is {self.min_frames}: use 1 or more")
+        if self.into:
+            plain_name(self.into, "--into")
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What was labelled."""
+
+    folder: Path
+    """The new tables."""
+    scenes: int
+    """Number of scenes that got labels."""
+    boxes: Mapping[str, int]
+    """Number of boxes by class."""
+    instances: int
+    """Number of objects."""
+
+
+def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labelling:
+    """Write tables whose annotations are a detector's boxes.
+
+    Every annotation has two more fields than nuScenes': `source`, the file and digest of what found
+    it, and `score`.
+
+    Args:
+        dataroot: in nuScenes form.
+        options: whose boxes, and which.
+        force: replace tables that were labelled before.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        ConfigError: a score is given for a class that there is not, or a class has no category.
+        DataError: the tables or the result file cannot be used, no scene is left to label, or the
+            labelled tables are there already.
+    """
+    file = options.teacher or options.results
+    assert file is not None
+    classes = classes_of_checkpoint(options.teacher) if options.teacher else NUSCENES
+    categories = {one.name: one.categories[0] for one in classes.members if one.categories}
+    categories |= options.categories
+    if unknown := options.scores.keys() - categories.keys():
+        raise ConfigError(
+            f"--scores names {', '.join(map(shown, sorted(unknown)))}; the classes are "
+            f"{', '.join(categories)}"
+        )
+    tables = NuScenesTables(dataroot, options.version, classes)
+    into = options.into or f"{tables.version}-labelled"
+    refuse_taken(tables, into, force=force)
+    scenes = _scenes(tables, options)
+    found = _boxes(tables, scenes, options, tuple(categories))
+    source = f"{file.name}@{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+    attributes = _attribute_tokens(tables)
+    rows: Rows = {"instance": [], "sample_annotation": [], "category": []}
+    counts: Counter[str] = Counter()
+    for scene in scenes:
+        for row, name in _label_scene(tables, scene, found, options, source, attributes):
+            rows["sample_annotation"].append(row)
+            counts[name] += 1
+    _add_instances(rows, categories)
+    about = {
+        "source": source,
+        "score": options.score,
+        "scores": dict(options.scores),
+        "min_frames": options.min_frames,
+        "scenes": scenes,
+        "boxes": dict(counts),
+        "instances": len(rows["instance"]),
+        "from": tables.version,
+        "commit": commit(),
+    }
+    for row in rows["sample_annotation"]:
+        del row["_class"]
+    folder = write_relabelled(tables, into, scenes, rows, about, force=force)
+    return Labelling(folder, len(scenes), dict(counts.most_common()), len(rows["instance"]))
+
+
+def _scenes(tables: NuScenesTables, options: LabelOptions) -> list[str]:
+    if options.scenes:
+        return named_scenes(tables, options.scenes)
+    bare = [
+        scene
+        for scene in tables.scene_names
+        if not any(tables.classes(token) for token in tables.samples(scene))
+    ]
+    if not bare:
+        raise DataError(
+            f"every scene of {tables.dataroot / tables.version} has annotations: name those that "
+            "are to be labelled anew (--scenes)"
+        )
+    return bare
+
+
+def _boxes(
+    tables: NuScenesTables, scenes: list[str], options: LabelOptions, class_names: tuple[str, ...]
+) -> ResultColumns:
+    if options.results:
+        return read_results(options.results, class_names)
+    assert options.teacher is not None
+    run = EvaluationOptions(
+        device=options.device, version=tables.version, scenes=tuple(scenes), split="all"
+    )
+    return run_checkpoint(options.teacher, tables.dataroot, run)
+
+
+def _label_scene(
+    tables: NuScenesTables,
+    scene: str,
+    found: ResultColumns,
+    options: LabelOptions,
+    source: str,
+    attributes: Mapping[str, str],
+) -> list[tuple[Row, str]]:
+    """Rows of a scene's annotations, not linked, with the name of their class."""
+    tokens = [token for token in tables.samples(scene) if token in found]
+    parts = [_sure(found.columns(own), options) for own in tokens]
+    frames = [
+        DetectedFrame(
+            tables.stamp_ns(own),
+            part.centers_m[:, :2],
+            part.velocities_m_s,
+            part.labels,
+            part.sizes_m[:, 1],
+            part.scores,
+        )
+        for own, part in zip(tokens, parts, strict=True)
+    ]
+    numbers = track(frames)
+    seen = Counter(number for frame in numbers for number in frame.tolist())
+    out = []
+    for own, part, of_frame in zip(tokens, parts, numbers, strict=True):
+        scan = _scan(tables, own)
+        for i, number in enumerate(of_frame.tolist()):
+            if seen[number] < options.min_frames:
+                continue
+            width, length, height = part.sizes_m[i].tolist()
+            pose = Transform.from_quaternion(
+                FIXED_FRAME, "box", part.values[i, 6:10], part.centers_m[i]
+            )
+            instance = token("label", source, scene, number)
+            row = annotation_row(
+                token("label", source, own, number),
+                own,
+                instance,
+                pose,
+                (length, width, height),
+                scan,
+            )
+            attribute = attributes.get(part.attribute_names[part.attributes[i]])
+            row["attribute_tokens"] = [attribute] if attribute else []
+            # Fields of our own, which the devkit passes on.
+            row["source"], row["score"] = source, round(float(part.scores[i]), 4)
+            row["_class"] = part.class_names[part.labels[i]]
+            out.append((row, row["_class"]))
+    return out
+
+
+def _sure(boxes: BoxArrays, options: LabelOptions) -> BoxArrays:
+    """Those above the threshold of their class."""
+    lowest = np.array([options.scores.get(n, options.score) for n in boxes.class_names])
+    return boxes[np.flatnonzero(boxes.scores >= lowest[boxes.labels])]
+
+
+def _scan(tables: NuScenesTables, sample: str) -> np.ndarray[Any, Any] | None:
+    """(P, 3) points of a sample in the map; None where there are none."""
+    if not tables.has_scan(sample):
+        return None
+    record = tables.lidar(sample)
+    return (record.fixed_from_ego @ record.ego_from_sensor).apply(record.scan()[:, :3])
+
+
+def _attribute_tokens(tables: NuScenesTables) -> dict[str, str]:
+    file = tables.dataroot / tables.version / "attribute.json"
+    rows = json.loads(file.read_bytes()) if file.is_file() else []
+    return {row["name"]: row["token"] for row in rows}
+
+
+def _add_instances(rows: Rows, categories: Mapping[str, str]) -> None:
+    by_instance: dict[str, list[Row]] = {}
+    for row in rows["sample_annotation"]:
+        by_instance.setdefault(row["instance_token"], []).append(row)
+    known: dict[str, str] = {}
+    for identity, boxes in by_instance.items():
+        chain(boxes)
+        name = categories[boxes[0]["_class"]]
+        if name not in known:
+            known[name] = token("category", name)
+            rows["category"].append({"token": known[name], "name": name, "description": ""})
+        rows["instance"].append(
+            {
+                "token": identity,
+                "category_token": known[name],
+                "nbr_annotations": len(boxes),
+                "first_annotation_token": boxes[0]["token"],
+                "last_annotation_token": boxes[-1]["token"],
+            }
+        )

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes of key frames put together to objects."""
+
+import numpy as np
+
+from labeldistill_core.labelling.tracking import DetectedFrame, track
+
+Box = tuple[float, float, float, float, int, float]
+"""x, y, vx, vy, label, length."""
+
+
+def frame(seconds: float, *boxes: Box, scores: tuple[float, ...] = ()) -> DetectedFrame:
+    rows = np.array([box[:4] for box in boxes], np.float64).reshape(-1, 4)
+    return DetectedFrame(
+        round(seconds * 1e9),
+        rows[:, :2],
+        rows[:, 2:],
+        np.array([box[4] for box in boxes], np.int64),
+        np.array([box[5] for box in boxes], np.float64),
+        np.array(scores or [0.5] * len(boxes)),
+    )
+
+
+def numbers(*frames: DetectedFrame) -> list[list[int]]:
+    return [found.tolist() for found in track(frames)]
+
+
+def test_a_fast_object_is_found_by_its_velocity() -> None:
+    # twelve metres in half a second, past another one that stands
+    first = frame(0, (0, 0, 24, 0, 0, 4.5), (13, 1, 0, 0, 0, 4.5))
+    second = frame(0.5, (13, 1, 0, 0, 0, 4.5), (12, 0, 24, 0, 0, 4.5))
+    assert numbers(first, second) == [[0, 1], [1, 0]]
+
+
+def test_classes_are_kept_apart() -> None:
+    first, second = frame(0, (0, 0, 0, 0, 0, 4)), frame(0.5, (0, 0, 0, 0, 1, 4))
+    assert numbers(first, second) == [[0], [1]]
+
+
+def test_near_people_are_two() -> None:
+    first = frame(0, (0, 0, 0, 0, 0, 0.7))
+    second = frame(0.5, (1.5, 0, 0, 0, 0, 0.7))
+    assert numbers(first, second) == [[0], [1]]
+
+
+def test_an_object_that_is_hidden_comes_back() -> None:
+    seen = [frame(t, (10 * t, 0, 10, 0, 0, 4)) for t in (0, 0.5)]
+    again = frame(1.5, (15, 0, 10, 0, 0, 4))
+    assert numbers(*seen, frame(1.0), again) == [[0], [0], [], [0]]
+
+
+def test_what_was_lost_for_long_is_another_one() -> None:
+    assert numbers(frame(0, (0, 0, 0, 0, 0, 4)), frame(2, (0, 0, 0, 0, 0, 4))) == [[0], [1]]
+
+
+def test_the_surest_box_chooses_first() -> None:
+    first = frame(0, (0, 0, 0, 0, 0, 4))
+    second = frame(0.5, (0.1, 0, 0, 0, 0, 4), (0.3, 0, 0, 0, 0, 4), scores=(0.4, 0.9))
+    assert numbers(first, second) == [[0], [1, 0]]
+
+
+def test_unknown_velocities_stand_still() -> None:
+    unknown = float("nan")
+    first = frame(0, (5, 5, unknown, unknown, 0, 4))
+    assert numbers(first, frame(0.5, (5.5, 5, unknown, unknown, 0, 4))) == [[0], [0]]
+
+
+def test_nothing_gives_nothing() -> None:
+    assert track([]) == []
+    assert numbers(frame(0), frame(0.5)) == [[], []]
