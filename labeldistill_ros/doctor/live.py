@@ -18,6 +18,7 @@ from sensor_msgs.msg import PointCloud2
 
 from labeldistill_ros.doctor.finding import Finding, by_camera
 from labeldistill_ros.doctor.observation import Observation
+from labeldistill_ros.doctor.pose_delay import PoseDelay
 from labeldistill_ros.doctor.source import Source
 from labeldistill_ros.doctor.topics import CLOUD, Types
 from labeldistill_ros.inputs.clock import why_no_clock
@@ -30,7 +31,7 @@ from labeldistill_ros.inputs.pose_listener import (
 from labeldistill_ros.inputs.publishers import unheard
 from labeldistill_ros.inputs.subscriptions import CameraSubscriptions
 from labeldistill_ros.inputs.topics import CameraTopics
-from labeldistill_ros.messages.stamps import stamp_of_cdr
+from labeldistill_ros.messages.stamps import stamp_of, stamp_of_cdr
 from labeldistill_ros.parameter_file import GivenParameters
 from labeldistill_ros.parameters import VehicleParameters
 
@@ -88,6 +89,7 @@ class _Listening:
             self._poses = OdometryListener(
                 node, transforms, common.odometry_topic, common.fixed_frame, common.base_frame
             )
+        self._delay = PoseDelay(self._poses.lookup, common.fixed_frame, common.base_frame)
         self._cameras = CameraSubscriptions(
             node, self._topics, common.images_rectified, self._on_image
         )
@@ -107,6 +109,7 @@ class _Listening:
         self._spin(executor, self._seconds)
         self._seen.end(self._now_s)
         connections, silent = self._connections(), self._silent()
+        connections += self._delay.check(self._seen.vehicle.common.tf_timeout)
         types = self._types()
         self._cameras.close()
         self._spin(executor, _LATE_POSES_S)
@@ -126,10 +129,14 @@ class _Listening:
         end_s = time.monotonic() + seconds
         while (left_s := end_s - time.monotonic()) > 0 and rclpy.ok(context=self._node.context):
             executor.spin_once(timeout_sec=min(left_s, 0.1))
+            self._delay.look(self._now_s)
 
     def _on_image(self, camera: str, message: Any) -> None:
         clock_ns = self._node.get_clock().now().nanoseconds
-        self._seen.image(camera, message, self._now_s, clock_ns)
+        now_s, stamp_ns = self._now_s, stamp_of(message)
+        self._seen.image(camera, message, now_s, clock_ns)
+        if stamp_ns and self._seen.vehicle.common.ego_motion_source != "none":
+            self._delay.image(stamp_ns, now_s)
 
     def _on_cloud(self, topic: str, data: bytes) -> None:
         self._seen.cloud(topic, stamp_of_cdr(data), self._node.get_clock().now().nanoseconds)
