@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from labeldistill_core.lidar import output_cache
@@ -280,7 +281,7 @@ def test_what_is_there_is_read_where_nothing_can_be_written(
     monkeypatch.setattr(Path, "open", read_only)
     monkeypatch.setattr(os, "utime", refuse)
     cache = opened(tmp_path)
-    monkeypatch.setattr(cache._lock, "acquire", refuse)
+    monkeypatch.setattr(FileLock, "acquire", refuse)
     assert holds(cache, 0)
     cache.write(key(9), tensors(9))
     assert "3 samples are kept" in caplog.text
