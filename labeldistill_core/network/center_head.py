@@ -44,8 +44,12 @@ class TaskMaps:
 
     def codes_at(self, cells: Tensor) -> Tensor:
         """Box codes (B, M, 10) of cells (B, M), each row times X plus column."""
-        index = cells[:, None].expand(-1, sum(BOX_MAPS.values()), -1)
-        return self.box_code.flatten(2).gather(2, index).mT
+        # Cells before maps are put together: they are few, and so are then the gradients.
+        codes = [
+            getattr(self, name).flatten(2).gather(2, cells[:, None].expand(-1, channels, -1))
+            for name, channels in BOX_MAPS.items()
+        ]
+        return torch.cat(codes, dim=1).mT
 
 
 class CenterHead(nn.Module):
