@@ -23,6 +23,7 @@ from labeldistill_core.config_text import commented
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.lidar.config import TeacherConfig
 from labeldistill_core.presets import Preset, find_preset
+from labeldistill_core.runtime.onnx_engine import OnnxEngine
 
 FOLLOWS = {
     "student.cameras": "cameras",
@@ -206,7 +207,7 @@ def classes_of(file: Path | None) -> ClassList:
     """
     if file is None:
         return NUSCENES
-    if file.suffix == ".safetensors":
+    if file.suffix in (".safetensors", ".onnx") or kind_of(file):
         return classes_of_checkpoint(file)
     return read_config(file).student.head.class_list
 
@@ -214,9 +215,14 @@ def classes_of(file: Path | None) -> ClassList:
 def classes_of_checkpoint(file: Path) -> ClassList:
     """Classes that a student, a teacher or a label encoder was trained with.
 
+    Args:
+        file: `*.safetensors`, or of a student also `*.onnx`.
+
     Raises:
         CheckpointError: the file is missing or damaged, or holds another network.
     """
+    if file.suffix == ".onnx":
+        return OnnxEngine(file).config.head.class_list
     kind = kind_of(file) or "student"
     if kind not in ("student", "teacher", "label encoder"):
         raise CheckpointError(f"{file} holds a {kind}, which has no classes")

@@ -111,20 +111,24 @@ def call_command(
     )
     if isinstance(command, Mapping):
         return tyro.extras.subcommand_cli_from_dict(dict(command), prog=name, args=args)
-    return tyro.cli(_prepared(command, args), prog=name, args=args)
+    prepared, args = _prepared(command, sys.argv[1:] if args is None else args)
+    return tyro.cli(prepared, prog=name, args=args)
 
 
-def _prepared(command: Callable[..., Any], args: Sequence[str] | None) -> Callable[..., Any]:
-    """The command, with defaults that some of its options take from others.
+def _prepared(
+    command: Callable[..., Any], args: Sequence[str]
+) -> tuple[Callable[..., Any], Sequence[str]]:
+    """The command, with defaults that some of its options take from others, and what is left.
 
     Options of which that holds have a class method `prepared`, which gives their defaults from the
-    arguments.
+    arguments, and the arguments that it did not take.
     """
-    given = list(sys.argv[1:] if args is None else args)
-    kinds = {name: kind for name, kind in get_type_hints(command).items() if name != "return"}
-    defaults = {n: k.prepared(given) for n, k in kinds.items() if hasattr(k, "prepared")}
+    defaults: dict[str, Any] = {}
+    for name, kind in get_type_hints(command).items():
+        if name != "return" and hasattr(kind, "prepared"):
+            defaults[name], args = kind.prepared(args)
     if not defaults:
-        return command
+        return command, args
 
     @wraps(command)
     def with_defaults(*positional: Any, **named: Any) -> Any:
@@ -137,7 +141,7 @@ def _prepared(command: Callable[..., Any], args: Sequence[str] | None) -> Callab
     ]
     # What tyro reads instead of the function's own.
     with_defaults.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return with_defaults
+    return with_defaults, args
 
 
 def last_value(args: Sequence[str], option: str) -> str | None:

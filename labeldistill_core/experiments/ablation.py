@@ -260,8 +260,12 @@ class AblationRun:
             # By content: a teacher that was trained anew under the same name makes other students.
             **{name: path and file_sha256(path) for name, path in self.given.items()},
         }
-        if self.options.config:
-            settings["config"] = asdict(self.options.resolved())
+        own = self.options.resolved()
+        named = replace(self.options, config=None, fields=None).resolved()
+        # Only where they are other networks than the preset's, as in runs of earlier versions.
+        networks = ("student", "teacher", "label_encoder")
+        if any(getattr(own, name) != getattr(named, name) for name in networks):
+            settings["networks"] = {name: asdict(getattr(own, name)) for name in networks}
         return dict(json.loads(json.dumps(settings)))
 
     def check_sum(self, samples: Sequence[str]) -> str:

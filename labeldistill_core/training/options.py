@@ -12,18 +12,36 @@ from typing import Annotated, Any, Literal
 import tyro
 from typing_extensions import Self
 
+from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_files import chosen_preset
 from labeldistill_core.console import last_value
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, SampleConfig, StudentDataset
 from labeldistill_core.data.splits import named_scenes, split_scenes
-from labeldistill_core.distillation.config import DistillationConfig
+from labeldistill_core.distillation.config import DistillationConfig, LabelEncoderConfig
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.lidar.config import TeacherConfig
 from labeldistill_core.options import TablesOptions
-from labeldistill_core.presets import Preset
+from labeldistill_core.presets import Preset, Recipes
 from labeldistill_core.training.fit import Machine
 from labeldistill_core.training.label_encoder import Aim
 from labeldistill_core.training.recipe import Recipe
+
+_FIELDS = ("--student.", "--teacher.", "--label-encoder.", "--recipes.")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Fields of a configuration that are options, too; `labeldistill config --help` lists them."""
+
+    student: StudentConfig
+    """The camera-only detector."""
+    teacher: TeacherConfig
+    """The LiDAR detector."""
+    label_encoder: LabelEncoderConfig
+    """The network from true boxes to the teacher's features."""
+    recipes: Recipes
+    """How each of them is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +52,10 @@ class TrainingOptions(TablesOptions):
     """Name of the configuration of networks and recipes."""
     config: Path | None = None
     """Configuration of one's own in the place of a preset, as `labeldistill config` prints it:
-    YAML or JSON."""
+    YAML or JSON. Single fields of it, or of the preset, are options as well, such as
+    --student.grid.cell-m; `labeldistill config --help` lists them."""
+    fields: tyro.conf.Suppress[Fields | None] = None
+    """Networks and recipes in the place of the preset's; the preset's when None."""
     published: bool = False
     """Reproduce the published code where it differs from the paper: networks, samples, losses and
     recipes."""
@@ -77,6 +98,35 @@ class TrainingOptions(TablesOptions):
             raise ConfigError("--validate-every must be 1 or more")
 
     @classmethod
+    def prepared(cls, args: Sequence[str]) -> tuple[Self, list[str]]:
+        """Defaults of the command line: those of the preset or the configuration that it names.
+
+        Returns:
+            The defaults, with the single fields that are given, and the other arguments.
+        """
+        config = last_value(args, "--config")
+        preset = chosen_preset(
+            last_value(args, "--preset") or cls.preset, Path(config) if config else None
+        )
+        defaults, rest = cls._defaults(preset), list(args)
+        # By themselves, since the help of a command would drown in them.
+        if any(word.startswith(_FIELDS) for word in args) and not {"-h", "--help"} & set(args):
+            defaults["fields"], rest = tyro.cli(
+                Fields,
+                args=args,
+                default=defaults["fields"],
+                return_unknown_args=True,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+        return cls(**defaults), rest
+
+    @classmethod
+    def _defaults(cls, preset: Preset) -> dict[str, Any]:
+        """Values of the fields that follow from a preset."""
+        own = {f.name: getattr(preset, f.name) for f in fields(Fields)}
+        return {"fields": Fields(**own)}
+
+    @classmethod
     def like(cls, other: TrainingOptions, **more: Any) -> Self:
         """The options of a stage that trains as another one does.
 
@@ -97,6 +147,8 @@ class TrainingOptions(TablesOptions):
             ConfigError: there is no such preset, or the configuration cannot be used.
         """
         preset = replace(chosen_preset(self.preset, self.config), **parts)
+        if self.fields:
+            preset = replace(preset, **vars(self.fields))
         if self.published:
             preset = preset.as_published()
         # None means "as the recipe has it", so that a preset's own values need no second place.
@@ -163,6 +215,10 @@ class LabelEncoderOptions(TrainingOptions):
     aim: Aim = "inverse-head"
     """Learn the inverse of the teacher's head, or an autoencoder with a head of its own."""
 
+    @classmethod
+    def _defaults(cls, preset: Preset) -> dict[str, Any]:
+        return super()._defaults(preset) | {"teacher": tyro.MISSING}
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions(TrainingOptions):
@@ -183,13 +239,9 @@ class StudentOptions(TrainingOptions):
     the published results start from them."""
 
     @classmethod
-    def prepared(cls, args: Sequence[str]) -> StudentOptions:
-        """Defaults of the command line: those of the preset or the configuration that it names."""
-        config = last_value(args, "--config")
-        preset = chosen_preset(
-            last_value(args, "--preset") or cls.preset, Path(config) if config else None
-        )
-        return cls(distillation=preset.distillation, sample=preset.samples)
+    def _defaults(cls, preset: Preset) -> dict[str, Any]:
+        own = {"distillation": preset.distillation, "sample": preset.samples}
+        return super()._defaults(preset) | own
 
     def resolved(self, **parts: Any) -> Preset:
         """See `TrainingOptions.resolved`; with distillation and samples as given here."""

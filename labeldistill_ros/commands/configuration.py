@@ -27,12 +27,12 @@ class ConfigOptions:
     """What is printed."""
 
     @classmethod
-    def prepared(cls, args: Sequence[str]) -> ConfigOptions:
+    def prepared(cls, args: Sequence[str]) -> tuple[ConfigOptions, Sequence[str]]:
         """Defaults of the command line: those of the preset or the file that it begins with."""
         source = args[0] if args and not args[0].startswith("-") else "demo"
         if source.endswith(_ENDINGS):
-            return cls(read_config(Path(source)))
-        return cls(find_preset(source))
+            return cls(read_config(Path(source))), args
+        return cls(find_preset(source)), args
 
 
 def config(source: Positional[str], options: Flat[ConfigOptions], published: bool = False) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,12 @@ from labeldistill_core.config_json import to_mapping
 from labeldistill_core.console import last_value
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.presets import PRESETS
-from labeldistill_core.training.options import StudentOptions, TrainingOptions
+from labeldistill_core.training.options import (
+    LabelEncoderOptions,
+    StudentOptions,
+    TeacherOptions,
+    TrainingOptions,
+)
 from labeldistill_ros.cli import main
 from tests.support.own_vehicle import CAMERAS, CLASSES, RADII_M2, TASKS, own_preset
 
@@ -148,15 +154,29 @@ def test_options_override_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     text = to_yaml(own_preset()).replace("ratio: [2, 2, 2]", "ratio: [1, 3, 2]")
     file.write_text(text.replace("depth_labels: one_hot", "depth_labels: linear"))
-    for options in (StudentOptions(config=file), StudentOptions.prepared(["--config", str(file)])):
-        resolved = StudentOptions(
-            config=file, distillation=options.distillation, sample=options.sample, epochs=7
-        ).resolved()
+    given, rest = StudentOptions.prepared(["--config", str(file)])
+    assert rest == ["--config", str(file)]
+    for options in (StudentOptions(config=file), replace(given, config=file)):
+        resolved = replace(options, epochs=7).resolved()
         assert resolved.distillation.ratio == (1, 3, 2)
         assert resolved.samples.depth_labels == "linear"
         assert resolved.recipes.student.epochs == 7
+        assert resolved.student == own_preset().student
     assert TrainingOptions(config=file).preset_name == "own"
-    assert StudentOptions.prepared([]).distillation == PRESETS["demo"].distillation
+
+
+@pytest.mark.parametrize("kind", [StudentOptions, TeacherOptions, LabelEncoderOptions])
+def test_single_fields_are_options_of_training(kind: type[TrainingOptions]) -> None:
+    args = ["--student.history-s", "0.5", "1.5", "--teacher", "t.safetensors", "root"]
+    options, rest = kind.prepared(["out", *args, "--recipes.student.epochs=3"])
+    assert rest == ["out", "--teacher", "t.safetensors", "root"]
+    resolved = options.resolved()
+    assert resolved.student.history_s == (0.5, 1.5)
+    assert resolved.recipes.student.epochs == 3
+    assert resolved.teacher == PRESETS["demo"].teacher
+    plain, rest = kind.prepared(args[3:])
+    assert rest == args[3:]
+    assert plain.resolved() == PRESETS["demo"]
 
 
 def test_the_last_of_an_option_counts() -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.student import Student
 from labeldistill_core.network.targets import build_targets
 from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.onnx_export import export_onnx
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
@@ -236,6 +238,9 @@ def test_a_student_is_saved_loaded_run_and_scored(dataroot: Path, tmp_path: Path
     options = EvaluationOptions(version=VERSION, split="all")
     found = run_checkpoint(file, dataroot, options)
     assert classes_of_checkpoint(file) == CLASSES
+    if find_spec("onnxruntime") and find_spec("onnx"):
+        export_onnx(file, tmp_path / "student.onnx")
+        assert classes_of_checkpoint(tmp_path / "student.onnx") == CLASSES
     assert list(score(found, dataroot, options, CLASSES).class_ap) == list(CLASSES.names)
     assert len(found) == 6
     assert {box["detection_name"] for boxes in found.values() for box in boxes} <= set(

@@ -40,8 +40,10 @@ def test_all_stages_of_another_vehicle(tmp_path: Path, capsys: pytest.CaptureFix
     teacher = train("teacher")
     encoder = train("label-encoder", "--teacher", str(teacher))
     given = ["--teacher", str(teacher), "--label-encoder", str(encoder)]
-    student = train("student", *given, "--distillation.ratio", "1", "2", "1")
-    assert load_student(student).student.config == own_preset().student
+    changed = ["--distillation.ratio", "1", "2", "1", "--student.decode.max-candidates", "40"]
+    student = train("student", *given, *changed)
+    decode = replace(own_preset().student.decode, max_candidates=40)
+    assert load_student(student).student.config == replace(own_preset().student, decode=decode)
     assert load_student(student).record["distillation"]["ratio"] == [1, 2, 1]
     assert load_teacher(teacher).config == own_preset().teacher
     assert "steps on 6 samples, seed 0, LiDAR and label teacher" in capsys.readouterr().out
