@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from labeldistill_core.cameras import FIXED_FRAME, FrameSet
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.console import MISSED, Flat
 from labeldistill_core.data.batch import camera_batch, mean_ego_pose
+from labeldistill_core.data.images import decode_reduction
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import ConfigError
@@ -235,10 +237,11 @@ class AccuracyComparison:
     def run(self, scenes: Sequence[str]) -> dict[str, Any]:
         """Scores of the plain network and of all ways, and whether they are `equal`."""
         identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
-        names = self._reference.student.config.class_names
+        config = self._reference.student.config
+        names, reduction = config.class_names, partial(decode_reduction, image=config.image)
         plain: dict[str, BoxArrays] = {}
         for token in self._samples(scenes):
-            frames = self._tables.frame_set(token, self._reference.student.config.cameras)
+            frames = self._tables.frame_set(token, config.cameras, reduction)
             expected, features = self._reference.detect(frames)
             plain[token] = result_columns(expected.in_frame(identity), names)
             for way in self._ways.values():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, CameraView, FrameSet
+from labeldistill_core.data.images import decode_reduction
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
@@ -168,13 +170,14 @@ def _sets(
 ) -> list[tuple[str, FrameSet]]:
     """Sets that the synchronizer makes of a scene's images, with the sample each belongs to."""
     cameras, faults = detector.config.cameras, condition.faults
+    reduction = partial(decode_reduction, image=detector.config.image)
     events: list[tuple[int, str, str, CameraView]] = []
     first_ns: int | None = None
     # Each image is an event of its own, as on a vehicle: a fault may move it before or behind
     # others.
     for token in tokens[:: condition.every]:
         records = tables.cameras(token)
-        for camera, view in tables.frame_set(token, cameras).by_name.items():
+        for camera, view in tables.frame_set(token, cameras, reduction).by_name.items():
             record = records[camera].token
             first_ns = view.stamp_ns if first_ns is None else first_ns
             if not faults.lost(record, camera, view.stamp_ns - first_ns):
