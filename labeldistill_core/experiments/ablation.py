@@ -162,7 +162,8 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     # Jobs share the cores.
     loaders = max(1, options.machine.loaders // jobs)
     options = replace(options, machine=replace(options.machine, workers=loaders))
-    tables = NuScenesTables(dataroot, options.version)
+    classes = options.resolved().student.head.class_list
+    tables = NuScenesTables(dataroot, options.version, classes)
     trained, scored = options.scene_names(tables)[0], options.scored_scenes(tables)
     about = _about(tables, trained, scored, options) | {"jobs": str(jobs)}
     # seed by seed, so that an early stop leaves a fair comparison
