@@ -94,7 +94,7 @@ def _convert(bag: Path, root: Path, workers: int, mb: float) -> dict[str, Any]:
 
 
 def _peak_mib(usage: resource.struct_rusage) -> float:
-    """Of the process itself; its workers are smaller, since they do not look through the bag."""
+    """Of the largest of the process and its workers, which the system counts with it."""
     # Linux counts in KiB, others in bytes.
     return usage.ru_maxrss / (1024 if sys.platform == "linux" else _MIB)
 
