@@ -20,7 +20,7 @@ from labeldistill_core.cameras import EGO_FRAME
 from labeldistill_core.checkpoints import load_student, save_network, save_student
 from labeldistill_core.classes import NUSCENES, ClassList, ObjectClass
 from labeldistill_core.config import StudentConfig
-from labeldistill_core.config_files import classes_of_checkpoint
+from labeldistill_core.config_files import classes_of_checkpoint, from_yaml, to_yaml
 from labeldistill_core.config_json import from_mapping, to_json
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
@@ -43,7 +43,9 @@ from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.student import Student
 from labeldistill_core.network.targets import build_targets
+from labeldistill_core.presets import PRESETS
 from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.runtime.loading import torch_engine
 from labeldistill_core.runtime.onnx_export import export_onnx
 from labeldistill_core.training.label_encoder import LabelEncoderStage
 from labeldistill_core.training.student import StudentStage
@@ -51,6 +53,7 @@ from labeldistill_core.training.teacher import TeacherStage
 from labeldistill_core.visualization.colours import CLASS_COLOURS, TRUTH_COLOUR, class_colour
 from labeldistill_core.visualization.pictures import camera_mosaic
 from labeldistill_core.visualization.view import ViewOptions, view
+from labeldistill_ros.testing.course import Course
 from tests.support.nuscenes_fixture import SCENES, VERSION
 from tests.support.own_vehicle import CAMERAS, CLASSES, SIZES_PX, TASKS, own_preset
 from tests.support.own_vehicle import write_own_dataroot as write
@@ -304,3 +307,35 @@ def test_colours_of_unknown_names_are_stable_and_apart_from_the_truth() -> None:
         colour = class_colour(name)
         assert math.dist(colour, TRUTH_COLOUR) > 60
         assert sum(colour) > 300, "light enough for a dark background"
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_one_to_twelve_cameras(count: int) -> None:
+    names = tuple(f"eye_{number}" for number in range(count))
+    sizes = [((160, 90), (128, 96), (192, 108))[number % 3] for number in range(count)]
+    course = Course(
+        1_700_000_000_000_000_000,
+        phases_s=dict.fromkeys(names, 0.0),
+        sizes_px=dict(zip(names, sizes, strict=True)),
+        headings_deg={name: 360.0 * number / count for number, name in enumerate(names)},
+    )
+    torch.manual_seed(0)
+    config = replace(own_preset().student, cameras=names)
+    detector = Detector(torch_engine(Student(config)))
+    for cycle in range(2):
+        frames = course.frame_set(cycle)
+        found = detector.detect(frames)
+    assert len(found.boxes)
+    tiles = {1: (1, 1), 12: (4, 3)}[count]
+    mosaic = camera_mosaic(frames, Boxes3D.empty("map"), tile_width_px=96)
+    assert mosaic.size == (96 * tiles[0], 54 * tiles[1])
+
+
+def test_the_page_shows_a_configuration_that_can_be_read(repository: Path) -> None:
+    page = (repository / "docs" / "training.md").read_text()
+    shown = page.partition("```yaml\n")[2].partition("```")[0]
+    demo = to_yaml(PRESETS["demo"])
+    lists = demo[demo.index("cameras: [") : demo.index("# What commands call it.")]
+    read = from_yaml(demo.replace(lists, shown), "docs/training.md")
+    assert read.student.cameras == ("wide", "left", "right", "rear")
+    assert read.student.head.tasks == (("car",), ("person", "bike"))

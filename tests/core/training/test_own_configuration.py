@@ -15,11 +15,12 @@ from labeldistill_core.config_files import classes_of, to_yaml
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.network.student import Student
+from labeldistill_core.training.export import IDENTITY
 from labeldistill_core.training.initial_weights import load_initial
 from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import VERSION
 from tests.support.own_vehicle import CLASSES, own_preset, write_own_dataroot
-from tests.support.small_networks import small
+from tests.support.small_networks import small, small_preset
 
 
 def test_all_stages_of_another_vehicle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,3 +106,25 @@ def test_the_same_network_is_taken_whole(nuscenes_student: Path) -> None:
     load_initial(network, nuscenes_student, "student", partial=False)
     theirs = load_student(nuscenes_student).student.state_dict()
     assert all(torch.equal(t, theirs[n]) for n, t in network.state_dict().items())
+
+
+def test_runs_of_earlier_versions_go_on(tmp_path: Path, synthetic_dataroot: Path) -> None:
+    """Their checkpoints say nothing of classes, which were nuScenes' ten."""
+    file, out = tmp_path / "small.yaml", tmp_path / "run"
+    file.write_text(to_yaml(small_preset()))
+    command = [
+        "train", "teacher", str(synthetic_dataroot), str(out), "--version", "v1.0-mini",
+        "--config", str(file), "--split", "all", "--batch-size", "4", "--workers", "0",
+        "--precision", "32-true",
+    ]  # fmt: skip
+    assert main([*command, "--epochs", "1"]) == 0
+    last = out / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    del content[IDENTITY]["config"]["head"]["classes"]
+    torch.save(content, last)
+    assert main([*command, "--epochs", "2"]) == 0
+    assert torch.load(last, weights_only=True)["global_step"] == 2 * content["global_step"]
+    # One of other classes is another run.
+    other = file.read_text().replace("vehicle.car]", "vehicle.van]")
+    file.write_text(other)
+    assert main([*command, "--epochs", "3"]) == 2
