@@ -12,7 +12,6 @@ import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,27 +21,25 @@ from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, FrameSet
 from labeldistill_core.classes import NUSCENES, ClassList
 from labeldistill_core.data.category_labels import RACK, labels_of, notes_on_categories
 from labeldistill_core.data.images import Reduction
-from labeldistill_core.data.nuscenes_records import GroundTruth, SensorRecord, size_of_image
+from labeldistill_core.data.nuscenes_records import (
+    GroundTruth,
+    Mounting,
+    SensorRecord,
+    size_of_image,
+)
 from labeldistill_core.data.tables.columns import LIDAR as LIDAR
 from labeldistill_core.data.tables.columns import STAMP, SceneRow
 from labeldistill_core.data.tables.opening import open_columns
+from labeldistill_core.data.versions import found_version
 from labeldistill_core.errors import DataError
-from labeldistill_core.frames import Array, Transform
+from labeldistill_core.frames import Transform
 
 _LOG = logging.getLogger(__name__)
 
-_USUAL_VERSION = "v1.0-trainval"
 _LONGEST_TURN_US = 75_000
 """The LiDAR turns in 50 ms."""
 _MOUNTINGS_KEPT = 1 << 14
 """nuScenes has 10,200, which take 10 MB."""
-
-
-class _Mounting(NamedTuple):
-    channel: str
-    modality: str
-    ego_from_sensor: Transform
-    intrinsics_px: Array
 
 
 class NuScenesTables:
@@ -66,7 +63,7 @@ class NuScenesTables:
                 refused when it is asked for.
         """
         self.dataroot, self.class_list = Path(dataroot), classes
-        self.version = _found_version(self.dataroot, version)
+        self.version = found_version(self.dataroot, version)
         folder = self.dataroot / self.version
         columns = open_columns(folder)
         self._meta, self._samples, self._data = columns.meta, columns.samples, columns.data
@@ -363,10 +360,10 @@ class NuScenesTables:
             raise DataError(f"sample {sample_token} has no {LIDAR} in {self.version}")
         return row
 
-    def _read_mounting(self, row: int) -> _Mounting:
+    def _read_mounting(self, row: int) -> Mounting:
         sensor = self._meta.sensors[int(self._mountings.sensor[row])]
         pose, camera = self._mountings.pose[row].copy(), sensor.modality == "camera"
-        return _Mounting(
+        return Mounting(
             sensor.channel,
             sensor.modality,
             Transform.from_quaternion(EGO_FRAME, sensor.channel, pose[3:], pose[:3]),
@@ -402,24 +399,3 @@ class NuScenesTables:
             width_px=size_px[0],
             height_px=size_px[1],
         )
-
-
-def _found_version(dataroot: Path, version: str | None) -> str:
-    """The version that is meant.
-
-    Raises:
-        DataError: it is not there, none is there, or none is named where there are several.
-    """
-    if version and (dataroot / version / "scene.json").is_file():
-        return version
-    if not dataroot.is_dir():
-        raise DataError(f"no data root {dataroot}: there is no such folder")
-    versions = sorted(path.parent.name for path in dataroot.glob("*/scene.json"))
-    if version is None and len(versions) == 1:
-        return versions[0]
-    if version is None and _USUAL_VERSION in versions:
-        return _USUAL_VERSION
-    there = f"it has the versions {', '.join(versions)}" if versions else "it has no tables at all"
-    if version is None and versions:
-        raise DataError(f"data root {dataroot}: {there}; say which (--version)")
-    raise DataError(f"data root {dataroot} has no tables {version or '*'}/*.json; {there}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,19 @@ def size_of_image(path: Path) -> tuple[int, int]:
     except (OSError, DataError):
         return 0, 0
     return header.width_px, header.height_px
+
+
+class Mounting(NamedTuple):
+    """A sensor on the vehicle."""
+
+    channel: str
+    """Name of the sensor."""
+    modality: str
+    """camera, lidar or radar."""
+    ego_from_sensor: Transform
+    """Mounting pose."""
+    intrinsics_px: Array
+    """(3, 3) matrix K of a camera; empty for others."""
 
 
 @dataclass(frozen=True, eq=False)
