@@ -7,17 +7,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from labeldistill_core.names import plain_text
 from labeldistill_ros.bags.dataset.key_frames import period_ns
 from labeldistill_ros.bags.dataset.plan import Drive, PlannedCamera
 from labeldistill_ros.bags.dataset.survey import Stream
 from labeldistill_ros.messages.calibration import is_distorted
 
+_LONGEST_LINE = 1000
 _GAP_PERIODS = 2.5
 """Of a topic's median period: what is longer is told as a gap."""
 
 
 def plan_text(drive: Drive) -> str:
-    """Topics, rates, frames, calibration, gaps and scenes of a drive, in lines."""
+    """Topics, rates, frames, calibration, gaps and scenes of a drive, in lines.
+
+    What the bag says itself is escaped where a terminal would obey it.
+    """
     lines = [f"{drive.name}: {', '.join(map(str, drive.bags))}"]
     for name, topic in drive.topics.images.items():
         lines.append(f"  camera {name}: {_stream(topic, drive.survey.streams[topic])}")
@@ -46,7 +51,7 @@ def plan_text(drive: Drive) -> str:
     lines += [f"  {line}" for line in _scenes(drive)]
     lines += [f"  note: {note}" for note in drive.notes]
     lines += [f"  problem: {problem}" for problem in drive.problems]
-    return "\n".join(lines)
+    return "\n".join(plain_text(line, _LONGEST_LINE) for line in lines)
 
 
 def _stream(topic: str, stream: Stream) -> str:

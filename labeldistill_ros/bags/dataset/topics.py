@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from labeldistill_core.errors import BagError
-from labeldistill_core.names import fault_of_name, shown
+from labeldistill_core.names import fault_of_name, fault_of_relative_path, shown
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.truth import TRUTH_TOPIC
 
@@ -56,7 +56,10 @@ def choose_topics(
         BagError: there is no camera, one has no calibration, or it is not clear which cloud is
             that of the LiDAR.
     """
-    ignored: dict[str, str] = {}
+    # Of others: a topic goes into paths, sentences and a terminal.
+    odd = [t for t in topics if fault_of_relative_path(t.removeprefix("/"))]
+    ignored: dict[str, str] = {t: "that is no name of a topic" for t in odd}
+    topics = {t: kind for t, kind in topics.items() if t not in odd}
     images = dict(options.cameras) or _cameras(topics, ignored)
     if not images:
         raise BagError(

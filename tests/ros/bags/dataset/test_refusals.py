@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_ros.bags.reader import Recorded
+from labeldistill_ros.bags.reader import BagReader, Recorded
+from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.cli import main
 from tests.support.other_car import Edit, edited, moved_stamps, without
 
@@ -181,6 +182,31 @@ def test_names_cannot_leave_the_folder(car_bag: Path, tmp_path: Path) -> None:
     assert main([*words, "--cameras", "../x", WIDE]) == 2
     assert main([*words, "--val", "nothing"]) == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_names_of_a_bag_do_not_reach_the_terminal(
+    car_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    escape, out = "\x1b[31mred", tmp_path / "odd"
+    with BagReader(car_bag) as reader, BagWriter(out) as writer:
+        for recorded in reader.raw():
+            message = reader.decoded(recorded)
+            if recorded.topic == LABELS:
+                for detection in message.detections:
+                    detection.results[0].hypothesis.class_id = escape
+            if recorded.topic == POINTS:
+                message.header.frame_id = escape
+            if recorded.topic == WIDE:
+                copy = (f"/{escape}/image_raw/compressed", recorded.msgtype, recorded.data)
+                writer.write(*copy, recorded.stamp_ns)
+            writer.write(recorded.topic, recorded.msgtype, message, recorded.stamp_ns)
+    words = ["bag", "to-nuscenes", str(out), str(tmp_path / "root")]
+    assert main([*words, "--plan"]) == 2
+    assert main(words) == 2
+    told = "".join(capsys.readouterr())
+    assert "\x1b" not in told
+    assert "that is no name of a topic" in told
+    assert "camera WIDE" in told
 
 
 def test_points_stay_where_they_are(car_bag: Path, tmp_path: Path) -> None:
