@@ -9,7 +9,7 @@ from labeldistill_ros.bags.dataset.key_frames import KeyFrame, choose_key_frames
 
 
 def stamps(begin_s: float, end_s: float, rate_hz: float) -> NDArray[np.int64]:
-    return np.round(np.arange(begin_s, end_s, 1 / rate_hz) * 1e9).astype(np.int64)
+    return np.asarray(np.arange(begin_s, end_s, 1 / rate_hz) * 1e9).round().astype(np.int64)
 
 
 def sets(rate_hz: float, end_s: float = 10.0) -> NDArray[np.int64]:
