@@ -23,7 +23,7 @@ from labeldistill_core.data.category_labels import RACK, labels_of, notes_on_cat
 from labeldistill_core.data.images import Reduction
 from labeldistill_core.data.nuscenes_records import (
     GroundTruth,
-    Mounting,
+    SensorMounting,
     SensorRecord,
     size_of_image,
 )
@@ -35,7 +35,6 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 
 _LOG = logging.getLogger(__name__)
-
 _LONGEST_TURN_US = 75_000
 """The LiDAR turns in 50 ms."""
 _MOUNTINGS_KEPT = 1 << 14
@@ -69,8 +68,8 @@ class NuScenesTables:
         self._meta, self._samples, self._data = columns.meta, columns.samples, columns.data
         self._mountings, self._boxes = columns.mountings, columns.boxes
         categories = self._meta.categories
-        about = notes_on_categories(self._file("category"), categories, classes)
-        for note in (*self._meta.notes, *about):
+        found = notes_on_categories(self._file("category"), categories, classes)
+        for note in (*self._meta.notes, *found):
             _LOG.warning("%s", note)
         # The index of the tables knows categories alone, so that all configurations share it.
         self._labels = labels_of(categories, classes)
@@ -360,10 +359,10 @@ class NuScenesTables:
             raise DataError(f"sample {sample_token} has no {LIDAR} in {self.version}")
         return row
 
-    def _read_mounting(self, row: int) -> Mounting:
+    def _read_mounting(self, row: int) -> SensorMounting:
         sensor = self._meta.sensors[int(self._mountings.sensor[row])]
         pose, camera = self._mountings.pose[row].copy(), sensor.modality == "camera"
-        return Mounting(
+        return SensorMounting(
             sensor.channel,
             sensor.modality,
             Transform.from_quaternion(EGO_FRAME, sensor.channel, pose[3:], pose[:3]),

@@ -33,7 +33,7 @@ def size_of_image(path: Path) -> tuple[int, int]:
     return header.width_px, header.height_px
 
 
-class Mounting(NamedTuple):
+class SensorMounting(NamedTuple):
     """A sensor on the vehicle."""
 
     channel: str
