@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from labeldistill_core.checkpoints import kind_of, read_checkpoint
 from labeldistill_core.classes import NUSCENES, ClassList, ObjectClass
 from labeldistill_core.config_json import from_mapping, refuse_unknown_keys, to_mapping
@@ -24,6 +22,7 @@ from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.lidar.config import TeacherConfig
 from labeldistill_core.presets import Preset, find_preset
 from labeldistill_core.runtime.onnx_engine import OnnxEngine
+from labeldistill_core.yaml_text import parsed_yaml
 
 FOLLOWS = {
     "student.cameras": "cameras",
@@ -236,32 +235,11 @@ def classes_of_checkpoint(file: Path) -> ClassList:
         raise CheckpointError(f"{file}: its configuration is damaged: {error}") from error
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose keys stand once, and whose 2e-4 is a number."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise ConfigError(
-                f"the key {twice[0]} stands twice, the last time in line {node.end_mark.line}"
-            )
-        return super().construct_mapping(node, deep)
-
-
-# PyYAML follows YAML 1.1, in which a number with an exponent needs a point and a sign.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
 def _mapping(text: str, origin: str) -> dict[str, Any]:
     try:
-        content = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except RecursionError as error:
-        raise ConfigError(f"{origin} is nested too deeply") from error
-    except (ConfigError, ValueError, yaml.YAMLError) as error:
-        what = " ".join(str(error).split())
-        raise ConfigError(f"{origin} is no configuration: {what}") from error
+        content = parsed_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{origin} is no configuration: {error}") from error
     if not isinstance(content, dict) or not content:
         raise ConfigError(
             f"{origin} is no configuration, which maps keys to values: `labeldistill config demo` "

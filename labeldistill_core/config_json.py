@@ -17,6 +17,7 @@ import cattrs
 from cattrs.v import format_exception
 
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.names import plain_text
 
 _MAX_MESSAGE = 2000
 """Characters that are told of a configuration that does not fit."""
@@ -100,7 +101,9 @@ def refuse_unknown_keys(kinds: Sequence[Any], mapping: Any, file: str, path: str
         if key not in hints:
             near = get_close_matches(str(key), hints, n=1)
             meant = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"{file}: {place} is no field; {meant}There are {', '.join(hints)}")
+            raise ConfigError(
+                f"{file}: {plain_text(place)} is no field; {meant}There are {', '.join(hints)}"
+            )
         inner = [part for part in _parts(hints[key]) if is_dataclass(part)]
         if isinstance(value, Mapping) and inner:
             # Of alternatives, the one that has most of the keys is meant.

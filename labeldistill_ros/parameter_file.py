@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.yaml_text import parsed_yaml
 from labeldistill_ros.parameters import (
     CameraParameters,
     ClassParameters,
@@ -50,10 +49,9 @@ class GivenParameters:
             OSError: it cannot be read.
         """
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            words = " ".join(str(error).split())
-            raise ConfigError(f"{path} is no parameter file: {words}") from error
+            content = parsed_yaml(path.read_text(encoding="utf-8"))
+        except (ConfigError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is no parameter file: {error}") from error
         if not isinstance(content, dict):
             raise ConfigError(f"{path} is no parameter file: it holds no sections")
         sections = list(_sections(content, ""))

@@ -17,7 +17,8 @@ import numpy as np
 from labeldistill_core.cameras import EGO_FRAME, CameraCalibration
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.frames import Array, Transform
-from labeldistill_core.names import fault_of_name, shown
+from labeldistill_core.names import fault_of_name, plain_text, shown
+from labeldistill_core.yaml_text import parsed_yaml
 
 NATIVE_WIDTH_PX, NATIVE_HEIGHT_PX = 1600, 900
 
@@ -27,6 +28,8 @@ CAMERA_PERIOD_S = 1 / 12
 KEY_FRAME_PERIOD_S = 0.5
 _MOST_CAMERAS = 64
 _LARGEST_PX = 8192
+_FARTHEST_PX = 1e6
+"""Focal lengths and principal points are less than that of any lens."""
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -153,11 +156,13 @@ def load_rig(file: Path) -> Rig:
         ConfigError: the file cannot be read, or a value is impossible; names its key.
     """
     try:
-        rig: Rig = msgspec.yaml.decode(file.read_bytes(), type=Rig)
+        rig = msgspec.convert(parsed_yaml(file.read_text(encoding="utf-8")), Rig)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"{file}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: it is no text ({error})") from error
+    except (ConfigError, msgspec.MsgspecError) as error:
+        raise ConfigError(f"{file}: {plain_text(str(error), 500)}") from error
     for key, fault in _faults(rig):
         raise ConfigError(f"{file}: {key}: {fault}")
     return rig
@@ -189,14 +194,18 @@ def _camera_faults(camera: RigCamera) -> list[tuple[str, str]]:
     widest = 220.0 if fisheye else 160.0
     if camera.field_of_view is not None and not 1 <= camera.field_of_view <= widest:
         found.append(("field_of_view", f"{camera.field_of_view:g}: use 1 to {widest:g} degrees"))
-    if camera.intrinsics and not min(camera.intrinsics.fx, camera.intrinsics.fy) > 0:
-        found.append(("intrinsics", "focal lengths must be positive pixels"))
+    if (f := camera.intrinsics) and not all(0 < side < _FARTHEST_PX for side in (f.fx, f.fy)):
+        found.append(("intrinsics", f"focal lengths {f.fx:g}, {f.fy:g}: use positive pixels"))
+    if f and not all(abs(place) < _FARTHEST_PX for place in (f.cx, f.cy)):
+        found.append(("intrinsics", f"principal point {f.cx:g}, {f.cy:g}: use pixels of the image"))
     if lens := camera.distortion:
         wanted = _COEFFICIENTS[lens.model]
         if len(lens.coefficients) not in wanted:
             text = " or ".join(map(str, wanted))
             count = len(lens.coefficients)
             found.append(("distortion.coefficients", f"{count}: {lens.model} has {text}"))
+        if not np.isfinite(lens.coefficients).all():
+            found.append(("distortion.coefficients", "they must be finite numbers"))
     if not 0.5 <= camera.rate <= 240:
         found.append(("rate", f"{camera.rate:g}: use 0.5 to 240 images a second"))
     if not abs(camera.phase) < KEY_FRAME_PERIOD_S / 2:
