@@ -188,8 +188,9 @@ class OutputCache:
 
     def _write(self, key: bytes, tensors: Sequence[Tensor]) -> None:
         assert self._file is not None
-        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-        assert shapes == self._shapes, f"{shapes} is not {self._shapes}"
+        if tuple(tuple(tensor.shape) for tensor in tensors) != self._shapes:
+            self._give_up(f"{self._path.name} holds tensors of other shapes: remove it")
+            return
         file = self._file.fileno()
         # What a process that was killed left behind the last whole record is written over.
         end = self._seen
@@ -262,9 +263,10 @@ def _read_header(file: BinaryIO) -> Shapes | None:
     if mark != _MARK or zlib.crc32(text) != check:
         return None
     try:
-        return msgspec.json.decode(text, type=Shapes)
+        shapes = msgspec.json.decode(text, type=Shapes)
     except msgspec.MsgspecError:
         return None
+    return shapes if all(side > 0 for shape in shapes for side in shape) else None
 
 
 def _remove_unused(path: Path) -> bool:

@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+import struct
 import time
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -286,3 +288,18 @@ def test_what_is_there_is_read_where_nothing_can_be_written(
     cache.write(key(9), tensors(9))
     assert "3 samples are kept" in caplog.text
     assert "Read-only file system" in caplog.text
+
+
+@pytest.mark.parametrize("shapes", ["[[-16,2]]", "[[0]]", "[[1000000000,1000000000]]", "[[2,2]]"])
+def test_shapes_that_no_teacher_gives(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shapes: str
+) -> None:
+    """A header whose check sum is right and whose shapes are not."""
+    file = filled(tmp_path)
+    text = shapes.encode()
+    head = struct.pack("<8sII", b"LDTEACH\n", len(text), zlib.crc32(text)) + text
+    file.write_bytes(head.ljust(RECORD, b"\0") + file.read_bytes()[RECORD:])
+    cache = opened(tmp_path)
+    assert cache.read(key(0)) is None or shapes == "[[2,2]]"
+    cache.write(key(9), tensors(9))
+    assert holds(cache, 9) or "tensors of other shapes: remove it" in caplog.text
