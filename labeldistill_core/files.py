@@ -4,12 +4,51 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from labeldistill_core.errors import ConfigError
+
+_LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def sole_user(lock: Path, refusal: str) -> Iterator[bool]:
+    """Keep other processes out of what a lock file stands for.
+
+    The system releases it when the process dies, so that one that was killed locks nothing for
+    ever.
+
+    Args:
+        lock: the file, which stays.
+        refusal: what is told where another process holds it.
+
+    Yields:
+        Whether it is held; a file system may have no locks.
+
+    Raises:
+        ConfigError: another process holds it.
+        OSError: the file cannot be made.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock, timeout=0, mode=0o644)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise ConfigError(refusal) from error
+    except NotImplementedError:
+        _LOG.warning("%s is on a file system without locks: run one at a time", lock.parent)
+    try:
+        yield held.is_locked
+    finally:
+        held.release()
 
 
 @contextmanager

@@ -28,6 +28,7 @@ _MAX_SCANNED_PIXELS = 1 << 27
 """Pixels times scans, about a second of decoding: twelve megapixels in ten scans."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
 _JPEG = b"\xff\xd8\xff"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -103,6 +104,13 @@ def check_header(data: bytes, largest_wh: tuple[int, int] | None = None) -> Imag
             "decode: publish baseline JPEG"
         )
     return header
+
+
+def ends_whole(data: bytes, form: Literal["jpeg", "png"]) -> bool:
+    """Whether an image ends as its format has it, but for zeros that pad it: it is not cut off."""
+    if form == "png":
+        return data.rstrip(b"\0").endswith(_PNG_END)
+    return data.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def fault_of_camera_size(width: int, height: int) -> str:

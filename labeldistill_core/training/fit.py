@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from labeldistill_core.classes import NUSCENES
 from labeldistill_core.errors import CheckpointError, ConfigError, LabelDistillError
+from labeldistill_core.files import sole_user
 from labeldistill_core.processes import end_with_parent
 from labeldistill_core.training.averaging import MovingAverage
 from labeldistill_core.training.checkpointing import Identity, Keep, KeepBest, WholeCheckpoints
@@ -270,25 +270,11 @@ def _locked(out: Path) -> Iterator[None]:
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
         return
-    out.mkdir(parents=True, exist_ok=True)
-    # Released by the system when the process dies, so that a killed run does not lock its folder
-    # for ever.
-    lock = FileLock(out / ".lock", timeout=0, mode=0o644)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ConfigError(
-            f"another process trains in {out}: give another folder, or wait for its end"
-        ) from error
-    except NotImplementedError:
-        _LOG.warning("%s lies on a file system without locks: train in it once at a time", out)
-    else:
-        for left in (out / "checkpoints").glob("*.partial"):
+    refusal = f"another process trains in {out}: give another folder, or wait for its end"
+    with sole_user(out / ".lock", refusal) as alone:
+        for left in (out / "checkpoints").glob("*.partial") if alone else ():
             left.unlink(missing_ok=True)  # by a run that was killed while it saved
-    try:
         yield
-    finally:
-        lock.release()
 
 
 def _check_tasks(machine: Machine) -> None:

@@ -27,6 +27,9 @@ _MAX_FRAMES = 1000
 _LONGEST_NAME = 256
 _NS = 1_000_000_000
 
+FARTHEST_M = 1e8
+"""Of a frame from its parent: coordinates of UTM and from the Earth's centre stay below 1e7."""
+
 Wxyz = tuple[float, float, float, float]
 Xyz = tuple[float, float, float]
 
@@ -209,7 +212,10 @@ class TransformBuffer:
     def _at(self, child: str, edge: _Edge, stamp_ns: int) -> Transform:
         def pose(i: int) -> Transform:
             try:
-                return Transform.from_quaternion(edge.parent, child, *edge.poses[i])
+                wxyz, xyz = edge.poses[i]
+                if max(map(abs, xyz)) > FARTHEST_M:
+                    raise ValueError(f"it is at {list(xyz)} metres")
+                return Transform.from_quaternion(edge.parent, child, wxyz, xyz)
             except ValueError as error:
                 names = f"{shown(edge.parent)} from {shown(child)}"
                 what = f"{names} was published as no rigid transform: {plain_text(str(error))}"

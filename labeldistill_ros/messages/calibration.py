@@ -127,7 +127,13 @@ def image_size(name: str, info: Any) -> tuple[int, int]:
             f"({roi.x_offset}, {roi.y_offset}), leaves the {info.width} x {info.height} of the "
             "sensor: correct roi in camera_info"
         )
-    return width // (info.binning_x or 1), height // (info.binning_y or 1)
+    columns, rows = width // (info.binning_x or 1), height // (info.binning_y or 1)
+    if not columns or not rows:
+        raise DataError(
+            f"{name}: binning of {info.binning_x} x {info.binning_y} in camera_info leaves nothing "
+            f"of {width} x {height} pixels: correct binning_x and binning_y"
+        )
+    return columns, rows
 
 
 def raw_intrinsics(name: str, info: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -17,6 +17,8 @@ _CLOCKS_APART_S = 0.5
 _SILENT_S = 1.0
 """A camera that is silent for longer than the others has stopped."""
 _SILENT_PERIODS = 3.0
+_MOST_TOLD = 20
+"""Of classes without category."""
 
 
 def stamp_faults(streams: Mapping[str, Stream]) -> Iterator[str]:
@@ -97,13 +99,15 @@ def silence_faults(cameras: Mapping[str, Stream], begin_ns: int) -> Iterator[str
 
 def label_faults(class_names: Mapping[str, int], categories: Mapping[str, str]) -> Iterator[str]:
     """Classes of the labels that have no category."""
-    for name, count in class_names.items():
-        if name not in categories:
-            yield (
-                f"the labels call {count} boxes {shown(name)}, which has no category: give it one "
-                f"by --categories {shown(name)} CATEGORY, as the configuration's classes name it, "
-                f"or leave such boxes out by --categories {shown(name)} -"
-            )
+    unknown = [name for name in class_names if name not in categories]
+    for name in unknown[:_MOST_TOLD]:
+        yield (
+            f"the labels call {class_names[name]} boxes {shown(name)}, which has no category: give "
+            f"it one by --categories {shown(name)} CATEGORY, as the configuration's classes name "
+            f"it, or leave such boxes out by --categories {shown(name)} -"
+        )
+    if unknown[_MOST_TOLD:]:
+        yield f"{len(unknown) - _MOST_TOLD} more classes of the labels have no category"
 
 
 def drive_span_ns(streams: Mapping[str, Stream], options: DatasetOptions) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
+from labeldistill_core.names import shown
 
 _KINDS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 """numpy's names by the constants of sensor_msgs/PointField."""
@@ -38,17 +39,26 @@ def scan_points(message: Any) -> Points:
     data = np.frombuffer(message.data, np.uint8)
     width, row_step = int(message.width), int(message.row_step)
     if message.height > 1 and row_step > width * step:  # rows may be padded
+        if data.size < int(message.height) * row_step:
+            raise DataError(
+                f"{message.height} rows of {row_step} bytes need more than its {data.size} bytes"
+            )
         rows = data[: int(message.height) * row_step].reshape(int(message.height), row_step)
         data = np.ascontiguousarray(rows[:, : width * step]).reshape(-1)
     if step <= 0 or data.size < count * step:
         raise DataError(f"{count} points of {step} bytes need more than its {data.size} bytes")
+    if not count:  # nor is a step checked that no point has
+        return np.zeros((0, 5), np.float32)
     names = ["x", "y", "z", _first(fields, _INTENSITY), _first(fields, _RING)]
     order = ">" if message.is_bigendian else "<"
     points = np.zeros((count, 5), np.float32)
-    for column, name in enumerate(names):
-        if name:
-            points[:, column] = _column(data, fields[name], count, step, order)
+    with np.errstate(over="ignore"):  # a float64 that is none of float32 becomes infinite
+        for column, name in enumerate(names):
+            if name:
+                points[:, column] = _column(data, fields[name], count, step, order)
     whole = np.isfinite(points[:, :3]).all(axis=1)
+    # A teacher learns of all five: one NaN would reach every weight.
+    points[~np.isfinite(points)] = 0.0
     return points if whole.all() else points[whole]
 
 
@@ -59,7 +69,7 @@ def _first(fields: dict[str, Any], names: tuple[str, ...]) -> str:
 def _column(data: NDArray[np.uint8], about: Any, count: int, step: int, order: str) -> NDArray[Any]:
     kind = _KINDS.get(int(about.datatype))
     if kind is None or about.offset + np.dtype(kind).itemsize > step:
-        raise DataError(f"its field {about.name!r} has no known type or leaves its point")
+        raise DataError(f"its field {shown(about.name)} has no known type or leaves its point")
     layout = np.dtype(
         {"names": ["v"], "formats": [order + kind], "offsets": [about.offset], "itemsize": step}
     )

@@ -21,6 +21,7 @@ import torch
 
 from labeldistill_core.data.tables.writing import blank_map, write_part, write_version
 from labeldistill_core.errors import BagError, ConfigError, DataError, LabelDistillError
+from labeldistill_core.files import sole_user
 from labeldistill_core.labelling.relabelled import LABELS_FILE
 from labeldistill_core.names import fault_of_name, shown
 from labeldistill_core.processes import worker_pool
@@ -32,6 +33,7 @@ from labeldistill_ros.bags.dataset.topics import choose_topics
 from labeldistill_ros.bags.reader import BagReader
 
 _PARTS = ".scenes"
+_SPLITS = ("train", "val")
 _APART_NS = 1_000_000_000
 """Bags that follow one another within this are of one drive."""
 
@@ -120,12 +122,21 @@ def write_drives(
 
     Raises:
         BagError: a drive has problems.
+        ConfigError: another process writes to the folder.
         DataError: the folder holds something else, or scenes of these names from other bags.
     """
     for drive in drives:
         if drive.problems:
             raise BagError(f"{drive.bags[0]}: {'; '.join(drive.problems)}")
     _claim(root)
+    refusal = f"another process writes to {root}: wait for its end, or use another folder"
+    with sole_user(root / _PARTS / "lock", refusal):
+        yield from _write_all(drives, root, options, workers, force)
+
+
+def _write_all(
+    drives: Sequence[Drive], root: Path, options: DatasetOptions, workers: int, force: bool
+) -> Iterator[DatasetScene]:
     map_file = blank_map(root)
     work = [(drive, scene) for drive in drives for scene in drive.scenes]
     names = [scene.name for _, scene in work]
@@ -210,10 +221,10 @@ def _claim(root: Path) -> None:
 
 
 def _is_done(root: Path, drive: Drive, scene: ScenePlan, options: DatasetOptions) -> bool:
-    try:
-        part = json.loads(_part(root, scene.name).read_bytes())
-    except FileNotFoundError:
+    path = _part(root, scene.name)
+    if not path.exists():
         return False
+    part = _read_part(path)
     if part["about"] != _about(drive, scene, options):
         raise DataError(
             f"{root} has a scene {scene.name} of other bags or options: use --force to write it "
@@ -268,10 +279,26 @@ def _write(
     return DatasetScene(scene.name, done)
 
 
+def _read_part(path: Path) -> dict[str, Any]:
+    """A scene that is written.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        part: dict[str, Any] = json.loads(path.read_bytes())
+        whole = part["split"] in _SPLITS and isinstance(part["tables"], dict) and "about" in part
+    except (KeyError, RecursionError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise DataError(f"{path} is damaged: remove it, and convert the bags of this scene again")
+    return part
+
+
 def _write_tables(root: Path, options: DatasetOptions) -> None:
     paths = sorted((root / _PARTS).glob("*.json"))
-    splits: dict[str, list[str]] = {"train": [], "val": []}
+    splits: dict[str, list[str]] = {name: [] for name in _SPLITS}
     for path in paths:
-        splits[json.loads(path.read_bytes())["split"]].append(path.stem)
-    parts = (json.loads(path.read_bytes())["tables"] for path in paths)
+        splits[_read_part(path)["split"]].append(path.stem)
+    parts = (_read_part(path)["tables"] for path in paths)
     write_version(root / options.version, parts, splits)

@@ -13,13 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeldistill_core.errors import BagError
-from labeldistill_core.frames import Array, Transform
+from labeldistill_core.frames import UNIT_TOLERANCE, Array, Transform
 from labeldistill_core.names import shown
+from labeldistill_ros.inputs.transforms import FARTHEST_M
 from labeldistill_ros.messages.stamps import stamp_of
 
 _MOST_FRAMES = 1000
 MOUNT_MOVES_M, MOUNT_MOVES_RAD = 2e-3, 2e-3
 """A sensor stands still that moves by less; calibration tools are no better."""
+
+
+def fault_of_pose(pose: Array) -> str:
+    """Why a frame cannot be where it was published; empty where it can.
+
+    Args:
+        pose: (7,) x, y, z in metres and quaternion w, x, y, z.
+    """
+    if not np.isfinite(pose).all():
+        return f"{pose.tolist()} are not all numbers"
+    # Of the largest part first: the square of what is far off overflows.
+    if np.abs(pose[3:]).max() > 2 or abs(float(np.linalg.norm(pose[3:])) - 1) >= UNIT_TOLERANCE:
+        return f"not a unit quaternion (w, x, y, z): {pose[3:].tolist()}"
+    if np.abs(pose[:3]).max() > FARTHEST_M:
+        return f"it is at {pose[:3].tolist()} metres"
+    return ""
 
 
 @dataclass
@@ -59,6 +76,8 @@ class Edges:
         self.by_child: dict[str, Edge] = {}
         self.faults: dict[str, str] = {}
         """What is wrong with a frame, for those who need it."""
+        self.refused: dict[str, str] = {}
+        """First of the poses that no frame can have, by the frame; those are left out."""
 
     def add(self, message: Any, *, static: bool) -> None:
         """Take a message of /tf or /tf_static."""
@@ -77,6 +96,13 @@ class Edges:
 
     def take(self, parent: str, child: str, stamp_ns: int | None, pose: Array) -> None:
         """Take one pose of a frame; `stamp_ns` is None where it is told for good."""
+        if fault := fault_of_pose(pose):
+            if len(self.refused) < _MOST_FRAMES:
+                names = f"{shown(parent)} from {shown(child)}"
+                self.refused.setdefault(
+                    child, f"{names} was published as no rigid transform: {fault}"
+                )
+            return
         edge = self.by_child.get(child)
         if edge is None:
             if len(self.by_child) >= _MOST_FRAMES:
@@ -95,6 +121,7 @@ class Edges:
     def merge(self, other: Edges) -> None:
         """Take what another bag of the drive tells."""
         self.faults |= other.faults
+        self.refused = other.refused | self.refused
         for child, edge in other.by_child.items():
             known = self.by_child.get(child)
             if known is None:
@@ -126,6 +153,9 @@ class Edges:
         """
         way = self.way(target, source)
         if way is None:
+            for end in (list(self._up(source))[-1], list(self._up(target))[-1]):
+                if fault := self.refused.get(end):
+                    raise BagError(fault)
             known = ", ".join(map(shown, self.frames[:30])) or "none"
             raise BagError(
                 f"no transforms connect {shown(target)} and {shown(source)}: record /tf_static "
@@ -179,10 +209,6 @@ class Edges:
         out = Transform.identity(frame, frame)
         while frame in way:
             edge = self.by_child[frame]
-            try:
-                step = Transform.from_quaternion(edge.parent, frame, edge.first[3:], edge.first[:3])
-            except ValueError as error:
-                names = f"{shown(edge.parent)} from {shown(frame)}"
-                raise BagError(f"{names} was published as no rigid transform: {error}") from error
+            step = Transform.from_quaternion(edge.parent, frame, edge.first[3:], edge.first[:3])
             out, frame = step @ out, edge.parent
         return out

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from labeldistill_core.classes import NUSCENES
 from labeldistill_core.data.tables.annotation_rows import Points, annotation_row
 from labeldistill_core.data.tables.writing import SceneRows, token
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
+from labeldistill_ros.bags.dataset.edges import fault_of_pose
 from labeldistill_ros.bags.dataset.options import LEFT_OUT, DatasetOptions
 from labeldistill_ros.bags.dataset.survey import class_of
 
@@ -59,12 +62,10 @@ def boxes_of(message: Any, known: Mapping[str, str]) -> list[LabelledBox]:
         if not all(0 < side < 1e3 for side in size_m):
             raise DataError(f"a box is {size_m} metres in size")
         frame = message.header.frame_id
-        try:
-            pose = Transform.from_quaternion(
-                frame, _BOX, (turn.w, turn.x, turn.y, turn.z), (place.x, place.y, place.z)
-            )
-        except ValueError as error:
-            raise DataError(f"a box stands nowhere: {error}") from error
+        stands = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
+        if fault := fault_of_pose(stands):
+            raise DataError(f"a box stands nowhere: {fault}")
+        pose = Transform.from_quaternion(frame, _BOX, stands[3:], stands[:3])
         found.append(LabelledBox(category, detection.id, pose, size_m))
     return found
 

@@ -32,6 +32,8 @@ from labeldistill_ros.messages.calibration import calibration_from_info
 _T = TypeVar("_T")
 _POSES_APART_S = 1.0
 """Between two poses that are interpolated; a vehicle may turn in more."""
+_MOST_TOLD = 10
+"""Of frames with poses that none can have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +172,8 @@ def plan_drive(
     problems += label_faults(survey.class_names, known)
     if not topics.lidars and not options.without_lidar:
         notes.append("no LiDAR: no teacher can be trained, nor depth be learned from its points")
+    refused = [*survey.edges.refused.values(), *survey.odometry.refused.values()]
+    notes += [f"{fault}; such poses are left out" for fault in refused[:_MOST_TOLD]]
 
     cameras = {}
     for camera, topic in topics.images.items():

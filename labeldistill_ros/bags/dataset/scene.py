@@ -19,12 +19,14 @@ import numpy as np
 from PIL import Image
 
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME
-from labeldistill_core.data.image_header import check_header
+from labeldistill_core.data.image_header import check_header, ends_whole
+from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.tables.columns import LIDAR
 from labeldistill_core.data.tables.writing import Rows, SceneRows, sensor_row, visibility_rows
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.dataset.clouds import Points, moved, scan_points
+from labeldistill_ros.bags.dataset.edges import fault_of_pose
 from labeldistill_ros.bags.dataset.labels import LabelledBox, add_annotations, boxes_of, categories
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.plan import Drive, ScenePlan
@@ -186,6 +188,8 @@ class SceneWriter:
             header = check_header(data, size_px)
             found_px, form = (header.width_px, header.height_px), header.form
             _refuse_other_size(name, found_px, size_px)
+            if not ends_whole(data, form):
+                decode_jpeg(data, largest_wh=size_px)  # refuses it, unless bytes follow its end
             self._write_file(stamp_ns, role, data, _PNG if form == "png" else _JPEG, size_px)
             return
         pixels = to_rgb(message, largest_wh=size_px)
@@ -253,26 +257,25 @@ class SceneWriter:
 
     def _add_transforms(self, message: Any, *, static: bool) -> None:
         for stamped in message.transforms:
-            if stamped.child_frame_id in self._poses.way:
+            parent, child = stamped.header.frame_id, stamped.child_frame_id
+            if child in self._poses.way:
                 turn, shift = stamped.transform.rotation, stamped.transform.translation
-                self._buffer.add(
-                    stamped.header.frame_id,
-                    stamped.child_frame_id,
-                    stamp_of(stamped),
-                    (turn.w, turn.x, turn.y, turn.z),
-                    (shift.x, shift.y, shift.z),
-                    static=static,
-                )
+                self._add_pose(parent, child, stamp_of(stamped), turn, shift, static=static)
 
     def _add_odometry(self, message: Any) -> None:
         turn, place = message.pose.pose.orientation, message.pose.pose.position
-        self._buffer.add(
-            self._poses.fixed_frame,
-            self._poses.body_frame,
-            stamp_of(message),
-            (turn.w, turn.x, turn.y, turn.z),
-            (place.x, place.y, place.z),
-        )
+        fixed, body = self._poses.fixed_frame, self._poses.body_frame
+        self._add_pose(fixed, body, stamp_of(message), turn, place, static=False)
+
+    def _add_pose(
+        self, parent: str, child: str, stamp_ns: int, turn: Any, place: Any, *, static: bool
+    ) -> None:
+        pose = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
+        if not fault_of_pose(pose):  # the plan tells of those that are left out
+            self._buffer.add(
+                parent, child, stamp_ns, (turn.w, turn.x, turn.y, turn.z),
+                (place.x, place.y, place.z), static=static,
+            )  # fmt: skip
 
     def _pose(self, stamp_ns: int) -> Transform:
         """`fixed_from_ego`."""
