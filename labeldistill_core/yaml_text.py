@@ -29,6 +29,12 @@ class _Loader(yaml.SafeLoader):
             raise ConfigError(f"an alias (*) stands in line {line}: write out what it stands for")
         return super().compose_node(parent, index)
 
+    def construct_scalar(self, node: Any) -> Any:
+        text = super().construct_scalar(node)
+        if isinstance(text, str):
+            text.encode()  # half of a pair, as an escape may write it, is no character
+        return text
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         counts = Counter(key.value for key, _ in node.value if isinstance(key.value, str))
         if twice := [key for key, count in counts.items() if count > 1]:

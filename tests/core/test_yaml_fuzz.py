@@ -120,3 +120,9 @@ def test_aliases_are_refused() -> None:
 
 def test_exponents_are_numbers() -> None:
     assert parsed_yaml("{a: 1e3, b: 1.5E-2}") == {"a": 1000.0, "b": 0.015}
+
+
+@pytest.mark.parametrize("text", ['key: "\\ud800"', '"\\udfff": 1', '- [["\\ud83d"]]'])
+def test_half_a_character_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="surrogates not allowed"):
+        parsed_yaml(text)
