@@ -118,11 +118,13 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
     attributes = _attribute_tokens(tables)
     rows: Rows = {"instance": [], "sample_annotation": [], "category": []}
     counts: Counter[str] = Counter()
+    class_of: dict[str, str] = {}
     for scene in scenes:
         for row, name in _label_scene(tables, scene, found, options, source, attributes):
             rows["sample_annotation"].append(row)
+            class_of[row["instance_token"]] = name
             counts[name] += 1
-    _add_instances(rows, categories)
+    _add_instances(rows, {own: categories[name] for own, name in class_of.items()})
     about = {
         "source": source,
         "score": options.score,
@@ -134,8 +136,6 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
         "from": tables.version,
         "commit": commit(),
     }
-    for row in rows["sample_annotation"]:
-        del row["_class"]
     folder = write_relabelled(tables, into, scenes, rows, about, force=force)
     return Labelling(folder, len(scenes), dict(counts.most_common()), len(rows["instance"]))
 
@@ -215,8 +215,7 @@ def _label_scene(
             row["attribute_tokens"] = [attribute] if attribute else []
             # Fields of our own, which the devkit passes on.
             row["source"], row["score"] = source, round(float(part.scores[i]), 4)
-            row["_class"] = part.class_names[part.labels[i]]
-            out.append((row, row["_class"]))
+            out.append((row, part.class_names[part.labels[i]]))
     return out
 
 
@@ -240,14 +239,15 @@ def _attribute_tokens(tables: NuScenesTables) -> dict[str, str]:
     return {row["name"]: row["token"] for row in rows}
 
 
-def _add_instances(rows: Rows, categories: Mapping[str, str]) -> None:
+def _add_instances(rows: Rows, category_of: Mapping[str, str]) -> None:
+    """Chain the boxes of each instance, and add it with its category."""
     by_instance: dict[str, list[Row]] = {}
     for row in rows["sample_annotation"]:
         by_instance.setdefault(row["instance_token"], []).append(row)
     known: dict[str, str] = {}
     for identity, boxes in by_instance.items():
         chain(boxes)
-        name = categories[boxes[0]["_class"]]
+        name = category_of[identity]
         if name not in known:
             known[name] = token("category", name)
             rows["category"].append({"token": known[name], "name": name, "description": ""})
