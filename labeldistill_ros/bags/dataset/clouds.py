@@ -76,6 +76,43 @@ def _column(data: NDArray[np.uint8], about: Any, count: int, step: int, order: s
     return np.asarray(np.frombuffer(data, layout, count)["v"])
 
 
+def radar_file(message: Any) -> bytes:
+    """The points of a radar as a binary PCD file, as nuScenes' devkit reads it.
+
+    Args:
+        message: `sensor_msgs/PointCloud2` with the fields of nuScenes' radars.
+
+    Raises:
+        DataError: it has too few bytes, or a field of no known type.
+    """
+    fields, step = list(message.fields), int(message.point_step)
+    count = int(message.width) * int(message.height)
+    data = np.frombuffer(message.data, np.uint8)
+    if step <= 0 or data.size < count * step:
+        raise DataError(f"{count} points of {step} bytes need more than its {data.size} bytes")
+    kinds = [_KINDS.get(int(f.datatype), "") for f in fields]
+    if "" in kinds:
+        raise DataError(f"its field {fields[kinds.index('')].name!r} has no known type")
+    rows = np.zeros(max(count, 1), [(f.name, f"<{k}") for f, k in zip(fields, kinds, strict=True)])
+    order = ">" if message.is_bigendian else "<"
+    for about in fields:
+        if count:
+            rows[about.name] = _column(data, about, count, step, order)
+        elif rows[about.name].dtype.kind == "f":
+            rows[about.name] = np.nan  # how nuScenes says that there was no echo
+    ones = " ".join("1" for _ in fields)
+    head = (
+        "# .PCD v0.7 - Point Cloud Data file format\nVERSION 0.7\n"
+        f"FIELDS {' '.join(f.name for f in fields)}\n"
+        f"SIZE {' '.join(kind[1] for kind in kinds)}\n"
+        f"TYPE {' '.join(kind[0].upper() for kind in kinds)}\n"
+        f"COUNT {ones}\nWIDTH {len(rows)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\n"
+        f"POINTS {len(rows)}\nDATA binary\n"
+    )
+    # The devkit takes a file for cut off that ends with its last point.
+    return head.encode() + rows.tobytes() + b"\n"
+
+
 def moved(points: Points, target_from_source: Transform) -> Points:
     """The points in another frame."""
     out = points.copy()

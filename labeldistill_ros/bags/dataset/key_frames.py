@@ -64,16 +64,16 @@ def choose_key_frames(
     used: set[int] = set()
     if labels is None:
         for row, middle in enumerate(middles.tolist()):
-            scan_ns = None if scans is None else _nearest(scans, middle, period)
+            scan_ns = None if scans is None else nearest(scans, middle, period)
             stamp_ns = round(middle) if scan_ns is None else scan_ns
             found.append(KeyFrame(stamp_ns, tuple(sets[row].tolist()), scan_ns, None))
     else:
         for label_ns in labels.tolist():
             scan_ns = (
-                None if scans is None else _nearest(scans, label_ns, min(period / 2, _APART_NS))
+                None if scans is None else nearest(scans, label_ns, min(period / 2, _APART_NS))
             )
             stamp_ns = label_ns if scan_ns is None else scan_ns
-            middle = _nearest(middles, stamp_ns, max(period, 1e8))
+            middle = nearest(middles, stamp_ns, max(period, 1e8))
             if middle is None:
                 continue
             row = int(np.searchsorted(middles, middle))
@@ -83,7 +83,7 @@ def choose_key_frames(
     return _thinned(found)
 
 
-def _nearest(stamps: NDArray[Any], to: float, farthest: float) -> int | None:
+def nearest(stamps: NDArray[Any], to: float, farthest: float) -> int | None:
     """The entry nearest to a time; None where none is near."""
     if not len(stamps):
         return None

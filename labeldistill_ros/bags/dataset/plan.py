@@ -50,7 +50,7 @@ class PlannedCamera:
 
 @dataclass(frozen=True, eq=False)
 class PlannedLidar:
-    """A LiDAR of a drive."""
+    """A LiDAR or a radar of a drive."""
 
     topic: str
     """Of its points."""
@@ -90,6 +90,8 @@ class Drive:
     """By name; empty where there are problems."""
     lidars: tuple[PlannedLidar, ...]
     """Merged in the frame of the first."""
+    radars: Mapping[str, PlannedLidar]
+    """By name."""
     poses: PlannedPoses | None
     """Where the vehicle is; None where nothing tells it."""
     label_frame: str
@@ -159,7 +161,8 @@ def plan_drive(
             survey.streams.setdefault(topic, Stream(""))
     survey.streams.pop(topics.odometry, None)
     called = {f"{c} ({t})": survey.streams[t] for c, t in topics.images.items()}
-    called |= {topic: survey.streams[topic] for topic in topics.lidars}
+    clouds = (*topics.lidars, *topics.radars.values())
+    called |= {topic: survey.streams[topic] for topic in clouds}
     span_ns = drive_span_ns(called, options)
     begin_ns = span_ns[0] - round(options.since_s * 1e9)
     for stream in called.values():
@@ -188,6 +191,11 @@ def plan_drive(
         for topic in topics.lidars
         if (mount := problems.tried(lambda t=topic: _mount(LIDAR, t, survey, options), None))  # type: ignore[misc]
     )
+    radars = {
+        name: PlannedLidar(topic, mount)
+        for name, topic in topics.radars.items()
+        if (mount := problems.tried(lambda n=name, t=topic: _mount(n, t, survey, options), None))  # type: ignore[misc]
+    }
     poses = problems.tried(lambda: _poses(topics, survey, options), None)
     label_frame, label_from_ego = "", None
     labelled = survey.streams.get(topics.labels) if topics.labels else None
@@ -203,7 +211,7 @@ def plan_drive(
     if all(len(survey.streams[topic].stamps) for topic in topics.images.values()):
         sets = image_sets({c: survey.streams[t] for c, t in topics.images.items()})
     drive = Drive(
-        name, bags, topics, survey, cameras, lidars, poses, label_frame, label_from_ego, (),
+        name, bags, topics, survey, cameras, lidars, radars, poses, label_frame, label_from_ego, (),
         len(sets), (), (),
     )  # fmt: skip
     scenes: tuple[ScenePlan, ...] = ()

@@ -33,6 +33,8 @@ def plan_text(drive: Drive) -> str:
     for lidar in drive.lidars:
         place = np.round(lidar.ego_from_sensor.translation, 3).tolist()
         lines.append(f"    {lidar.topic} is mounted at {place} m")
+    for name, topic in drive.topics.radars.items():
+        lines.append(f"  radar {name}: {_stream(topic, drive.survey.streams[topic])}")
     if not drive.topics.lidars:
         lines.append("  lidar: none")
     if poses := drive.poses:

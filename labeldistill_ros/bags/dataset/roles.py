@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeldistill_core.data.tables.columns import LIDAR
-from labeldistill_ros.bags.dataset.key_frames import period_ns
+from labeldistill_ros.bags.dataset.key_frames import nearest, period_ns
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.plan import Drive, ScenePlan, posed
 
@@ -26,7 +26,7 @@ class Role:
 
 
 def roles_of(drive: Drive, scene: ScenePlan, options: DatasetOptions) -> dict[str, dict[int, Role]]:
-    """Roles by topic and stamp, for the cameras and the main LiDAR."""
+    """Roles by topic and stamp, for the cameras, the main LiDAR and the radars."""
     frames = scene.key_frames
     keys: dict[str, tuple[str, list[int | None]]] = {
         camera.topic: (name, [f.images_ns[i] for f in frames])
@@ -35,6 +35,12 @@ def roles_of(drive: Drive, scene: ScenePlan, options: DatasetOptions) -> dict[st
     if drive.lidars:
         keys[drive.lidars[0].topic] = (LIDAR, [frame.scan_ns for frame in frames])
     told = posed(drive)
+    for name, radar in drive.radars.items():
+        sweeps = np.sort(drive.survey.streams[radar.topic].stamps_ns)
+        turn_ns, sweeps = period_ns(sweeps), sweeps[told(sweeps)]
+        # Radars run freely: the sweep nearest to the sample, each once.
+        near = [nearest(sweeps, frame.stamp_ns, min(turn_ns, 1e8)) for frame in frames]
+        keys[radar.topic] = (name, near)
     roles = {}
     for topic, (sensor, stamps) in keys.items():
         own = {s: Role(sensor, True, k) for k, s in enumerate(stamps) if s is not None}

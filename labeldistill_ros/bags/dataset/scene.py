@@ -25,7 +25,7 @@ from labeldistill_core.data.tables.columns import LIDAR
 from labeldistill_core.data.tables.writing import Rows, SceneRows, sensor_row, visibility_rows
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.frames import Transform
-from labeldistill_ros.bags.dataset.clouds import Points, moved, scan_points
+from labeldistill_ros.bags.dataset.clouds import Points, moved, radar_file, scan_points
 from labeldistill_ros.bags.dataset.edges import fault_of_pose
 from labeldistill_ros.bags.dataset.labels import LabelledBox, add_annotations, boxes_of, categories
 from labeldistill_ros.bags.dataset.options import DatasetOptions
@@ -55,7 +55,7 @@ class WrittenScene:
     images: int
     """Number of images, those of samples and sweeps together."""
     scans: int
-    """Number of LiDAR scans."""
+    """Number of LiDAR scans and radar sweeps."""
     boxes: int
     """Number of annotations."""
     bytes_written: int
@@ -128,6 +128,7 @@ class SceneWriter:
     def _messages(self) -> Iterator[tuple[BagReader, Recorded]]:
         drive, (begin_ns, end_ns) = self._drive, self._scene.span_ns
         sensors = [c.topic for c in drive.cameras.values()] + [s.topic for s in drive.lidars]
+        sensors += [radar.topic for radar in drive.radars.values()]
         if drive.label_frame:
             sensors.append(drive.topics.labels)
         moving = [self._poses.odometry or MOVING_TOPIC]
@@ -170,6 +171,8 @@ class SceneWriter:
             return
         if topic in self._cameras:
             self._take_image(recorded.msgtype, message, role)
+        elif role.sensor in self._drive.radars:
+            self._write_file(stamp_ns, role, radar_file(message), "pcd", (0, 0))
         elif len(self._drive.lidars) == 1:
             self._write_scan(stamp_ns, role, scan_points(message))
         else:
@@ -297,6 +300,9 @@ class SceneWriter:
         if drive.lidars:
             rows.mount(LIDAR, drive.lidars[0].ego_from_sensor, None)
             rows.tables["sensor"].append(sensor_row(LIDAR, "lidar"))
+        for name, radar in drive.radars.items():
+            rows.mount(name, radar.ego_from_sensor, None)
+            rows.tables["sensor"].append(sensor_row(name, "radar"))
         rows.tables["visibility"] = visibility_rows()
         scans: dict[int, Any] = {}
         for stamp_ns, taken in sorted(self._written, key=lambda item: (item[0], item[1].filename)):
@@ -309,7 +315,7 @@ class SceneWriter:
                 scans[role.sample] = (taken.filename, pose @ drive.lidars[0].ego_from_sensor)
         rows.link_data()
         self._annotate(samples, scans)
-        images = sum(t.role.sensor != LIDAR for _, t in self._written)
+        images = sum(t.role.sensor in drive.cameras for _, t in self._written)
         boxes = len(rows.tables["sample_annotation"])
         numbers = WrittenScene(
             len(samples), images, len(self._written) - images, boxes, self._bytes

@@ -15,6 +15,12 @@ COMPRESSED, RAW = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
 INFO, CLOUD = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/PointCloud2"
 TRANSFORMS, ODOMETRY = "tf2_msgs/msg/TFMessage", "nav_msgs/msg/Odometry"
 BOXES = "vision_msgs/msg/Detection3DArray"
+RADAR_FIELDS = (
+    "x", "y", "z", "dyn_prop", "id", "rcs", "vx", "vy", "vx_comp", "vy_comp",
+    "is_quality_valid", "ambig_state", "x_rms", "y_rms", "invalid_state", "pdh0", "vx_rms",
+    "vy_rms",
+)  # fmt: skip
+"""Of nuScenes' radars; its devkit reads no others."""
 _MOST_CAMERAS = 64
 
 
@@ -28,6 +34,8 @@ class SensorTopics:
     """Topic of its calibration by the name of the camera."""
     lidars: tuple[str, ...]
     """Topics of points that become one scan, in the frame of the first."""
+    radars: Mapping[str, str]
+    """Topic of its points by the name of the radar."""
     labels: str
     """Topic of boxes that become annotations; empty without."""
     odometry: str
@@ -38,7 +46,7 @@ class SensorTopics:
     @property
     def all(self) -> tuple[str, ...]:
         """All that are read, but for transforms."""
-        others = (*self.lidars, self.labels, self.odometry)
+        others = (*self.lidars, *self.radars.values(), self.labels, self.odometry)
         return (*self.images.values(), *self.infos.values(), *(t for t in others if t))
 
 
@@ -83,6 +91,7 @@ def choose_topics(
         images,
         infos,
         _lidars(topics, points, options, ignored),
+        _radars(topics, points),
         _labels(topics, options, ignored),
         _odometry(topics, options),
         ignored,
@@ -159,6 +168,8 @@ def _lidars(
     found = []
     for topic in clouds:
         names = set(points.get(topic, ()))
+        if points.get(topic) == RADAR_FIELDS:
+            continue
         if not {"x", "y", "z"} <= names:
             ignored[topic] = "its points have no x, y, z"
         elif "intensity" not in names:
@@ -171,6 +182,12 @@ def _lidars(
             f"first, by --lidars {' '.join(found)}"
         )
     return tuple(found)
+
+
+def _radars(topics: Mapping[str, str], points: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    found = [t for t in _of(topics, (CLOUD,)) if points.get(t) == RADAR_FIELDS]
+    # `/radar_front/points` is RADAR_FRONT
+    return {t.rpartition("/")[0].rpartition("/")[2].upper() or "RADAR": t for t in found}
 
 
 def _labels(topics: Mapping[str, str], options: DatasetOptions, ignored: dict[str, str]) -> str:

@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nuscenes.utils.data_classes import RadarPointCloud
 
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.frames import Transform
+from labeldistill_ros.bags.dataset.clouds import radar_file
+from labeldistill_ros.bags.dataset.topics import RADAR_FIELDS
 from labeldistill_ros.bags.reader import BagReader, Recorded
+from labeldistill_ros.bags.sensors import radar_points
 from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.cli import main
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.geometry import pose, transform_stamped
 from labeldistill_ros.messages.stamps import header, stamp_of
+from labeldistill_ros.messages.tables import cloud_message
 from tests.support.other_car import edited
 
 OURS = "v1.0-trainval"
@@ -151,3 +156,29 @@ def test_labels_can_be_left_out(car_bag: Path, tmp_path: Path) -> None:
     # key frames then follow the cameras, every half second
     steps = np.diff([tables.stamp_ns(token) for token in tokens]) / 1e9
     np.testing.assert_allclose(steps, 0.5, atol=0.06)
+
+
+def test_radars_become_files_of_the_devkit(car_bag: Path, tmp_path: Path) -> None:
+    kinds = {"dyn_prop": "<i1", "id": "<i2", "is_quality_valid": "<i1", "ambig_state": "<i1"}
+    kinds |= dict.fromkeys(("x_rms", "y_rms", "invalid_state", "pdh0", "vx_rms", "vy_rms"), "<i1")
+    rows = np.zeros(3, [(name, kinds.get(name, "<f4")) for name in RADAR_FIELDS])
+    rows["x"], rows["id"], rows["vx_comp"] = [10, 20, 30], [1, 2, 3], 2.5
+    rows["is_quality_valid"], rows["ambig_state"] = 1, 3
+    out = tmp_path / "drive"
+    with BagReader(car_bag) as reader, BagWriter(out) as writer:
+        for recorded in reader.raw():
+            writer.write(recorded.topic, recorded.msgtype, recorded.data, recorded.stamp_ns)
+            if recorded.topic == "/lidar_top/points":
+                stamp_ns = stamp_of(reader.decoded(recorded)) + 7_000_000
+                cloud = cloud_message(rows, stamp_ns, "lidar_top", BAG)
+                writer.write("/radar_front/points", recorded.msgtype, cloud, recorded.stamp_ns)
+    tables = converted(out, tmp_path / "root")
+    record = tables.sensors(tables.samples("drive")[1])["RADAR_FRONT"]
+    assert record.modality == "radar"
+    assert abs(record.stamp_ns - tables.stamp_ns(tables.samples("drive")[1])) == 7_000_000
+    np.testing.assert_array_equal(radar_points(record.path, record.read()), rows)
+    found = RadarPointCloud.from_file(str(record.path)).points
+    assert found[0].tolist() == [10, 20, 30]
+    # silence is a file too
+    silent = radar_file(cloud_message(rows[:0], 1, "radar", BAG))
+    assert len(radar_points(Path("silent"), silent)) == 0
