@@ -94,9 +94,9 @@ class Breakdown:
             banded = any(math.isfinite(group.mean_ap) for group in groups)
             lines += ["", title + (f"{'mAP':>8}" if banded else "")]
             for group in groups:
-                row = f"{group.name:<21}{group.truth_boxes:>7}{group.recall:8.3f}"
-                row += f"{group.center_error_m:9.3f}"
-                lines.append(row + (f"{group.mean_ap:8.3f}" if banded else ""))
+                row = f"{group.name:<21}{group.truth_boxes:>7}{_shown(group.recall):>8}"
+                row += f"{_shown(group.center_error_m):>9}"
+                lines.append(row + (f"{_shown(group.mean_ap):>8}" if banded else ""))
         return "\n".join(lines[1:])
 
 
@@ -192,3 +192,8 @@ def _range(low: int, high: float) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
+
+
+def _shown(value: float) -> str:
+    """Three decimals; a dash for what no box defines."""
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -60,6 +60,7 @@ def from_nuscenes(
     if scene:
         done = convert_scene(tables, scene, out, options, about=tables.about(scene))
         _tell(out, done)
+        tell_written(out, then=("labeldistill", "doctor", out))
         return 0
     # One scene's fault does not keep the others from being converted; all are told at the end.
     failed = 0

@@ -93,6 +93,7 @@ def statistics(
     print(describing.table([root.name for root in found], list(found.values())))
     if json:
         write_json(json, json_ready(found))
+        tell_written(json)
 
 
 def view(

@@ -45,6 +45,14 @@ def test_groups_hold_every_true_box_once(truths: list[GroundTruth]) -> None:
     assert "80-100 %" in found.table()
 
 
+def test_a_group_without_boxes_shows_dashes(truths: list[GroundTruth]) -> None:
+    found = break_down(evaluation_boxes(truths, as_results(truths)))
+    empty = next(group for group in found.lidar_returns if not group.truth_boxes)
+    rows = [row.split() for row in found.table().splitlines()]
+    assert [empty.name, "0", "-", "-"] in rows
+    assert "nan" not in found.table()
+
+
 def test_what_is_missed_lowers_its_own_group(truths: list[GroundTruth]) -> None:
     results = as_results(truths)
     for boxes in results.values():

@@ -206,7 +206,9 @@ def test_the_commands(
     bag = tmp_path / "bag"
     convert = ["bag", "from-nuscenes", str(shared_dataroot), str(bag), "--version", VERSION]
     assert main([*convert, "--scene", SCENES[0], "--no-sweeps"]) == 0
-    assert "3 samples, 18 images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 samples, 18 images" in said
+    assert said.splitlines()[-2:] == [f"wrote {bag}", f"next: labeldistill doctor {bag}"]
     assert main([*convert, "--scene", SCENES[0]]) == 2
     assert "use --force" in capsys.readouterr().err
     assert main([*convert, "--scene", "scene-9", "--force"]) == 2
