@@ -86,7 +86,7 @@ def test_ablation_runs_several_students_at_once(
     assert "2 of 2 runs" in caplog.text
     assert len(json.loads((tmp_path / "ablation.json").read_text())["arms"]["none"]["seeds"]) == 2
     for seed in (0, 1):
-        assert "Epoch 0" in (tmp_path / "none" / f"seed{seed}" / "output.txt").read_text()
+        assert "epoch 1 of 1" in (tmp_path / "none" / f"seed{seed}" / "output.txt").read_text()
     assert not (tmp_path / "teacher").exists()
     # before the third run is trained in another way
     assert main([*command, "--seeds", "3", "--learning-rate", "1e-5"]) == 2
