@@ -104,7 +104,7 @@ def _of_mcap(file: Path, losses: Losses) -> Iterator[Whole]:
             return
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             # topics first: they stand at the head and, in a complete file, once more at the end
-            topics = _mcap_topics(Walk().file(data), losses)
+            topics = _mcap_topics(data, losses)
 
             def is_whole(message: Message) -> bool:
                 topic = topics.get(message.channel_id)
@@ -125,10 +125,10 @@ def _of_mcap(file: Path, losses: Losses) -> Iterator[Whole]:
             losses.places += walk.damages
 
 
-def _mcap_topics(records: Iterator[Schema | Channel | Message], losses: Losses) -> dict[int, Topic]:
+def _mcap_topics(data: mmap.mmap, losses: Losses) -> dict[int, Topic]:
     kinds: dict[int, MessageType] = {}
     channels: dict[int, list[Channel]] = {}
-    for record in records:
+    for record in Walk().file(data):
         if isinstance(record, Schema):
             if record.id not in kinds or not kinds[record.id].is_ours:
                 kind = _kind(record.name, record.data, idl=record.encoding == "ros2idl")
@@ -141,6 +141,10 @@ def _mcap_topics(records: Iterator[Schema | Channel | Message], losses: Losses) 
                 same.append(record)
     topics: dict[int, Topic] = {}
     for number, copies in channels.items():
+        if len({copy.topic for copy in copies}) > 1:
+            # One has a wrong byte. Recorders also write the topics' names as text, so that the
+            # right one stands there once more.
+            copies.sort(key=lambda copy: -sum(1 for _ in re.finditer(_name(copy), data)))
         for channel in copies:
             if channel.message_encoding != "cdr":
                 if channel.message_encoding in ("protobuf", "json", "ros1", "flatbuffer", "cbor"):
@@ -162,6 +166,10 @@ def _mcap_topics(records: Iterator[Schema | Channel | Message], losses: Losses) 
                     "they are saved"
                 )
     return topics
+
+
+def _name(channel: Channel) -> bytes:
+    return re.escape(channel.topic.encode())
 
 
 def _stamp_ns(message: Message, newest_ns: int) -> int | None:

@@ -71,7 +71,8 @@ def bridged(message: Any) -> NDArray[np.uint8]:
     """
     if message.is_bigendian and message.encoding.endswith("16"):
         # It swaps by a method that numpy 2 has no more.
-        swapped = np.frombuffer(message.data, np.uint16).byteswap()
+        pixels = np.frombuffer(message.data, np.uint8)[: message.height * message.step]
+        swapped = pixels.view(np.uint16).byteswap()
         message = SimpleNamespace(
             height=message.height, width=message.width, step=message.step,
             encoding=message.encoding, is_bigendian=0, data=swapped,
@@ -81,10 +82,10 @@ def bridged(message: Any) -> NDArray[np.uint8]:
     from cv_bridge import CvBridgeError
 
     try:
-        pixels: NDArray[np.uint8] = converter.imgmsg_to_cv2(message, "rgb8")
+        rgb: NDArray[np.uint8] = converter.imgmsg_to_cv2(message, "rgb8")
     except (CvBridgeError, TypeError) as error:
         raise DataError(
             f"corrupt image of {message.width} x {message.height} pixels of {message.encoding}: "
             f"{error}"
         ) from error
-    return pixels
+    return rgb

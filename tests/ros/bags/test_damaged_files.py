@@ -77,6 +77,7 @@ def test_damaged_bags_are_read_or_refused(
 @fuzz(25)
 @example(share=0.015625, bit=0, head=True)  # "ros2", the profile
 @example(share=0.0286, bit=0, head=True)  # a chunk becomes an index of messages
+@example(share=0.115234375, bit=0, head=True)  # by a random search
 @given(share=st.floats(0, 1), bit=st.integers(0, 7), head=st.booleans())
 def test_one_wrong_bit_costs_one_message_at_most(
     sound: Callable[[Storage, bool], Path], share: float, bit: int, head: bool
