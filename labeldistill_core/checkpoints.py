@@ -23,6 +23,7 @@ from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.files import write_whole
 from labeldistill_core.names import plain_text
 from labeldistill_core.network.student import Student
+from labeldistill_core.weights import check_fit, load_weights, not_finite
 
 _LOG = logging.getLogger(__name__)
 _CONFIG_KEY = "labeldistill.config"
@@ -30,8 +31,6 @@ _NOTE_KEY = "labeldistill.note"
 _KIND_KEY = "labeldistill.kind"
 _RECORD_KEY = "labeldistill.record"
 _WEIGHTS_KEY = "labeldistill.weights_sha256"
-_LISTED = 8
-"""Names that an error message lists before it only counts."""
 _TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -322,7 +321,7 @@ def build_network(
             f"{file.path}: no network can be made of its configuration: {error}"
         ) from error
     # Before the weights are read, so that a file of another network costs no memory.
-    _check_fit(outline, file.outline, str(file.path))
+    check_fit(outline, file.outline, str(file.path))
     built = network(wanted)
     load_weights(built, file.weights(), str(file.path))
     return built.eval()
@@ -341,78 +340,3 @@ class _Unfilled(TorchFunctionMode):
         if function in (Tensor.normal_, Tensor.uniform_):
             return args[0]
         return function(*args, **(kwargs or {}))
-
-
-def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copy weights into a network, all or none.
-
-    Raises:
-        CheckpointError: listing the names that are missing, unexpected, of another shape or type,
-            or not finite in the network's type.
-    """
-    # Not torch's own `strict` loading: it stops at shapes, and neither looks at types nor at
-    # values.
-    wanted = network.state_dict()
-    _check_fit(wanted, tensors, origin)
-    # All of them before any is copied, so that a network is never half replaced.
-    converted = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
-    if bad := not_finite(converted):
-        raise CheckpointError(f"{origin} cannot be used: {bad}")
-    network.load_state_dict(converted)
-
-
-def not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """A sentence on the weights that are NaN or infinite; empty when there are none."""
-    bad = [
-        name
-        for name, tensor in tensors.items()
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
-    ]
-    if not bad:
-        return ""
-    return (
-        f"{len(bad)} of {len(tensors)} weights are NaN or infinite ({_listed(bad)}), as after a "
-        "training that diverged; take an earlier checkpoint, or train with a lower learning rate"
-    )
-
-
-def _check_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], origin: str) -> None:
-    """Compare names, shapes and types.
-
-    Raises:
-        CheckpointError: listing what differs.
-    """
-    both = [name for name in wanted if name in found]
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
-    misshapen = [
-        f"{name} is {tuple(found[name].shape)}, the network has {tuple(wanted[name].shape)}"
-        for name in both
-        if found[name].shape != wanted[name].shape
-    ]
-    # Half and double precision are the same numbers; truth values and integers are not.
-    mistyped = [
-        f"{name} is {found[name].dtype}, the network has {wanted[name].dtype}"
-        for name in both
-        if found[name].dtype != wanted[name].dtype
-        and not (found[name].is_floating_point() and wanted[name].is_floating_point())
-    ]
-    problems = [
-        f"{len(names)} {kind}: {_listed(names)}"
-        for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", misshapen),
-            ("of another type", mistyped),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{origin} does not fit the network; is it another preset? " + "; ".join(problems)
-        )
-
-
-def _listed(names: list[str]) -> str:
-    listed = ", ".join(plain_text(name) for name in names[:_LISTED])
-    return f"{listed} ..." if len(names) > _LISTED else listed

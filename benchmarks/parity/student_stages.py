@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from benchmarks.parity.golden import GoldenFolder
 from benchmarks.parity.result import StageComparison, absolute, features, integers
 from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.checkpoints import load_weights
 from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.decode import candidate_boxes, decode
 from labeldistill_core.network.depth_net import camera_vector
 from labeldistill_core.network.lift import grid_cells, pool
 from labeldistill_core.network.student import Student
 from labeldistill_core.published.weights import rename_student
+from labeldistill_core.weights import load_weights
 
 PUBLISHED_MAPS = {
     "heatmap": "heatmap",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from labeldistill_core.checkpoints import load_weights, save_network, save_student
+from labeldistill_core.checkpoints import save_network, save_student
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.lidar.teacher import Teacher
@@ -20,6 +20,7 @@ from labeldistill_core.published.weights import (
     rename_student,
     rename_teacher,
 )
+from labeldistill_core.weights import load_weights
 
 PresetName = Literal[
     "auto", "r50_256x704_4key", "r50_256x704_2key", "r101_512x1408_2key", "convnext_b"

@@ -13,10 +13,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from labeldistill_core.checkpoints import not_finite
 from labeldistill_core.errors import NotFiniteError
 from labeldistill_core.files import write_whole
 from labeldistill_core.training.export import IDENTITY
+from labeldistill_core.weights import not_finite
 
 
 class Identity(Callback):

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import torch
 
-from labeldistill_core.checkpoints import file_sha256, load_weights, save_student
+from labeldistill_core.checkpoints import file_sha256, save_student
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_json import from_mapping
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.names import shown
 from labeldistill_core.network.student import Student
+from labeldistill_core.weights import load_weights
 
 IDENTITY = "labeldistill.identity"
 """Key under which a run's checkpoint says what made the run."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from torch import nn
 
-from labeldistill_core.checkpoints import Kind, load_weights, not_finite, read_checkpoint
+from labeldistill_core.checkpoints import Kind, read_checkpoint
 from labeldistill_core.errors import CheckpointError
+from labeldistill_core.weights import load_weights, not_finite
 
 _LOG = logging.getLogger(__name__)
 _LISTED = 20

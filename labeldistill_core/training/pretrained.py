@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labeldistill_core.checkpoints import load_weights
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.image_encoder import ConvNeXt, ImageEncoder
 from labeldistill_core.published.weights import read_state_dict
+from labeldistill_core.weights import load_weights
 
 _CLASSIFIERS = ("fc.", "classifier.")
 """What torchvision's ResNets and ConvNeXts have behind their features."""

@@ -22,7 +22,6 @@ from labeldistill_core.cameras import FrameSet
 from labeldistill_core.checkpoints import (
     build_network,
     load_student,
-    load_weights,
     read_checkpoint,
     save_student,
 )
@@ -30,6 +29,7 @@ from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.batch import camera_batch
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.student import Student
+from labeldistill_core.weights import load_weights
 from tests.support.fuzzing import fuzz
 
 

@@ -11,12 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeldistill_core.checkpoints import load_student, load_weights, save_student
+from labeldistill_core.checkpoints import load_student, save_student
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.student import Student
 from labeldistill_core.published.weights import read_state_dict, rename_student
 from labeldistill_core.training.export import read_run
+from labeldistill_core.weights import load_weights
 from tests.support.damage import damaged
 from tests.support.fuzzing import fuzz
 

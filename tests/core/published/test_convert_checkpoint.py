@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from labeldistill_core.checkpoints import load_student, load_weights
+from labeldistill_core.checkpoints import load_student
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import PRESETS
 from labeldistill_core.published import behaviour, convert
 from labeldistill_core.published.weights import read_state_dict, rename_student
+from labeldistill_core.weights import load_weights
 from labeldistill_ros.cli import main
 from tests.support.small_networks import preset_of
 
