@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from rosbags.serde import SerdeError
 
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.writer import BagWriter
@@ -67,7 +68,9 @@ def write_odd_bag(
         one = chosen[place]
         message = deepcopy(one.message)
         _spoil(message, draw)
-        with suppress(struct.error, TypeError, ValueError, AssertionError, AttributeError):
+        with suppress(
+            SerdeError, struct.error, TypeError, ValueError, AssertionError, AttributeError
+        ):
             typestore().serialize_cdr(message, one.msgtype)  # what no bag can hold is no test
             chosen[place] = Decoded(one.topic, one.msgtype, one.stamp_ns, message)
     with BagWriter(path) as bag:
