@@ -39,3 +39,8 @@ def synth(out: Positional[Path], options: Flat[WorldOptions], bags: bool = False
     for _ in tqdm(done, total=len(settings), unit="scene", disable=None):
         pass
     print(f"{out}: {len(settings)} bags of {options.key_frames} key frames")
+    bags_there = sorted(file.parent for file in out.glob("*/metadata.yaml"))
+    tell_written(
+        out,
+        then=("labeldistill", "bag", "to-nuscenes", *bags_there, f"{out}_dataset", "--plan"),
+    )

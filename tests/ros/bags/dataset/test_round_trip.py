@@ -70,6 +70,12 @@ def assert_same_files(
         assert (record.width_px, record.height_px) == (old.width_px, old.height_px)
 
 
+def assert_survives(before: NuScenesTables, scene: str, folder: Path) -> None:
+    after = NuScenesTables(there_and_back(before, scene, folder), OURS)
+    assert_same_scene(before, after, scene)
+    assert_same_files(told(before, scene), told(after, scene))
+
+
 @pytest.fixture(scope="module")
 def moving_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two scenes with all sweeps."""
@@ -81,9 +87,7 @@ def moving_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_small_world_survives(moving_world: Path, tmp_path: Path) -> None:
     before = NuScenesTables(moving_world, "v1.0-mini")
     scene = before.scene_names[0]
-    after = NuScenesTables(there_and_back(before, scene, tmp_path), OURS)
-    assert_same_scene(before, after, scene)
-    assert_same_files(told(before, scene), told(after, scene))
+    assert_survives(before, scene, tmp_path)
 
 
 def test_instances_and_points_survive(moving_world: Path, tmp_path: Path) -> None:
@@ -101,17 +105,13 @@ def test_instances_and_points_survive(moving_world: Path, tmp_path: Path) -> Non
 def test_key_frames_without_sweeps_survive(synthetic_dataroot: Path, tmp_path: Path) -> None:
     before = NuScenesTables(synthetic_dataroot, "v1.0-mini")
     scene = before.scene_names[0]
-    after = NuScenesTables(there_and_back(before, scene, tmp_path), OURS)
-    assert_same_scene(before, after, scene)
-    assert_same_files(told(before, scene), told(after, scene))
+    assert_survives(before, scene, tmp_path)
 
 
 def test_other_tables_survive(shared_dataroot: Path, tmp_path: Path) -> None:
     before = NuScenesTables(shared_dataroot, "v1.0-test")
     scene = before.scene_names[0]
-    after = NuScenesTables(there_and_back(before, scene, tmp_path), OURS)
-    assert_same_scene(before, after, scene)
-    assert_same_files(told(before, scene), told(after, scene))
+    assert_survives(before, scene, tmp_path)
 
 
 def test_real_frames_survive(shared_data: Path, tmp_path: Path) -> None:
