@@ -127,6 +127,19 @@ class Health:
                 if camera.silent(now_s, self._limits.camera_timeout_s)
             ]
 
+    def outlived_cameras(self, now_s: float) -> list[str]:
+        """Silent cameras that never sent, or stopped while another went on.
+
+        Where a drive or a bag ends, one camera's last image comes within a cycle of the others',
+        and for that long the others would be accused.
+        """
+        silent = self.silent_cameras(now_s)
+        with self._lock:
+            ages_s = [camera.age_s(now_s) for camera in self._cameras.values()]
+            newest_s = now_s - min((age_s for age_s in ages_s if age_s is not None), default=0.0)
+            timeout_s = self._limits.camera_timeout_s
+            return [name for name in silent if self._cameras[name].silent(newest_s, timeout_s)]
+
     def cameras_rest(self, now_s: float) -> bool:
         """Whether images came from all cameras, and stopped at all of them together."""
         with self._lock:

@@ -181,7 +181,8 @@ class Session:
         self._resting = False
         for text in together(self.intake.unstamped):
             self._log.warning(f"stamp/{text.partition(':')[0]}", text)
-        why = {camera: self._subscriptions.why_silent(camera) for camera in silent}
+        outlived = self.health.outlived_cameras(now_s)
+        why = {camera: self._subscriptions.why_silent(camera) for camera in outlived}
         for text in together(why):
             self._log.warning(f"silent/{text.partition(':')[0]}", text)
         for text in together(self._subscriptions.shared()):

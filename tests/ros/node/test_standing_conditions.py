@@ -201,6 +201,20 @@ def test_the_time_out_is_never_shorter_than_two_and_a_half_periods(health: Healt
     assert status(health, "camera LEFT", 5.3).level == ERROR
 
 
+def test_cameras_that_stop_within_a_cycle_of_each_other_are_not_accused(health: Health) -> None:
+    assert health.outlived_cameras(0.0) == list(CAMERAS)  # never sent
+    drive(health, 4.0, period_s=0.5)
+    health.image("LEFT", 4.05)
+    # The others are overdue and LEFT not yet: that is how a bag ends.
+    others = [name for name in CAMERAS if name != "LEFT"]
+    assert health.silent_cameras(5.28) == others
+    assert health.outlived_cameras(5.28) == []
+    # LEFT goes on, so that the others have indeed stopped.
+    for k in range(1, 5):
+        health.image("LEFT", 4.05 + 0.5 * k)
+    assert health.outlived_cameras(6.1) == others
+
+
 def test_cameras_that_stop_together_rest(health: Health) -> None:
     assert not health.cameras_rest(0.0)
     drive(health, 4.0)
