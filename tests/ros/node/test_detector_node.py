@@ -177,10 +177,19 @@ def test_clock_that_goes_back_resets(
     assert node.results[0][1].history_valid == 0
 
 
+OWN_THREADS = ("detect", "decode", "resize")
+"""How the names of the node's threads begin."""
+
+
+def others() -> int:
+    """Number of threads that are not the node's."""
+    return sum(not t.name.startswith(OWN_THREADS) for t in threading.enumerate())
+
+
 def test_lifecycle_by_hand(vehicle: Vehicle, detector: Start) -> None:
     """Inactive, active, inactive, unconfigured and again: no publisher or thread is left behind."""
     node = detector()
-    before = threading.active_count()
+    before, left = others(), list[threading.Thread]()
     client: Client[Any, Any] = vehicle.node.create_client(ChangeState, "/detector/change_state")
     vehicle.expect(client.service_is_ready, "the service")
 
@@ -193,6 +202,7 @@ def test_lifecycle_by_hand(vehicle: Vehicle, detector: Start) -> None:
         assert answer.success
 
     for _ in range(2):
+        left += [t for t in threading.enumerate() if t.name.startswith(OWN_THREADS)]
         change(Transition.TRANSITION_DEACTIVATE)
         change(Transition.TRANSITION_CLEANUP)
         vehicle.expect(
@@ -201,8 +211,11 @@ def test_lifecycle_by_hand(vehicle: Vehicle, detector: Start) -> None:
         assert not vehicle.node.count_subscribers("/cam_front/camera_info")
         change(Transition.TRANSITION_CONFIGURE)
         change(Transition.TRANSITION_ACTIVATE)
+    # Each one, and not their number: a pool begins as many as it happens to need at once.
+    assert left
+    vehicle.expect(lambda: not any(t.is_alive() for t in left), "threads to end")
     # Fewer is no fault: threads of tests before this one may have ended meanwhile.
-    vehicle.expect(lambda: threading.active_count() <= before, "threads to end")
+    vehicle.expect(lambda: others() <= before, "other threads to end")
     vehicle.connect()
     vehicle.drive(range(4))
     vehicle.expect(lambda: vehicle.boxes, "boxes")
