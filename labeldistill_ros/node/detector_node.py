@@ -184,6 +184,7 @@ class DetectorNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the model, its memory and the publishers."""
         self._release()
+        _collect()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -198,6 +199,7 @@ class DetectorNode(LifecycleNode):
         """Release everything; the node can be configured again."""
         self._stop()
         self._release()
+        _collect()
         return _SUCCESS
 
     def _stop(self) -> None:
@@ -287,6 +289,15 @@ class DetectorNode(LifecycleNode):
 
 def _of_ros(error: Exception) -> bool:
     return type(error).__module__.startswith("rclpy")
+
+
+def _collect() -> None:
+    """Let go of the detector now: its weights and threads, before another one is loaded.
+
+    Callbacks of timers and subscriptions refer to the session that they belong to, and so to the
+    detector, until Python looks for such circles, which a node that allocates little seldom does.
+    """
+    gc.collect()
 
 
 def _words(error: Exception) -> str:
