@@ -18,6 +18,8 @@ FISHEYE = ("equidistant", "fisheye")
 """Distortion models in which the angle to the axis, not its tangent, gives the radius."""
 _LONGEST, _SHORTEST = 20.0, 0.05
 """Focal lengths in image widths and heights: fields of view of 3 and of 169 degrees."""
+_MOST_SKEW = 0.1
+"""Of the axes of a sensor, in focal lengths: 6 degrees."""
 _OFF_CENTRE = 2.0
 """How far the principal point may lie from the middle, in image sizes; K of an image ten times as
 large is further off."""
@@ -163,6 +165,12 @@ def _intrinsics(name: str, info: Any, field: str) -> np.ndarray[Any, np.dtype[np
         raise DataError(
             f"{name}: {field} in camera_info is {matrix.tolist()}: its last row has to be 0, 0, 1 "
             "and the value under the focal length 0; publish the whole calibration"
+        )
+    if abs(matrix[0, 1]) > _MOST_SKEW * matrix[0, 0]:
+        raise DataError(
+            f"{name}: {field} in camera_info has the skew {matrix[0, 1]:g} beside the focal length "
+            f"{matrix[0, 0]:g}, and no sensor has such pixels: publish the calibration as "
+            "fx, 0, cx; 0, fy, cy; 0, 0, 1"
         )
     # `sensor_msgs` defines K and P for the full resolution of the sensor: the window moves the
     # centre first, and binning then scales centre and focal length.

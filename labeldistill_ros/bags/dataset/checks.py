@@ -4,19 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labeldistill_core.names import shown
+from labeldistill_ros.bags.dataset.edges import Edges
 from labeldistill_ros.bags.dataset.key_frames import period_ns
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.survey import Stream
 
 _CLOCKS_APART_S = 0.5
 """Of stamps, against the time at which they were recorded: more is no delay on the way."""
+_JUMP_S = 10.0
+"""Of a clock ahead; a recorder that is busy for as long loses messages rather than times."""
+_FEW = 0.1
+"""Share of messages without stamp that a drive can do without."""
 _SILENT_S = 1.0
 """A camera that is silent for longer than the others has stopped."""
 _SILENT_PERIODS = 3.0
+_UNPOSED = 0.02
 _MOST_TOLD = 20
 """Of classes without category."""
 
@@ -29,7 +37,7 @@ def stamp_faults(streams: Mapping[str, Stream]) -> Iterator[str]:
     """
     for name, stream in streams.items():
         count = len(stream.stamps)
-        if stream.unstamped:
+        if stream.unstamped > _FEW * count:
             total = stream.unstamped + count
             yield (
                 f"{name}: {stream.unstamped} of {total} messages have no stamp: set header.stamp "
@@ -42,16 +50,22 @@ def stamp_faults(streams: Mapping[str, Stream]) -> Iterator[str]:
             yield f"{name}: its messages name several frames, {frames}: name one"
         elif "" in stream.frame_ids:
             yield f"{name}: its messages name no frame: set header.frame_id in the driver"
-    yield from _clock_faults({name: s for name, s in streams.items() if len(s.stamps)})
+    told = {name: s for name, s in streams.items() if len(s.stamps)}
+    yield from _clock_faults(told)
 
 
 def _clock_faults(streams: Mapping[str, Stream]) -> Iterator[str]:
-    late_s = {
-        name: float(np.median(stream.logs_ns - stream.stamps_ns)) / 1e9
-        for name, stream in streams.items()
-    }
-    if not late_s:
+    """Clocks that disagree, or were set while the drive was recorded."""
+    ahead = {name: _jump_ahead(stream) for name, stream in streams.items()}
+    jumped = list(_jump_faults(streams, ahead))
+    yield from jumped
+    if jumped or not streams:
         return
+    late_s = {}
+    for name, stream in streams.items():
+        # Where all clocks are set at once, what came before tells how they agree.
+        before = ahead[name].at if ahead[name].by_s > _JUMP_S else len(stream.stamps)
+        late_s[name] = float(np.median((stream.logs_ns - stream.stamps_ns)[:before])) / 1e9
     # The median sensor is right: one clock that is off must not accuse all others.
     middle_s = sorted(late_s.values())[len(late_s) // 2]
     for name, own_s in late_s.items():
@@ -62,6 +76,74 @@ def _clock_faults(streams: Mapping[str, Stream]) -> Iterator[str]:
                 "they come, so that its clock disagrees: synchronize the clocks (PTP, chrony), and "
                 "record anew"
             )
+
+
+class _Jump(NamedTuple):
+    by_s: float
+    at: int
+    """Of the first message behind it."""
+
+
+def _jump_ahead(stream: Stream) -> _Jump:
+    """The largest step of the stamps ahead of that of the recording."""
+    steps_s = (np.diff(stream.stamps_ns) - np.diff(stream.logs_ns)) / 1e9
+    at = int(steps_s.argmax()) if len(steps_s) else 0
+    return _Jump(float(steps_s.max(initial=0.0)), at + 1)
+
+
+def _jump_faults(streams: Mapping[str, Stream], ahead: Mapping[str, _Jump]) -> Iterator[str]:
+    mend = "let the clocks settle before you record, or cut the bag there"
+    for name, stream in streams.items():
+        back_s = (np.maximum.accumulate(stream.stamps_ns) - stream.stamps_ns) / 1e9
+        # Of one message that was long on the way the next is not behind.
+        back_s = np.minimum(back_s[1:], back_s[:-1])
+        if back_s.max(initial=0.0) > _CLOCKS_APART_S:
+            at = int(np.argmax(back_s > _CLOCKS_APART_S))
+            yield (
+                f"{name}: its stamps go back by {back_s[at]:.1f} s {_after(stream, at)}, and each "
+                f"time has to come once: {mend}"
+            )
+    least_s = min((jump.by_s for jump in ahead.values()), default=0.0)
+    for name, jump in ahead.items():
+        if jump.by_s - least_s > _JUMP_S:
+            yield (
+                f"{name}: its clock jumps ahead by {jump.by_s:.1f} s "
+                f"{_after(streams[name], jump.at)}, as not all others do: {mend}"
+            )
+
+
+def _after(stream: Stream, at: int) -> str:
+    return f"after {(stream.logs_ns[at] - stream.logs_ns[0]) / 1e9:.1f} s"
+
+
+def left_out(streams: Mapping[str, Stream], *trees: Edges) -> Iterator[str]:
+    """Messages that are not taken, since their stamps tell nothing.
+
+    Args:
+        streams: by what they are called in the sentence.
+        trees: transforms.
+    """
+    for name, stream in streams.items():
+        total = len(stream.stamps) + stream.unstamped + len(stream.lone)
+        if 0 < stream.unstamped <= _FEW * len(stream.stamps):
+            yield f"{name}: {stream.unstamped} of {total} messages have no stamp, and are left out"
+        if stream.lone:
+            yield (
+                f"{name}: {len(stream.lone)} of {total} messages are stamped apart from those "
+                f"around them, one with {_told_time(stream.lone[0])}, and are left out"
+            )
+    for tree in trees:
+        for child, edge in tree.by_child.items():
+            if edge.lone:
+                yield (
+                    f"{len(edge.lone)} poses of {shown(child)} in {shown(edge.parent)} are stamped "
+                    f"apart from those around them, one with {_told_time(min(edge.lone))}, and are "
+                    "left out"
+                )
+
+
+def _told_time(stamp_ns: int) -> str:
+    return f"{np.datetime64(stamp_ns, 'ns').astype('datetime64[ms]')} UTC"
 
 
 def silence_faults(cameras: Mapping[str, Stream], begin_ns: int) -> Iterator[str]:
@@ -95,6 +177,17 @@ def silence_faults(cameras: Mapping[str, Stream], begin_ns: int) -> Iterator[str
                 f"{name} sends nothing before {begins_s:.1f} s, while the others do: --since "
                 f"{begins_s:.1f} takes what is whole, --cameras the other cameras"
             )
+
+
+def unposed(known: NDArray[np.bool_]) -> Iterator[str]:
+    """Sets of images at whose time the vehicle's pose is unknown; `known` is (S,)."""
+    without, total = int((~known).sum()), len(known)
+    # One at the beginning and one at the end have poses on one side alone.
+    if without > max(2, _UNPOSED * total):
+        yield (
+            f"{without} of {total} sets of images are left out, since the vehicle's pose is not "
+            "known at their time: record localization or odometry throughout, and look at its clock"
+        )
 
 
 def label_faults(class_names: Mapping[str, int], categories: Mapping[str, str]) -> Iterator[str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,6 +34,8 @@ from labeldistill_ros.bags.dataset.topics import choose_topics
 from labeldistill_ros.bags.reader import BagReader
 
 _PARTS = ".scenes"
+_PENDING = "pending"
+"""There while scenes are written that the tables do not tell of yet."""
 _SPLITS = ("train", "val")
 _APART_NS = 1_000_000_000
 """Bags that follow one another within this are of one drive."""
@@ -142,23 +145,32 @@ def _write_all(
     names = [scene.name for _, scene in work]
     if twice := {name for name in names if names.count(name) > 1}:
         raise DataError(f"two scenes are called {shown(sorted(twice)[0])}: rename a bag")
-    todo = []
-    for number, (drive, scene) in enumerate(work):
-        if not force and _is_done(root, drive, scene, options):
-            yield DatasetScene(scene.name, None)
-        else:
-            todo.append(number)
-    if todo and (root / options.version / LABELS_FILE).is_file():
-        raise DataError(
-            f"the tables {root / options.version} were labelled in their place, and would lose "
-            "that: use another folder, and --into with `labeldistill label`"
-        )
+    todo = [n for n, item in enumerate(work) if force or not _is_done(root, *item, options)]
+    whole = [scene for n, (_, scene) in enumerate(work) if n not in set(todo)]
+    moved = [
+        scene for scene in whole if _read_part(_part(root, scene.name))["split"] != scene.split
+    ]
+    tables, pending = root / options.version, root / _PARTS / _PENDING
+    if todo or moved or pending.exists() or not tables.is_dir():
+        if (tables / LABELS_FILE).is_file():
+            raise DataError(
+                f"the tables {tables} were labelled in their place, and would lose "
+                "that: use another folder, and --into with `labeldistill label`"
+            )
+        pending.touch()
+    if any(_part(root, work[n][1].name).exists() for n in todo):
+        shutil.rmtree(tables, ignore_errors=True)  # they tell of files that are written anew
+    for scene in moved:
+        part = _read_part(_part(root, scene.name))
+        write_part(_part(root, scene.name), {**part, "split": scene.split})
+    yield from (DatasetScene(scene.name, None) for scene in whole)
     failed = False
     for result in _each(work, todo, root, map_file, options, workers):
         failed |= bool(result.error)
         yield result
-    if not failed and (todo or not (root / options.version).is_dir()):
+    if not failed and pending.exists():
         _write_tables(root, options)
+        pending.unlink()
 
 
 def _groups(bags: Sequence[Path]) -> list[list[Path]]:
@@ -230,8 +242,6 @@ def _is_done(root: Path, drive: Drive, scene: ScenePlan, options: DatasetOptions
             f"{root} has a scene {scene.name} of other bags or options: use --force to write it "
             "anew, or another folder"
         )
-    if part["split"] != scene.split:
-        write_part(_part(root, scene.name), {**part, "split": scene.split})
     return True
 
 
@@ -264,10 +274,16 @@ def _numbered(number: int, root: Path, map_file: str, options: DatasetOptions) -
 def _write(
     drive: Drive, scene: ScenePlan, root: Path, map_file: str, options: DatasetOptions
 ) -> DatasetScene:
+    part_file, begun = _part(root, scene.name), root / _PARTS / f"{scene.name}.begun"
+    anew = begun.exists() or part_file.exists()
+    begun.touch()
+    part_file.unlink(missing_ok=True)
     try:
         tables, done = SceneWriter(drive, scene, root, options).write(map_file)
     except LabelDistillError as error:
         return DatasetScene(scene.name, None, f"{scene.name}: {error}")
+    if anew:
+        _remove_others(root, scene.name, {row["filename"] for row in tables["sample_data"]})
     part = {
         "about": _about(drive, scene, options),
         "split": scene.split,
@@ -275,8 +291,20 @@ def _write(
         "numbers": asdict(done),
     }
     # A scene counts as written once its rows are there, which come last.
-    write_part(_part(root, scene.name), part)
+    write_part(part_file, part)
+    begun.unlink()
     return DatasetScene(scene.name, done)
+
+
+def _remove_others(root: Path, scene: str, written: Collection[str]) -> None:
+    """Remove files of a scene that were written before, with other options or of other bags."""
+    for folder in (*root.glob("samples/*"), *root.glob("sweeps/*")):
+        beginning = f"{scene}__{folder.name}__"
+        for file in folder.iterdir():
+            # The digits, since the name of a scene may begin with that of another one.
+            own = file.name.startswith(beginning) and file.name[len(beginning) :][:1].isdigit()
+            if own and str(file.relative_to(root)) not in written:
+                file.unlink()
 
 
 def _read_part(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from labeldistill_core.errors import BagError
 from labeldistill_core.frames import UNIT_TOLERANCE, Array, Transform
 from labeldistill_core.names import shown
+from labeldistill_ros.bags.dataset.lone_stamps import lone_stamps
 from labeldistill_ros.inputs.transforms import FARTHEST_M
 from labeldistill_ros.messages.stamps import stamp_of
 
@@ -49,6 +50,10 @@ class Edge:
     """(7,) x, y, z in metres and quaternion w, x, y, z, as it was first published."""
     stamps_ns: array[int] = field(default_factory=lambda: array("q"))
     """When a moving frame was told of; empty where it came on /tf_static alone."""
+    logs_ns: array[int] = field(default_factory=lambda: array("q"))
+    """When each of these was recorded."""
+    lone: set[int] = field(default_factory=set)
+    """Stamps that were left out, since they are of another time than their neighbours."""
     moved_m: float = 0.0
     """Farthest from where it was first."""
     moved_rad: float = 0.0
@@ -79,23 +84,30 @@ class Edges:
         self.refused: dict[str, str] = {}
         """First of the poses that no frame can have, by the frame; those are left out."""
 
-    def add(self, message: Any, *, static: bool) -> None:
-        """Take a message of /tf or /tf_static."""
+    def add(self, message: Any, log_ns: int, *, static: bool) -> None:
+        """Take a message of /tf or /tf_static, recorded at a time."""
         for stamped in message.transforms:
             turn, place = stamped.transform.rotation, stamped.transform.translation
             pose = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
-            stamp_ns = None if static else stamp_of(stamped)
-            self.take(stamped.header.frame_id, stamped.child_frame_id, stamp_ns, pose)
+            times_ns = None if static else (stamp_of(stamped), log_ns)
+            self.take(stamped.header.frame_id, stamped.child_frame_id, times_ns, pose)
 
-    def add_odometry(self, message: Any, base_frame: str) -> None:
+    def add_odometry(self, message: Any, log_ns: int, base_frame: str) -> None:
         """Take a message of odometry; a driver that names no child means the vehicle."""
         turn, place = message.pose.pose.orientation, message.pose.pose.position
         pose = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
         child = message.child_frame_id or base_frame
-        self.take(message.header.frame_id, child, stamp_of(message), pose)
+        self.take(message.header.frame_id, child, (stamp_of(message), log_ns), pose)
 
-    def take(self, parent: str, child: str, stamp_ns: int | None, pose: Array) -> None:
-        """Take one pose of a frame; `stamp_ns` is None where it is told for good."""
+    def take(self, parent: str, child: str, times_ns: tuple[int, int] | None, pose: Array) -> None:
+        """Take one pose of a frame.
+
+        Args:
+            parent: frame that it is told in.
+            child: the frame.
+            times_ns: its stamp, and when it was recorded; None where it is told for good.
+            pose: (7,) x, y, z in metres and quaternion w, x, y, z.
+        """
         if fault := fault_of_pose(pose):
             if len(self.refused) < _MOST_FRAMES:
                 names = f"{shown(parent)} from {shown(child)}"
@@ -115,8 +127,18 @@ class Edges:
             )
             return
         edge.take(pose)
-        if stamp_ns is not None:
-            edge.stamps_ns.append(stamp_ns)
+        if times_ns is not None:
+            edge.stamps_ns.append(times_ns[0])
+            edge.logs_ns.append(times_ns[1])
+
+    def leave_out_lone(self) -> None:
+        """Forget poses whose stamps are not of the time of their neighbours."""
+        for edge in self.by_child.values():
+            stamps, logs = (np.frombuffer(a, np.int64) for a in (edge.stamps_ns, edge.logs_ns))
+            lone = lone_stamps(stamps, logs)
+            if lone.any():
+                edge.lone |= set(stamps[lone].tolist())
+                edge.stamps_ns, edge.logs_ns = array("q", stamps[~lone]), array("q", logs[~lone])
 
     def merge(self, other: Edges) -> None:
         """Take what another bag of the drive tells."""
@@ -129,6 +151,8 @@ class Edges:
                 continue
             self.take(edge.parent, child, None, edge.first)
             known.stamps_ns += edge.stamps_ns
+            known.logs_ns += edge.logs_ns
+            known.lone |= edge.lone
             known.moved_m = max(known.moved_m, edge.moved_m)
             known.moved_rad = max(known.moved_rad, edge.moved_rad)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +19,10 @@ from labeldistill_core.names import shown
 from labeldistill_ros.bags.dataset.checks import (
     drive_span_ns,
     label_faults,
+    left_out,
     silence_faults,
     stamp_faults,
+    unposed,
 )
 from labeldistill_ros.bags.dataset.image_sets import image_sets
 from labeldistill_ros.bags.dataset.key_frames import KeyFrame, choose_key_frames, cut, period_ns
@@ -27,6 +30,7 @@ from labeldistill_ros.bags.dataset.labels import categories
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.survey import Stamps, Stream, Survey
 from labeldistill_ros.bags.dataset.topics import SensorTopics
+from labeldistill_ros.inputs.rectification import check_distortion
 from labeldistill_ros.messages.calibration import calibration_from_info
 
 _T = TypeVar("_T")
@@ -166,17 +170,21 @@ def plan_drive(
     span_ns = drive_span_ns(called, options)
     begin_ns = span_ns[0] - round(options.since_s * 1e9)
     for stream in called.values():
-        _limit(stream, span_ns)
+        stream.keep((stream.stamps_ns >= span_ns[0]) & (stream.stamps_ns <= span_ns[1]))
     problems += stamp_faults(called)
-    problems += silence_faults(
-        {c: called[f"{c} ({t})"] for c, t in topics.images.items()}, begin_ns
-    )
+    if not problems:  # a clock that is off would accuse the others of silence
+        problems += silence_faults(
+            {c: called[f"{c} ({t})"] for c, t in topics.images.items()}, begin_ns
+        )
     known = categories(options)
     problems += label_faults(survey.class_names, known)
     if not topics.lidars and not options.without_lidar:
         notes.append("no LiDAR: no teacher can be trained, nor depth be learned from its points")
     refused = [*survey.edges.refused.values(), *survey.odometry.refused.values()]
     notes += [f"{fault}; such poses are left out" for fault in refused[:_MOST_TOLD]]
+    labelled = survey.streams.get(topics.labels) if topics.labels else None
+    all_streams = called | ({topics.labels: labelled} if labelled else {})
+    notes += islice(left_out(all_streams, survey.edges, survey.odometry), _MOST_TOLD)
 
     cameras = {}
     for camera, topic in topics.images.items():
@@ -198,10 +206,11 @@ def plan_drive(
     }
     poses = problems.tried(lambda: _poses(topics, survey, options), None)
     label_frame, label_from_ego = "", None
-    labelled = survey.streams.get(topics.labels) if topics.labels else None
     if labelled and len(labelled.stamps):
         label_frame = next(iter(labelled.frame_ids))
-        problems += stamp_faults({topics.labels: replace(labelled, logs=labelled.stamps)})
+        # Labels are often made, and recorded, long after the drive and in any order.
+        times = type(labelled.stamps)("q", sorted(labelled.stamps))
+        problems += stamp_faults({topics.labels: replace(labelled, stamps=times, logs=times)})
         if poses and label_frame != poses.fixed_frame:
             label_from_ego = problems.tried(
                 lambda: survey.edges.standing(label_frame, options.base_frame), None
@@ -220,18 +229,6 @@ def plan_drive(
         if not scenes:
             problems.append(_why_none(drive, len(sets)))
     return replace(drive, scenes=scenes, problems=tuple(problems), notes=tuple(notes))
-
-
-def _limit(stream: Stream, span_ns: tuple[int, int]) -> None:
-    """Forget what is not to be taken."""
-    stamps = stream.stamps_ns
-    inside = (stamps >= span_ns[0]) & (stamps <= span_ns[1])
-    if not inside.all():
-        logs = stream.logs_ns[inside]
-        stream.stamps, stream.logs = (
-            type(stream.stamps)("q", stamps[inside]),
-            type(stream.logs)("q", logs),
-        )
 
 
 def _frame_of(topic: str, survey: Survey) -> str:
@@ -261,6 +258,8 @@ def _camera(
         )
         for _, info in infos
     )
+    if not options.images_rectified:
+        check_distortion(name, infos[0][1])
     for (log_ns, info), other in zip(infos[1:], others, strict=True):
         same_lens = np.array_equal(info.d, infos[0][1].d) or options.images_rectified
         if not (first.equals(other) and same_lens):
@@ -314,7 +313,9 @@ def _scenes(
 ) -> tuple[ScenePlan, ...]:
     survey = drive.survey
     told = posed(drive)
-    sets = sets[told(sets.ravel()).reshape(sets.shape).all(axis=1)]
+    whole = told(sets.ravel()).reshape(sets.shape).all(axis=1)
+    notes += unposed(whole)
+    sets = sets[whole]
     scans = None
     if drive.lidars:
         scans = np.sort(survey.streams[drive.lidars[0].topic].stamps_ns)

@@ -274,7 +274,10 @@ class SceneWriter:
         self, parent: str, child: str, stamp_ns: int, turn: Any, place: Any, *, static: bool
     ) -> None:
         pose = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
-        if not fault_of_pose(pose):  # the plan tells of those that are left out
+        survey = self._drive.survey
+        edges = survey.odometry if self._poses.odometry else survey.edges
+        # The plan tells of those that are left out.
+        if not fault_of_pose(pose) and stamp_ns not in edges.by_child[child].lone:
             self._buffer.add(
                 parent, child, stamp_ns, (turn.w, turn.x, turn.y, turn.z),
                 (place.x, place.y, place.z), static=static,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_ros.bags.dataset.edges import Edges
+from labeldistill_ros.bags.dataset.lone_stamps import lone_stamps
 from labeldistill_ros.bags.dataset.peek import peek_header
 from labeldistill_ros.bags.dataset.topics import (
     BOXES,
@@ -45,6 +46,8 @@ class Stream:
     """Frames that the headers name, and how often."""
     unstamped: int = 0
     """Messages whose stamp was never set."""
+    lone: array[int] = field(default_factory=lambda: array("q"))
+    """Stamps that were left out, since they are of another time than their neighbours."""
 
     def take(self, stamp_ns: int, log_ns: int, frame_id: str) -> None:
         """Take a message."""
@@ -54,6 +57,18 @@ class Stream:
         self.stamps.append(stamp_ns)
         self.logs.append(log_ns)
         self.frame_ids[frame_id] += 1
+
+    def keep(self, which: NDArray[np.bool_]) -> None:
+        """Forget the other messages; `which` is (N,)."""
+        stamps, logs = self.stamps_ns[which], self.logs_ns[which]
+        self.stamps, self.logs = array("q", stamps), array("q", logs)
+
+    def leave_out_lone(self) -> None:
+        """Forget messages whose stamps are not of the time of their neighbours."""
+        lone = lone_stamps(self.stamps_ns, self.logs_ns)
+        if lone.any():
+            self.lone += array("q", self.stamps_ns[lone])
+            self.keep(~lone)
 
     @property
     def stamps_ns(self) -> Stamps:
@@ -120,6 +135,10 @@ def survey_bag(
                 _look(survey, reader, recorded, base_frame, bodies)
             except DataError as error:
                 raise BagError(f"{bag}: {recorded.topic}: {error}") from error
+    for stream in survey.streams.values():
+        stream.leave_out_lone()
+    survey.edges.leave_out_lone()
+    survey.odometry.leave_out_lone()
     return survey
 
 
@@ -128,10 +147,11 @@ def _look(
 ) -> None:
     topic, kind = recorded.topic, recorded.msgtype
     if kind == TRANSFORMS:
-        survey.edges.add(reader.decoded(recorded), static=topic == STATIC_TOPIC)
+        message = reader.decoded(recorded)
+        survey.edges.add(message, recorded.stamp_ns, static=topic == STATIC_TOPIC)
         return
     if kind == ODOMETRY:
-        survey.odometry.add_odometry(reader.decoded(recorded), base_frame)
+        survey.odometry.add_odometry(reader.decoded(recorded), recorded.stamp_ns, base_frame)
         return
     head = peek_header(recorded.data)
     if kind == INFO:
@@ -175,6 +195,7 @@ def join(surveys: Mapping[Path, Survey]) -> Survey:
             known.logs += stream.logs
             known.frame_ids += stream.frame_ids
             known.unstamped += stream.unstamped
+            known.lone += stream.lone
         for topic, infos in survey.infos.items():
             whole.infos.setdefault(topic, []).extend(infos)
         whole.edges.merge(survey.edges)

@@ -17,6 +17,7 @@ from tests.support.other_car import Edit, edited
 LEFT, INFO = "/left/image_raw/compressed", "/left/camera_info"
 POINTS, LABELS = "/lidar_top/points", "/ground_truth/detections"
 TABLES = "v1.0-trainval"
+START_NS = 1_600_000_000_000_000_000
 
 
 def rows_of_points(message: Any) -> Any:
@@ -60,12 +61,26 @@ def on(topic: str, spoil: Any) -> Edit:
     return edit
 
 
+def lens(*coefficients: float) -> Any:
+    def spoil(message: Any) -> None:
+        message.d = np.array(coefficients)
+
+    return spoil
+
+
+def skewed(message: Any) -> None:
+    message.k = message.k + 1e9 * (np.arange(9) == 1)
+
+
 CASES: dict[str, tuple[str, Any, str]] = {
     "rows beyond the data": (POINTS, padded_too_far, "rows of"),
     "an image that is cut off": (LEFT, cut_off, "truncated"),
     "a sensor beyond the Earth": ("/tf_static", far_mount, "it is at [1e+300"),
     "a rotation of zeros": ("/tf_static", no_turn, "not a unit quaternion"),
     "a label beyond the Earth": (LABELS, far_label, "a box stands nowhere"),
+    "a lens without end": (INFO, lens(1e200, 0, 0, 0, 0), "only 0% of the image can be rectified"),
+    "a lens of three values": (INFO, lens(0.1, 0.1, 0.1), "3 coefficients do not fit plumb_bob"),
+    "pixels that lie down": (INFO, skewed, "the skew 1e+09"),
     "no pixel is left": (INFO, binned_away, "binning of 4294967295"),
 }
 
@@ -161,3 +176,113 @@ def test_a_second_writer_is_refused(
         with pytest.raises(ConfigError, match="^no$"), sole_user(root / ".scenes/lock", "no"):
             pass
     assert main(words) == 0
+
+
+@pytest.mark.parametrize(
+    ("topic", "at", "far_ns"),
+    [
+        (LEFT, 0, 5 * 10**9),
+        (LEFT, 2, START_NS - 5 * 10**9),
+        (POINTS, 0, 2**31 * 10**9 - 1),
+        ("/tf", 2, 5 * 10**9),
+    ],
+)
+def test_a_lone_stamp_is_left_out_and_told(
+    topic: str, at: int, far_ns: int, car_bag: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    count = 0
+
+    def spoil(message: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == at + 1:
+            for part in message.transforms if topic == "/tf" else [message]:
+                part.header.stamp.sec, part.header.stamp.nanosec = divmod(far_ns, 10**9)
+
+    bag = edited(car_bag, tmp_path / "odd", on(topic, spoil))
+    assert main(["bag", "to-nuscenes", str(bag), str(tmp_path / "root"), "--workers", "1"]) == 0
+    (told,) = capsys.readouterr().err.splitlines()
+    assert ("'base_link'" if topic == "/tf" else topic) in told
+    assert "and are left out" in told
+    assert "sends nothing" not in told
+    assert len(json.loads((tmp_path / "root" / TABLES / "sample.json").read_bytes())) == 4
+
+
+def test_an_image_without_stamp_is_left_out_and_told(
+    car_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = 0
+
+    def spoil(message: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            message.header.stamp.sec = message.header.stamp.nanosec = 0
+
+    bag = edited(car_bag, tmp_path / "odd", on(LEFT, spoil))
+    assert main(["bag", "to-nuscenes", str(bag), str(tmp_path / "root"), "--plan"]) == 0
+    assert "messages have no stamp, and are left out" in capsys.readouterr().out
+
+
+ALL = (LEFT, "/rear/image_raw/compressed", "/wide/image_raw/compressed", POINTS, LABELS, "/tf")
+
+
+@pytest.mark.parametrize(
+    ("topics", "by_s", "told"),
+    [
+        ((LEFT,), 37, f"LEFT ({LEFT}): its clock jumps ahead by 3"),
+        ((LEFT,), -37, f"LEFT ({LEFT}): its stamps go back by 3"),
+        ((POINTS,), 37, f"{POINTS}: its clock jumps ahead by 3"),
+        (ALL, -37, f"LEFT ({LEFT}): its stamps go back by 3"),
+        (("/tf",), 37, "the vehicle's pose is not known at their time"),
+        (ALL, 37, "2 scenes with 4 key frames"),
+    ],
+)
+def test_a_clock_that_is_set_in_the_middle(
+    topics: tuple[str, ...], by_s: int, told: str, car_bag: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def edit(recorded: Any, message: Any) -> Any:
+        if recorded.topic in topics and recorded.stamp_ns > START_NS + 800_000_000:
+            for part in message.transforms if recorded.topic == "/tf" else [message]:
+                part.header.stamp.sec += by_s
+        return message
+
+    bag = edited(car_bag, tmp_path / "set", edit)
+    refused = main(["bag", "to-nuscenes", str(bag), str(tmp_path / "root"), "--plan"])
+    found = capsys.readouterr().out
+    assert told in found
+    assert refused == (2 if "problem:" in found else 0)
+    assert ("problem:" in found) == (told.startswith(("LEFT", POINTS)))
+    assert "sends nothing" not in found  # which would accuse the others
+
+
+def test_scenes_that_were_written_get_their_tables(car_bag: Path, tmp_path: Path) -> None:
+    """As after a call that was killed between the files and the tables."""
+    root = tmp_path / "root"
+    words = ["bag", "to-nuscenes", str(car_bag), str(root), "--scene-length", "1"]
+    assert main([*words, "--val", "drive-0001"]) == 0
+    whole = (root / TABLES / "scene.json").read_bytes()
+    (root / TABLES / "scene.json").write_text("[]")
+    (root / ".scenes/pending").touch()
+    assert main([*words, "--val", "drive-0001"]) == 0
+    assert (root / TABLES / "scene.json").read_bytes() == whole
+    assert main(words) == 0  # the same files, of other splits
+    splits = json.loads((root / TABLES / "splits.json").read_bytes())
+    assert splits == {"train": ["drive-0000", "drive-0001"], "val": []}
+
+
+def test_force_leaves_no_file_of_before(car_bag: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    words = ["bag", "to-nuscenes", str(car_bag), str(root), "--force"]
+    assert main(words) == 0
+    other = root / "samples/LEFT/drive__LEFT__LEFT__1.jpg"  # of a scene called drive__LEFT
+    other.touch()
+    assert main([*words, "--since", "0.4"]) == 0
+    rows = json.loads((root / TABLES / "sample_data.json").read_bytes())
+    found = {str(f.relative_to(root)) for f in root.glob("s[aw]*/*/*")} - {
+        str(other.relative_to(root))
+    }
+    assert found == {row["filename"] for row in rows}
+    assert other.exists()
