@@ -18,6 +18,12 @@ from labeldistill_core.config import HeadConfig
 
 BOX_MAPS = {"offset": 2, "height": 1, "size": 3, "heading": 2, "velocity": 2}
 """Maps of a task beside its heat map, and their channels, in the order of the box code."""
+ALL_MAPS = tuple(BOX_MAPS)
+"""Their names."""
+PLACE_MAPS = ("offset", "height")
+"""Those that say where a box is, the first of the code."""
+SHAPE_MAPS = ("size", "heading", "velocity")
+"""Those that say what stands there, the rest of the code."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +48,27 @@ class TaskMaps:
         """(B, 10, Y, X): offset, height, size, heading, velocity."""
         return torch.cat([getattr(self, name) for name in BOX_MAPS], dim=1)
 
-    def codes_at(self, cells: Tensor) -> Tensor:
-        """Box codes (B, M, 10) of cells (B, M), each row times X plus column."""
+    def codes_at(self, cells: Tensor, names: Sequence[str] = ALL_MAPS) -> Tensor:
+        """Box codes of some cells.
+
+        Args:
+            cells: (B, M) row times X plus column.
+            names: maps that the codes are of, neighbours in the order of `BOX_MAPS`.
+
+        Returns:
+            (B, M, 10), or as many as these maps have channels.
+        """
         # Cells before maps are put together: they are few, and so are then the gradients.
         codes = [
-            getattr(self, name).flatten(2).gather(2, cells[:, None].expand(-1, channels, -1))
-            for name, channels in BOX_MAPS.items()
+            getattr(self, name).flatten(2).gather(2, cells[:, None].expand(-1, BOX_MAPS[name], -1))
+            for name in names
         ]
         return torch.cat(codes, dim=1).mT
+
+    def codes_of_all(self, maps: Sequence[TaskMaps], cells: Tensor, names: Sequence[str]) -> Tensor:
+        """Codes (B, T, M, 10) of cells (B, T, M), as `codes_at`, of all tasks `maps` of a head."""
+        codes = [task.codes_at(cells[:, i], names) for i, task in enumerate(maps)]
+        return torch.stack(codes, dim=1)
 
 
 class CenterHead(nn.Module):

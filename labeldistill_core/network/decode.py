@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Head maps to boxes: best cells, box codes, circle suppression.
+"""Head maps to boxes: best cells, box codes, and which of them remain.
 
 Shapes: B batch, T tasks, K classes of a task, Y X grid cells, M candidates of a task.
 """
@@ -10,17 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from typing_extensions import Self
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import EGO_FRAME
 from labeldistill_core.config import BevGrid, DecodeConfig
+from labeldistill_core.network.center_head import ALL_MAPS, PLACE_MAPS, SHAPE_MAPS
+from labeldistill_core.network.suppression import circle_nms
 
 _ROUNDS = 32
 """Of suppression on a GPU."""
+_FIRST = 128
+"""Candidates of a task that are looked at before it is known whether more are needed: in a scene
+that is full of objects, so many leave `max_per_task` boxes."""
 
 
 class DecodableMaps(Protocol):
@@ -30,21 +35,24 @@ class DecodableMaps(Protocol):
     def heatmap(self) -> Tensor:
         """(B, K, Y, X) logits of an object's centre."""
 
-    def codes_at(self, cells: Tensor) -> Tensor:
-        """Box codes (B, M, 10) of cells (B, M), each row times X plus column."""
+    def codes_at(self, cells: Tensor, names: Sequence[str] = ALL_MAPS) -> Tensor:
+        """Box codes of cells (B, M), each row times X plus column; see `TaskMaps.codes_at`."""
+
+    def codes_of_all(self, maps: Sequence[Self], cells: Tensor, names: Sequence[str]) -> Tensor:
+        """Of cells (B, T, M) of all tasks of a head, of which this is one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """Boxes of all tasks before and after suppression, with the same number for each task.
 
-    T tasks; in a task by descending score.
+    T tasks; in a task by descending score. A CPU leaves out those that suppression drops.
     """
 
     boxes: Tensor
     """(B, T, M, 9): the columns of `BOX_FIELDS`, in the ego frame."""
     scores: Tensor
-    """(B, T, M); NaN where the network computed none, which is never valid."""
+    """(B, T, M)."""
     labels: Tensor
     """(B, T, M), counted through the tasks."""
     valid: Tensor
@@ -53,6 +61,8 @@ class Candidates:
     """(B, T, M) bool, those that no better one suppresses."""
     settled: Tensor
     """(1,) bool, false when `keep` needs more rounds of suppression."""
+    finite: Tensor
+    """(1,) bool, false when a score is NaN, which is never valid."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Candidates:
         """On another device."""
@@ -74,37 +84,86 @@ def decode(maps: Sequence[DecodableMaps], grid: BevGrid, config: DecodeConfig) -
     return remaining_boxes(suppressed(maps, grid, config).to("cpu"), config)
 
 
-def suppressed(maps: Sequence[DecodableMaps], grid: BevGrid, config: DecodeConfig) -> Candidates:
-    """The best cells of all tasks as boxes, and which of them remain; arguments as in `decode`.
+def suppressed(
+    maps: Sequence[DecodableMaps],
+    grid: BevGrid,
+    config: DecodeConfig,
+    fixed: bool | None = None,
+) -> Candidates:
+    """The best cells of all tasks as boxes, and which of them remain.
 
-    On a GPU nothing here waits for its results: shapes are fixed, and so is the number of rounds.
+    Args:
+        maps: as in `decode`, and the next two as well.
+        grid: the cells.
+        config: thresholds.
+        fixed: whether shapes and the number of rounds are fixed, so that nothing waits for its
+            results; when not given, on a GPU. A CPU saves work by shapes that follow the data.
     """
-    # A CPU saves work by shapes that follow the data; a GPU would have to be waited for to know
-    # them.
-    fixed = maps[0].heatmap.is_cuda
     best, classes = [], 0
     for task in maps:
         score, label, cell = _best_cells(task.heatmap, config)
         best.append((score, label + classes, cell))
         classes += task.heatmap.shape[1]
     scores, labels, cells = (torch.stack(part, dim=1) for part in zip(*best, strict=True))
-    asked = [scores.shape[-1]] * len(maps)
-    if not fixed:
-        # Scores descend, so that those to keep of any task stand in front, behind NaN, which counts
-        # as the largest number: whoever asked is to see it.
-        asked = (~(scores <= config.score_threshold)).sum(dim=-1).amax(dim=0).tolist()
-        scores, labels, cells = (values[..., : max(asked)] for values in (scores, labels, cells))
-    codes = [
-        task.codes_at(cells[:, i, :most])
-        for i, (task, most) in enumerate(zip(maps, asked, strict=True))
-    ]
-    codes = [pad(code, (0, 0, 0, max(asked) - code.shape[1])) for code in codes]
-    boxes = _boxes_of(torch.stack(codes, dim=1), cells, grid)
+    finite = ~scores.isnan().any()[None]
+    if not (maps[0].heatmap.is_cuda if fixed is None else fixed):
+        return _remaining(maps, scores, labels, cells, finite, grid, config)
+    codes = maps[0].codes_of_all(maps, cells, ALL_MAPS)
+    boxes = _boxes_of(codes, cells, grid)
     valid = _valid(boxes, scores, config)
     keep, settled = circle_nms(
-        boxes[..., :2], valid, config.nms_radius_m2, config.max_per_task, _ROUNDS if fixed else None
+        boxes[..., :2], valid, config.nms_radius_m2, config.max_per_task, _ROUNDS
     )
-    return Candidates(boxes, scores, labels, valid, keep, settled)
+    return Candidates(boxes, scores, labels, valid, keep, settled, finite)
+
+
+def _remaining(
+    maps: Sequence[DecodableMaps],
+    scores: Tensor,
+    labels: Tensor,
+    cells: Tensor,
+    finite: Tensor,
+    grid: BevGrid,
+    config: DecodeConfig,
+) -> Candidates:
+    """Candidates that suppression leaves, from the best cells (B, T, M) of all tasks.
+
+    Centres are computed for as many as are needed until a task is full, and the rest of the code
+    for boxes that remain: less than a third of the work where all cells are candidates.
+    """
+    # Scores descend, so that those to keep stand in front, behind NaN, which counts as the largest
+    # number.
+    asked = (~(scores <= config.score_threshold)).sum(dim=-1).amax(dim=0).tolist()
+    scores, labels, cells = (values[..., : max(asked)] for values in (scores, labels, cells))
+    front = slice(0, _FIRST)
+    places = maps[0].codes_of_all(maps, cells[..., front], PLACE_MAPS)
+
+    def remain(tasks: slice) -> Tensor:
+        """Those of the first candidates of some tasks, (B, T, M) bool, that none suppresses."""
+        seen = slice(0, places.shape[2])
+        centers = _centers(places[:, tasks], cells[:, tasks, seen], grid)
+        valid = _valid(centers, scores[:, tasks, seen], config)
+        radius_m2, limit = config.nms_radius_m2[tasks], config.max_per_task
+        return circle_nms(centers[..., :2], valid, radius_m2, limit)[0]
+
+    keep = remain(slice(None))
+    if max(asked) > _FIRST:
+        more = (0, max(asked) - _FIRST)
+        places, keep = pad(places, (0, 0, *more), value=torch.nan), pad(keep, more)
+        full = (keep.sum(-1) >= config.max_per_task).all(dim=0).tolist()
+        for i, task in enumerate(maps):
+            if asked[i] > _FIRST and not full[i]:
+                rest = slice(_FIRST, asked[i])
+                places[:, i, rest] = task.codes_at(cells[:, i, rest], PLACE_MAPS)
+                keep[:, i : i + 1] = remain(slice(i, i + 1))
+    # Those that remain to the front, in their order.
+    most = int(keep.sum(-1).max())
+    chosen = (~keep).byte().argsort(dim=-1, stable=True)[..., :most]
+    scores, labels, cells, keep = (x.gather(-1, chosen) for x in (scores, labels, cells, keep))
+    places = places.gather(2, chosen[..., None].expand(-1, -1, -1, 3))
+    codes = torch.cat([places, maps[0].codes_of_all(maps, cells, SHAPE_MAPS)], dim=-1)
+    boxes = _boxes_of(codes, cells, grid)
+    return Candidates(boxes, scores, labels, keep, keep, keep.new_ones(1), finite)
 
 
 def remaining_boxes(found: Candidates, config: DecodeConfig) -> list[Boxes3D]:
@@ -143,64 +202,6 @@ def candidate_boxes(task: DecodableMaps, grid: BevGrid, config: DecodeConfig) ->
     ]
 
 
-def circle_nms(
-    centers: Tensor,
-    valid: Tensor,
-    radius_m2: Sequence[float],
-    limit: int,
-    rounds: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Which centres no better one suppresses.
-
-    A centre remains when no remaining one before it is near. With a number of rounds, all centres
-    are looked at together, as a GPU wants it: starting from all, every round decides the centres
-    whose suppressors have been decided, so the rounds end with the longest chain of neighbours,
-    which is short. Without one, centres are looked at one by one, on the CPU.
-
-    Args:
-        centers: (B, T, M, 2) metres, in a task by descending score.
-        valid: (B, T, M) bool; the others neither remain nor suppress.
-        radius_m2: per task: a centre within this squared distance of a remaining one is dropped.
-        limit: most centres of a task that remain.
-        rounds: at most so many, without looking whether more are needed; None for one by one.
-
-    Returns:
-        (B, T, M) bool, and (1,) bool: whether the rounds were enough.
-    """
-    if rounds is None:
-        return _circle_nms_one_by_one(centers, valid, radius_m2, limit), valid.new_ones(1)
-    # Squares of differences, not |a|^2 + |b|^2 - 2ab, which loses all digits for near centres on a
-    # large map.
-    x, y = ((c[..., :, None] - c[..., None, :]).square() for c in centers.unbind(-1))
-    squared = x + y
-    pairs = zip(squared.unbind(1), radius_m2, strict=True)
-    # Strictly below the diagonal: only a better candidate suppresses.
-    near = torch.stack([task <= radius for task, radius in pairs], dim=1).tril(-1).float()
-    before = keep = valid
-    for _ in range(rounds):
-        before, keep = keep, valid & ((near @ keep[..., None].float())[..., 0] == 0)
-    return keep & (keep.cumsum(-1) <= limit), (before == keep).all()[None]
-
-
-def _circle_nms_one_by_one(
-    centers: Tensor, valid: Tensor, radius_m2: Sequence[float], limit: int
-) -> Tensor:
-    """(B, T, M) bool; a task ends when it has its `limit`, after few of its candidates."""
-    keep = np.zeros(valid.shape, np.bool_)
-    for sample, sample_valid, sample_keep in zip(centers.numpy(), valid.numpy(), keep, strict=True):
-        tasks = zip(sample, sample_valid, sample_keep, radius_m2, strict=True)
-        for (x, y), candidates, kept, radius in ((c.T, v, k, r) for c, v, k, r in tasks):
-            left = candidates.copy()
-            for _ in range(min(limit, len(left))):
-                best = int(left.argmax())
-                if not left[best]:
-                    break
-                kept[best] = True
-                left &= ~((x - x[best]) ** 2 + (y - y[best]) ** 2 <= radius)
-                left[best] = False  # also where its centre is not finite
-    return torch.from_numpy(keep)
-
-
 def _best_cells(heatmap: Tensor, config: DecodeConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, labels within the task and cells, (B, M) each, by descending score."""
     amount = min(config.max_candidates, heatmap[0, 0].numel())
@@ -213,15 +214,21 @@ def _best_cells(heatmap: Tensor, config: DecodeConfig) -> tuple[Tensor, Tensor, 
 
 def _boxes_of(code: Tensor, cells: Tensor, grid: BevGrid) -> Tensor:
     """Box codes (.., 10) of cells (..) as the columns of `BOX_FIELDS` (.., 9)."""
-    x = (cells % grid.columns + code[..., 0]) * grid.cell_m + grid.x_m[0]
-    y = (cells // grid.columns + code[..., 1]) * grid.cell_m + grid.y_m[0]
     # Sine and cosine need not lie on the unit circle; only their direction counts.
     yaw = torch.atan2(code[..., 6], code[..., 7])
-    parts = (torch.stack([x, y], -1), code[..., 2:3], code[..., 3:6].exp(), yaw[..., None])
+    parts = (_centers(code, cells, grid), code[..., 3:6].exp(), yaw[..., None])
     return torch.cat([*parts, code[..., 8:]], dim=-1)
 
 
+def _centers(code: Tensor, cells: Tensor, grid: BevGrid) -> Tensor:
+    """Centres (.., 3) of box codes that begin with offset and height."""
+    x = (cells % grid.columns + code[..., 0]) * grid.cell_m + grid.x_m[0]
+    y = (cells // grid.columns + code[..., 1]) * grid.cell_m + grid.y_m[0]
+    return torch.stack([x, y, code[..., 2]], dim=-1)
+
+
 def _valid(boxes: Tensor, scores: Tensor, config: DecodeConfig) -> Tensor:
+    """Of boxes whose columns begin with the centre."""
     limit_xy, limit_z = config.center_limit_m
     return (
         (scores > config.score_threshold)

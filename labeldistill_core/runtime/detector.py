@@ -218,7 +218,7 @@ class Detector:
 
     def _check_finite(self, found: Candidates) -> None:
         # NaN loses every comparison, so that no box would be shown and nobody would know why.
-        if found.scores.isnan().any():
+        if not found.finite:
             # the past frames may be where it comes from
             self.reset("the network's result is not finite")
             raise NotFiniteError(

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from labeldistill_core.network.center_head import bias_of
 from labeldistill_core.network.student import Student
-from labeldistill_core.runtime.sparse_head import PeakHead, conv_with
+from labeldistill_core.runtime.sparse_head import BoxBranches, PeakHead, conv_with
 
 
 def fuse(student: Student, dtype: torch.dtype, peaks: bool = True) -> Student:
@@ -38,7 +38,7 @@ def fuse(student: Student, dtype: torch.dtype, peaks: bool = True) -> Student:
     if peaks:
         student.head = PeakHead(student.head)  # type: ignore[assignment]  # the same call
     for module in student.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, BoxBranches)):
             module.to(dtype)
     # of two layouts with the same result, the faster one for convolutions
     return student.to(memory_format=torch.channels_last)

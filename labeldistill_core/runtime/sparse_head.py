@@ -8,6 +8,7 @@ Shapes: as in `network.center_head`; M cells that are asked for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,60 +16,74 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from labeldistill_core.network.center_head import (
+    ALL_MAPS,
     BOX_MAPS,
     CenterHead,
     block_diagonal,
     stacked,
 )
 
-_CODE = sum(BOX_MAPS.values())
+_ALL = slice(None)
 
 
 class BoxBranches(nn.Module):
-    """The box branches of a task, computed for single cells.
+    """The box branches of all tasks, computed for single cells.
 
     The second convolution of a branch looks at 3x3 values of the first, and that at 3x3 features:
-    a cell's code depends on 5x5 features around it.
+    a cell's code depends on 5x5 features around it. Tasks are computed at once, since for some
+    hundred cells starting an operation takes longer than the operation.
+
+    T tasks, H hidden channels of the branches of a task together.
     """
 
-    def __init__(self, task: nn.ModuleDict) -> None:
+    def __init__(self, tasks: Sequence[nn.ModuleDict]) -> None:
         """From branches whose norms were folded."""
         super().__init__()
-        firsts: list[nn.Conv2d] = [task[name][0] for name in BOX_MAPS]  # type: ignore[index]
-        lasts: list[nn.Conv2d] = [task[name][-1] for name in BOX_MAPS]  # type: ignore[index]
-        # All branches read the same patches, so their first convolutions are one product.
-        self.hidden = _linear(*stacked(firsts))
-        # Block-diagonal, since each branch reads its own hidden channels alone.
-        self.code = _linear(*block_diagonal(lasts))
+        # All branches read the same patches, so their first convolutions are one product; the
+        # second ones are block-diagonal, since each reads its own hidden channels alone.
+        firsts = [_product(*stacked([task[name][0] for name in BOX_MAPS])) for task in tasks]  # type: ignore[index]
+        lasts = [_product(*block_diagonal([task[name][-1] for name in BOX_MAPS])) for task in tasks]  # type: ignore[index]
+        self.hidden_weight, self.hidden_bias = _parameters(firsts)  # (T, H, 9*C), (T, 1, H)
+        self.code_weight, self.code_bias = _parameters(lasts)  # (T, 10, 9*H), (T, 1, 10)
 
-    def forward(self, padded: Tensor, cells: Tensor) -> Tensor:
+    def forward(
+        self, padded: Tensor, cells: Tensor, names: Sequence[str], tasks: slice = _ALL
+    ) -> Tensor:
         """Box codes of some cells.
 
         Args:
             padded: (B, Y + 4, X + 4, C) shared features with two zeros on each side, contiguous.
-            cells: (B, M) row times X plus column.
+            cells: (B, T, M) row times X plus column.
+            names: branches that compute, neighbours in the order of `BOX_MAPS`.
+            tasks: whose cells these are.
 
         Returns:
-            (B, M, 10) in the order of `TaskMaps.box_code`, float32.
+            (B, T, M, 10) in the order of `TaskMaps.box_code`, or the part of it; float32.
         """
         batch, rows, columns = padded.shape[0], padded.shape[1] - 4, padded.shape[2] - 4
+        cells = cells.transpose(0, 1)[..., None]  # (T, B, M, 1): tasks are the products' batch
         tap = torch.arange(9, device=padded.device)
-        row = cells[..., None] // columns + tap // 3  # (B, M, 9), of the first convolution plus one
-        column = cells[..., None] % columns + tap % 3
+        row = cells // columns + tap // 3  # (T, B, M, 9), of the first convolution plus one
+        column = cells % columns + tap % 3
         sample = torch.arange(batch, device=padded.device).view(-1, 1, 1, 1)
         index = (sample * (rows + 4) + row[..., None] + tap[:3]) * (columns + 4)
-        index = index + column[..., None]  # (B, M, 9, 3)
+        index = index + column[..., None]  # (T, B, M, 9, 3)
         # Three neighbours in a row lie side by side in memory: copied together, in a fifth of the
         # time that indexing takes.
         channels = padded.shape[-1]
         cells_in_all = batch * (rows + 4) * (columns + 4)
         triples = padded.as_strided((cells_in_all - 2, 3 * channels), (channels, 1))
-        patches = triples.index_select(0, index.flatten()).view(*row.shape, 9 * channels)
-        hidden = self.hidden(patches).relu()
+        patches = triples.index_select(0, index.flatten()).view(len(row), -1, 9 * channels)
+        first, code = _rows(names, self.hidden_weight.shape[1] // len(BOX_MAPS))
+        hidden = torch.baddbmm(
+            self.hidden_bias[tasks, :, first], patches, self.hidden_weight[tasks, first].mT
+        ).relu_()
         # beyond the map the second convolution sees zeros, not what the first would say there
         inside = (row >= 1) & (row <= rows) & (column >= 1) & (column <= columns)
-        code: Tensor = self.code((hidden * inside[..., None]).flatten(2))
-        return code.float()
+        hidden = hidden.view(*row.shape, -1).mul_(inside[..., None]).flatten(3).flatten(1, 2)
+        weight = self.code_weight[tasks, code].unflatten(2, (9, -1))[..., first].flatten(2)
+        codes = torch.baddbmm(self.code_bias[tasks, :, code], hidden, weight.mT).float()
+        return codes.view(*row.shape[:3], -1).transpose(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +95,21 @@ class SparseTaskMaps:
     padded: Tensor
     """(B, Y + 4, X + 4, C), see `BoxBranches`."""
     branches: BoxBranches
-    """Branches of the task that compute box codes, by name."""
+    """Branches of all tasks that compute box codes."""
+    task: int
+    """Number of the task among them."""
 
-    def codes_at(self, cells: Tensor) -> Tensor:
+    def codes_at(self, cells: Tensor, names: Sequence[str] = ALL_MAPS) -> Tensor:
         """See `TaskMaps.codes_at`."""
-        code: Tensor = self.branches(self.padded, cells)
+        own = slice(self.task, self.task + 1)
+        code: Tensor = self.branches(self.padded, cells[:, None], names, own)
+        return code[:, 0]
+
+    def codes_of_all(
+        self, maps: Sequence[SparseTaskMaps], cells: Tensor, names: Sequence[str]
+    ) -> Tensor:
+        """See `TaskMaps.codes_of_all`."""
+        code: Tensor = self.branches(self.padded, cells, names)
         return code
 
     @property
@@ -112,7 +137,7 @@ class PeakHead(nn.Module):
             conv_with(*block_diagonal(lasts), lasts[0].padding),
         )
         self.classes = [conv.out_channels for conv in lasts]
-        self.tasks = nn.ModuleList(BoxBranches(task) for task in tasks)
+        self.branches = BoxBranches(tasks)
 
     def forward(self, features: Tensor) -> tuple[SparseTaskMaps, ...]:
         """(B, C, Y, X) to what decoding needs of each task."""
@@ -121,9 +146,20 @@ class PeakHead(nn.Module):
         padded = pad(shared.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2)).contiguous()
         heatmaps = self.heatmaps(shared).float().split(self.classes, dim=1)
         return tuple(
-            SparseTaskMaps(heatmap, padded, branches)  # type: ignore[arg-type]
-            for heatmap, branches in zip(heatmaps, self.tasks, strict=True)
+            SparseTaskMaps(heatmap, padded, self.branches, task)
+            for task, heatmap in enumerate(heatmaps)
         )
+
+
+def _rows(names: Sequence[str], hidden_channels: int) -> tuple[slice, slice]:
+    """Where neighbouring branches lie in the hidden channels of all, and in the code."""
+    begin = ALL_MAPS.index(names[0])
+    end = begin + len(names)
+    channels = list(BOX_MAPS.values())
+    return (
+        slice(begin * hidden_channels, end * hidden_channels),
+        slice(sum(channels[:begin]), sum(channels[:end])),
+    )
 
 
 def conv_with(
@@ -143,11 +179,12 @@ def conv_with(
     return out
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A convolution's product (O, C, rows, columns) for patches (.., rows * columns * C)."""
-    patches = weight.permute(0, 2, 3, 1).flatten(1)
-    linear = nn.Linear(patches.shape[1], patches.shape[0], device=weight.device)
-    with torch.no_grad():
-        linear.weight.copy_(patches)
-        linear.bias.copy_(bias)
-    return linear
+def _product(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A convolution (O, C, rows, columns) as a product with patches (.., rows * columns * C)."""
+    return weight.permute(0, 2, 3, 1).flatten(1), bias[None]
+
+
+def _parameters(products: Sequence[tuple[Tensor, Tensor]]) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weights and biases of all tasks."""
+    weights, biases = (torch.stack(parts).detach() for parts in zip(*products, strict=True))
+    return nn.Parameter(weights), nn.Parameter(biases)

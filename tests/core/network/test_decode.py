@@ -11,11 +11,11 @@ from labeldistill_core.config import BevGrid, DecodeConfig
 from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.decode import (
     candidate_boxes,
-    circle_nms,
     decode,
     remaining_boxes,
     suppressed,
 )
+from labeldistill_core.network.suppression import circle_nms
 
 GRID = BevGrid((-8.0, 8.0), (-4.0, 4.0), (-5.0, 3.0), cell_m=1.0)  # 16 columns, 8 rows
 ONE_TASK = DecodeConfig(nms_radius_m2=(4.0,))
@@ -155,8 +155,44 @@ def test_what_is_not_settled_is_finished() -> None:
     for column in range(9):
         put(task, 4, column, 3.0 - column / 10)
     (expected,) = decode([task], GRID, ONE_TASK)
-    found = suppressed([task], GRID, ONE_TASK)
+    found = suppressed([task], GRID, ONE_TASK, fixed=True)
     halfway = replace(found, keep=found.valid, settled=torch.tensor([False]))
     (boxes,) = remaining_boxes(halfway, ONE_TASK)
     assert torch.equal(boxes.values, expected.values)
     assert boxes.values[:, 0].tolist() == [-8.0, -5.0, -2.0]
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9999])
+def test_the_way_of_a_cpu_finds_the_boxes_of_fixed_shapes(threshold: float) -> None:
+    random = torch.Generator().manual_seed(3)
+    grid = BevGrid((-32.0, 32.0), (-32.0, 32.0), (-5.0, 3.0), cell_m=1.0)
+
+    def task(classes: int, level: float) -> TaskMaps:
+        shapes = {"offset": 2, "height": 1, "size": 3, "heading": 2, "velocity": 2}
+        heatmap = torch.randn(2, classes, 64, 64, generator=random) + level
+        heatmap[1] -= 2.0  # the second sample has fewer candidates
+        parts = {n: torch.randn(2, c, 64, 64, generator=random) for n, c in shapes.items()}
+        return TaskMaps(heatmap, **{**parts, "height": 5 * parts["height"]})
+
+    # Full after few candidates, after many, never, and without any.
+    tasks = [task(1, 3.0), task(2, 3.0), task(2, 0.0), task(1, -40.0)]
+    config = DecodeConfig(score_threshold=threshold, nms_radius_m2=(0.1, 6.0, 60.0, 1.0))
+    fixed = remaining_boxes(suppressed(tasks, grid, config, fixed=True), config)
+    found = decode(tasks, grid, config)
+    for boxes, expected in zip(found, fixed, strict=True):
+        assert torch.equal(boxes.values, expected.values)
+        assert torch.equal(boxes.labels, expected.labels)
+        assert torch.equal(boxes.scores, expected.scores)
+    amounts = torch.bincount(fixed[0].labels, minlength=6)
+    assert threshold > 0.5 or amounts[0] == 83 > amounts[3:5].sum() > 0
+
+
+def test_a_score_that_is_not_finite_is_told() -> None:
+    task = blank(1)
+    put(task, 4, 4, 1.0)
+    assert suppressed([task], GRID, ONE_TASK).finite
+    put(task, 2, 2, float("nan"))
+    for fixed in (False, True):
+        found = suppressed([task], GRID, ONE_TASK, fixed=fixed)
+        assert not found.finite
+        assert len(remaining_boxes(found, ONE_TASK)[0]) == 1
