@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +39,7 @@ from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.run_comparison import checks_of, record_of
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.isolated_domain import own_domain
+from labeldistill_ros.shared_memory import kill_node
 from labeldistill_ros.starting import init_ros
 
 _LOG = logging.getLogger(__name__)
@@ -163,11 +164,9 @@ def _node(model: Path, device: str) -> Iterator[subprocess.Popen[bytes]]:
             # As Ctrl-C does, so that the node ends its worker and frees the GPU before its process
             # ends.
             process.send_signal(signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        kill_node(process)
 
 
 def _replay_and_record(

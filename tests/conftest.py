@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from labeldistill_ros.shared_memory import remove_abandoned_segments
 from tests.support.nuscenes_fixture import write_dataroot
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -44,6 +45,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         os.nice(NICENESS - os.nice(0))
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Free the shared memory of nodes that tests have killed, when the last worker has ended."""
+    if not hasattr(config, "workerinput"):
+        remove_abandoned_segments()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -23,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 
 from benchmarks.node.intruder import Intruder, finite, healthy_clock
 from benchmarks.node.processes import node_command
+from labeldistill_ros.shared_memory import kill_node
 from labeldistill_ros.testing.vehicle import Vehicle
 
 _START_S = 90.0
@@ -99,7 +100,7 @@ def run_hostile(options: HostileOptions) -> dict[str, Any]:
         code = process.wait(30)
         stopped_s = time.monotonic() - asked_s
     finally:
-        process.kill()
+        kill_node(process)
         stop.set()
         thread.join(5)
         executor.shutdown()

@@ -13,6 +13,7 @@ import rclpy
 from rclpy.context import Context
 
 from benchmarks.node.failures import Row
+from labeldistill_ros.shared_memory import kill_node
 from labeldistill_ros.testing.vehicle import Vehicle
 
 _NODE = [sys.executable, "-m", "labeldistill_ros.node", "--ros-args"]
@@ -78,7 +79,7 @@ def run_signals(model: Path | None) -> list[Row]:
             told = process.communicate(timeout=20)[1]
             took_s = time.monotonic() - start_s
         finally:
-            process.kill()
+            kill_node(process)
             vehicle.close()
             context.try_shutdown()
         clean = works and process.returncode == 0 and "Traceback" not in told

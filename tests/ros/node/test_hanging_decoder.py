@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from labeldistill_ros.sets import arrival
+from labeldistill_ros.shared_memory import kill_node
 from labeldistill_ros.testing.simulated_drive import RunningNode
 from labeldistill_ros.testing.vehicle import Vehicle
 from tests.support.rig import PATIENT
@@ -82,7 +83,7 @@ def test_a_signal_ends_the_process(
         told = process.communicate(timeout=20)[1]
         took_s = time.monotonic() - asked_s
     finally:
-        process.kill()
+        kill_node(process)
     assert process.returncode == 0, told
     assert "Traceback" not in told
     assert took_s < 4  # 0.7 s; the limit is for a busy machine
