@@ -220,8 +220,9 @@ def _trainer(
         precision=machine.precision,
         devices=machine.devices,
         num_nodes=machine.nodes,
-        # Not every loss reaches every parameter in every batch.
-        strategy="auto" if machine.processes == 1 else "ddp_find_unused_parameters_true",
+        # Every loss reaches its parameters in every batch, also in one without boxes, so that the
+        # processes need not look for gradients that do not come.
+        strategy="auto" if machine.processes == 1 else "ddp",
         # The order of samples is ours, or a run that is taken up would see others than one that was
         # not cut off.
         use_distributed_sampler=False,

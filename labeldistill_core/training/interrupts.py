@@ -98,7 +98,10 @@ class Stop(Callback):
 
     def _end(self, trainer: Trainer) -> None:
         self._keep.save(trainer)
-        raise self._error(self._signal or signal.SIGTERM)
+        number = self._signal or signal.SIGTERM
+        if not trainer.is_global_zero:
+            raise SystemExit(128 + number)  # once is enough, and the first process tells it
+        raise self._error(number)
 
     def _error(self, number: int) -> StoppedError:
         return StoppedError(f"stopped at step {self._step}, repeat the command to go on", number)

@@ -218,3 +218,18 @@ def test_a_gpu_is_fed_by_several_processes(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
         assert Machine(devices=devices).loaders == loaders
         assert Machine(devices=devices, workers=0).loaders == 0
+
+
+@pytest.mark.parametrize("kind", STAGES)
+@pytest.mark.parametrize("boxes", [True, False])
+def test_every_loss_reaches_every_parameter(
+    synthetic_dataroot: Path, kind: str, boxes: bool
+) -> None:
+    """Processes that train together wait for each gradient of each batch."""
+    stage, data, collate = made(kind, synthetic_dataroot, RECIPE)
+    sample = collate([data[0]])
+    if not boxes:
+        sample = replace(sample, boxes=tuple(found[:0] for found in sample.boxes))
+    torch.stack(list(stage.losses(sample).values())).sum().backward()
+    without = [name for name, parameter, _ in stage.parameter_rates() if parameter.grad is None]
+    assert not without
