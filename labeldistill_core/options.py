@@ -3,12 +3,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
+import tyro
+
+from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_files import classes_of
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.runtime.device import Precision
+
+FieldsT = TypeVar("FieldsT", bound="StudentFields")
+
+
+@dataclass(frozen=True)
+class StudentFields:
+    """Fields of a configuration that are options, too; `labeldistill config --help` lists them."""
+
+    student: StudentConfig
+    """The camera-only detector."""
+
+
+def take_single_fields(args: Sequence[str], default: FieldsT) -> tuple[FieldsT, list[str]]:
+    """Read single fields of a configuration, such as --student.grid.cell-m.
+
+    Args:
+        args: of the command line, with whatever else there is.
+        default: what the fields are that are not given.
+
+    Returns:
+        The fields, and the arguments that are none.
+    """
+    paths = tuple(f"--{each.name.replace('_', '-')}." for each in fields(default))
+    # By themselves, since the help of a command would drown in them.
+    if {"-h", "--help"} & set(args) or not any(word.startswith(paths) for word in args):
+        return default, list(args)
+    return tyro.cli(
+        type(default),
+        args=args,
+        default=default,
+        return_unknown_args=True,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

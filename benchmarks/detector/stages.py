@@ -17,7 +17,6 @@ from benchmarks.detector.pooling import measure_traffic
 from benchmarks.detector.published import WholeForward
 from benchmarks.detector.streaming import measure_history
 from benchmarks.detector.work import measure_work
-from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.console import Flat
 from labeldistill_core.files import write_json
@@ -190,7 +189,7 @@ def _scaling(config: StudentConfig, device: str, precision: Precision) -> dict[s
     }
     return {
         "cameras": {
-            str(n): image_network_ms(replace(one, cameras=CAMERAS[:n])) for n in (1, 2, 4, 6)
+            str(n): image_network_ms(replace(one, cameras=one.cameras[:n])) for n in (1, 2, 4, 6)
         },
         "pixels": {name: image_network_ms(changed) for name, changed in sizes.items()},
     }

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
+from typing_extensions import Self
 
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_files import read_config
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
-from labeldistill_core.presets import find_preset
+from labeldistill_core.options import StudentFields, take_single_fields
+from labeldistill_core.presets import Preset, find_preset
 from labeldistill_core.profiling.bench_images import frame_set
 from labeldistill_core.profiling.busy_process import busy_process
 from labeldistill_core.profiling.latency import measure_steps
@@ -46,7 +49,10 @@ class BenchOptions:
     """Names of the networks to measure; their weights are random."""
     config: Path | None = None
     """Configuration of one's own whose network is measured instead of the presets; its weights are
-    random."""
+    random. Single fields of it, or of each of the presets, are options as well, such as
+    --student.grid.cell-m; `labeldistill config --help` lists them."""
+    single_fields: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Arguments among which those fields are, since each network has values of its own."""
     model: Path | None = None
     """Student checkpoint to measure instead of the presets."""
     device: str = "cpu"
@@ -64,6 +70,16 @@ class BenchOptions:
         """Refuse numbers that are not positive."""
         if self.repeats < 1 or (self.threads is not None and self.threads < 1):
             raise ConfigError("--repeats and --threads must be 1 or more")
+        if self.model and self.single_fields:
+            raise ConfigError(
+                "--student fields are of random networks: --model is as it was trained"
+            )
+
+    @classmethod
+    def prepared(cls, args: Sequence[str]) -> tuple[Self, list[str]]:
+        """Defaults of the command line, with the single fields that are given, and the rest."""
+        _, rest = take_single_fields(args, StudentFields(find_preset("demo").student))
+        return cls(single_fields=tuple(args) if len(rest) < len(args) else ()), rest
 
     @property
     def place(self) -> torch.device:
@@ -89,10 +105,14 @@ class BenchOptions:
         if self.model:
             return {self.model.stem: load_student(self.model).student}
         if self.config:
-            own = read_config(self.config)
-            return {own.name: random_student(own.student)}
-        configs = {name: find_preset(name).student for name in self.presets}
-        return {name: random_student(config) for name, config in configs.items()}
+            presets = [read_config(self.config)]
+        else:
+            presets = [find_preset(name) for name in self.presets]
+        return {preset.name: random_student(self._student(preset)) for preset in presets}
+
+    def _student(self, preset: Preset) -> StudentConfig:
+        """The network of a preset, with the single fields that are given."""
+        return take_single_fields(self.single_fields, StudentFields(preset.student))[0].student
 
 
 def bench(options: BenchOptions) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import tyro
 from typing_extensions import Self
 
-from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_files import chosen_preset
 from labeldistill_core.console import last_value
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -21,21 +20,17 @@ from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.distillation.config import DistillationConfig, LabelEncoderConfig
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.lidar.config import TeacherConfig
-from labeldistill_core.options import TablesOptions
+from labeldistill_core.options import StudentFields, TablesOptions, take_single_fields
 from labeldistill_core.presets import Preset, Recipes
 from labeldistill_core.training.fit import Machine
 from labeldistill_core.training.label_encoder import Aim
 from labeldistill_core.training.recipe import Recipe
 
-_FIELDS = ("--student.", "--teacher.", "--label-encoder.", "--recipes.")
-
 
 @dataclass(frozen=True)
-class Fields:
+class Fields(StudentFields):
     """Fields of a configuration that are options, too; `labeldistill config --help` lists them."""
 
-    student: StudentConfig
-    """The camera-only detector."""
     teacher: TeacherConfig
     """The LiDAR detector."""
     label_encoder: LabelEncoderConfig
@@ -108,16 +103,8 @@ class TrainingOptions(TablesOptions):
         preset = chosen_preset(
             last_value(args, "--preset") or cls.preset, Path(config) if config else None
         )
-        defaults, rest = cls._defaults(preset), list(args)
-        # By themselves, since the help of a command would drown in them.
-        if any(word.startswith(_FIELDS) for word in args) and not {"-h", "--help"} & set(args):
-            defaults["fields"], rest = tyro.cli(
-                Fields,
-                args=args,
-                default=defaults["fields"],
-                return_unknown_args=True,
-                config=(tyro.conf.AvoidSubcommands,),
-            )
+        defaults = cls._defaults(preset)
+        defaults["fields"], rest = take_single_fields(args, defaults["fields"])
         return cls(**defaults), rest
 
     @classmethod

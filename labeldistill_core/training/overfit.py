@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import tyro
 from lightning.pytorch import seed_everything
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from typing_extensions import Self
 
 from labeldistill_core.checkpoints import save_student
 from labeldistill_core.config_files import chosen_preset
+from labeldistill_core.console import last_value
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
@@ -22,7 +25,7 @@ from labeldistill_core.data.splits import named_scenes
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import student_results
-from labeldistill_core.options import TablesOptions
+from labeldistill_core.options import StudentFields, TablesOptions, take_single_fields
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.training.student import StudentStage
 
@@ -44,7 +47,10 @@ class OverfitOptions(TablesOptions):
     """Name of the network's configuration."""
     config: Path | None = None
     """Configuration of one's own in the place of a preset, as `labeldistill config` prints it:
-    YAML or JSON."""
+    YAML or JSON. Single fields of its student, or of the preset's, are options as well, such as
+    --student.grid.cell-m; `labeldistill config --help` lists them."""
+    fields: tyro.conf.Suppress[StudentFields | None] = None
+    """The network in the place of the preset's; the preset's when None."""
     steps: int = 600
     """Steps of the optimizer, at most."""
     target: float = 0.8
@@ -60,6 +66,16 @@ class OverfitOptions(TablesOptions):
             raise ConfigError("--samples must be 0 or more")
         if self.steps < 1 or not self.learning_rate > 0:
             raise ConfigError("--steps and --learning-rate must be above 0")
+
+    @classmethod
+    def prepared(cls, args: Sequence[str]) -> tuple[Self, list[str]]:
+        """Defaults of the command line, with the single fields that are given, and the rest."""
+        file = last_value(args, "--config")
+        preset = chosen_preset(
+            last_value(args, "--preset") or cls.preset, Path(file) if file else None
+        )
+        own, rest = take_single_fields(args, StudentFields(preset.student))
+        return cls(fields=own), rest
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
         ConfigError: none of the samples has images.
     """
     preset = chosen_preset(options.preset, options.config)
-    config = preset.student
+    config = options.fields.student if options.fields else preset.student
     tables = NuScenesTables(dataroot, options.version, config.head.class_list)
     names = named_scenes(tables, options.scenes) if options.scenes else tables.scene_names
     # Partial, since this is tried before all of a data set was fetched.

@@ -10,9 +10,11 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from labeldistill_core.config_files import classes_of
 from labeldistill_core.console import Flat
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.files import write_json
+from labeldistill_core.installed_files import demo_model
 from labeldistill_core.profiling import bench as profiling
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
@@ -69,7 +71,8 @@ def robustness(
         rows.append(row)
         print(f"{row.fault:36} mAP {row.mean_ap:.4f}  NDS {row.nds:.4f}", flush=True)
     if json:
-        scenes = options.chosen(NuScenesTables(dataroot, options.version))
+        classes = classes_of(options.model or demo_model())
+        scenes = options.chosen(NuScenesTables(dataroot, options.version, classes))
         write_json(json, {"scenes": len(scenes), "rows": [asdict(row) for row in rows]})
     if page:
         write_page(page, rows)

@@ -10,12 +10,18 @@ from tyro.conf import Positional
 
 from labeldistill_core.console import MISSED, Flat, tell_written
 from labeldistill_core.experiments import ablation as comparison
+from labeldistill_core.options import TablesOptions
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
 from labeldistill_core.training import overfit as overfitting
 from labeldistill_core.training import train
 from labeldistill_core.training.export import Written
-from labeldistill_core.training.options import LabelEncoderOptions, StudentOptions, TeacherOptions
+from labeldistill_core.training.options import (
+    LabelEncoderOptions,
+    StudentOptions,
+    TeacherOptions,
+    TrainingOptions,
+)
 
 
 def train_teacher(
@@ -36,7 +42,7 @@ def train_teacher(
         train.train_teacher(dataroot, out, options),
         lambda file: (
             *("train", "label-encoder", dataroot, out.with_name("label_encoder")),
-            *("--preset", options.preset, "--teacher", file),
+            *(*_same_network(options), "--teacher", file),
         ),
     )
 
@@ -57,7 +63,7 @@ def train_label_encoder(
     _tell(
         train.train_label_encoder(dataroot, out, options),
         lambda file: (
-            *("train", "student", dataroot, out.with_name("student"), "--preset", options.preset),
+            *("train", "student", dataroot, out.with_name("student"), *_same_network(options)),
             *("--teacher", options.teacher, "--label-encoder", file),
         ),
     )
@@ -78,7 +84,10 @@ def train_student(
     keep_freed_memory(resolve_device("auto"))
     _tell(
         train.train_student(dataroot, out, options),
-        lambda file: ("evaluate", file, dataroot, "--out", out.with_name("scores")),
+        lambda file: (
+            *("evaluate", file, dataroot, *_same_tables(options)),
+            *("--out", out.with_name("scores")),
+        ),
     )
 
 
@@ -101,7 +110,11 @@ def overfit(
     print(found.metrics.table())
     print(f"mAP over the classes that are there: {found.present_map:.4f} ({found.file})")
     tell_written(
-        out, then=("labeldistill", "view", dataroot, f"{out}_pages", "--checkpoint", found.file)
+        out,
+        then=(
+            *("labeldistill", "view", dataroot, f"{out}_pages", *_same_tables(options)),
+            *("--checkpoint", found.file),
+        ),
     )
     # The figures are told either way; the exit code is for scripts that check a new data set.
     return 0 if found.reached else MISSED
@@ -123,6 +136,17 @@ def ablation(
     keep_freed_memory(resolve_device("auto"))
     print(comparison.ablation(dataroot, out, options))
     tell_written(out / "table.md", out / "ablation.png", options.json)
+
+
+def _same_network(options: TrainingOptions) -> tuple[str | Path, ...]:
+    """Options that give the next stage the data and the configuration of this one."""
+    chosen = ("--config", options.config) if options.config else ("--preset", options.preset)
+    return (*_same_tables(options), *chosen)
+
+
+def _same_tables(options: TablesOptions) -> tuple[str, ...]:
+    """The version of the data root, where this call had to name it."""
+    return ("--version", options.version) if options.version else ()
 
 
 def _tell(written: Written | None, then: Callable[[Path], tuple[str | Path, ...]]) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_repeats_and_threads_are_positive() -> None:
         BenchOptions(repeats=0)
     with pytest.raises(ConfigError, match="1 or more"):
         BenchOptions(threads=0)
+
+
+def test_single_fields_are_options_of_each_preset() -> None:
+    args = ["--presets", "demo", "ablation", "--student.image.height", "96"]
+    options, rest = BenchOptions.prepared(args)
+    assert rest == args[:3]
+    networks = replace(options, presets=("demo", "r50_256x704_2key")).networks()
+    assert {network.config.image.height for network in networks.values()} == {96}
+    assert [network.config.history_s for network in networks.values()] == [(1.0,), (1.0, 2.0)]
+    with pytest.raises(ConfigError, match="network is as it was trained"):
+        replace(options, model=Path("mine.safetensors"))
 
 
 def test_what_is_replaced_comes_back() -> None:

@@ -18,6 +18,8 @@ from labeldistill_core.network.student import Student
 from labeldistill_core.training.export import IDENTITY
 from labeldistill_core.training.initial_weights import load_initial
 from labeldistill_ros.cli import main
+from labeldistill_ros.robustness import degradation
+from labeldistill_ros.robustness.degradation import OperatingCondition
 from tests.support.nuscenes_fixture import VERSION
 from tests.support.own_vehicle import CLASSES, own_preset, write_own_dataroot
 from tests.support.small_networks import small, small_preset
@@ -42,6 +44,8 @@ def test_all_stages_of_another_vehicle(tmp_path: Path, capsys: pytest.CaptureFix
     encoder = train("label-encoder", "--teacher", str(teacher))
     given = ["--teacher", str(teacher), "--label-encoder", str(encoder)]
     changed = ["--distillation.ratio", "1", "2", "1", "--student.decode.max-candidates", "40"]
+    proposed = f"{tmp_path / 'student'} --version {VERSION} --config {file} --teacher {teacher}"
+    assert f"student {root} {proposed} --label-encoder {encoder}\n" in capsys.readouterr().out
     student = train("student", *given, *changed)
     decode = replace(own_preset().student.decode, max_candidates=40)
     assert load_student(student).student.config == replace(own_preset().student, decode=decode)
@@ -60,7 +64,9 @@ def test_all_stages_of_another_vehicle(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["statistics", str(root), *scored, "--config", str(file)]) == 0
     assert "% of auto by speed" in capsys.readouterr().out
     assert main(["overfit", str(root), str(tmp_path / "few"), *scored, "--config", str(file),
-                 "--steps", "1"]) == 1  # fmt: skip
+                 "--steps", "1", "--student.decode.max-candidates", "40"]) == 1  # fmt: skip
+    learned = load_student(tmp_path / "few" / "student.safetensors").student
+    assert learned.config == replace(own_preset().student, decode=decode)
 
 
 @pytest.fixture
@@ -106,6 +112,17 @@ def test_the_same_network_is_taken_whole(nuscenes_student: Path) -> None:
     load_initial(network, nuscenes_student, "student", partial=False)
     theirs = load_student(nuscenes_student).student.state_dict()
     assert all(torch.equal(t, theirs[n]) for n, t in network.state_dict().items())
+
+
+def test_robustness_reads_the_classes_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, model = write_own_dataroot(tmp_path / "data"), tmp_path / "own.safetensors"
+    save_student(model, Student(own_preset().student))
+    monkeypatch.setattr(degradation, "conditions", lambda _: (OperatingCondition("none"),))
+    command = ["robustness", str(root), "--model", str(model), "--split", "all"]
+    assert main([*command, "--json", str(tmp_path / "figures.json")]) == 0
+    assert not [record.message for record in caplog.records if "categor" in record.message]
 
 
 def test_runs_of_earlier_versions_go_on(tmp_path: Path, synthetic_dataroot: Path) -> None:
