@@ -261,6 +261,10 @@ def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
+    if path.suffix == ".onnx":
+        return CheckpointError(
+            f"{path} is an ONNX graph: give the *.safetensors that it was exported from"
+        )
     return CheckpointError(
         f"{path} is truncated or no safetensors file ({error}); published checkpoints are "
         "read with `labeldistill convert-checkpoint`"

@@ -31,13 +31,14 @@ from labeldistill_core.options import DeviceOptions, ModelOptions
 from labeldistill_core.processes import end_with_parent
 from labeldistill_core.visualization.animation import AnimationOptions, animated
 from labeldistill_core.visualization.page import PageFrame, write_page
-from labeldistill_ros.bags.html_report import page_frame, summary, tables
+from labeldistill_ros.bags.html_report import page_frame, scene_begins, summary, tables
 from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.run_comparison import checks_of, record_of
 from labeldistill_ros.bags.score import Score, score_bag
+from labeldistill_ros.bags.truth import read_samples
 from labeldistill_ros.isolated_domain import own_domain
 from labeldistill_ros.shared_memory import kill_node
 from labeldistill_ros.starting import init_ros
@@ -230,8 +231,9 @@ def _drain(recorder: Recorder, done: threading.Event) -> None:
 
 def _write_page(score: Score, options: DemoOptions) -> Path:
     with BagReader(options.played) as reader:
+        begins_ns = scene_begins(read_samples(reader))
         frames: Iterator[PageFrame] = (
-            page_frame(sample, images, score, options.min_score)
+            page_frame(sample, images, score, options.min_score, begins_ns[sample.scene])
             for sample, images in read_frame_sets(reader)
         )
         if options.animation:

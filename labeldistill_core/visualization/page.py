@@ -11,16 +11,23 @@ import io
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from labeldistill_core.boxes import Boxes3D
+from labeldistill_core.cameras import FrameSet
+from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.metrics import Metrics
 from labeldistill_core.files import write_whole
-from labeldistill_core.visualization.pictures import MOSAIC_COLUMNS, MOSAIC_ROWS
+from labeldistill_core.frames import Array, Transform
+from labeldistill_core.visualization.pictures import birds_eye_view, camera_mosaic, mosaic_grid
+
+_TILE_PX, _TEXT_PX, _TOP_PX = 560, 21, 500
+"""Letters of ten pixels where a page of 1280 pixels shows six cameras beside the top view."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +42,52 @@ class PageFrame:
     """See `pictures.birds_eye_view`."""
     highlight: str = ""
     """Why a report shows it once more, by itself, such as "Worst"."""
+    grid: tuple[int, int] = (3, 2)
+    """Columns and rows of `cameras`; see `pictures.mosaic_grid`."""
+
+    @classmethod
+    def drawn(
+        cls,
+        caption: str,
+        frames: FrameSet,
+        predicted: Boxes3D,
+        truth: Boxes3D,
+        fixed_from_ego: Transform,
+        *,
+        lidar_points: Array | None = None,
+        class_names: Sequence[str] = CLASSES,
+    ) -> PageFrame:
+        """Draw boxes into the images of a set and from above, at the sizes of a page.
+
+        Args:
+            caption: words above the images.
+            frames: images and poses.
+            predicted: in the fixed frame.
+            truth: in the fixed frame.
+            fixed_from_ego: pose of the vehicle, of the view from above.
+            lidar_points: (P, 3) in the ego frame at that pose, for the view from above.
+            class_names: names of the labels.
+
+        Raises:
+            ValueError: boxes are in another frame than the poses.
+        """
+        cameras = camera_mosaic(
+            frames,
+            predicted,
+            truth,
+            tile_width_px=_TILE_PX,
+            class_names=class_names,
+            text_px=_TEXT_PX,
+        )
+        top_view = birds_eye_view(
+            predicted,
+            truth,
+            fixed_from_ego,
+            lidar_points=lidar_points,
+            size_px=_TOP_PX,
+            class_names=class_names,
+        )
+        return cls(caption, cameras, top_view, grid=mosaic_grid(frames))
 
 
 @dataclass(frozen=True)
@@ -82,6 +135,20 @@ class _Figure:
     themselves as data URIs."""
     top_view: str
     """Address of the picture from above."""
+    grid: tuple[int, int]
+    """Columns and rows of the cameras."""
+    size_px: tuple[int, int]
+    """Width and height of all cameras together."""
+
+    @property
+    def crops(self) -> list[tuple[float, float]]:
+        """Where each camera lies in a picture of all, percent of the room that is left."""
+        columns, rows = self.grid
+        return [
+            (100 * column / max(1, columns - 1), 100 * row / max(1, rows - 1))
+            for row in range(rows)
+            for column in range(columns)
+        ]
 
 
 # Scenes, classes, runs and files are named by others: everything that the template inserts is
@@ -158,12 +225,12 @@ def write_report(
     """
     figures, special = [], []
     for frame in frames:
-        cameras = tuple(_embedded(tile) for tile in _tiles(frame.cameras))
-        top_view = _embedded(frame.top_view)
-        figures.append(_Figure(frame.caption, cameras, top_view))
+        cameras = tuple(_embedded(tile) for tile in _tiles(frame))
+        figure = _figure(frame, cameras, _embedded(frame.top_view))
+        figures.append(figure)
         if frame.highlight:
             # The same text of the picture, which is encoded once.
-            special.append(_Figure(f"{frame.highlight}: {frame.caption}", cameras, top_view))
+            special.append(replace(figure, caption=f"{frame.highlight}: {frame.caption}"))
     page = _page(title, summary, figures, tables, charts, special, cards=cards, compared=compared)
     write_whole(path, page.encode())
 
@@ -212,15 +279,20 @@ def _write_frame(folder: Path, index: int, frame: PageFrame) -> _Figure:
     cameras, top_view = f"frame_{index:04d}_cameras.jpg", f"frame_{index:04d}_top.png"
     frame.cameras.save(folder / cameras, quality=88)
     frame.top_view.save(folder / top_view, optimize=True)
-    return _Figure(frame.caption, (cameras,), top_view)
+    return _figure(frame, (cameras,), top_view)
 
 
-def _tiles(mosaic: Image.Image) -> Iterator[Image.Image]:
+def _figure(frame: PageFrame, cameras: tuple[str, ...], top_view: str) -> _Figure:
+    return _Figure(frame.caption, cameras, top_view, frame.grid, frame.cameras.size)
+
+
+def _tiles(frame: PageFrame) -> Iterator[Image.Image]:
     """The cameras' pictures by themselves, so that a narrow screen can show them one by one."""
-    width, height = mosaic.width // MOSAIC_COLUMNS, mosaic.height // MOSAIC_ROWS
-    for row, column in itertools.product(range(MOSAIC_ROWS), range(MOSAIC_COLUMNS)):
+    columns, rows = frame.grid
+    width, height = frame.cameras.width // columns, frame.cameras.height // rows
+    for row, column in itertools.product(range(rows), range(columns)):
         left, top = column * width, row * height
-        yield mosaic.crop((left, top, left + width, top + height))
+        yield frame.cameras.crop((left, top, left + width, top + height))
 
 
 def _embedded(image: Image.Image) -> str:

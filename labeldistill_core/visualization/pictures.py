@@ -30,8 +30,6 @@ from labeldistill_core.visualization.drawing import (
     font,
 )
 
-MOSAIC_COLUMNS, MOSAIC_ROWS = 3, 2
-"""Tiles of `camera_mosaic`."""
 NEAR_M = 0.1
 """What is nearer to a camera than this is cut off."""
 _EDGES = np.array(
@@ -185,10 +183,8 @@ def camera_mosaic(
     calibration = frames.views[0].calibration
     height = round(tile_width_px * calibration.height_px / calibration.width_px)
     tile = (tile_width_px, height)
-    names = tuple(view.calibration.name for view in frames.views)
-    names = CAMERAS if set(names) <= set(CAMERAS) else names
-    rows = 1 if len(names) <= 3 else max(2, math.ceil(len(names) / 4))
-    columns = math.ceil(len(names) / rows)
+    names = _shown(frames)
+    columns, rows = mosaic_grid(frames)
     mosaic = Image.new("RGB", (columns * tile[0], rows * tile[1]), _BACKGROUND)
     chosen = predicted[predicted.scores >= min_score]
     for index, name in enumerate(names):
@@ -211,6 +207,13 @@ def camera_mosaic(
         name_px = round(1.2 * text_px)
         draw_tag(mosaic, (corner[0] + 6, corner[1] + 2 * name_px), label, INK, name_px)
     return mosaic
+
+
+def mosaic_grid(frames: FrameSet) -> tuple[int, int]:
+    """Columns and rows in which `camera_mosaic` puts the cameras of a set."""
+    count = len(_shown(frames))
+    rows = 1 if count <= 3 else max(2, math.ceil(count / 4))
+    return math.ceil(count / rows), rows
 
 
 def birds_eye_view(
@@ -277,6 +280,12 @@ def birds_eye_view(
         entries.insert(0, ("ground truth", TRUTH_COLOUR))
     draw_legend(out, entries, left_px=10, bottom_px=size_px - 10)
     return out
+
+
+def _shown(frames: FrameSet) -> tuple[str, ...]:
+    """Names of the cameras that have a tile, in their order."""
+    names = tuple(view.calibration.name for view in frames.views)
+    return CAMERAS if set(names) <= set(CAMERAS) else names
 
 
 def _corners(boxes: Boxes3D) -> Array:

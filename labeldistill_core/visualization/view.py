@@ -21,7 +21,6 @@ from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.visualization.animation import AnimationOptions, animated
 from labeldistill_core.visualization.lidar_overlay import with_points
 from labeldistill_core.visualization.page import PageFrame, write_page
-from labeldistill_core.visualization.pictures import birds_eye_view, camera_mosaic
 
 _LOG = logging.getLogger(__name__)
 
@@ -162,10 +161,14 @@ def key_frame(
         placed = truth.fixed_from_ego.apply(points)
         frames = replace(frames, views=tuple(with_points(v, placed) for v in frames.views))
     scene = tables.scene_of(token)
-    return PageFrame(
-        f"{scene}, {frames.stamp_ns / 1e9:.3f} s, sample {token}: {len(boxes)} true boxes",
-        camera_mosaic(frames, predicted, boxes, class_names=class_names),
-        birds_eye_view(
-            predicted, boxes, truth.fixed_from_ego, lidar_points=points, class_names=class_names
-        ),
+    begin = tables.samples(scene)[0]
+    elapsed_s = (tables.stamp_ns(token) - tables.stamp_ns(begin)) / 1e9
+    return PageFrame.drawn(
+        f"{scene}, after {elapsed_s:.1f} s, sample {token}: {len(boxes)} true boxes",
+        frames,
+        predicted,
+        boxes,
+        truth.fixed_from_ego,
+        lidar_points=points,
+        class_names=class_names,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,16 +28,12 @@ from labeldistill_core.visualization.page import (
     metric_tables,
     write_report,
 )
-from labeldistill_core.visualization.pictures import birds_eye_view, camera_mosaic
 from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import Reference, Score
 from labeldistill_ros.bags.truth import BagSample
 
 _LOG = logging.getLogger(__name__)
-
-_TILE_PX, _TEXT_PX, _TOP_PX = 560, 21, 500
-"""Letters of ten pixels where a page of 1280 pixels shows six cameras beside the top view."""
 
 Pictures = Callable[[Set[str]], Iterator[tuple[BagSample, FrameSet]]]
 """Key frames with these tokens and their images, in order."""
@@ -77,9 +73,10 @@ def write_run_report(
     # By F1 at the score from which boxes are drawn, so that what is called worst looks worst.
     highlights = dict.fromkeys(ranked[:count], "Worst")
     highlights |= dict.fromkeys(ranked[len(ranked) - count :], "Best")
+    begins_ns = scene_begins(reference.samples)
     pages = (
         replace(
-            page_frame(sample, images, first, min_score, matches),
+            page_frame(sample, images, first, min_score, begins_ns[sample.scene], matches),
             highlight=highlights.get(sample.truth.sample_token, ""),
         )
         for sample, images in _there(pictures(_spread(tokens, frames) | highlights.keys()))
@@ -138,14 +135,33 @@ def pictures_of_dataroot(tables: NuScenesTables, reference: Reference) -> Pictur
     return pictures
 
 
+def scene_begins(samples: Iterable[BagSample]) -> dict[str, int]:
+    """The stamp of each scene's first sample, nanoseconds, by the scene's name."""
+    begins_ns: dict[str, int] = {}
+    for sample in samples:
+        stamp_ns = sample.truth.stamp_ns
+        begins_ns[sample.scene] = min(stamp_ns, begins_ns.get(sample.scene, stamp_ns))
+    return begins_ns
+
+
 def page_frame(
     sample: BagSample,
     images: FrameSet,
     score: Score,
     min_score: float,
+    begin_ns: int,
     matches: dict[str, SampleMatches] | None = None,
 ) -> PageFrame:
-    """A key frame as pictures: true and found boxes in the cameras and from above."""
+    """A key frame as pictures: true and found boxes in the cameras and from above.
+
+    Args:
+        sample: the key frame.
+        images: its images and their poses.
+        score: of the run whose boxes are drawn.
+        min_score: boxes of a lower score are not drawn.
+        begin_ns: stamp at which its scene begins, see `scene_begins`.
+        matches: what was found and missed by sample token, for the caption.
+    """
     truth = sample.truth
     # Those that the metrics count.
     boxes = truth.boxes[torch.from_numpy(truth.touched)]
@@ -153,7 +169,7 @@ def page_frame(
     found = boxes_of_results(score.results[truth.sample_token], class_names)
     # The metrics want weak boxes too, and a picture with all of them shows nothing.
     found = found[found.scores >= min_score]
-    caption = f"{sample.scene}, {truth.stamp_ns / 1e9:.1f} s: "
+    caption = f"{sample.scene}, after {(truth.stamp_ns - begin_ns) / 1e9:.1f} s: "
     if matches:
         match = matches[truth.sample_token]
         caption += f"{match.found} found, {match.missed} missed, {match.false} wrong "
@@ -161,19 +177,8 @@ def page_frame(
     else:
         caption += f"{len(boxes)} true boxes, {len(found)} found with a score of at least "
         caption += f"{min_score:g}"
-    return PageFrame(
-        caption,
-        camera_mosaic(
-            images,
-            found,
-            boxes,
-            tile_width_px=_TILE_PX,
-            class_names=class_names,
-            text_px=_TEXT_PX,
-        ),
-        birds_eye_view(
-            found, boxes, truth.fixed_from_ego, size_px=_TOP_PX, class_names=class_names
-        ),
+    return PageFrame.drawn(
+        caption, images, found, boxes, truth.fixed_from_ego, class_names=class_names
     )
 
 

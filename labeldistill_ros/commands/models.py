@@ -41,7 +41,7 @@ def export_onnx(checkpoint: Positional[Path], out: Positional[Path]) -> None:
         out: file to write, `*.onnx`.
     """
     onnx_export.export_onnx(checkpoint, out)
-    tell_written(out, then=("labeldistill", "bench", "--model", out))
+    tell_written(out, then=("detector_node", "--ros-args", "-p", f"model:={out.resolve()}"))
 
 
 def convert_checkpoint(

@@ -25,7 +25,7 @@ from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import Student
 from labeldistill_core.visualization.colours import TRUTH_COLOUR, class_colour
 from labeldistill_core.visualization.drawing import dash
-from labeldistill_core.visualization.page import PageFrame, PageTable, write_page
+from labeldistill_core.visualization.page import PageFrame, PageTable, write_page, write_report
 from labeldistill_core.visualization.pictures import (
     birds_eye_view,
     box_lines,
@@ -230,6 +230,31 @@ def test_top_view_shows_points_and_ignores_those_outside(front: CameraPose) -> N
     assert [tuple(p) for p in np.argwhere(changed)] == [(90, 120)]
 
 
+@pytest.mark.parametrize(("count", "grid"), [(1, (1, 1)), (4, (2, 2)), (5, (3, 2)), (9, (3, 3))])
+def test_a_report_has_a_picture_for_each_camera(
+    count: int,
+    grid: tuple[int, int],
+    frame_set: Callable[..., FrameSet],
+    tmp_path: Path,
+) -> None:
+    one = frame_set(0.0).views[0]
+    views = [
+        replace(one, calibration=replace(one.calibration, name=f"cam_{i}")) for i in range(count)
+    ]
+    nothing = Boxes3D.empty(FIXED_FRAME)
+    frame = PageFrame.drawn(
+        "caption", FrameSet(0, tuple(views)), nothing, nothing, one.fixed_from_ego
+    )
+    assert frame.grid == grid
+    file = tmp_path / "report.html"
+    write_report(file, "title", [], [frame])
+    assert file.read_text(encoding="utf-8").count('alt="Camera, ') == grid[0] * grid[1]
+    write_page(tmp_path, "title", [], [frame])
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    # Each camera by itself, cut out of the one picture.
+    assert text.count("background: url(frame_0000_cameras.jpg)") == grid[0] * grid[1]
+
+
 class Links(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -267,6 +292,8 @@ def test_view_draws_the_key_frames_of_a_scene(
     text = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert text.count("<figure>") == 3
     assert "scene-0002" in text
+    assert "scene-0002, after 0.0 s, sample" in text
+    assert "scene-0002, after 0.5 s, sample" in text
     assert "scene-0001" not in text
     assert "index.html" in capsys.readouterr().out
 
