@@ -11,7 +11,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from labeldistill_core.config_files import classes_of
-from labeldistill_core.console import Flat
+from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.files import write_json
 from labeldistill_core.installed_files import demo_model
@@ -46,6 +46,7 @@ def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> No
         # After each network, so that what was measured is kept when a later one runs out of memory.
         if json:
             write_json(json, figures)
+    tell_written(json)
 
 
 def robustness(
@@ -61,7 +62,7 @@ def robustness(
         dataroot: nuScenes data root, real or synthetic.
         options: which model is scored, and on what.
         json: file to write the figures to.
-        page: Markdown page whose table is replaced.
+        page: Markdown page whose table is replaced, or a new one.
         plot: SVG file to draw the figures into.
     """
     rows = []
@@ -78,3 +79,4 @@ def robustness(
         write_page(page, rows)
     if plot:
         write_plot(plot, rows)
+    tell_written(json, page, plot)

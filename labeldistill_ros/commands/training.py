@@ -85,9 +85,13 @@ def train_student(
     _tell(
         train.train_student(dataroot, out, options),
         lambda file: (
-            *("evaluate", file, dataroot, *_same_tables(options)),
-            *("--out", out.with_name("scores")),
-        ),
+            "evaluate",
+            file,
+            dataroot,
+            *_same_tables(options),
+            "--out",
+            out.with_name("scores"),
+        ),  # fmt: skip
     )
 
 
@@ -112,9 +116,14 @@ def overfit(
     tell_written(
         out,
         then=(
-            *("labeldistill", "view", dataroot, f"{out}_pages", *_same_tables(options)),
-            *("--checkpoint", found.file),
-        ),
+            "labeldistill",
+            "view",
+            dataroot,
+            f"{out}_pages",
+            *_same_tables(options),
+            "--checkpoint",
+            found.file,
+        ),  # fmt: skip
     )
     # The figures are told either way; the exit code is for scripts that check a new data set.
     return 0 if found.reached else MISSED

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from labeldistill_core.files import write_whole
 from labeldistill_ros.robustness.degradation import Degradation
 
 BEGIN = "<!-- table: written by labeldistill robustness -->"
@@ -26,11 +27,11 @@ def markdown(rows: Sequence[Degradation]) -> str:
 
 
 def write_page(page: Path, rows: Sequence[Degradation]) -> None:
-    """Put the table between its marks."""
-    text = page.read_text()
+    """Put the table between its marks; a page without them gets both at its end."""
+    text = page.read_text() if page.exists() else ""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(rows)}\n{END}{after}")
+    write_whole(page, f"{before}{BEGIN}\n\n{markdown(rows)}\n{END}{after}".encode())
 
 
 def write_plot(path: Path, rows: Sequence[Degradation]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_ros.cli import main
 from labeldistill_ros.robustness import degradation
-from labeldistill_ros.robustness.page import BEGIN, END
+from labeldistill_ros.robustness.page import BEGIN, END, write_page
 
 CHOSEN = (
     "none", "CAM_BACK off", "any camera off, skip", "20% of images lost, mask",
@@ -16,7 +16,11 @@ CHOSEN = (
 
 
 def test_conditions_are_scored(
-    synthetic_dataroot: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthetic_dataroot: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     chosen = tuple(c for c in degradation.conditions(CAMERAS) if c.name in CHOSEN)
     monkeypatch.setattr(degradation, "conditions", lambda _: chosen)
@@ -26,6 +30,7 @@ def test_conditions_are_scored(
     command += ["--version", "v1.0-mini", "--split", "all", "--scenes", "1", "--device", "cpu"]
     command += ["--json", str(file), "--page", str(page), "--plot", str(plot)]
     assert main(command) == 0
+    assert capsys.readouterr().out.endswith(f"\nwrote {file}, {page}, {plot}\n")
     figures = json.loads(file.read_text())
     assert figures["scenes"] == 1
     rows = {row["fault"]: row for row in figures["rows"]}
@@ -39,3 +44,13 @@ def test_conditions_are_scored(
     assert "old" not in text
     assert "| half the rate |" in text
     assert plot.read_text().startswith("<?xml")
+
+
+def test_a_page_may_be_new(tmp_path: Path) -> None:
+    page = tmp_path / "new" / "page.md"
+    rows = [degradation.Degradation("none", 0.4, 0.5, 4, 4)]
+    write_page(page, rows)
+    first = page.read_text()
+    assert "| none | 0.400 | 0.500 | +0% | 4 / 4 |" in first
+    write_page(page, rows)
+    assert page.read_text() == first
