@@ -27,8 +27,7 @@ from labeldistill_core.data.nuscenes_records import (
     SensorRecord,
     size_of_image,
 )
-from labeldistill_core.data.tables.columns import LIDAR as LIDAR
-from labeldistill_core.data.tables.columns import STAMP, SceneRow
+from labeldistill_core.data.tables.columns import LIDAR, STAMP, SceneRow, lidar_of
 from labeldistill_core.data.tables.opening import open_columns
 from labeldistill_core.data.versions import found_version
 from labeldistill_core.errors import DataError
@@ -67,6 +66,7 @@ class NuScenesTables:
         columns = open_columns(folder)
         self._meta, self._samples, self._data = columns.meta, columns.samples, columns.data
         self._mountings, self._boxes = columns.mountings, columns.boxes
+        self._lidar = lidar_of(self._meta.sensors)
         categories = self._meta.categories
         found = notes_on_categories(self._file("category"), categories, classes)
         for note in (*self._meta.notes, *found):
@@ -350,13 +350,15 @@ class NuScenesTables:
     def _scan_row(self, sample_token: str) -> int | None:
         # A sample's pose comes from its LiDAR scan if there is one, so that record is the scan.
         row = int(self._samples.posed_by[self._usable(sample_token)])
-        has = row >= 0 and self._mounting(int(self._data.mounting[row])).channel == LIDAR
+        has = row >= 0 and self._mounting(int(self._data.mounting[row])).channel == self._lidar
         return row if has else None
 
     def _lidar_row(self, sample_token: str) -> int:
         row = self._scan_row(sample_token)
         if row is None:
-            raise DataError(f"sample {sample_token} has no {LIDAR} in {self.version}")
+            raise DataError(
+                f"sample {sample_token} has no {self._lidar or LIDAR} in {self.version}"
+            )
         return row
 
     def _read_mounting(self, row: int) -> SensorMounting:

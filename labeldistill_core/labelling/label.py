@@ -184,6 +184,7 @@ def _label_scene(
             tables.stamp_ns(own),
             part.centers_m[:, :2],
             part.velocities_m_s,
+            part.yaws,
             part.labels,
             part.sizes_m[:, 1],
             part.scores,

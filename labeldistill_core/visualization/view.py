@@ -13,7 +13,7 @@ import torch
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, FrameSet
 from labeldistill_core.classes import CLASSES
-from labeldistill_core.data.nuscenes import LIDAR, NuScenesTables
+from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.frames import Array, Transform
 from labeldistill_core.options import ClassesOptions, InferenceOptions
@@ -97,9 +97,9 @@ def lidar_points(tables: NuScenesTables, token: str) -> Array | None:
     Raises:
         DataError: the file is no nuScenes scan.
     """
-    record = tables.sensors(token).get(LIDAR)
-    if record is None or not record.is_there:
+    if not tables.has_scan(token):
         return None
+    record = tables.lidar(token)
     return record.ego_from_sensor.apply(record.scan()[:, :3])
 
 

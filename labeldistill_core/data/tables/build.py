@@ -11,10 +11,12 @@ import numpy as np
 from labeldistill_core.data.tables.annotations import read_annotations
 from labeldistill_core.data.tables.chains import read_chains
 from labeldistill_core.data.tables.columns import (
+    LIDAR,
     Meta,
     MountingColumns,
     SampleColumns,
     TableColumns,
+    lidar_of,
 )
 from labeldistill_core.data.tables.faults import TableFaults
 from labeldistill_core.data.tables.mountings import read_mountings
@@ -42,6 +44,12 @@ def build_columns(folder: Path) -> TableColumns:
     data = read_sensor_data(folder, chains, mountings, faults)
     boxes = read_annotations(folder, chains, faults)
     _tell(folder, faults, len(chains.scenes))
+    lidars = sorted({one.channel for one in mountings.sensors if one.modality == "lidar"})
+    if lidars and not lidar_of(mountings.sensors):
+        faults.notes.append(
+            f"{folder / 'sensor.json'} has the LiDARs {', '.join(lidars)}, of which no scan is "
+            f"read: call the one that is to be read {LIDAR}"
+        )
     tokens = TextCollector()
     tokens.extend(chains.tokens)
     scenes = tuple(

@@ -11,6 +11,7 @@ I instances.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from labeldistill_core.data.tables.texts import Texts
 
 LIDAR = "LIDAR_TOP"
-"""Name of nuScenes' LiDAR."""
+"""Name of nuScenes' LiDAR, and of the one that is read where a data set has several."""
 STAMP = "\0"
 """Stands in a pattern for the time stamp in microseconds."""
 
@@ -48,6 +49,16 @@ class SensorRow(msgspec.Struct, frozen=True):
     """Its name, such as `CAM_FRONT`."""
     modality: str
     """camera, lidar or radar."""
+
+
+def lidar_of(sensors: Sequence[SensorRow]) -> str:
+    """Name of the LiDAR whose scans are read; empty where none is, or none of several is `LIDAR`.
+
+    Args:
+        sensors: of the data set.
+    """
+    names = {one.channel for one in sensors if one.modality == "lidar"}
+    return names.pop() if len(names) == 1 else LIDAR if LIDAR in names else ""
 
 
 class Meta(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from labeldistill_core.data.tables.columns import SensorRow
+from labeldistill_core.data.tables.columns import SensorRow, lidar_of
 from labeldistill_core.data.tables.keys import Keys, hashes
 from labeldistill_core.data.tables.parts import (
     Records,
@@ -41,9 +41,10 @@ class Mountings:
     keys: Keys
     """Of the tokens."""
 
-    def of_channel(self, channel: str) -> NDArray[np.bool_]:
-        """(M,) whether it is a sensor of this name."""
-        named = [row for row, sensor in enumerate(self.sensors) if sensor.channel == channel]
+    def of_lidar(self) -> NDArray[np.bool_]:
+        """(M,) whether it is one of the LiDAR that is read."""
+        lidar = lidar_of(self.sensors)
+        named = [row for row, sensor in enumerate(self.sensors) if sensor.channel == lidar]
         return np.isin(self.sensor, named)
 
 

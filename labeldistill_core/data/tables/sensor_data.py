@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeldistill_core.data.tables.chains import Chains
-from labeldistill_core.data.tables.columns import LIDAR, STAMP, DataColumns
+from labeldistill_core.data.tables.columns import STAMP, DataColumns
 from labeldistill_core.data.tables.ego_poses import read_ego_poses
 from labeldistill_core.data.tables.faults import TableFaults
 from labeldistill_core.data.tables.keys import ABSENT, Keys, hashes
@@ -147,7 +147,7 @@ def read_sensor_data(
         prev=np.maximum(prev, -1).astype(np.int32),
         next=np.maximum(next_, -1).astype(np.int32),
     )
-    posed_by = _posed_by(columns, mountings.of_channel(LIDAR), group.start, chains.stamp_us)
+    posed_by = _posed_by(columns, mountings.of_lidar(), group.start, chains.stamp_us)
     return OrderedData(columns, group.start, posed_by, patterns.texts())
 
 

@@ -196,8 +196,8 @@ def label_faults(class_names: Mapping[str, int], categories: Mapping[str, str]) 
     for name in unknown[:_MOST_TOLD]:
         yield (
             f"the labels call {class_names[name]} boxes {shown(name)}, which has no category: give "
-            f"it one by --categories {shown(name)} CATEGORY, as the configuration's classes name "
-            f"it, or leave such boxes out by --categories {shown(name)} -"
+            f"it one by --categories {shown(name)} CATEGORY, or by --config and a configuration "
+            f"that has such a class, or leave such boxes out by --categories {shown(name)} -"
         )
     if unknown[_MOST_TOLD:]:
         yield f"{len(unknown) - _MOST_TOLD} more classes of the labels have no category"

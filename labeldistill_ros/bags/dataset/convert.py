@@ -211,7 +211,9 @@ def _part(root: Path, name: str) -> Path:
 def _about(drive: Drive, scene: ScenePlan, options: DatasetOptions) -> dict[str, Any]:
     """What tells a scene from another of its name."""
     bags = [[bag.resolve().name, _size(bag)] for bag in drive.bags]
-    chosen = {k: v for k, v in asdict(options).items() if k not in ("val", "val_share")}
+    chosen = {k: v for k, v in asdict(options).items() if k not in ("val", "val_share", "config")}
+    # What the configuration says of classes, and not where it lies.
+    chosen["categories"] = options.own_categories
     content = {"bags": bags, "options": chosen, "first_ns": scene.key_frames[0].stamp_ns}
     # Through JSON and back, so that tuples compare equal to the lists in the file.
     found: dict[str, Any] = json.loads(json.dumps(content))

@@ -6,10 +6,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from labeldistill_core.classes import NUSCENES
+from labeldistill_core.config_files import classes_of
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.names import plain_name
 from labeldistill_ros.bags.truth import TRUTH_TOPIC
@@ -33,9 +37,12 @@ class DatasetOptions:
     labels: str = TRUTH_TOPIC
     """Topic of boxes (vision_msgs/Detection3DArray) that become annotations; their stamps are
     those of the key frames. Empty takes none; the default is taken where the bag has it."""
+    config: Path | None = None
+    """Configuration of one's own, or a checkpoint, whose classes the labels may name: their boxes
+    get the first of its categories. nuScenes' classes are known without it."""
     categories: Mapping[str, str] = field(default_factory=dict)
-    """What classes of the labels are called in the tables, as pairs of a class and a category;
-    nuScenes' classes are known, and the category - leaves a class out."""
+    """What single classes of the labels are called in the tables, as pairs of a class and a
+    category, whatever the configuration says; the category - leaves a class out."""
     base_frame: str = "base_link"
     """Frame of the vehicle: x forward, y left, z up."""
     fixed_frame: str = ""
@@ -72,6 +79,10 @@ class DatasetOptions:
             plain_name(name, "--cameras: the name")
             if not topic.startswith("/"):
                 raise ConfigError(f"--cameras: {topic!r} is no topic: give pairs of NAME and TOPIC")
+        # Here, so that a configuration that cannot be used is told before bags are gone through.
+        for name, category in self.own_categories.items():
+            if not category:
+                raise ConfigError(f"--categories: {name!r} has no category: - leaves its boxes out")
         if not 1 <= self.jpeg_quality <= 100:
             raise ConfigError(f"--jpeg-quality is {self.jpeg_quality}: use 1 to 100")
         if not self.scene_length_s >= 1:
@@ -80,6 +91,23 @@ class DatasetOptions:
             raise ConfigError(f"--since {self.since_s:g} is not before --until {self.until_s:g}")
         if not 0 <= self.val_share <= 1:
             raise ConfigError(f"--val-share is {self.val_share:g}; it is a share between 0 and 1")
+
+    @cached_property
+    def own_categories(self) -> dict[str, str]:
+        """Category of each class that the configuration or the user names.
+
+        Raises:
+            ConfigError: the configuration cannot be used.
+            CheckpointError: the checkpoint cannot.
+        """
+        known = classes_of(self.config).members if self.config else ()
+        named = {one.name: one.categories[0] for one in known if one.categories}
+        return named | dict(self.categories)
+
+    @property
+    def known_categories(self) -> dict[str, str]:
+        """Category of each class that the labels may name."""
+        return {one.name: one.categories[0] for one in NUSCENES.members} | self.own_categories
 
     @property
     def without_lidar(self) -> bool:

@@ -26,7 +26,6 @@ from labeldistill_ros.bags.dataset.checks import (
 )
 from labeldistill_ros.bags.dataset.image_sets import image_sets
 from labeldistill_ros.bags.dataset.key_frames import KeyFrame, choose_key_frames, cut, period_ns
-from labeldistill_ros.bags.dataset.labels import categories
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.survey import Stamps, Stream, Survey
 from labeldistill_ros.bags.dataset.topics import SensorTopics
@@ -176,8 +175,13 @@ def plan_drive(
         problems += silence_faults(
             {c: called[f"{c} ({t})"] for c, t in topics.images.items()}, begin_ns
         )
-    known = categories(options)
-    problems += label_faults(survey.class_names, known)
+    problems += label_faults(survey.class_names, options.known_categories)
+    if survey.shared_ids:
+        told = ", ".join(map(shown, sorted(survey.shared_ids)[:3]))
+        notes.append(
+            f"{topics.labels}: boxes with the id {told} are not told apart by it: they are put "
+            "together to objects over the key frames by class, place and heading"
+        )
     if not topics.lidars and not options.without_lidar:
         notes.append("no LiDAR: no teacher can be trained, nor depth be learned from its points")
     refused = [*survey.edges.refused.values(), *survey.odometry.refused.values()]

@@ -27,7 +27,12 @@ from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.dataset.clouds import Points, moved, radar_file, scan_points
 from labeldistill_ros.bags.dataset.edges import fault_of_pose
-from labeldistill_ros.bags.dataset.labels import LabelledBox, add_annotations, boxes_of, categories
+from labeldistill_ros.bags.dataset.labels import (
+    LabelledBox,
+    add_annotations,
+    boxes_of,
+    with_identities,
+)
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.plan import Drive, ScenePlan
 from labeldistill_ros.bags.dataset.roles import Role, partner_scans, roles_of
@@ -97,7 +102,7 @@ class SceneWriter:
         self._waiting: list[_PartialScan] = []
         self._labels: dict[int, list[LabelledBox]] = {}
         self._written: list[tuple[int, _Taken]] = []
-        self._known = categories(options)
+        self._known = options.known_categories
         self._bytes = 0
 
     def write(self, map_file: str) -> tuple[Rows, WrittenScene]:
@@ -160,7 +165,9 @@ class SceneWriter:
         stamp_ns = stamp_of(message)
         if recorded.msgtype == BOXES:
             if any(frame.labels_ns == stamp_ns for frame in self._scene.key_frames):
-                self._labels[stamp_ns] = boxes_of(message, self._known)
+                self._labels[stamp_ns] = boxes_of(
+                    message, self._known, self._drive.survey.shared_ids
+                )
             return
         if topic in self._partners and stamp_ns in self._partners[topic]:
             for scan_ns in self._partners[topic].pop(stamp_ns):
@@ -326,26 +333,32 @@ class SceneWriter:
         return rows.tables, numbers
 
     def _annotate(self, samples: list[str], scans: Mapping[int, Any]) -> None:
+        key_frames = enumerate(self._scene.key_frames)
+        stamps = {k: f.labels_ns for k, f in key_frames if f.labels_ns is not None}
+        found = with_identities(list(stamps.values()), list(map(self._placed, stamps.values())))
         instances: dict[str, str] = {}
-        for k, frame in enumerate(self._scene.key_frames):
-            if frame.labels_ns is None:
-                continue
-            label_from_ego = self._drive.label_from_ego
-            if label_from_ego is None:
-                frame_name = self._drive.label_frame
-                fixed_from_label = Transform.identity(FIXED_FRAME, frame_name)
-            else:
-                pose = self._pose(frame.labels_ns)
-                fixed_from_label = pose @ replace(label_from_ego, source=EGO_FRAME).inverse
+        for k, boxes in zip(stamps, found, strict=True):
             points = None
             if k in scans:
                 # Read again rather than kept: the scans of a scene are the largest part of it.
                 name, fixed_from_lidar = scans[k]
                 scan = np.fromfile(self._root / name, np.float32).reshape(-1, 5)
                 points = fixed_from_lidar.apply(scan[:, :3])
-            boxes = self._labels[frame.labels_ns]
-            instances |= add_annotations(self._rows, samples[k], boxes, fixed_from_label, points)
+            instances |= add_annotations(self._rows, samples[k], boxes, points)
         self._rows.link_annotations(instances)
+
+    def _placed(self, labels_ns: int) -> list[LabelledBox]:
+        """Boxes of a message, in the fixed frame."""
+        label_from_ego = self._drive.label_from_ego
+        if label_from_ego is None:
+            fixed_from_label = Transform.identity(FIXED_FRAME, self._drive.label_frame)
+        else:
+            pose = self._pose(labels_ns)
+            fixed_from_label = pose @ replace(label_from_ego, source=EGO_FRAME).inverse
+        return [
+            replace(box, frame_from_box=fixed_from_label @ box.frame_from_box)
+            for box in self._labels[labels_ns]
+        ]
 
 
 def _numbered(

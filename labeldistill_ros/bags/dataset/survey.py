@@ -95,6 +95,9 @@ class Survey:
     """Motion by odometry, the only edge."""
     class_names: Counter[str] = field(default_factory=Counter)
     """Classes of the labels, and how many boxes have each."""
+    shared_ids: set[str] = field(default_factory=set)
+    """What boxes of one message share as `id`, the empty one included, so that it tells none of
+    them from the others."""
 
 
 def peek_points(reader: BagReader) -> dict[str, tuple[str, ...]]:
@@ -168,6 +171,8 @@ def _look(
     if kind == BOXES:
         message = reader.decoded(recorded)
         survey.class_names.update(class_of(d) for d in message.detections if d.results)
+        ids = Counter(detection.id for detection in message.detections)
+        survey.shared_ids.update(own for own, count in ids.items() if count > 1 or not own)
 
 
 def class_of(detection: Any) -> str:
@@ -201,6 +206,7 @@ def join(surveys: Mapping[Path, Survey]) -> Survey:
         whole.edges.merge(survey.edges)
         whole.odometry.merge(survey.odometry)
         whole.class_names += survey.class_names
+        whole.shared_ids |= survey.shared_ids
     for infos in whole.infos.values():
         infos.sort(key=lambda known: known[0])
     for stream in whole.streams.values():

@@ -2,6 +2,7 @@
 """Boxes of key frames put together to objects."""
 
 import numpy as np
+import pytest
 
 from labeldistill_core.labelling.tracking import DetectedFrame, track
 
@@ -9,12 +10,18 @@ Box = tuple[float, float, float, float, int, float]
 """x, y, vx, vy, label, length."""
 
 
-def frame(seconds: float, *boxes: Box, scores: tuple[float, ...] = ()) -> DetectedFrame:
+UNKNOWN = float("nan")
+
+
+def frame(
+    seconds: float, *boxes: Box, scores: tuple[float, ...] = (), yaw: float = 0.0
+) -> DetectedFrame:
     rows = np.array([box[:4] for box in boxes], np.float64).reshape(-1, 4)
     return DetectedFrame(
         round(seconds * 1e9),
         rows[:, :2],
         rows[:, 2:],
+        np.full(len(boxes), yaw),
         np.array([box[4] for box in boxes], np.int64),
         np.array([box[5] for box in boxes], np.float64),
         np.array(scores or [0.5] * len(boxes)),
@@ -60,9 +67,33 @@ def test_the_surest_box_chooses_first() -> None:
 
 
 def test_unknown_velocities_stand_still() -> None:
-    unknown = float("nan")
-    first = frame(0, (5, 5, unknown, unknown, 0, 4))
-    assert numbers(first, frame(0.5, (5.5, 5, unknown, unknown, 0, 4))) == [[0], [0]]
+    first = frame(0, (5, 5, UNKNOWN, UNKNOWN, 0, 4))
+    assert numbers(first, frame(0.5, (5.5, 5, UNKNOWN, UNKNOWN, 0, 4))) == [[0], [0]]
+
+
+def still(seconds: float, *places: tuple[float, float], length: float = 4.5) -> DetectedFrame:
+    """Boxes that tell no velocity and look along x."""
+    return frame(seconds, *((x, y, UNKNOWN, UNKNOWN, 0, length) for x, y in places))
+
+
+def test_without_velocities_a_queue_drives_ahead() -> None:
+    # five metres each in half a second, so that the next one's old place is nearer than one's own
+    first, second = still(0, (0, 0), (8, 0)), still(0.5, (13, 0), (5, 0))
+    assert numbers(first, second) == [[0, 1], [1, 0]]
+
+
+def test_without_velocities_the_way_so_far_goes_on() -> None:
+    # the second step alone would be too far for an object at rest
+    seen = [still(t, (24 * t, 0)) for t in (0, 0.5, 1.0)]
+    assert numbers(*seen, still(2.0, (48, 1.2))) == [[0], [0], [0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [((5, 2), "another lane"), ((-5, 0), "behind"), ((19, 0), "faster than anything of its size")],
+)
+def test_without_velocities_nothing_leaps(place: tuple[float, float], why: str) -> None:
+    assert numbers(still(0, (0, 0)), still(0.5, place)) == [[0], [1]], why
 
 
 def test_nothing_gives_nothing() -> None:

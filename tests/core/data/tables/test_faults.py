@@ -321,3 +321,29 @@ def test_a_data_set_of_cameras_alone(dataroot: Path) -> None:
     np.testing.assert_array_equal(truth.fixed_from_ego.matrix, nearest.fixed_from_ego.matrix)
     with pytest.raises(DataError, match="sample sample-0-1 has no LIDAR_TOP"):
         tables.lidar("sample-0-1")
+
+
+def test_a_lidar_of_another_name(dataroot: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The only one is read; of several, the one that is called as nuScenes' is."""
+
+    def rename(rows: Rows) -> None:
+        for row in rows:
+            if row["channel"] == "LIDAR_TOP":
+                row["channel"] = "roof"
+
+    stamp_ns = NuScenesTables(dataroot, VERSION).lidar("sample-0-1").stamp_ns
+    change(dataroot, "sensor", rename)
+    tables = NuScenesTables(dataroot, VERSION)
+    assert tables.has_scan("sample-0-1")
+    assert tables.lidar("sample-0-1").channel == "roof"
+    assert tables.lidar("sample-0-1").stamp_ns == stamp_ns
+    assert tables.lidar("sample-0-1").scan().shape[1] == 5
+    assert not caplog.text
+
+    other = {"token": "x", "channel": "bumper", "modality": "lidar"}
+    change(dataroot, "sensor", lambda rows: rows.append(other))
+    tables = NuScenesTables(dataroot, VERSION)
+    assert "the LiDARs bumper, roof, of which no scan is read: call the one" in caplog.text
+    assert not tables.has_scan("sample-0-1")
+    with pytest.raises(DataError, match="has no LIDAR_TOP"):
+        tables.lidar("sample-0-1")
