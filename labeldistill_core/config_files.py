@@ -122,6 +122,19 @@ class Lists:
         return {path: values[_last(path)] for path in FOLLOWS if _last(path) in values}
 
 
+def with_lists(preset: Preset, lists: Lists) -> Preset:
+    """A preset whose networks have these cameras and classes.
+
+    Raises:
+        ConfigError: a network cannot have them.
+    """
+    mapping = to_mapping(preset)
+    for path, value in lists.filled_in().items():
+        _, parent = _parent(mapping, path)
+        parent[_last(path)] = value
+    return from_mapping(Preset, mapping)
+
+
 def to_yaml(preset: Preset) -> str:
     """A preset as the text of a file, with the meaning of each field as a comment."""
     mapping = to_mapping(preset)

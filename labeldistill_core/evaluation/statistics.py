@@ -102,7 +102,7 @@ def _outside(boxes: Boxes3D, cameras: list[SensorRecord]) -> NDArray[np.bool_]:
         # Corners in the plane of the camera or behind it have no pixel.
         seen = (depth > 0.1) & (u >= 0) & (u < calibration.width_px)
         seen &= (v >= 0) & (v < calibration.height_px)
-        outside &= ~seen.reshape(len(points), -1).any(axis=1)
+        outside &= ~seen.reshape(points.shape[:2]).any(axis=1)
     return outside
 
 

@@ -12,7 +12,8 @@ import tyro
 from tyro.conf import Positional
 
 from labeldistill_core.config_files import from_yaml, read_config, to_yaml
-from labeldistill_core.console import Flat
+from labeldistill_core.config_of_data import like_data
+from labeldistill_core.console import Flat, last_value
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.presets import Preset, find_preset
 
@@ -25,14 +26,21 @@ class ConfigOptions:
 
     preset: Annotated[Preset, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
     """What is printed."""
+    like: Path | None = None
+    """Data root whose cameras are taken, and the classes of which it has boxes."""
+    version: str | None = None
+    """Folder of that data root's tables; when not given, the only one that is there, or
+    v1.0-trainval of several."""
 
     @classmethod
     def prepared(cls, args: Sequence[str]) -> tuple[ConfigOptions, Sequence[str]]:
         """Defaults of the command line: those of the preset or the file that it begins with."""
         source = args[0] if args and not args[0].startswith("-") else "demo"
-        if source.endswith(_ENDINGS):
-            return cls(read_config(Path(source))), args
-        return cls(find_preset(source)), args
+        preset = read_config(Path(source)) if source.endswith(_ENDINGS) else find_preset(source)
+        like, version = last_value(args, "--like"), last_value(args, "--version")
+        if like:
+            preset = like_data(preset, Path(like), version)
+        return cls(preset), args
 
 
 def config(source: Positional[str], options: Flat[ConfigOptions], published: bool = False) -> None:

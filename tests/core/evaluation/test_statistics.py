@@ -31,6 +31,22 @@ def test_counts_of_a_small_root(dataroot: Path) -> None:
     assert np.isnan(found["mean length, m"]["trailer"])
 
 
+def test_key_frames_without_boxes_count(dataroot: Path) -> None:
+    tables = NuScenesTables(dataroot, VERSION)
+    bare, labelled = (set(tables.samples(scene)) for scene in tables.scene_names)
+    boxes = measure(tables)["all"]["boxes"]
+    folder = dataroot / VERSION
+    rows = json.loads((folder / "sample_annotation.json").read_text())
+    kept = [row for row in rows if row["sample_token"] not in bare]
+    (folder / "sample_annotation.json").write_text(json.dumps(kept))
+    left = {row["instance_token"] for row in kept}
+    rows = json.loads((folder / "instance.json").read_text())
+    (folder / "instance.json").write_text(json.dumps([r for r in rows if r["token"] in left]))
+    found = measure(NuScenesTables(dataroot, VERSION))["all"]
+    assert 0 < found["boxes"] < boxes
+    assert found["key frames"] == len(bare) + len(labelled)
+
+
 def test_returns_by_distance_agree_with_a_plain_loop(synthetic_dataroot: Path) -> None:
     tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
     counts = []
