@@ -101,7 +101,8 @@ def _far_apart(places: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> li
     """Boxes with none of their class near."""
     apart = np.linalg.norm(places[:, None] - places[None], axis=2)
     apart[(labels[:, None] != labels[None]) | np.eye(len(places), dtype=bool)] = np.inf
-    return np.flatnonzero(apart.min(axis=1, initial=np.inf) > FAR_M).tolist()
+    found: list[int] = np.flatnonzero(apart.min(axis=1, initial=np.inf) > FAR_M).tolist()
+    return found
 
 
 def test_classes_of_a_configuration_get_its_category(car_bag: Path, tmp_path: Path) -> None:
