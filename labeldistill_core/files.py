@@ -52,6 +52,21 @@ def sole_user(lock: Path, refusal: str) -> Iterator[bool]:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Tell which file it was where the system does not, as on a full disk.
+
+    Raises:
+        OSError: as it came, with a file name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Where to write a file that is to be there wholly or not at all, whenever the process ends.
 

@@ -19,7 +19,7 @@ _ROUNDS = 5
 """Times at which an image of each camera is kept, so that what is seldom wrong is seen as well."""
 _STAMPS = 2000
 """Stamps kept of each camera, 166 s at 12 Hz."""
-_JUMP_NS = 500_000_000
+JUMP_NS = 500_000_000
 """A stamp that is further back says that time was set back."""
 
 
@@ -43,6 +43,10 @@ class Observation:
         """Puts images together; has the newest calibrations."""
         self.stamps_ns: dict[str, deque[int]] = {n: deque(maxlen=_STAMPS) for n in vehicle.cameras}
         """Late stamps of each camera, since time was last set back."""
+        self.times_ns: dict[str, deque[tuple[int, int]]] = {
+            name: deque(maxlen=_STAMPS) for name in vehicle.cameras
+        }
+        """Late stamps of each camera with the steady time of their arrival, whatever they are."""
         self.off_phase_s: dict[str, list[float]] = defaultdict(list)
         """How far each camera's stamps in complete sets are from its phase."""
         self.cloud_ahead_s: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_STAMPS))
@@ -71,9 +75,10 @@ class Observation:
         if stamp_ns:
             stamps_ns = self.stamps_ns[camera]
             # A new round of a bag: poses of the one before are forgotten, as on the node.
-            if stamps_ns and stamp_ns < stamps_ns[-1] - _JUMP_NS:
+            if stamps_ns and stamp_ns < stamps_ns[-1] - JUMP_NS:
                 stamps_ns.clear()
             stamps_ns.append(stamp_ns)
+            self.times_ns[camera].append((stamp_ns, round(now_s * 1e9)))
         arrival = Arrival(message, self.gathering.infos.get(camera))
         self._rounds[int(now_s / self._round_s)][camera] = Frame(stamp_ns, now_s, arrival)
         self._note(self.gathering.add(camera, message, now_s))

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labeldistill_ros.doctor.finding import Finding, by_camera
-from labeldistill_ros.doctor.observation import Observation
+from labeldistill_ros.doctor.observation import JUMP_NS, Observation
+from labeldistill_ros.messages.stamps import told_time
 from labeldistill_ros.node.camera_conditions import absent, disagreeing, far_from_clock, slow
+from labeldistill_ros.sync.lone_stamps import lone_stamps
 
 _LOST = 0.02
 """Share of lost images, or of sets, from which on it is told."""
@@ -21,6 +23,8 @@ _STALE_S, _FUTURE_S = 1.0, 0.05
 """Age at which an image is of no use to a vehicle, and what clocks set by NTP differ by."""
 _CLOUD_S = 0.15
 """A LiDAR's driver takes a turn of 0.1 s for a cloud, which is no fault of its clock."""
+
+_Times = NDArray[np.int64]
 
 
 def check_arrival(seen: Observation, silent: Mapping[str, str]) -> list[Finding]:
@@ -48,7 +52,7 @@ def check_arrival(seen: Observation, silent: Mapping[str, str]) -> list[Finding]
         name: f"{name}: {share:.0%} of its images are lost on the way{mend}, and use the Fast DDS "
         "profile config/fastdds.xml"
         for name in came
-        if name not in late and (share := _lost(list(seen.stamps_ns[name]))) > _LOST
+        if name not in late and (share := _lost(*_in_order(seen, name))) > _LOST
     }
     rates = sorted(camera.rate_hz(now_s) for camera in came.values())
     fine = f"{rates[0]:.1f} to {rates[-1]:.1f} images a second"
@@ -66,6 +70,14 @@ def check_stamps(seen: Observation) -> list[Finding]:
         for name, count in seen.gathering.unstamped.items()
     }
     found = by_camera("stamps", unstamped, "")
+    alone = {name: lone for name in seen.seen if len(lone := _in_order(seen, name)[1])}
+    strange = {
+        name: f"{name}: {len(lone)} of its {len(seen.times_ns[name])} images are stamped apart "
+        f"from those around them, one with {told_time(lone[0, 0])}: does its driver stamp before "
+        "its clock is set?"
+        for name, lone in alone.items()
+    }
+    found += by_camera("stamps", strange, "", "warning")
     synchronizer = seen.gathering.synchronizer
     offsets_s, tolerance_s = synchronizer.offsets_s, seen.vehicle.common.sync.tolerance
     apart_s = {
@@ -156,11 +168,25 @@ def check_clocks(seen: Observation, clock: str) -> list[Finding]:
     return found
 
 
-def _lost(stamps_ns: list[int]) -> float:
-    """Share of images that are missing between the first and the last."""
-    gaps = [b - a for a, b in pairwise(sorted(stamps_ns)) if b > a]
+def _in_order(seen: Observation, camera: str) -> tuple[_Times, _Times]:
+    """A camera's (N, 2) stamps and arrivals since time went back, and (M, 2) lone ones."""
+    times = np.array(seen.times_ns[camera], np.int64).reshape(-1, 2)
+    lone = lone_stamps(times[:, 0], times[:, 1])
+    rest = times[~lone]
+    back = np.flatnonzero(np.diff(rest[:, 0]) < -JUMP_NS)
+    return rest[back[-1] + 1 if len(back) else 0 :], times[lone]
+
+
+def _lost(times: _Times, lone: _Times) -> float:
+    """Share of images that are missing between the first and the last.
+
+    A gap between stamps that is none between arrivals is a clock's; lone ones came, too.
+    """
+    stamps, arrivals = times[np.argsort(times[:, 0])].T
+    gaps, waits = np.diff(stamps), np.abs(np.diff(arrivals))
+    gaps, waits = gaps[gaps > 0], waits[gaps > 0]
     if len(gaps) < 4:
         return 0.0
-    usual = median(gaps)
-    lost = sum(max(0, round(gap / usual) - 1) for gap in gaps)
+    missing = np.maximum(0, np.round(gaps / np.median(gaps)) - 1)
+    lost = max(0.0, float(missing[waits >= gaps / 2].sum()) - len(lone))
     return lost / (lost + len(gaps) + 1)

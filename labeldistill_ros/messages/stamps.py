@@ -6,6 +6,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import numpy as np
+
 from labeldistill_ros.messages.family import ROS, MessageFamily
 
 _NS = 1_000_000_000
@@ -21,6 +23,11 @@ def stamp_to_ns(stamp: Any) -> int:
 def stamp_of(stamped: Any) -> int:
     """The time in a message's header."""
     return stamp_to_ns(stamped.header.stamp)
+
+
+def told_time(stamp_ns: int) -> str:
+    """A time for people."""
+    return f"{np.datetime64(int(stamp_ns), 'ns').astype('datetime64[ms]')} UTC"
 
 
 def stamp_of_cdr(data: bytes) -> int:

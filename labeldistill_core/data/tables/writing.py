@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 from labeldistill_core.data.splits import SPLITS_FILE
-from labeldistill_core.files import write_whole
+from labeldistill_core.files import naming, write_whole
 from labeldistill_core.frames import Array, Transform
 
 Row = dict[str, Any]
@@ -253,7 +253,8 @@ def write_version(
     shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
     partial.mkdir(parents=True)
     try:
-        _write_tables(partial, parts)
+        with naming(folder):
+            _write_tables(partial, parts)
         if splits is not None:
             write_whole(partial / SPLITS_FILE, json.dumps(splits, indent=1).encode())
         replace_folder(partial, folder)

@@ -14,6 +14,7 @@ from labeldistill_ros.bags.dataset.edges import Edges
 from labeldistill_ros.bags.dataset.key_frames import period_ns
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.survey import Stream
+from labeldistill_ros.messages.stamps import told_time
 
 _CLOCKS_APART_S = 0.5
 """Of stamps, against the time at which they were recorded: more is no delay on the way."""
@@ -130,20 +131,16 @@ def left_out(streams: Mapping[str, Stream], *trees: Edges) -> Iterator[str]:
         if stream.lone:
             yield (
                 f"{name}: {len(stream.lone)} of {total} messages are stamped apart from those "
-                f"around them, one with {_told_time(stream.lone[0])}, and are left out"
+                f"around them, one with {told_time(stream.lone[0])}, and are left out"
             )
     for tree in trees:
         for child, edge in tree.by_child.items():
             if edge.lone:
                 yield (
                     f"{len(edge.lone)} poses of {shown(child)} in {shown(edge.parent)} are stamped "
-                    f"apart from those around them, one with {_told_time(min(edge.lone))}, and are "
+                    f"apart from those around them, one with {told_time(min(edge.lone))}, and are "
                     "left out"
                 )
-
-
-def _told_time(stamp_ns: int) -> str:
-    return f"{np.datetime64(stamp_ns, 'ns').astype('datetime64[ms]')} UTC"
 
 
 def silence_faults(cameras: Mapping[str, Stream], begin_ns: int) -> Iterator[str]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from labeldistill_core.errors import BagError
 from labeldistill_core.frames import UNIT_TOLERANCE, Array, Transform
 from labeldistill_core.names import shown
-from labeldistill_ros.bags.dataset.lone_stamps import lone_stamps
 from labeldistill_ros.inputs.transforms import FARTHEST_M
 from labeldistill_ros.messages.stamps import stamp_of
+from labeldistill_ros.sync.lone_stamps import lone_stamps
 
 _MOST_FRAMES = 1000
 MOUNT_MOVES_M, MOUNT_MOVES_RAD = 2e-3, 2e-3

@@ -24,6 +24,7 @@ from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.tables.columns import LIDAR
 from labeldistill_core.data.tables.writing import Rows, SceneRows, sensor_row, visibility_rows
 from labeldistill_core.errors import BagError, DataError
+from labeldistill_core.files import naming
 from labeldistill_core.frames import Transform
 from labeldistill_ros.bags.dataset.clouds import Points, moved, radar_file, scan_points
 from labeldistill_ros.bags.dataset.edges import fault_of_pose
@@ -221,11 +222,12 @@ class SceneWriter:
         name = f"{folder}/{self._scene.name}__{role.sensor}__{stamp_ns // 1000}.{ending}"
         path = self._root / name
         # Not under another name first: nothing is taken for whole before the tables tell of it.
-        try:
-            path.write_bytes(data)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        with naming(path):
+            try:
+                path.write_bytes(data)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
         self._bytes += len(data)
         self._written.append((stamp_ns, _Taken(role, name, size_px)))
 

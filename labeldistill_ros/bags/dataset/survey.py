@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_ros.bags.dataset.edges import Edges
-from labeldistill_ros.bags.dataset.lone_stamps import lone_stamps
 from labeldistill_ros.bags.dataset.peek import peek_header
 from labeldistill_ros.bags.dataset.topics import (
     BOXES,
@@ -26,6 +25,7 @@ from labeldistill_ros.bags.dataset.topics import (
     SensorTopics,
 )
 from labeldistill_ros.bags.reader import BagReader, Recorded
+from labeldistill_ros.sync.lone_stamps import lone_stamps
 
 Stamps = NDArray[np.int64]
 STATIC_TOPIC, MOVING_TOPIC = "/tf_static", "/tf"

@@ -86,6 +86,28 @@ def uncalibrated(message: Any) -> Any:
     return message
 
 
+def endless_lens(message: Any) -> Any:
+    message.d = np.array([1e200, 0, 0, 0, 0])
+    return message
+
+
+SOMETIME_NS = 1_600_000_001_000_000_000
+
+
+def one_of_1970(message: Any) -> Any:
+    at_ns = stamp_ns(message)
+    odd = SOMETIME_NS <= at_ns < SOMETIME_NS + 83_000_000  # one cycle at 12 Hz
+    return shift(message, -at_ns + 5 * 10**9) if odd else message
+
+
+def set_clock(topic: str, message: Any) -> Any:
+    parts = message.transforms if topic == "/tf" else [message] if topic in IMAGES else []
+    for part in parts:
+        if stamp_ns(part) > 1_600_000_001_500_000_000:
+            shift(part, 37 * 10**9)
+    return message
+
+
 def larger(message: Any) -> Any:
     message.width, message.height = 2 * message.width, 2 * message.height
     message.k = message.k * np.array([2.0, 1, 2, 1, 2, 2, 1, 1, 1])
@@ -188,6 +210,16 @@ CASES = {
     "no stamps": Case(
         "stamps", "fault", "CAM_BACK: 40 of its images have no stamp", of_topic(BACK, no_stamp)
     ),
+    "a stamp of 1970": Case(
+        "stamps",
+        "warning",
+        "CAM_BACK: 1 of its 40 images are stamped apart from those around them, one with 1970-",
+        of_topic(BACK, one_of_1970),
+        most=1,
+    ),
+    "all clocks are set": Case(
+        "host clock", "warning", "its stamps are 37 s ahead of this node's clock", set_clock, most=1
+    ),
     "jitter": Case("phases", "warning", "ms off its phase", of_image(jitter)),
     "a camera's clock": Case(
         "camera clocks",
@@ -206,6 +238,13 @@ CASES = {
         "fault",
         "CAM_BACK: camera_info has the focal lengths 0 and 0 in K: the camera is not calibrated",
         of_topic(INFO, uncalibrated),
+    ),
+    "a lens that no camera has": Case(
+        "calibration",
+        "fault",
+        "CAM_BACK: with the distortion D = [1e+200, 0.0, 0.0, 0.0, 0.0] ('plumb_bob') of",
+        of_topic(INFO, endless_lens),
+        most=1,
     ),
     "no camera_info": Case(
         "topics",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from labeldistill_ros.bags.dataset.lone_stamps import lone_stamps
+from labeldistill_ros.sync.lone_stamps import lone_stamps
 
 NS = 10**9
 START = 1_600_000_000 * NS
