@@ -2,7 +2,7 @@
 """What a step of the detector costs, from JPEG bytes to boxes, and where it goes.
 
 Every set is new to the detector and has its whole history behind it, one second between sets, as
-the network was trained. Weights are random; the images are smooth noise at a camera's resolution.
+the network was trained. Weights are random; the images decode as those of nuScenes do.
 """
 
 from __future__ import annotations
