@@ -99,6 +99,8 @@ class CameraCalibration:
         """
         if self is other:
             return True
+        if self._content() == other._content():
+            return True  # nearly always: each message of a camera says the same
         size, mounted = (self.width_px, self.height_px), self.ego_from_camera
         shift_m = np.abs(mounted.translation - other.ego_from_camera.translation)
         if size != (other.width_px, other.height_px) or shift_m.max() > _SAME_PLACE_M:
@@ -111,6 +113,12 @@ class CameraCalibration:
         if moved[:, 2].min() <= 0:
             return False
         return bool(np.abs(moved / moved[:, 2:] - corners).max() <= _SAME_PIXEL_PX)
+
+    def _content(self) -> tuple[object, ...]:
+        """What `equals` looks at, to compare all of it at once."""
+        mounted = self.ego_from_camera
+        numbers = (self.intrinsics_px, mounted.rotation, mounted.translation)
+        return (self.width_px, self.height_px, *(values.tobytes() for values in numbers))
 
 
 @dataclass(frozen=True, eq=False)

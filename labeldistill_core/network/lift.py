@@ -85,8 +85,10 @@ def ray_points(pixels: Tensor, depths: Tensor, rays: Tensor) -> Tensor:
     # meet H*W directions and not D*H*W points
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
     directions = torch.einsum("bnij,hwj->bnhwi", rays[..., :3], homogeneous)
-    origins = rays[..., 3]
-    return directions[:, :, None] * depths.view(-1, 1, 1, 1) + origins[:, :, None, None, None]
+    # In memory all x lie together, all y and all z: what follows looks at each axis by itself.
+    directions, origins = (x.movedim(-1, 0).contiguous() for x in (directions, rays[..., 3]))
+    points = directions[:, :, :, None] * depths.view(-1, 1, 1) + origins[..., None, None, None]
+    return points.movedim(0, -1)
 
 
 def grid_cells(points: Tensor, grid: BevGrid) -> Tensor:
@@ -98,8 +100,8 @@ def grid_cells(points: Tensor, grid: BevGrid) -> Tensor:
     size = _constants(points, grid.cell_m, grid.cell_m, grid.z_m[1] - grid.z_m[0])
     # the lower edge is computed as centre minus half a cell, so that a point on an edge rounds
     # the way the published code rounds it
-    scaled = (points - ((low + size / 2) - size / 2)) / size
-    return scaled.trunc() if grid.index_rounding == "truncate" else scaled.floor()
+    scaled = (points - ((low + size / 2) - size / 2)).div_(size)
+    return scaled.trunc_() if grid.index_rounding == "truncate" else scaled.floor_()
 
 
 def _constants(like: Tensor, *values: float) -> Tensor:
@@ -164,8 +166,9 @@ class PoolingTable:
             share = inside.flatten()[depth_index].float()
         else:
             depth_index = inside.flatten().nonzero()[:, 0]
-            # 32 bits, which sort in half the time of 64.
-            order = cell.flatten().index_select(0, depth_index).int()
+            # In as few bits as hold a cell: 32 sort in half the time of 64, 16 in a third.
+            bits = torch.int16 if amount < 1 << 15 else torch.int32
+            order = cell.flatten().index_select(0, depth_index).to(bits)
             count = torch.bincount(order, minlength=amount)
             offsets = torch.cat([count.new_zeros(1), count.cumsum(0)])
             depth_index = depth_index.index_select(0, order.argsort(stable=True))

@@ -232,15 +232,17 @@ class Detector:
         # A bag that starts again, or a clock that was set: ages counted from here would be wrong.
         if newest and stamp_ns <= newest.stamp_ns:
             reason = f"time went back by {(newest.stamp_ns - stamp_ns) / 1e9:.3f} s"
-        for old, new in zip(self._calibration, poses, strict=False):
-            if old and new and not old.calibration.equals(new.calibration):
+        known = self._calibration or (None,) * len(poses)
+        pairs = list(zip(known, poses, strict=True))
+        same = [not old or not new or old.calibration.equals(new.calibration) for old, new in pairs]
+        for (_, new), unchanged in zip(pairs, same, strict=True):
+            if new and not unchanged:
                 reason = f"the calibration of {new.calibration.name} changed"
         if reason:
             self.reset(reason)
-        known = self._calibration or (None,) * len(poses)
         # What is equal keeps the older one, so that a slow drift is measured from where it began.
         self._calibration = tuple(
-            old if old and (not new or old.calibration.equals(new.calibration)) else new
-            for old, new in zip(known, poses, strict=True)
+            old if old and unchanged else new
+            for (old, new), unchanged in zip(pairs, same, strict=True)
         )
         return reason if newest else ""
