@@ -110,6 +110,10 @@ def call_command(
         level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", handlers=[handler]
     )
     if isinstance(command, Mapping):
+        words = list(sys.argv[1:] if args is None else args)
+        if words[:1] and words[0] in command:
+            # By itself, so that its options may take defaults from others.
+            return call_command(f"{name} {words[0]}", command[words[0]], words[1:])
         return tyro.extras.subcommand_cli_from_dict(dict(command), prog=name, args=args)
     prepared, args = _prepared(command, sys.argv[1:] if args is None else args)
     return tyro.cli(prepared, prog=name, args=args)

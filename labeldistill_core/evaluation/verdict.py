@@ -54,6 +54,11 @@ class Check:
     """Whether `limit` is the least or the most."""
 
     @property
+    def digits(self) -> int:
+        """Decimals that mean something: scores lie between 0 and 1, milliseconds far above."""
+        return 1 if self.value > 10 else 4
+
+    @property
     def passed(self) -> bool:
         """Whether the value keeps the limit; a value that is NaN does not."""
         # NaN compares as false either way: what is unknown has not passed.
@@ -62,7 +67,7 @@ class Check:
     def sentence(self) -> str:
         """The check in a sentence, with value and limit."""
         relation = "at least" if self.at_least else "at most"
-        value = "unknown" if math.isnan(self.value) else f"{self.value:.4f}"
+        value = "unknown" if math.isnan(self.value) else f"{self.value:.{self.digits}f}"
         state = "passed" if self.passed else "FAILED"
         return f"{state}: {self.run}: {self.name} is {value}, wanted {relation} {self.limit:g}"
 

@@ -30,8 +30,8 @@ def demo(options: Flat[demonstration.DemoOptions], junit: Path | None = None) ->
     for sentence in (options.expected, done.slow):
         if sentence:
             print(f"\n{sentence}")
-    for check in done.checks:
-        print(f"\n{check.sentence()}")
+    if done.checks:
+        print("", *(check.sentence() for check in done.checks), sep="\n")
     if junit:
         write_junit(junit, done.checks, {done.score.name: done.record})
         tell_written(junit)

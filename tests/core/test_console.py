@@ -3,15 +3,50 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from typing_extensions import Self
+from tyro.conf import Positional
 
-from labeldistill_core.console import exit_code, tell_written
+from labeldistill_core.console import Flat, exit_code, run_command, tell_written
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.files import write_whole
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Options whose default follows from the arguments."""
+
+    words: int = 0
+    """How many arguments there were."""
+
+    @classmethod
+    def prepared(cls, args: Sequence[str]) -> tuple[Self, Sequence[str]]:
+        return cls(len(args)), args
+
+
+def test_options_of_one_of_several_programs_are_prepared(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def first(word: Positional[str], options: Flat[Prepared]) -> None:
+        seen.append((word, options.words))
+
+    def second() -> None:
+        seen.append(("second", 0))
+
+    commands: dict[str, Callable[..., None]] = {"first": first, "second": second}
+    assert run_command("program", commands, ["first", "one"]) == 0
+    assert run_command("program", commands, ["second"]) == 0
+    assert seen == [("one", 1), ("second", 0)]
+    with pytest.raises(SystemExit):
+        run_command("program", commands, ["third"])
+    assert "third" in capsys.readouterr().err
 
 
 @pytest.fixture

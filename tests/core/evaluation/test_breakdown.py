@@ -134,6 +134,10 @@ def test_thresholds_and_junit(tmp_path: Path) -> None:
     ]
     checks += check("second", limits, **{**values, "latency_p95_ms": math.nan})
     assert not checks[-1].passed  # what was not measured has not passed
+    (slow,) = check(
+        "slow", Thresholds(max_latency_ms=400.0), **{**values, "latency_p95_ms": 400.26}
+    )
+    assert slow.sentence() == "FAILED: slow: latency p95 ms is 400.3, wanted at most 400"
     assert "second: latency p95 ms is unknown" in checks[-1].sentence()
     write_junit(tmp_path / "deep/junit.xml", checks)
     suites = list(ElementTree.parse(tmp_path / "deep/junit.xml").getroot())
