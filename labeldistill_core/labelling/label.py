@@ -102,6 +102,7 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
     file = options.teacher or options.results
     assert file is not None
     classes = classes_of_checkpoint(options.teacher) if options.teacher else NUSCENES
+    # A class may gather several categories, an annotation has one: the first stands for all.
     categories = {one.name: one.categories[0] for one in classes.members if one.categories}
     categories |= options.categories
     if unknown := options.scores.keys() - categories.keys():
@@ -111,9 +112,11 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
         )
     tables = NuScenesTables(dataroot, options.version, classes)
     into = options.into or f"{tables.version}-labelled"
+    # Before the teacher runs over all scenes, which may take hours.
     refuse_taken(tables, into, force=force)
     scenes = _scenes(tables, options)
     found = _boxes(tables, scenes, options, tuple(categories))
+    # With a digest, since every teacher's file is called teacher.safetensors.
     source = f"{file.name}@{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
     attributes = _attribute_tokens(tables)
     rows: Rows = {"instance": [], "sample_annotation": [], "category": []}
@@ -143,6 +146,7 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
 def _scenes(tables: NuScenesTables, options: LabelOptions) -> list[str]:
     if options.scenes:
         return named_scenes(tables, options.scenes)
+    # What people annotated is replaced only where its scene is named.
     bare = [
         scene
         for scene in tables.scene_names
@@ -186,12 +190,14 @@ def _label_scene(
             part.velocities_m_s,
             part.yaws,
             part.labels,
+            # the length: sizes are width, length, height, as nuScenes orders them
             part.sizes_m[:, 1],
             part.scores,
         )
         for own, part in zip(tokens, parts, strict=True)
     ]
     numbers = track(frames)
+    # Before any row is written, as only the whole drive tells how often an object was found.
     seen = Counter(number for frame in numbers for number in frame.tolist())
     out = []
     for own, part, of_frame in zip(tokens, parts, numbers, strict=True):
@@ -203,6 +209,8 @@ def _label_scene(
             pose = Transform.from_quaternion(
                 FIXED_FRAME, "box", part.values[i, 6:10], part.centers_m[i]
             )
+            # Tokens follow from what is labelled and by whom: the same call gives the same tables,
+            # and labels of two teachers never share a token.
             instance = token("label", source, scene, number)
             row = annotation_row(
                 token("label", source, own, number),

@@ -58,6 +58,7 @@ def write_relabelled(
     try:
         for file in source.glob("*.json"):
             if file.stem not in rows and file.name != LABELS_FILE:
+                # Copies and not links: whoever edits one version must not change the other.
                 shutil.copyfile(file, partial / file.name)
         samples = {token for scene in scenes for token in tables.samples(scene)}
         _merge(source, partial, samples, rows)
@@ -66,6 +67,7 @@ def write_relabelled(
             write_json(partial / SPLITS_FILE, splits)
         write_json(partial / LABELS_FILE, about)
         if into == tables.version:
+            # Between the two renames there is no such version, but never a half one.
             os.rename(source, backup)
         elif folder.exists():
             shutil.rmtree(folder)
@@ -100,7 +102,9 @@ def refuse_taken(tables: NuScenesTables, into: str, *, force: bool) -> None:
 def _merge(source: Path, partial: Path, samples: set[str], rows: Rows) -> None:
     kept = [r for r in _read(source, "sample_annotation") if r["sample_token"] not in samples]
     known = {r["name"]: r["token"] for r in _read(source, "category")}
+    # A category that is there keeps its token, which rows of other scenes name.
     renamed = {r["token"]: known.get(r["name"], r["token"]) for r in rows["category"]}
+    # An instance that lost its annotations would name rows that are gone.
     left = {r["instance_token"] for r in kept}
     instances = [r for r in _read(source, "instance") if r["token"] in left]
     for row in rows["instance"]:

@@ -45,6 +45,7 @@ def lens_rays(camera: RigCamera) -> Floats:
     else:
         rays = cv2.undistortPointsIter(pixels, k, d, None, None, done)[:, 0]  # type: ignore[call-overload]
         places = np.column_stack([rays, np.ones(len(rays))])
+        # Bent back again, since the solver gives some place also where there is none or several.
         again = cv2.projectPoints(places, np.zeros(3), np.zeros(3), k, d)[0][:, 0]
         off = np.abs(again - pixels[:, 0]).max(axis=1)
     if not float(np.max(off)) <= _MOST_OFF_PX:  # also of what is no number

@@ -102,6 +102,7 @@ def box(
     """
     lo, hi = np.asarray(low, np.float32), np.asarray(high, np.float32)
     vertices = (_CUBE + 0.5) * (hi - lo) + lo
+    # Drawn in where the cube's corners were, so that front, rear and sides can taper together.
     top = _CUBE[:, 2] > 0
     vertices[top & (_CUBE[:, 0] > 0), 0] -= taper[0]
     vertices[top & (_CUBE[:, 0] < 0), 0] += taper[1]
@@ -125,6 +126,7 @@ def tube(
     """
     a, b = np.asarray(start), np.asarray(end)
     axis = (b - a) / np.linalg.norm(b - a)
+    # Across the axis in the plane of x and z; for a bar along y it would be zero.
     side = np.array([-axis[2], 0.0, axis[0]])
     side /= np.linalg.norm(side)
     across = np.stack([side, np.cross(axis, side)]) * thickness

@@ -108,6 +108,7 @@ class RigCamera(Mounting, frozen=True, forbid_unknown_fields=True, kw_only=True)
             return np.array([[f.fx, 0.0, f.cx], [0.0, f.fy, f.cy], [0.0, 0.0, 1.0]])
         half_rad = math.radians(self.field_of_view or 0.0) / 2
         fisheye = self.distortion is not None and self.distortion.model == "equidistant"
+        # A fisheye's radius in the image is f times the angle, a pinhole's f times its tangent.
         focal = width / 2 / (half_rad if fisheye else math.tan(half_rad))
         return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
@@ -176,6 +177,7 @@ def _faults(rig: Rig) -> list[tuple[str, str]]:
     names = [camera.name for camera in rig.cameras]
     for i, camera in enumerate(rig.cameras):
         found += [(f"cameras[{i}].{key}", fault) for key, fault in _camera_faults(camera)]
+        # Whatever the case: names become folders, and not all file systems tell A from a.
         if camera.name.lower() in [name.lower() for name in names[:i]] or camera.name == LIDAR:
             found.append((f"cameras[{i}].name", f"{shown(camera.name)} is there already"))
     found += [(f"lidar.{key}", fault) for key, fault in _mounting_faults(rig.lidar)]
@@ -208,6 +210,7 @@ def _camera_faults(camera: RigCamera) -> list[tuple[str, str]]:
             found.append(("distortion.coefficients", "they must be finite numbers"))
     if not 0.5 <= camera.rate <= 240:
         found.append(("rate", f"{camera.rate:g}: use 0.5 to 240 images a second"))
+    # Half a period away an exposure belongs to the next key frame as much as to this one.
     if not abs(camera.phase) < KEY_FRAME_PERIOD_S / 2:
         found.append(("phase", f"{camera.phase:g}: use less than a quarter of a second"))
     return found + _mounting_faults(camera)
@@ -225,6 +228,7 @@ def _mounted(mounting: Mounting, source: str, forward: Array) -> Transform:
     if mounting.rotation is not None:
         return _pose(source, mounting.rotation, mounting.position)
     yaw, pitch, roll = np.radians([mounting.yaw, mounting.pitch, mounting.roll]).tolist()
+    # From the left: yaw about the vehicle's z, pitch and roll about axes that turn along.
     turn = _about(2, yaw) @ _about(1, pitch) @ _about(0, roll)
     return Transform(EGO_FRAME, source, turn @ forward, np.array(mounting.position))
 

@@ -29,6 +29,7 @@ def observe_bag(bag: Path, vehicle: VehicleParameters) -> Source:
         images, infos = _cameras(reader, vehicle)
         clouds = [topic for topic, kind in reader.topics.items() if kind == CLOUD]
         seen, counts = Observation(vehicle, reader.duration_s), reader.counts()
+        # The node's timeouts are of a steady clock; a bag's log time is the nearest thing to one.
         first_ns, now_s = None, 0.0
         for recorded in reader.raw([*images, *infos, *clouds]):
             first_ns = recorded.stamp_ns if first_ns is None else first_ns
@@ -57,6 +58,8 @@ def _cameras(
     images, infos = {}, {}
     for camera, own in vehicle.cameras.items():
         topics = CameraTopics.of(camera, vehicle.common, own)
+        # A topic of another type is left out here and told by `check_topics`: messages of it could
+        # not be decoded as images.
         if reader.topics.get(topics.image) == (COMPRESSED if topics.compressed else IMAGE):
             images[topics.image] = camera
         if reader.topics.get(topics.info) == INFO:

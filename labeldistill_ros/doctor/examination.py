@@ -84,6 +84,8 @@ def _examined(
     found += check_model(detector, named=bool(given.common().model))
     source = observe(vehicle, given)
     seen = source.seen
+    # After the observation and not during it: decoding would take the time in which live messages
+    # have to be fetched, and look like a slow camera.
     pictures = Pictures(seen, source.lookup, detector.config.image)
     found += [
         *check_topics(vehicle, source.types),
@@ -96,6 +98,7 @@ def _examined(
     ]
     rate_hz, most_hz = seen.rate_hz, vehicle.common.max_rate
     tolerance_s = vehicle.common.history.tolerance
+    # Sets come no more often than images do, nor than `max_rate` lets through.
     found += check_history(detector.config.history_s, tolerance_s, min(rate_hz, most_hz or rate_hz))
     if options.speed:
         found.append(check_speed(detector, pictures.decode_s, rate_hz, most_hz))

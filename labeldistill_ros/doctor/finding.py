@@ -46,6 +46,7 @@ def by_camera(
         fine: what to say where there is none.
         level: of the problems.
     """
+    # Nothing to say where an earlier line has said it already: its caller gives no text then.
     if not problems:
         return [Finding(check, "ok", fine)] if fine else []
     return [Finding(check, level, text) for text in together(problems)]

@@ -93,10 +93,13 @@ class _Listening:
         self._cameras = CameraSubscriptions(
             node, self._topics, common.images_rectified, self._on_image
         )
+        # One dictionary for both, so that a calibration counts from the moment it arrives.
         self._seen.gathering.infos = self._cameras.infos
 
     def source(self, executor: SingleThreadedExecutor) -> Source:
         """Listen, and give what came."""
+        # Which clouds there are, and whether a publisher is incompatible, is known only once
+        # discovery is through.
         self._spin(executor, _DISCOVERY_S)
         self._cameras.ask_for_latched_infos()
         for topic, kinds in self._types().items():
@@ -108,6 +111,7 @@ class _Listening:
                 )
         self._spin(executor, self._seconds)
         self._seen.end(self._now_s)
+        # Before the subscriptions are closed, which are what is asked.
         connections, silent = self._connections(), self._silent()
         connections += self._delay.check(self._seen.vehicle.common.tf_timeout)
         types = self._types()
@@ -128,6 +132,8 @@ class _Listening:
     def _spin(self, executor: SingleThreadedExecutor, seconds: float) -> None:
         end_s = time.monotonic() + seconds
         while (left_s := end_s - time.monotonic()) > 0 and rclpy.ok(context=self._node.context):
+            # Not longer, although nothing may come: the delay of a pose is only as exact as how
+            # often it is looked for.
             executor.spin_once(timeout_sec=min(left_s, 0.1))
             self._delay.look(self._now_s)
 
@@ -135,6 +141,7 @@ class _Listening:
         clock_ns = self._node.get_clock().now().nanoseconds
         now_s, stamp_ns = self._now_s, stamp_of(message)
         self._seen.image(camera, message, now_s, clock_ns)
+        # An image without a stamp has no time for which a pose could be asked.
         if stamp_ns and self._seen.vehicle.common.ego_motion_source != "none":
             self._delay.image(stamp_ns, now_s)
 

@@ -80,6 +80,7 @@ class Observation:
             stamps_ns.append(stamp_ns)
             self.times_ns[camera].append((stamp_ns, round(now_s * 1e9)))
         arrival = Arrival(message, self.gathering.infos.get(camera))
+        # The last image of each round stays, so memory does not grow with the bag.
         self._rounds[int(now_s / self._round_s)][camera] = Frame(stamp_ns, now_s, arrival)
         self._note(self.gathering.add(camera, message, now_s))
 
@@ -136,6 +137,9 @@ class Observation:
                     camera: (frame.stamp_ns - begin_ns) / 1e9 - offsets_s.get(camera, 0.0)
                     for camera, frame in event.images.frames.items()
                 }
+                # A set as a whole may be late, as the LiDAR's turn that triggers the cameras is
+                # never exact; that puts no camera out of phase, so what all have in common is taken
+                # off.
                 middle_s = median(at_s.values())
                 for camera, own_s in at_s.items():
                     self.off_phase_s[camera].append(own_s - middle_s)

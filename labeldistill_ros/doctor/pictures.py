@@ -55,6 +55,7 @@ class Pictures:
                 try:
                     found = assembler.assemble(closed)
                 except SetError as error:
+                    # A set that is refused tells as much as one that is not; the next may be sound.
                     self._problems += error.problems
                     continue
                 self._problems += found.problems
@@ -96,6 +97,7 @@ class Pictures:
         return found + by_camera("horizon", self._cut, fine and "within what the network sees")
 
     def _of_cause(self, cause: Cause) -> dict[str, str]:
+        # The first problem of each camera wins: later rounds mostly repeat it.
         return {p.camera: p.text for p in reversed(self._problems) if p.cause == cause}
 
     def _ambiguous(self) -> dict[str, str]:

@@ -29,11 +29,14 @@ def check_poses(seen: Observation, lookup: Lookup, refused: Sequence[str]) -> li
         text = "ego_motion_source is none, so past frames are not used; tf and odometry tell more"
         return [*found, Finding("poses", "warning", text)]
     stamps = sorted(stamp for own in seen.stamps_ns.values() for stamp in own)
+    # Spread over the whole drive: poses are often there at its beginning and lost later.
     stamps = stamps[:: max(1, len(stamps) // _MOST)]
     if not stamps:
         return found
     pairs = [(common.fixed_frame, common.base_frame)]
     if common.output_frame not in (common.fixed_frame, common.base_frame):
+        # Boxes leave the network in the vehicle's frame and go by way of the fixed one, so another
+        # output frame has to be known at the same stamps.
         pairs.append((common.output_frame, common.fixed_frame))
     for target, source in pairs:
         failures = []

@@ -65,6 +65,7 @@ def check_speed(detector: Detector, decode_s: float, rate_hz: float, max_rate: f
         rate_hz: of the cameras; 0 where it is not known.
         max_rate: parameter of the node, sets a second; 0 for all.
     """
+    # So many that in the later half, of which `warm_up` gives the median, the history is full.
     steps = detector.config.frames + 2 * _FULL
     step_s = warm_up(detector, steps) or 0.0
     # The images of the next set are decoded while this one is in work, so the slower of the two

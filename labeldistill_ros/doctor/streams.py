@@ -44,6 +44,7 @@ def check_arrival(seen: Observation, silent: Mapping[str, str]) -> list[Finding]
         if camera.silent(now_s, timeout_s)
     }
     found += by_camera("images", ended, "")
+    # Rates, losses and repeats are of cameras that send; what is silent has been told above.
     if not came:
         return found
     mend = ": look at its driver and the network"
@@ -87,6 +88,7 @@ def check_stamps(seen: Observation) -> list[Finding]:
         name: f"{name}: its stamps are {s * 1e3:.0f} ms off its phase (95th percentile): trigger "
         "the camera, and stamp exposures, not arrivals"
         for name, s in apart_s.items()
+        # At half the tolerance a set still comes together; a little more and images fall out of it.
         if s > tolerance_s / 2
     }
     phases = ", ".join(f"{name} {s * 1e3:+.0f} ms" for name, s in offsets_s.items())
@@ -157,6 +159,8 @@ def check_clocks(seen: Observation, clock: str) -> list[Finding]:
     ages_ms = sorted(round(-own_s * 1e3) for own_s in ahead_s.values())
     fine = f"images are {ages_ms[0]} to {ages_ms[-1]} ms old by {clock}"
     found += by_camera("host clock", far, fine, "warning")
+    # A LiDAR is compared with the cameras and not with this clock: their difference is what shifts
+    # points against images, and an error of this clock cancels out.
     usual_s = median(ahead_s.values())
     for topic, values in seen.cloud_ahead_s.items():
         apart = median(values) - usual_s
@@ -187,6 +191,7 @@ def _lost(times: _Times, lone: _Times) -> float:
     gaps, waits = gaps[gaps > 0], waits[gaps > 0]
     if len(gaps) < 4:
         return 0.0
+    # The median gap is the camera's period as long as less than half of the images are lost.
     missing = np.maximum(0, np.round(gaps / np.median(gaps)) - 1)
     lost = max(0.0, float(missing[waits >= gaps / 2].sum()) - len(lone))
     return lost / (lost + len(gaps) + 1)

@@ -32,6 +32,8 @@ def check_topics(vehicle: VehicleParameters, types: Types) -> list[Finding]:
     for camera, own in vehicle.cameras.items():
         topics = CameraTopics.of(camera, vehicle.common, own)
         kind = COMPRESSED if topics.compressed else IMAGE
+        # What most often hides behind a missing topic is offered first: the other transport, a
+        # prefix, a name that is spelled otherwise.
         if topics.image not in types:
             mend = _other_transport(camera, vehicle, types) or _instead(
                 topics.image, f"cameras.{camera}.image_topic", types, kind

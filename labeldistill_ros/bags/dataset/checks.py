@@ -46,6 +46,7 @@ def stamp_faults(streams: Mapping[str, Stream]) -> Iterator[str]:
             )
         elif not count:
             yield f"{name}: no message in the bag: is the driver running when you record?"
+        # One mounting is looked up for a whole stream, so it has to be that of all its messages.
         if len(stream.frame_ids) > 1:
             frames = ", ".join(map(shown, list(stream.frame_ids)[:3]))
             yield f"{name}: its messages name several frames, {frames}: name one"
@@ -60,6 +61,7 @@ def _clock_faults(streams: Mapping[str, Stream]) -> Iterator[str]:
     ahead = {name: _jump_ahead(stream) for name, stream in streams.items()}
     jumped = list(_jump_faults(streams, ahead))
     yield from jumped
+    # A clock that was set within the drive has no one difference to those of the others.
     if jumped or not streams:
         return
     late_s = {}
@@ -158,6 +160,7 @@ def silence_faults(cameras: Mapping[str, Stream], begin_ns: int) -> Iterator[str
         max(int(s.max()) for s in streams.values()),
     )
     for name, stamps in streams.items():
+        # A camera of one image a second is not silent between two of them.
         limit_s = max(_SILENT_S, _SILENT_PERIODS * min(period_ns(stamps) / 1e9, 1e3))
         begins_s, stops_s = (
             (int(stamps.min()) - begin_ns) / 1e9,
@@ -204,5 +207,6 @@ def drive_span_ns(streams: Mapping[str, Stream], options: DatasetOptions) -> tup
     """From which stamp on, and up to which one, messages are taken; in nanoseconds."""
     begin_ns = min((int(s.stamps_ns.min()) for s in streams.values() if len(s.stamps)), default=0)
     until = options.until_s
+    # Later than any stamp, and far enough from the end of 64 bits to be added to.
     end_ns = 2**62 if until == float("inf") else begin_ns + round(until * 1e9)
     return begin_ns + round(options.since_s * 1e9), end_ns

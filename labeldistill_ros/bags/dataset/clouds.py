@@ -51,6 +51,7 @@ def scan_points(message: Any) -> Points:
         return np.zeros((0, 5), np.float32)
     names = ["x", "y", "z", _first(fields, _INTENSITY), _first(fields, _RING)]
     order = ">" if message.is_bigendian else "<"
+    # nuScenes' scans are float32 throughout, so what is rounded here is rounded there, too.
     points = np.zeros((count, 5), np.float32)
     with np.errstate(over="ignore"):  # a float64 that is none of float32 becomes infinite
         for column, name in enumerate(names):
@@ -93,6 +94,7 @@ def radar_file(message: Any) -> bytes:
     kinds = [_KINDS.get(int(f.datatype), "") for f in fields]
     if "" in kinds:
         raise DataError(f"its field {fields[kinds.index('')].name!r} has no known type")
+    # One point at least: the devkit cannot read a file of none.
     rows = np.zeros(max(count, 1), [(f.name, f"<{k}") for f, k in zip(fields, kinds, strict=True)])
     order = ">" if message.is_bigendian else "<"
     for about in fields:

@@ -75,6 +75,7 @@ def plan_drives(
     if not bags:
         raise ConfigError("name one bag or more")
     groups = _groups(bags)
+    # Before the bags are read through, which takes minutes.
     names = _names(groups)
     drives = []
     for name, group in zip(names, groups, strict=True):
@@ -83,6 +84,8 @@ def plan_drives(
         for bag in group:
             with BagReader(bag) as reader:
                 topics |= reader.topics
+                # A topic may begin in a later bag: fields that are known are not lost to a bag in
+                # which it is empty.
                 points = peek_points(reader) | {t: f for t, f in points.items() if f}
         try:
             chosen = choose_topics(topics, points, options)
@@ -157,6 +160,8 @@ def _write_all(
                 f"the tables {tables} were labelled in their place, and would lose "
                 "that: use another folder, and --into with `labeldistill label`"
             )
+        # Before the first file changes, so that a call that is killed leaves the mark, and the next
+        # one writes the tables even where all scenes are whole by then.
         pending.touch()
     if any(_part(root, work[n][1].name).exists() for n in todo):
         shutil.rmtree(tables, ignore_errors=True)  # they tell of files that are written anew
@@ -183,6 +188,7 @@ def _groups(bags: Sequence[Path]) -> list[list[Path]]:
             spans.append((reader.begin_ns, reader.end_ns, bag))
     groups: list[list[Path]] = []
     until_ns = 0
+    # In the order of time, each bag need only be compared with the end of those before it.
     for begin_ns, end_ns, bag in sorted(spans):
         if not groups or begin_ns > until_ns + _APART_NS:
             groups.append([])
@@ -211,6 +217,7 @@ def _part(root: Path, name: str) -> Path:
 def _about(drive: Drive, scene: ScenePlan, options: DatasetOptions) -> dict[str, Any]:
     """What tells a scene from another of its name."""
     bags = [[bag.resolve().name, _size(bag)] for bag in drive.bags]
+    # The split is no part of a scene's files: it may change without anything being written anew.
     chosen = {k: v for k, v in asdict(options).items() if k not in ("val", "val_share", "config")}
     # What the configuration says of classes, and not where it lies.
     chosen["categories"] = options.own_categories
@@ -222,6 +229,7 @@ def _about(drive: Drive, scene: ScenePlan, options: DatasetOptions) -> dict[str,
 
 def _size(bag: Path) -> int:
     files = [bag] if bag.is_file() else [f for f in bag.rglob("*") if f.is_file()]
+    # A size and no digest: hundreds of gigabytes would have to be read to begin.
     return sum(file.stat().st_size for file in files)
 
 
@@ -277,6 +285,7 @@ def _write(
     drive: Drive, scene: ScenePlan, root: Path, map_file: str, options: DatasetOptions
 ) -> DatasetScene:
     part_file, begun = _part(root, scene.name), root / _PARTS / f"{scene.name}.begun"
+    # Only a scene that was written, or begun, before can have files that it no longer tells of.
     anew = begun.exists() or part_file.exists()
     begun.touch()
     part_file.unlink(missing_ok=True)
@@ -326,6 +335,7 @@ def _read_part(path: Path) -> dict[str, Any]:
 
 
 def _write_tables(root: Path, options: DatasetOptions) -> None:
+    # Sorted, so that the tables do not depend on which process ended first.
     paths = sorted((root / _PARTS).glob("*.json"))
     splits: dict[str, list[str]] = {name: [] for name in _SPLITS}
     for path in paths:

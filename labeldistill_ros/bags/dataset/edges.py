@@ -66,6 +66,8 @@ class Edge:
 
     def take(self, pose: Array) -> None:
         """Take it as it was published another time."""
+        # Against the first and not the one before: a mounting that creeps moves little at each
+        # step.
         shift = pose[:3] - self.first[:3]
         self.moved_m = max(self.moved_m, float(np.sqrt(shift @ shift)))
         # the angle of the turn between two unit quaternions, whose signs do not matter
@@ -117,6 +119,7 @@ class Edges:
             return
         edge = self.by_child.get(child)
         if edge is None:
+            # A bag with a new frame in every message would fill the memory.
             if len(self.by_child) >= _MOST_FRAMES:
                 return
             edge = self.by_child[child] = Edge(parent, pose)
@@ -208,6 +211,8 @@ class Edges:
         """
         good = np.ones(len(stamps_ns), np.bool_)
         for child in way:
+            # Sorted, since poses are recorded in another order than stamped when a node publishes
+            # late.
             at = np.unique(np.frombuffer(self.by_child[child].stamps_ns, np.int64))
             if not len(at):
                 continue

@@ -62,9 +62,13 @@ def choose_key_frames(
         period = min(period_ns(middles.astype(np.int64)), KEY_FRAME_PERIOD_S * 1e9)
     found = []
     used: set[int] = set()
+    # Without labels the images choose the instants; with labels only those that were labelled are
+    # worth keeping.
     if labels is None:
         for row, middle in enumerate(middles.tolist()):
             scan_ns = None if scans is None else nearest(scans, middle, period)
+            # The scan's time, as nuScenes': boxes are then where the points are, and not where the
+            # vehicle's motion has carried them.
             stamp_ns = round(middle) if scan_ns is None else scan_ns
             found.append(KeyFrame(stamp_ns, tuple(sets[row].tolist()), scan_ns, None))
     else:
@@ -117,6 +121,8 @@ def cut(frames: Sequence[KeyFrame], longest_s: float) -> list[list[KeyFrame]]:
     for run in runs:
         length_s = (run[-1].stamp_ns - run[0].stamp_ns) / 1e9
         pieces = max(1, math.ceil(length_s / longest_s - _SLACK))
+        # Pieces of equal length: one of the longest and a stub would make a scene without a
+        # history.
         edges = np.linspace(0, len(run), pieces + 1).round().astype(int).tolist()
         scenes += [run[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
     return scenes

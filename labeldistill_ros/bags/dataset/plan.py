@@ -166,6 +166,7 @@ def plan_drive(
     called = {f"{c} ({t})": survey.streams[t] for c, t in topics.images.items()}
     clouds = (*topics.lidars, *topics.radars.values())
     called |= {topic: survey.streams[topic] for topic in clouds}
+    # Images and clouds alone say when a drive begins: poses and labels may begin long before.
     span_ns = drive_span_ns(called, options)
     begin_ns = span_ns[0] - round(options.since_s * 1e9)
     for stream in called.values():
@@ -278,6 +279,8 @@ def _camera(
 def _poses(topics: SensorTopics, survey: Survey, options: DatasetOptions) -> PlannedPoses:
     base = options.base_frame
     if options.ego_motion_source != "odometry":
+        # map before odom: where both are there, odom drifts, and scenes of one map could not be put
+        # together.
         candidates = (options.fixed_frame,) if options.fixed_frame else ("map", "odom")
         for fixed in candidates:
             if way := survey.edges.way(fixed, base):
@@ -337,6 +340,8 @@ def _scenes(
     for number, piece in enumerate(cuts):
         name = drive.name if len(cuts) == 1 else f"{drive.name}-{number:04d}"
         middle = (piece[0].stamp_ns + piece[-1].stamp_ns) / 2
+        # By time and not at random: neighbouring scenes show the same street, and a model must not
+        # be scored on what it was trained on.
         late = middle > last_ns - options.val_share * (last_ns - first_ns)
         held_out = late or not {name, drive.name}.isdisjoint(options.val)
         span_ns = _logs(drive, piece)
@@ -362,6 +367,8 @@ def _logs(drive: Drive, frames: list[KeyFrame]) -> tuple[int, int]:
         turn_ns = period_ns(drive.survey.streams[drive.lidars[0].topic].stamps_ns)
         half_ns = round(min(turn_ns, 1e9) / 2)
         first_ns, last_ns = first_ns - half_ns, last_ns + half_ns
+    # Bags are indexed by log time and scenes are cut by stamp: what lies between two stamps may
+    # have been recorded later than what follows it.
     begin_ns, end_ns = 2**62, 0
     for stream in drive.survey.streams.values():
         inside = (stream.stamps_ns >= first_ns) & (stream.stamps_ns <= last_ns)

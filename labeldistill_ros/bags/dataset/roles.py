@@ -46,6 +46,8 @@ def roles_of(drive: Drive, scene: ScenePlan, options: DatasetOptions) -> dict[st
         own = {s: Role(sensor, True, k) for k, s in enumerate(stamps) if s is not None}
         if options.sweeps and own:
             every = np.sort(drive.survey.streams[topic].stamps_ns)
+            # nuScenes' sweeps lie between the samples of their scene: none before the first or
+            # after the last.
             every = every[(every > min(own)) & (every < max(own))]
             # a sweep goes with the sample that follows it
             known = np.array(sorted(own), np.int64)
@@ -66,6 +68,7 @@ def partner_scans(
         return out
     main, *others = (lidar.topic for lidar in drive.lidars)
     streams, told = drive.survey.streams, posed(drive)
+    # Of LiDARs that turn at one rate each cloud has a partner within half a turn.
     farthest_ns = period_ns(streams[main].stamps_ns) / 2
     for topic in others:
         stamps = np.sort(streams[topic].stamps_ns)

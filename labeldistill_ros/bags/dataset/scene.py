@@ -97,6 +97,8 @@ class SceneWriter:
         self._rows = SceneRows(scene.name)
         self._cameras = {c.topic: (name, c) for name, c in drive.cameras.items()}
         self._rectifier = Rectifier()
+        # A scene is short, and its poses are asked for at its end: none may be forgotten, and a
+        # recording played in order has no time that is set back.
         self._buffer = TransformBuffer(keep_s=_FOREVER_S, jump_s=_FOREVER_S)
         self._roles = roles_of(drive, scene, options)
         self._partners = partner_scans(drive, self._roles)
@@ -122,6 +124,7 @@ class SceneWriter:
             except DataError as error:
                 where = f"{reader.path}: {recorded.topic} at {recorded.stamp_ns / 1e9:.3f} s"
                 raise BagError(f"{where}: {error}") from error
+        # A partner's cloud may never have come, as at the end of a bag: the scan goes without it.
         self._merge_waiting(at_end=True)
         if absent := {t: list(r) for t, r in self._roles.items() if r}:
             topic, stamps = next(iter(absent.items()))
@@ -199,6 +202,8 @@ class SceneWriter:
             header = check_header(data, size_px)
             found_px, form = (header.width_px, header.height_px), header.form
             _refuse_other_size(name, found_px, size_px)
+            # As they are: to encode them again would cost time and quality. Only the header is
+            # read, unless the end is missing.
             if not ends_whole(data, form):
                 decode_jpeg(data, largest_wh=size_px)  # refuses it, unless bytes follow its end
             self._write_file(stamp_ns, role, data, _PNG if form == "png" else _JPEG, size_px)
@@ -270,6 +275,8 @@ class SceneWriter:
     def _add_transforms(self, message: Any, *, static: bool) -> None:
         for stamped in message.transforms:
             parent, child = stamped.header.frame_id, stamped.child_frame_id
+            # Wheels, doors and arms publish by the hundred a second; only the way to the vehicle
+            # counts.
             if child in self._poses.way:
                 turn, shift = stamped.transform.rotation, stamped.transform.translation
                 self._add_pose(parent, child, stamp_of(stamped), turn, shift, static=static)
@@ -317,6 +324,7 @@ class SceneWriter:
             rows.tables["sensor"].append(sensor_row(name, "radar"))
         rows.tables["visibility"] = visibility_rows()
         scans: dict[int, Any] = {}
+        # By time and name: bags interleave by the load of the recorder, and tables should not.
         for stamp_ns, taken in sorted(self._written, key=lambda item: (item[0], item[1].filename)):
             role, pose = taken.role, self._pose(stamp_ns)
             rows.add_file(

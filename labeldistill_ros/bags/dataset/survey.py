@@ -166,6 +166,7 @@ def _look(
             known = survey.infos.setdefault(topic, [])
             known.append((recorded.stamp_ns, reader.decoded(recorded)))
         return
+    # Images and clouds stay undecoded; labels are small, and their classes are needed.
     stream = survey.streams.setdefault(topic, Stream(kind))
     stream.take(head.stamp_ns, recorded.stamp_ns, head.frame_id)
     if kind == BOXES:
@@ -208,6 +209,7 @@ def join(surveys: Mapping[Path, Survey]) -> Survey:
         whole.class_names += survey.class_names
         whole.shared_ids |= survey.shared_ids
     for infos in whole.infos.values():
+        # By when they came: a calibration is compared with the first one.
         infos.sort(key=lambda known: known[0])
     for stream in whole.streams.values():
         _once(stream)
