@@ -34,13 +34,22 @@ def ros1(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def foxglove(tmp_path: Path) -> Path:
-    path = tmp_path / "drive.mcap"
+    schema = "foxglove.CompressedImage", "protobuf", b"\x0a\x04test"
+    messages = {"/CAM_FRONT": ("protobuf", b"\x08\x01")}
+    return write_mcap(tmp_path / "drive.mcap", "", schema, messages)
+
+
+def write_mcap(
+    path: Path, profile: str, schema: tuple[str, str, bytes], messages: dict[str, tuple[str, bytes]]
+) -> Path:
+    """A file of one schema, with one message on each topic: its encoding and its bytes."""
     with path.open("wb") as file:
         writer = McapWriter(file)
-        writer.start("", "converter")
-        schema = writer.register_schema("foxglove.CompressedImage", "protobuf", b"\x0a\x04test")
-        channel = writer.register_channel("/CAM_FRONT", "protobuf", schema)
-        writer.add_message(channel, BEGIN_NS, b"\x08\x01", BEGIN_NS)
+        writer.start(profile, "other software")
+        schema_id = writer.register_schema(*schema)
+        for topic, (encoding, data) in messages.items():
+            channel = writer.register_channel(topic, encoding, schema_id)
+            writer.add_message(channel, BEGIN_NS, data, BEGIN_NS)
         writer.finish()  # type: ignore[no-untyped-call]
     return path
 
@@ -73,30 +82,19 @@ def test_bags_of_other_kinds_are_named(
 def test_topics_of_other_encodings_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "mixed.mcap"
-    with path.open("wb") as file:
-        writer = McapWriter(file)
-        writer.start("ros2", "bridge")
-        schema = writer.register_schema("std_msgs/msg/String", "ros2msg", b"string data")
-        for topic, encoding in (("/text", "cdr"), ("/odd", "json"), ("/evil\nname", "cdr")):
-            channel = writer.register_channel(topic, encoding, schema)
-            data = b"\x00\x01\x00\x00\x02\x00\x00\x00a\x00" if encoding == "cdr" else b"{}"
-            writer.add_message(channel, BEGIN_NS, data, BEGIN_NS)
-        writer.finish()  # type: ignore[no-untyped-call]
+    text = "cdr", b"\x00\x01\x00\x00\x02\x00\x00\x00a\x00"
+    messages = {"/text": text, "/odd": ("json", b"{}"), "/evil\nname": text}
+    schema = "std_msgs/msg/String", "ros2msg", b"string data"
+    path = write_mcap(tmp_path / "mixed.mcap", "ros2", schema, messages)
     assert recover(path, tmp_path / "out") == {"/text": 1}
     assert "'/odd' is left out: its messages are json" in caplog.text
     assert "evil" not in caplog.text
 
 
 def test_a_type_that_only_the_bag_knows_is_saved(tmp_path: Path) -> None:
-    path = tmp_path / "own.mcap"
-    with path.open("wb") as file:
-        writer = McapWriter(file)
-        writer.start("ros2", "recorder")
-        schema = writer.register_schema("my_msgs/msg/Level", "ros2msg", b"float64 level\n")
-        channel = writer.register_channel("/level", "cdr", schema)
-        writer.add_message(channel, BEGIN_NS, b"\x00\x01\x00\x00" + bytes(8), BEGIN_NS)
-        writer.finish()  # type: ignore[no-untyped-call]
+    schema = "my_msgs/msg/Level", "ros2msg", b"float64 level\n"
+    messages = {"/level": ("cdr", b"\x00\x01\x00\x00" + bytes(8))}
+    path = write_mcap(tmp_path / "own.mcap", "ros2", schema, messages)
     assert recover(path, tmp_path / "out") == {"/level": 1}
     with BagReader(tmp_path / "out") as reader:
         assert [message.level for _, message in reader.messages(["/level"])] == [0.0]

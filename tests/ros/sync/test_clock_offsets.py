@@ -19,7 +19,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_ros.sync.synchronizer import CameraSet, Synchronizer, SyncOptions
+from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
+from tests.support.sync_stream import Event, Outcome, feed
 
 EPOCH_NS = 1_600_000_000_000_000_000
 
@@ -37,7 +38,7 @@ class Rig:
     seconds: float = 10.0
     seed: int = 0
 
-    def events(self) -> list[tuple[float, str, int, int]]:
+    def events(self) -> list[Event]:
         """Arrival on the steady clock, camera, stamp, cycle."""
         rng = random.Random(self.seed)
         return sorted(
@@ -53,42 +54,21 @@ class Rig:
         )
 
 
-@dataclass
-class Outcome:
-    """What the synchronizer made of it."""
-
-    sync: Synchronizer[int]
-    sets: list[CameraSet[int]]
-
-    @property
-    def usable(self) -> list[CameraSet[int]]:
-        return [found for found in self.sets if found.usable]
-
-    def shifts(self) -> dict[str, Counter[int]]:
-        """Cycles between a camera's image and the first camera's with an undisturbed clock."""
-        counts: dict[str, Counter[int]] = {camera: Counter() for camera in CAMERAS}
-        for found in self.usable:
-            anchor = found.frames.get("CAM_FRONT")
-            for camera, frame in found.frames.items() if anchor else ():
-                counts[camera][frame.item - anchor.item] += 1  # type: ignore[union-attr]
-        return counts
+def shifts_of(outcome: Outcome) -> dict[str, Counter[int]]:
+    """Cycles between a camera's image and the first camera's with an undisturbed clock."""
+    counts: dict[str, Counter[int]] = {camera: Counter() for camera in CAMERAS}
+    for found in outcome.usable:
+        anchor = found.frames.get("CAM_FRONT")
+        for camera, frame in found.frames.items() if anchor else ():
+            counts[camera][frame.item - anchor.item] += 1  # type: ignore[union-attr]
+    return counts
 
 
-def run(events: list[tuple[float, str, int, int]], **options: object) -> Outcome:
-    """Feed a stream, polling whenever a deadline passes."""
-    sync = Synchronizer[int](SyncOptions(CAMERAS, "CAM_FRONT", **options))  # type: ignore[arg-type]
-    sets: list[CameraSet[int]] = []
-
-    def poll_until(now_s: float) -> None:
-        while (due_s := sync.next_deadline_s()) is not None and due_s < now_s:
-            sets.extend(sync.poll(due_s + 1e-6))
-
-    for arrival_s, camera, stamp_ns, cycle in events:
-        poll_until(arrival_s)
-        sets.extend(sync.add(camera, stamp_ns, cycle, arrival_s).sets)
-    poll_until(events[-1][0] + 3.0)
-    assert [s.stamp_ns for s in sets] == sorted(s.stamp_ns for s in sets), "sets come in order"
-    return Outcome(sync, sets)
+def run(events: list[Event], **options: object) -> Outcome:
+    outcome = feed(events, 3.0, **options)
+    stamps = [found.stamp_ns for found in outcome.sets]
+    assert stamps == sorted(stamps), "sets come in order"
+    return outcome
 
 
 seconds = st.floats(0.0, 0.5)
@@ -108,7 +88,7 @@ def check_policy(
     events = rig.events()
     out = run(events, policy=policy, min_cameras=min_cameras, deadline_s=deadline_s)
 
-    shifts = out.shifts()
+    shifts = shifts_of(out)
     usual = {c: max(n, key=n.__getitem__) if n else 0 for c, n in shifts.items()}
     for camera, counts in shifts.items():
         assert len(counts) <= 1, "the relation of two cameras is learned before the first set"
@@ -165,9 +145,9 @@ def test_nothing_is_lost_or_mixed_while_delays_and_clocks_are_learned(
     clocks = {camera: s for camera, s in zip(CAMERAS, clocks_s, strict=True) if s}
     rig = Rig(rate_hz, dict(zip(CAMERAS, delays_s, strict=True)), clocks)
     out = run(rig.events(), policy="skip")
-    shift = {camera: next(iter(count)) for camera, count in out.shifts().items()}
+    shift = {camera: next(iter(count)) for camera, count in shifts_of(out).items()}
     cycles = round(rig.seconds * rig.rate_hz) - max(shift.values()) + min(shift.values())
-    assert all(len(counts) == 1 for counts in out.shifts().values())
+    assert all(len(counts) == 1 for counts in shifts_of(out).values())
     assert len(out.usable) == cycles
 
 

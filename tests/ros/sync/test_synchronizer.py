@@ -10,21 +10,19 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_ros.sync.synchronizer import CameraSet, Synchronizer, SyncOptions
+from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 from labeldistill_ros.testing.course import PHASES_S as PHASE
+from tests.support.sync_stream import Event, Outcome, feed
 
 PERIOD = 1 / 12
 EPOCH_NS = 1_500_000_000_000_000_000
 TRANSPORT = 0.005
-
-Event = tuple[float, str, int, int]
 
 
 def stream(
@@ -55,40 +53,16 @@ def losing(share: float, seed: int = 3) -> Callable[[str, int], bool]:
     return lambda camera, cycle: rng.random() < share
 
 
-@dataclass
-class Outcome:
-    """What came out."""
-
-    sync: Synchronizer[int]
-    sets: list[CameraSet[int]]
-
-    @property
-    def usable(self) -> list[CameraSet[int]]:
-        return [s for s in self.sets if s.usable]
-
-    @property
-    def mixed(self) -> int:
-        return sum(len({f.item for f in s.frames.values()}) > 1 for s in self.usable)
+def mixed(outcome: Outcome) -> int:
+    """Sets that hold images of two cycles."""
+    return sum(len({f.item for f in s.frames.values()}) > 1 for s in outcome.usable)
 
 
 def run(events: list[Event], **options: object) -> Outcome:
-    """Feed a stream, polling whenever a deadline passes, and 0.2 s beyond the end."""
-    sync = Synchronizer[int](
-        SyncOptions(cameras=CAMERAS, anchor="CAM_FRONT", **options)  # type: ignore[arg-type]
-    )
-    sets: list[CameraSet[int]] = []
-
-    def poll_until(now: float) -> None:
-        while (due := sync.next_deadline_s()) is not None and due < now:
-            sets.extend(sync.poll(due + 1e-6))
-
-    for arrival, camera, stamp, cycle in events:
-        poll_until(arrival)
-        sets.extend(sync.add(camera, stamp, cycle, arrival).sets)
-    poll_until(events[-1][0] + 0.2)
-    stamps = [s.stamp_ns for s in sets if s.usable]
-    assert stamps == sorted(stamps) or sync.counts["resets"], "sets come out in order"
-    return Outcome(sync, sets)
+    outcome = feed(events, 0.2, **options)
+    stamps = [s.stamp_ns for s in outcome.usable]
+    assert stamps == sorted(stamps) or outcome.sync.counts["resets"], "sets come out in order"
+    return outcome
 
 
 def complete_cycles(events: list[Event]) -> int:
@@ -102,7 +76,7 @@ def complete_cycles(events: list[Event]) -> int:
 def test_clean_stream_is_complete_wherever_it_starts(first: int) -> None:
     out = run(stream(first=first))
     assert len(out.usable) == 240 - (first > 0)
-    assert out.mixed == 0
+    assert mixed(out) == 0
     assert out.usable[5].anchor == "CAM_FRONT"
     assert out.usable[5].spread_s == pytest.approx(0.0426, abs=1e-6)
     assert out.usable[5].waited_s == pytest.approx(0.0426, abs=1e-6)
@@ -114,7 +88,7 @@ def test_other_rates(period: float) -> None:
     out = run(stream(60, period=period), tolerance_s=0.03 if phase_fits else 0.004)
     # At 30 Hz the cameras' spread exceeds the period: a cycle is then the tightest six images.
     assert len(out.usable) >= (60 if phase_fits else 57)
-    assert out.mixed == 0 or not phase_fits
+    assert mixed(out) == 0 or not phase_fits
 
 
 @pytest.mark.parametrize("minimum", [6, 5, 4])
@@ -125,7 +99,7 @@ def test_random_loss(minimum: int) -> None:
     full = sum(not s.missing for s in out.usable)
     assert full == complete
     assert len(out.usable) >= {6: complete, 5: 230, 4: 239}[minimum]
-    assert out.mixed == 0
+    assert mixed(out) == 0
 
 
 def test_skipped_sets_are_told_with_what_they_lack() -> None:
@@ -143,7 +117,7 @@ def test_skipped_sets_are_told_with_what_they_lack() -> None:
 def test_jitter(jitter: float, tolerance: float, least: int) -> None:
     out = run(stream(jitter=jitter), tolerance_s=tolerance)
     assert len(out.usable) >= least
-    assert out.mixed == 0
+    assert mixed(out) == 0
 
 
 @pytest.mark.parametrize("dead", ["CAM_BACK", "CAM_FRONT"])
@@ -152,7 +126,7 @@ def test_dead_camera(dead: str, since: int) -> None:
     events = stream(lost=lambda camera, cycle: camera == dead and cycle >= since)
     out = run(events, policy="mask")
     assert len(out.usable) == 240
-    assert out.mixed == 0
+    assert mixed(out) == 0
     later = out.usable[since + 20 :]
     assert {s.anchor for s in later} == {"CAM_FRONT" if dead != "CAM_FRONT" else "CAM_FRONT_LEFT"}
     # Once the camera counts as dead nobody waits for it.
@@ -174,7 +148,7 @@ def test_bag_loop_with_a_track_that_ends_early() -> None:
     again = [(t + 20.1, camera, stamp, cycle + 1000) for t, camera, stamp, cycle in once]
     out = run(once + again)
     assert len(out.usable) == 2 * 216
-    assert out.mixed == 0
+    assert mixed(out) == 0
     assert out.sync.counts["resets"] == 1
 
 
@@ -197,7 +171,7 @@ def test_one_camera_with_a_broken_clock_resets_nothing() -> None:
     for broken, least in ((garbage, 240), (future, 240)):
         out = run(broken, policy="mask")
         assert len(out.usable) == least
-        assert out.mixed == out.sync.counts["resets"] == 0
+        assert mixed(out) == out.sync.counts["resets"] == 0
         assert sum(not s.missing for s in out.usable) >= 240 - 30
 
 
@@ -205,7 +179,7 @@ def test_free_running_clocks_are_followed() -> None:
     rate = {"CAM_BACK": 1.0002, "CAM_FRONT_LEFT": 0.9998}  # 20 ms in 100 s, each
     out = run(stream(1200, rate=rate, jitter=0.001), tolerance_s=0.015)
     assert len(out.usable) >= 1199
-    assert out.mixed == 0
+    assert mixed(out) == 0
     assert out.sync.offsets_s["CAM_BACK"] == pytest.approx(0.0452, abs=0.003)
     assert out.sync.relearned == 0
 
@@ -228,7 +202,7 @@ def test_phase_step_is_relearned_within_a_second() -> None:
     )
     out = run(events)
     assert 240 - 12 <= len(out.usable) < 240
-    assert out.mixed == 0
+    assert mixed(out) == 0
     assert out.sync.relearned == 1
 
 
@@ -239,7 +213,7 @@ def test_bursts_after_a_stalled_transport() -> None:
     events = [(arrival(t, cycle), c, s, cycle) for t, c, s, cycle in stream()]
     out = run(sorted(events, key=lambda event: event[0]))
     assert len(out.usable) == 240
-    assert out.mixed == 0
+    assert mixed(out) == 0
 
 
 def test_one_camera_in_bursts() -> None:
@@ -249,7 +223,7 @@ def test_one_camera_in_bursts() -> None:
     )
     out = run(events, policy="mask", deadline_s=0.065)
     assert len(out.usable) == 240
-    assert out.mixed == 0
+    assert mixed(out) == 0
     assert out.sync.counts["late"] >= 158  # two of three come after the deadline
 
 
@@ -263,7 +237,7 @@ def test_late_and_reordered_frames_join_no_other_set() -> None:
     rng = random.Random(1)
     events = sorted((t + rng.random() * 0.15, c, s, k) for t, c, s, k in stream())
     out = run(events, policy="mask", min_cameras=2)
-    assert out.mixed == 0
+    assert mixed(out) == 0
     counts = out.sync.counts
     placed = sum(len(s.frames) for s in out.sets)
     assert counts["received"] == placed + counts["late"] + counts["unmatched"]
@@ -275,7 +249,7 @@ def test_two_cameras_at_half_the_rate() -> None:
     out = run(stream(lost=lambda camera, cycle: camera in slow and cycle % 2 == 1), policy="mask")
     assert len(out.usable) == 240
     assert out.sync.counts["complete"] == 120
-    assert out.mixed == 0
+    assert mixed(out) == 0
 
 
 def test_two_cameras_at_double_rate() -> None:
