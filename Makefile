@@ -32,8 +32,9 @@ writable:
 	@[ -w . ] || { echo "$(CURDIR) cannot be written, and make writes .venv and out/ there:" \
 		"copy the checkout, or mend its permissions" >&2; exit 1; }
 
+# Python may write what it compiled: otherwise each worker, in every run, compiles all tests anew.
 test: setup  ## Run the tests.
-	$(VENV)/bin/pytest -n 3 --dist loadgroup
+	env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/pytest -n 3 --dist loadgroup
 
 lint: setup  ## Check style (ruff), types (mypy) and the workflow files.
 	$(VENV)/bin/ruff check
