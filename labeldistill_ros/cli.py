@@ -16,6 +16,7 @@ from typing import Any
 from labeldistill_core.console import REFUSED, call_command, exit_code
 from labeldistill_core.spinning import bound_spinning
 from labeldistill_ros.early_signals import started
+from labeldistill_ros.garbage import resume_collection
 
 NAME = "labeldistill"
 GROUPS = {
@@ -218,6 +219,7 @@ def _run(args: list[str]) -> int:
 
 def _call(name: str, called: str, args: list[str]) -> Any:
     function = find_command(name)
+    resume_collection()
     # from here on the command itself says what Ctrl-C means
     started()
     return call_command(called, function, args)

@@ -12,11 +12,13 @@ import threading
 from typing import NoReturn
 
 from labeldistill_ros.early_signals import end_at_signals
+from labeldistill_ros.garbage import pause_collection, resume_collection
 
 
 def command() -> NoReturn:
     """The program `labeldistill`; ends with the codes of `console`."""
     end_at_signals()
+    pause_collection()  # until the command is imported, see `cli`
     from labeldistill_ros.cli import main
 
     _end(main())
@@ -25,8 +27,10 @@ def command() -> NoReturn:
 def node() -> NoReturn:
     """The program `detector_node`; ends with the codes of `console`."""
     end_at_signals()
+    pause_collection()
     from labeldistill_ros.node.detector_node import main
 
+    resume_collection()
     _end(main())
 
 
