@@ -27,9 +27,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
+from tyro.conf import Positional
 
 from labeldistill_core.errors import LabelDistillError, StoppedError
 
@@ -76,6 +77,8 @@ _MENDS = {
     errno.EMFILE: "raise the limit (`ulimit -n`)",
 }
 """What helps against an error of the system."""
+_POSITIONAL = get_args(Positional[str])[1:]
+"""What tyro hangs on the type of an argument that stands by its position."""
 _NO_MEMORY = "take a smaller batch, fewer processes or another device"
 
 
@@ -125,14 +128,13 @@ def _prepared(
     """The command, with defaults that some of its options take from others, and what is left.
 
     Options of which that holds have a class method `prepared`, which gives their defaults from the
-    arguments, and the arguments that it did not take.
+    arguments, and the arguments that it did not take. Arguments without an option's name are called
+    in the help as the function calls them.
     """
     defaults: dict[str, Any] = {}
     for name, kind in get_type_hints(command).items():
         if name != "return" and hasattr(kind, "prepared"):
             defaults[name], args = kind.prepared(args)
-    if not defaults:
-        return command, args
 
     @wraps(command)
     def with_defaults(*positional: Any, **named: Any) -> Any:
@@ -143,9 +145,25 @@ def _prepared(
         each.replace(default=defaults.get(name, each.default))
         for name, each in signature.parameters.items()
     ]
+    optional = {p.name for p in parameters if p.default is not inspect.Parameter.empty}
     # What tyro reads instead of the function's own.
     with_defaults.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_defaults.__annotations__ = {
+        name: _called(name, hint, optional=name in optional)
+        for name, hint in get_type_hints(command, include_extras=True).items()
+    }
+    del with_defaults.__wrapped__  # tyro would look through
     return with_defaults, args
+
+
+def _called(name: str, hint: Any, *, optional: bool) -> Any:
+    """The type of an argument; one that stands by its position gets a name for the help."""
+    if get_origin(hint) is not Annotated or hint.__metadata__ != _POSITIONAL:
+        return hint
+    several = get_origin(get_args(hint)[0]) is tuple
+    word = name.upper().removesuffix("S") if several else name.upper()
+    metavar = f"[{word} ...]" if several else f"[{word}]" if optional else word
+    return Annotated[hint, tyro.conf.arg(metavar=metavar)]
 
 
 def last_value(args: Sequence[str], option: str) -> str | None:

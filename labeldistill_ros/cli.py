@@ -20,9 +20,9 @@ from labeldistill_ros.garbage import resume_collection
 
 NAME = "labeldistill"
 GROUPS = {
-    "": "Camera-only 3D object detection for ROS 2.",
-    "train": "Train the networks, in this order.",
-    "bag": "Rosbags: make, play, record and score them.",
+    "": "camera-only 3D object detection for ROS 2",
+    "train": "train the teacher, the label encoder and the student, in this order",
+    "bag": "make, play, record, repair and score bags",
 }
 """What the commands have in common whose names begin with the same word."""
 
@@ -252,10 +252,12 @@ def _usage(group: str, members: dict[str, str]) -> str:
     name = f"{NAME} {group}".strip()
     width = max(map(len, members))
     rows = [f"  {member:<{width}}  {text}" for member, text in members.items()]
-    return "\n".join(
-        [f"usage: {name} COMMAND [OPTIONS]", "", GROUPS[group], "", "commands:", *rows, ""]
-        + [f"`{name} COMMAND --help` explains a command."]
-    )
+    head = [f"usage: {name} COMMAND [OPTIONS]", "", _sentence(GROUPS[group]), "", "commands:"]
+    return "\n".join([*head, *rows, "", f"`{name} COMMAND --help` explains a command."])
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _version() -> str:

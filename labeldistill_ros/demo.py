@@ -132,11 +132,14 @@ def demo(options: DemoOptions) -> Demo:
     begin_s = time.monotonic()
     bag, model, out = options.played, options.model or demo_model(), options.out
     load_student(model)  # a message here is easier to find than in the node's log
+    with BagReader(bag) as reader:
+        duration_s = reader.duration_s
     out.mkdir(parents=True, exist_ok=True)
     recorded = out / "detections"
     _LOG.info("starting the node: loading torch and the model takes it 5 to 60 s")
     with own_domain(), _node(model, options.device) as node:
-        replayed = _replay_and_record(bag, recorded, options.rate, lambda: node.poll() is None)
+        heard = _replay_and_record(bag, recorded, options.rate, lambda: node.poll() is None)
+    replayed = f"a bag of {duration_s:.1f} s: {heard}"
     _LOG.info("scoring the boxes and drawing them")
     # Named by what was played, as every recording has the same name.
     score = replace(score_bag(bag, recorded), name=bag.resolve().name)
@@ -174,8 +177,6 @@ def _replay_and_record(
     bag: Path, recorded: Path, rate: float, node_runs: Callable[[], bool]
 ) -> str:
     """Play and record while the node runs; returns what was played and heard, in a sentence."""
-    with BagReader(bag) as reader:
-        duration_s = reader.duration_s
     init_ros()
     try:
         # The recorder's clock is the bag's, like the node's: ages in its messages are then those of
@@ -211,10 +212,8 @@ def _replay_and_record(
         executor.shutdown()
     finally:
         rclpy.try_shutdown()
-    return (
-        f"{sum(played.counts.values())} messages in {played.wall_s:.1f} s for a bag of "
-        f"{duration_s:.1f} s; the node spoke of {sets} sets"
-    )
+    messages = sum(played.counts.values())
+    return f"{messages} messages in {played.wall_s:.1f} s; the node spoke of {sets} sets"
 
 
 def _drain(recorder: Recorder, done: threading.Event) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -23,7 +24,7 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda:0" if torch.cuda.is_available() else "cpu"
-        _LOG.info("device auto: %s", name)
+        _tell(name)
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -36,6 +37,12 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise ConfigError(f"device {name!r} was asked for, but the last GPU is cuda:{count - 1}")
     return device
+
+
+@cache
+def _tell(name: str) -> None:
+    # Once: a command asks for its device in several places.
+    _LOG.info("device auto: %s", name)
 
 
 def resolve_precision(name: Precision, device: torch.device) -> Precision:

@@ -49,6 +49,19 @@ def test_options_of_one_of_several_programs_are_prepared(
     assert "third" in capsys.readouterr().err
 
 
+def test_arguments_without_an_option_have_names(capsys: pytest.CaptureFixture[str]) -> None:
+    def command(
+        dataroot: Positional[Path],
+        runs: Positional[tuple[Path, ...]],
+        bag: Positional[Path | None] = None,
+    ) -> None:
+        """Do it."""
+
+    with pytest.raises(SystemExit):
+        run_command("program", command, ["--help"])
+    assert "program [-h] DATAROOT [RUN ...] [BAG]" in capsys.readouterr().out
+
+
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where tracebacks are kept."""
