@@ -105,7 +105,13 @@ def read_samples(bag: BagReader) -> list[BagSample]:
     Raises:
         BagError: a topic is missing, or what the two topics say does not fit together.
     """
-    bag.require(SAMPLE_TOPIC, TRUTH_TOPIC)
+    if SAMPLE_TOPIC not in bag.topics:
+        raise BagError(
+            f"{bag.path} lacks the topic {SAMPLE_TOPIC}, so nothing can be scored by it: give the "
+            "data root of the drive (`bag score RUN --dataroot ROOT`), or a bag that "
+            "`bag from-nuscenes` makes of it"
+        )
+    bag.require(TRUTH_TOPIC)
     # Joined by stamp and not by order, since a recorder may begin between the two messages.
     boxes = {stamp_of(truth): truth for _, truth in bag.messages([TRUTH_TOPIC])}
     samples = []

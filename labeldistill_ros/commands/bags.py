@@ -24,9 +24,11 @@ from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert
 from labeldistill_ros.bags.detect import detect_bag
 from labeldistill_ros.bags.detect_options import DetectOptions
 from labeldistill_ros.bags.html_report import write_run_report
+from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.run_comparison import ScoreOptions, score_runs
 from labeldistill_ros.bags.scenes import convert_scenes
 from labeldistill_ros.bags.score import comparison
+from labeldistill_ros.bags.truth import SAMPLE_TOPIC
 from labeldistill_ros.bags.writer import BagOutput
 
 
@@ -135,7 +137,10 @@ def detect(
         )
     if not done.processed:
         raise BagError(f"{bag}: no set of images could be used; what was found is told above")
-    tell_written(out, then=("labeldistill", "bag", "score", bag, out))
+    with BagReader(bag) as reader:
+        # A recording of a vehicle knows no samples, so a data root made of it has the truth.
+        scored = (bag, out) if SAMPLE_TOPIC in reader.topics else (out, "--dataroot", "DATAROOT")
+    tell_written(out, then=("labeldistill", "bag", "score", *scored))
 
 
 def recover(source: Positional[Path], out: Positional[Path], output: Flat[BagOutput]) -> None:

@@ -225,6 +225,9 @@ def test_the_commands(
     assert len(read_results(result)) == 3
     assert main(["bag", "score", str(bag)]) == 2
     assert "lacks the topic /detector/detections" in capsys.readouterr().err
+    # a recording of a vehicle, which knows no samples
+    assert main(["bag", "score", str(detections)]) == 2
+    assert "give the data root of the drive (`bag score RUN --data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
