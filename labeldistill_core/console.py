@@ -33,6 +33,7 @@ import tyro
 from tyro.conf import Positional
 
 from labeldistill_core.errors import LabelDistillError, StoppedError
+from labeldistill_core.names import plain_text
 
 MISSED, REFUSED, FAULT, INTERRUPTED = 1, 2, 3, 130
 _READER_LEFT = 128 + 13
@@ -79,6 +80,8 @@ _MENDS = {
 """What helps against an error of the system."""
 _POSITIONAL = get_args(Positional[str])[1:]
 """What tyro hangs on the type of an argument that stands by its position."""
+_LONGEST = 10_000
+"""Characters of what is told of an error."""
 _NO_MEMORY = "take a smaller batch, fewer processes or another device"
 
 
@@ -193,7 +196,7 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
         result = call()
         print(end="", flush=True)  # nothing where the output is closed
     except StoppedError as stopped:
-        sys.stdout.flush()  # where both go to one file, this comes last
+        _settle_output()
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal
     except LabelDistillError as error:
@@ -210,11 +213,13 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_LEFT
     except OSError as error:
+        if error.filename is None and _output_fails():
+            error.filename = "standard output"
         return _say(_of_system(error))
     except MemoryError as error:
         return _say(f"out of memory{f' ({error})' if str(error) else ''}: {_NO_MEMORY}")
     except KeyboardInterrupt:
-        sys.stdout.flush()
+        _settle_output()
         print("ended by SIGINT", file=sys.stderr)
         return INTERRUPTED
     # The last resort of a program: what arrives here is a fault of ours, and is kept with its
@@ -232,9 +237,34 @@ def _is_for_the_caller(record: logging.LogRecord) -> bool:
 
 
 def _say(message: str) -> int:
-    sys.stdout.flush()  # where both go to one file, this comes last
-    print(f"error: {message}", file=sys.stderr)
+    _settle_output()
+    # What came from outside, as a path does, is not to move the cursor or colour the terminal.
+    told = "".join(c if c in "\n\t" else plain_text(c) for c in message[:_LONGEST])
+    print(f"error: {told}{'...' if message[_LONGEST:] else ''}", file=sys.stderr)
     return REFUSED
+
+
+def _settle_output() -> None:
+    """Write what was printed, since what comes last has to stand last where both go to one file.
+
+    Where that is not possible the rest goes nowhere: it would fail once more when Python ends.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _output_fails() -> bool:
+    """Whether nothing can be printed, as where the output goes to a full disk."""
+    try:
+        # By doing it: the system does not say which file it could not write.
+        os.write(sys.stdout.fileno(), b"\n")
+    except ValueError:  # of an output that is no file, as a test's
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _of_system(error: OSError) -> str:
@@ -284,7 +314,7 @@ def _keep(text: str) -> Path:
         file = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(content)
+            file.write_text(content, encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
         return file

@@ -13,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Literal
 
+from labeldistill_core.errors import ConfigError
+
 _LIBC = ctypes.CDLL(None)
 """Opened here, since a process that was just forked should not wait for the loader's lock."""
 _PR_SET_PDEATHSIG = 1
@@ -30,6 +32,22 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)  # it had ended before the kernel was asked
+
+
+def worker_count(asked: int, most: int | None = None) -> int:
+    """Processes that share some work.
+
+    Args:
+        asked: by the user; one a core when 0.
+        most: that have anything to do.
+
+    Raises:
+        ConfigError: fewer than none are asked for.
+    """
+    if asked < 0:
+        raise ConfigError(f"--workers is {asked}: use 1 or more, or 0 for one a core")
+    count = asked or os.cpu_count() or 1
+    return count if most is None else min(count, most)
 
 
 @contextmanager

@@ -13,10 +13,12 @@ from typing import NoReturn
 
 from labeldistill_ros.early_signals import end_at_signals
 from labeldistill_ros.garbage import pause_collection, resume_collection
+from labeldistill_ros.standard_streams import secure_streams
 
 
 def command() -> NoReturn:
     """The program `labeldistill`; ends with the codes of `console`."""
+    secure_streams()
     end_at_signals()
     pause_collection()  # until the command is imported, see `cli`
     from labeldistill_ros.cli import main
@@ -26,6 +28,7 @@ def command() -> NoReturn:
 
 def node() -> NoReturn:
     """The program `detector_node`; ends with the codes of `console`."""
+    secure_streams()
     end_at_signals()
     pause_collection()
     from labeldistill_ros.node.detector_node import main

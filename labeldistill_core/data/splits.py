@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import msgspec
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import DataError
+from labeldistill_core.names import shown
 
 SPLITS_FILE = "splits.json"
 """Beside the tables: the names of a data set's own splits and of their scenes, as the devkit reads
 them."""
+_MOST_TOLD = 20
 _OFFICIAL = {"v1.0-mini": ("mini_train", "mini_val"), "v1.0-trainval": ("train", "val")}
 
 
@@ -40,8 +43,8 @@ def split_scenes(tables: NuScenesTables, split: str) -> list[str]:
     if tables.version not in _OFFICIAL or split not in ("train", "val"):
         known = [*own, *(("train", "val") if tables.version in _OFFICIAL else ()), "all"]
         raise DataError(
-            f"version {tables.version!r} has no split {split!r}, only {', '.join(known)}: name "
-            f'scenes on the command line, or write {file} as {{"{split}": ["scene", ...], ...}}'
+            f"version {tables.version!r} has no split {shown(split)}, only {_listed(known)}: name "
+            f'scenes on the command line, or write {file} as {{"NAME": ["scene", ...], ...}}'
         )
     from nuscenes.utils.splits import create_splits_scenes
 
@@ -88,7 +91,7 @@ def _known(tables: NuScenesTables, names: Sequence[str], where: str) -> list[str
         more = f" and {len(absent) - 5} more" if absent[5:] else ""
         raise DataError(
             f"{where}: {tables.dataroot / tables.version} has no scene "
-            f"{', '.join(map(repr, absent[:5]))}{more}; there are: "
+            f"{', '.join(map(shown, absent[:5]))}{more}; there are: "
             f"{', '.join(tables.scene_names[:10])}"
         )
     if not names:
@@ -96,9 +99,16 @@ def _known(tables: NuScenesTables, names: Sequence[str], where: str) -> list[str
     return list(dict.fromkeys(names))
 
 
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_TOLD} more" if names[_MOST_TOLD:] else ""
+    return ", ".join(n if n.isprintable() else shown(n) for n in names[:_MOST_TOLD]) + more
+
+
 def _own_splits(file: Path) -> Mapping[str, tuple[str, ...]]:
-    if not file.is_file():
+    if not os.path.lexists(file):
         return {}
+    if not file.is_file():
+        raise DataError(f"{file} is no file: remove it, or write the splits into it")
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, tuple[str, ...]])
     except (OSError, msgspec.MsgspecError) as error:

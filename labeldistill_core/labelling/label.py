@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ from labeldistill_core.labelling.tracking import DetectedFrame, track
 from labeldistill_core.names import plain_name, shown
 from labeldistill_core.options import DeviceOptions, TablesOptions
 from labeldistill_core.provenance import commit
+
+_FARTHEST_M, _LARGEST_M, _FASTEST_M_S = 1e8, 1e3, 1e3
+"""Of boxes; coordinates of UTM stay below 1e7."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,12 @@ class LabelOptions(DeviceOptions, TablesOptions):
         """Refuse what makes no labels."""
         if (self.teacher is None) == (self.results is None):
             raise ConfigError("give --teacher or --results, one of the two")
+        for score in (self.score, *self.scores.values()):
+            if not score >= 0:
+                raise ConfigError(f"a lowest score is {score:g}: use 0 or more")
+        for name, category in self.categories.items():
+            if not category.isprintable() or not category:
+                raise ConfigError(f"--categories: {shown(name)} is called {shown(category)}")
         if self.min_frames < 1:
             raise ConfigError(f"--min-frames is {self.min_frames}: use 1 or more")
         if self.into:
@@ -116,6 +125,11 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
     refuse_taken(tables, into, force=force)
     scenes = _scenes(tables, options)
     found = _boxes(tables, scenes, options, tuple(categories))
+    if options.results and not any(own in found for s in scenes for own in tables.samples(s)):
+        raise DataError(
+            f"{options.results} has no sample of the scenes {', '.join(scenes[:5])}: is it of "
+            "another data root?"
+        )
     # With a digest, since every teacher's file is called teacher.safetensors.
     source = f"{file.name}@{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
     attributes = _attribute_tokens(tables)
@@ -183,6 +197,8 @@ def _label_scene(
     """Rows of a scene's annotations, not linked, with the name of their class."""
     tokens = [token for token in tables.samples(scene) if token in found]
     parts = [_sure(found.columns(own), options) for own in tokens]
+    for own, part in zip(tokens, parts, strict=True):
+        _refuse_odd(own, part)
     frames = [
         DetectedFrame(
             tables.stamp_ns(own),
@@ -229,9 +245,29 @@ def _label_scene(
 
 
 def _sure(boxes: BoxArrays, options: LabelOptions) -> BoxArrays:
-    """Those above the threshold of their class."""
+    """Those above the threshold of their class, with unit quaternions."""
     lowest = np.array([options.scores.get(n, options.score) for n in boxes.class_names])
-    return boxes[np.flatnonzero(boxes.scores >= lowest[boxes.labels])]
+    sure = boxes[np.flatnonzero(boxes.scores >= lowest[boxes.labels])]
+    # The devkit takes quaternions of any length; the largest part first, or squares overflow.
+    values = sure.values.copy()
+    values[:, 6:10] /= np.abs(values[:, 6:10]).max(axis=1, keepdims=True)
+    values[:, 6:10] /= np.linalg.norm(values[:, 6:10], axis=1, keepdims=True)
+    return replace(sure, values=values)
+
+
+def _refuse_odd(sample: str, boxes: BoxArrays) -> None:
+    """Refuse boxes that are nothing on a road; an unknown velocity is none of them."""
+    speeds = np.nan_to_num(np.abs(boxes.velocities_m_s), nan=0.0)
+    for what, values, most in (
+        ("metres away", np.abs(boxes.centers_m), _FARTHEST_M),
+        ("metres in size", boxes.sizes_m, _LARGEST_M),
+        ("metres a second fast", speeds, _FASTEST_M_S),
+    ):
+        if (odd := values.max(axis=1, initial=0.0) > most).any():
+            raise DataError(
+                f"sample {shown(sample)} has a box that is {values[odd].max():.3g} {what}: correct "
+                "the results, or leave it out by a higher --score"
+            )
 
 
 def _scan(tables: NuScenesTables, sample: str) -> np.ndarray[Any, Any] | None:

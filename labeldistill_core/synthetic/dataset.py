@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +28,7 @@ from labeldistill_core.data.tables.writing import (
     write_version,
 )
 from labeldistill_core.errors import ConfigError, DataError
-from labeldistill_core.processes import worker_pool
+from labeldistill_core.processes import worker_count, worker_pool
 from labeldistill_core.synthetic.driven import SceneSettings, Sweeps
 from labeldistill_core.synthetic.recording import record_scene
 from labeldistill_core.synthetic.rig import LIDAR, load_rig
@@ -115,7 +114,7 @@ def write_dataset(out: Path, options: WorldOptions) -> str:
     todo = [s for s in settings if not _part(out, s).exists()]
     if len(todo) < len(settings):
         _LOG.info("%d of %d scenes are there already", len(settings) - len(todo), len(settings))
-    workers = options.workers or os.cpu_count() or 1
+    workers = worker_count(options.workers)
     for _ in tqdm(_each(todo, out, workers), total=len(todo), unit="scene", disable=None):
         pass
     parts = (json.loads(_part(out, s).read_text()) for s in settings)

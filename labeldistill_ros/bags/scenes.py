@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from rosbags.highlevel import AnyReaderError
 from labeldistill_core.classes import ClassList
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import BagError, DataError, LabelDistillError
-from labeldistill_core.processes import worker_pool
+from labeldistill_core.processes import worker_count, worker_pool
 from labeldistill_ros.bags.convert import Conversion, ConversionOptions, convert_scene, marks
 from labeldistill_ros.bags.reader import read_marks
 
@@ -74,7 +73,7 @@ def convert_scenes(
         else:
             yield SceneResult(scene, folder / scene, None)
     # One process is no pool: its errors keep their traceback, and a debugger reaches it.
-    workers = min(workers or os.cpu_count() or 1, len(todo))
+    workers = worker_count(workers, len(todo))
     if workers <= 1:
         for scene in todo:
             yield _convert(tables, scene, folder / scene, options, about[scene])

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tqdm import tqdm
 from tyro.conf import Positional
 
 from labeldistill_core.console import Flat, tell_written
+from labeldistill_core.processes import worker_count
 from labeldistill_core.synthetic.dataset import WorldOptions, scene_settings, write_dataset
 
 
@@ -34,7 +34,7 @@ def synth(out: Positional[Path], options: Flat[WorldOptions], bags: bool = False
     from labeldistill_ros.bags.writer import BagOutput
 
     _, settings = scene_settings(options)
-    workers = options.workers or os.cpu_count() or 1
+    workers = worker_count(options.workers)
     done = record_worlds(settings, out, BagOutput(), workers=workers)
     for _ in tqdm(done, total=len(settings), unit="scene", disable=None):
         pass

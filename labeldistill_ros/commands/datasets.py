@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from labeldistill_core.console import REFUSED, Flat, tell_written
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.labelling import label as labelling
+from labeldistill_core.processes import worker_count
 from labeldistill_ros.bags.dataset.convert import plan_drives, write_drives
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.plan import Drive
@@ -41,6 +42,7 @@ def to_nuscenes(
         workers: scenes at a time; one a core when 0.
     """
     *bags, out = paths or (Path(),)
+    worker_count(workers)  # refused before a look through hours of bags
     if not bags:
         raise ConfigError("name one bag or more, and then the folder of the data root")
     with tqdm(total=100 * len(bags), unit="%", desc="looking through", disable=None) as bar:

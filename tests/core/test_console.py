@@ -13,7 +13,7 @@ from typing_extensions import Self
 from tyro.conf import Positional
 
 from labeldistill_core.console import Flat, exit_code, run_command, tell_written
-from labeldistill_core.errors import ConfigError
+from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.files import write_whole
 
 
@@ -106,6 +106,19 @@ def test_what_a_user_can_mend_is_one_line_and_code_2(
     assert said.startswith(f"error: {told}")
     assert said.count("\n") == 1
     assert not state.exists()
+
+
+def test_what_came_from_outside_is_escaped_and_cut(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        exit_code(raising(DataError("no scene \x1b[31m\u202e" + "x" * 10**6)), "labeldistill x")
+        == 2
+    )
+    said = capsys.readouterr().err
+    assert said.startswith("error: no scene \\x1b[31m\\u202exxx")
+    assert said.endswith("x...\n")
+    assert len(said) < 11_000
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("shapes differ\nlong")])

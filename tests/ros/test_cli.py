@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +127,34 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def _program(*words: str, closed: str = "", **variables: str) -> subprocess.CompletedProcess[bytes]:
+    code = "from labeldistill_ros.entry import command; command()"
+    call = shlex.join([sys.executable, "-c", code, *words])
+    return subprocess.run(
+        ["sh", "-c", f"{call} {closed}"], capture_output=True, env={**os.environ, **variables}
+    )
+
+
+def test_a_full_output_is_named_once() -> None:
+    done = _program("--help", closed="> /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        b"error: standard output: No space left on device: free some space, or write elsewhere"
+    ]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
+    assert _program("--help", closed=closed).returncode == 0
+    # Nothing that is printed lands in a file that the command opens.
+    words = ("synth", str(tmp_path / "no/\x01"), "--workers", "-1")
+    assert _program(*words, closed=closed).returncode == 2
+
+
+def test_a_terminal_that_knows_ascii_alone() -> None:
+    # The encoding by itself: what LC_ALL gives depends on the version of Python.
+    done = _program("bag", "score", "caf\u00e9", PYTHONIOENCODING="ascii")
+    assert done.returncode == 2
+    assert b"caf\\xe9" in done.stderr

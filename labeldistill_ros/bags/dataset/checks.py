@@ -206,7 +206,6 @@ def label_faults(class_names: Mapping[str, int], categories: Mapping[str, str]) 
 def drive_span_ns(streams: Mapping[str, Stream], options: DatasetOptions) -> tuple[int, int]:
     """From which stamp on, and up to which one, messages are taken; in nanoseconds."""
     begin_ns = min((int(s.stamps_ns.min()) for s in streams.values() if len(s.stamps)), default=0)
-    until = options.until_s
-    # Later than any stamp, and far enough from the end of 64 bits to be added to.
-    end_ns = 2**62 if until == float("inf") else begin_ns + round(until * 1e9)
+    # Far enough from the end of 64 bits to be added to.
+    end_ns = min(2**62, begin_ns + round(min(options.until_s, 1e10) * 1e9))
     return begin_ns + round(options.since_s * 1e9), end_ns

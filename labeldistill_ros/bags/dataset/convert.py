@@ -9,7 +9,6 @@ when it is repeated. Later calls add their drives to those of earlier ones.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -25,7 +24,7 @@ from labeldistill_core.errors import BagError, ConfigError, DataError, LabelDist
 from labeldistill_core.files import sole_user
 from labeldistill_core.labelling.relabelled import LABELS_FILE
 from labeldistill_core.names import fault_of_name, shown
-from labeldistill_core.processes import worker_pool
+from labeldistill_core.processes import worker_count, worker_pool
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.plan import Drive, ScenePlan, plan_drive
 from labeldistill_ros.bags.dataset.scene import SceneWriter, WrittenScene
@@ -134,6 +133,9 @@ def write_drives(
     for drive in drives:
         if drive.problems:
             raise BagError(f"{drive.bags[0]}: {'; '.join(drive.problems)}")
+        for bag in drive.bags:
+            if bag.resolve() in (root.resolve(), *root.resolve().parents):
+                raise DataError(f"{root} is within the bag {bag}: use a folder elsewhere")
     _claim(root)
     refusal = f"another process writes to {root}: wait for its end, or use another folder"
     with sole_user(root / _PARTS / "lock", refusal):
@@ -264,7 +266,7 @@ def _each(
     workers: int,
 ) -> Iterator[DatasetScene]:
     global _work  # noqa: PLW0603 - inherited by the workers
-    workers = min(workers or os.cpu_count() or 1, len(todo))
+    workers = worker_count(workers, len(todo))
     # One process is no pool: its errors keep their traceback, and a debugger reaches it.
     if workers <= 1:
         for number in todo:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,12 +15,17 @@ import tyro
 
 from labeldistill_core.classes import NUSCENES
 from labeldistill_core.config_files import classes_of
+from labeldistill_core.data.tables.columns import LIDAR
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.names import plain_name
+from labeldistill_core.names import plain_name, shown
 from labeldistill_ros.bags.truth import TRUTH_TOPIC
 
 LEFT_OUT = "-"
 """Category of classes whose boxes are not taken."""
+
+_FOLDERS = ("samples", "sweeps", "maps")
+"""Of a data root, beside those of its versions."""
+_LONGEST_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -75,18 +81,33 @@ class DatasetOptions:
     def __post_init__(self) -> None:
         """Refuse what makes no data set."""
         plain_name(self.version, "--version")
+        if self.version.startswith(".") or self.version in _FOLDERS:
+            raise ConfigError(f"--version {self.version} is another folder of the data root")
         for name, topic in self.cameras.items():
             plain_name(name, "--cameras: the name")
+            if name == LIDAR:
+                raise ConfigError(f"--cameras: {name} is the name of the LiDAR's scans")
             if not topic.startswith("/"):
                 raise ConfigError(f"--cameras: {topic!r} is no topic: give pairs of NAME and TOPIC")
         # Here, so that a configuration that cannot be used is told before bags are gone through.
         for name, category in self.own_categories.items():
             if not category:
                 raise ConfigError(f"--categories: {name!r} has no category: - leaves its boxes out")
+        if twice := [t for t, count in Counter(self.cameras.values()).items() if count > 1]:
+            raise ConfigError(f"--cameras: {twice[0]} is given to two cameras")
+        told = {"--location": self.location, "--vehicle": self.vehicle}
+        told |= {
+            f"--categories: the category of {shown(c)}": n for c, n in self.own_categories.items()
+        }
+        for what, text in told.items():
+            if not text.isprintable():
+                raise ConfigError(f"{what} has a character that cannot be printed: {shown(text)}")
         if not 1 <= self.jpeg_quality <= 100:
             raise ConfigError(f"--jpeg-quality is {self.jpeg_quality}: use 1 to 100")
         if not self.scene_length_s >= 1:
             raise ConfigError(f"--scene-length is {self.scene_length_s:g}: use a second or more")
+        if not self.since_s <= _LONGEST_S:
+            raise ConfigError(f"--since {self.since_s:g} is longer than any drive")
         if not 0 <= self.since_s < self.until_s:
             raise ConfigError(f"--since {self.since_s:g} is not before --until {self.until_s:g}")
         if not 0 <= self.val_share <= 1:

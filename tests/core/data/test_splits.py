@@ -53,6 +53,25 @@ def test_a_file_beside_the_tables_names_splits_of_its_own(root: Path) -> None:
         split_scenes(tables, "day")
 
 
+def test_names_of_splits_and_scenes_are_cut_and_escaped(root: Path) -> None:
+    many = {f"split{k}": ["scene-0061"] for k in range(10_000)}
+    for content, named in (
+        ({"\x1b[31m": ["scene-0061"]}, r"\\x1b\[31m'"),
+        (many, "and 9983 more"),
+        ({"day": ["x" * 10**6]}, r"xxx\.\.\."),
+    ):
+        with pytest.raises(DataError, match=named) as caught:
+            split_scenes(with_splits(root, json.dumps(content)), "day")
+        assert len(str(caught.value)) < 2000
+        assert "\x1b" not in str(caught.value)
+
+
+def test_what_is_no_file_is_no_file_of_splits(root: Path) -> None:
+    (root / MINI / "splits.json").symlink_to("nowhere")
+    with pytest.raises(DataError, match="splits.json is no file: remove it, or write the splits"):
+        split_scenes(NuScenesTables(root), "train")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

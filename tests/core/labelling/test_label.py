@@ -219,3 +219,60 @@ def test_wrong_calls_are_refused(root: Path, results: Path) -> None:
         label(root, options(results, scores={"cat": 0.2}))
     with pytest.raises(DataError, match="--into"):
         options(results, into="../x")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("translation", [1e300, 0.0, 0.0], "1e\\+300 metres away"),
+        ("size", [1e300, 1.0, 1.0], "1e\\+300 metres in size"),
+        ("velocity", [1e300, 0.0], "1e\\+300 metres a second fast"),
+    ],
+)
+def test_boxes_that_are_nothing_on_a_road(
+    field: str, value: list[float], told: str, root: Path, results: Path
+) -> None:
+    bare(root)
+    content = json.loads(results.read_bytes())
+    next(boxes for boxes in content["results"].values() if boxes)[0].update(
+        {field: value, "detection_score": 0.9}
+    )
+    results.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=told):
+        label(root, options(results))
+
+
+def test_rotations_of_any_length(root: Path, results: Path) -> None:
+    bare(root)
+    label(root, options(results, into="unit"))
+    content = json.loads(results.read_bytes())
+    for boxes in content["results"].values():
+        for box in boxes:
+            box["rotation"] = [1e200 * x for x in box["rotation"]]
+    results.write_text(json.dumps(content))
+    label(root, options(results, into="long"))
+    unit, long = (
+        [
+            row["rotation"]
+            for row in json.loads((root / into / "sample_annotation.json").read_bytes())
+        ]
+        for into in ("unit", "long")
+    )
+    np.testing.assert_allclose(unit, long, atol=1e-12)
+
+
+def test_results_of_another_data_root(root: Path, results: Path) -> None:
+    bare(root)
+    content = json.loads(results.read_bytes())
+    content["results"] = {f"no {token}": [] for token in content["results"]}
+    results.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="has no sample of the scenes"):
+        label(root, options(results))
+
+
+def test_scores_and_categories_that_say_nothing(results: Path) -> None:
+    for odd in ({"score": float("nan")}, {"scores": {"car": float("nan")}}):
+        with pytest.raises(ConfigError, match="a lowest score is nan"):
+            options(results, **odd)
+    with pytest.raises(ConfigError, match=r"'car' is called 'a\\nb'"):
+        options(results, categories={"car": "a\nb"})

@@ -181,7 +181,31 @@ def test_names_cannot_leave_the_folder(car_bag: Path, tmp_path: Path) -> None:
     assert main([*words, "--version", "../x"]) == 2
     assert main([*words, "--cameras", "../x", WIDE]) == 2
     assert main([*words, "--val", "nothing"]) == 2
+    for folder in ("samples", "maps", ".scenes"):
+        assert main([*words, "--version", folder]) == 2
+    assert main([*words[:-1], str(car_bag / "root")]) == 2
+    assert not (car_bag / "root").exists()
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--since", "1e300", "--until", "inf"], "--since 1e+300 is longer than any drive"),
+        (["--cameras", "LIDAR_TOP", WIDE], "LIDAR_TOP is the name of the LiDAR's scans"),
+        (["--cameras", "A", WIDE, "B", WIDE], f"{WIDE} is given to two cameras"),
+        (["--categories", "car", "x\ny"], "the category of 'car' has a character that cannot"),
+        (["--vehicle", "\x1b[31m"], "--vehicle has a character that cannot be printed"),
+        (["--workers", "-3"], "--workers is -3: use 1 or more, or 0 for one a core"),
+    ],
+)
+def test_options_that_make_no_data_set(
+    words: list[str], told: str, car_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bag", "to-nuscenes", str(car_bag), str(tmp_path / "root"), *words]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert told in said
+    assert not (tmp_path / "root").exists()
 
 
 def test_names_of_a_bag_do_not_reach_the_terminal(

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Standard input, output and error of a program, whatever it was started with.
+
+Imports next to nothing, as `early_signals`, since it comes before everything else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+
+def secure_streams() -> None:
+    """Open those that were closed to nothing, and let both outputs take any character.
+
+    The next file that a program opens gets the lowest number that is free. Where that is 1 or 2,
+    what a library prints lands in the middle of this file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes this number, as those below it are open
+    # Python has none where the number was closed when it started.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - open as long as the process
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # A path may have bytes that are no text, and a terminal may know ASCII alone.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
