@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.names import shown
 from labeldistill_ros.bags.dataset.edges import Edges
 from labeldistill_ros.bags.dataset.key_frames import period_ns
@@ -16,6 +17,7 @@ from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.survey import Stream
 from labeldistill_ros.messages.stamps import told_time
 
+_T = TypeVar("_T")
 _CLOCKS_APART_S = 0.5
 """Of stamps, against the time at which they were recorded: more is no delay on the way."""
 _JUMP_S = 10.0
@@ -28,6 +30,19 @@ _SILENT_PERIODS = 3.0
 _UNPOSED = 0.02
 _MOST_TOLD = 20
 """Of classes without category."""
+
+
+class Problems(list[str]):
+    """Collects what is wrong, so that a user sees all of it at once."""
+
+    def tried(self, call: Callable[[], _T], otherwise: _T) -> _T:
+        """What a call gives; `otherwise`, with a problem more, where it refuses."""
+        try:
+            return call()
+        except (LabelDistillError, ValueError) as error:
+            if str(error) not in self:
+                self.append(str(error))
+            return otherwise
 
 
 def stamp_faults(streams: Mapping[str, Stream]) -> Iterator[str]:

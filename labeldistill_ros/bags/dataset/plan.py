@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from labeldistill_core.cameras import EGO_FRAME, CameraCalibration
 from labeldistill_core.data.tables.columns import LIDAR
-from labeldistill_core.errors import BagError, LabelDistillError
+from labeldistill_core.errors import BagError
 from labeldistill_core.frames import Transform
 from labeldistill_core.names import shown
 from labeldistill_ros.bags.dataset.checks import (
+    Problems,
     drive_span_ns,
     label_faults,
     left_out,
@@ -32,7 +33,6 @@ from labeldistill_ros.bags.dataset.topics import SensorTopics
 from labeldistill_ros.inputs.rectification import check_distortion
 from labeldistill_ros.messages.calibration import calibration_from_info
 
-_T = TypeVar("_T")
 _POSES_APART_S = 1.0
 """Between two poses that are interpolated; a vehicle may turn in more."""
 _MOST_TOLD = 10
@@ -130,18 +130,6 @@ class ScenePlan:
     """Log times between which all its messages were recorded."""
 
 
-class _Problems(list[str]):
-    """Collects what is wrong, so that a user sees all of it at once."""
-
-    def tried(self, call: Callable[[], _T], otherwise: _T) -> _T:
-        try:
-            return call()
-        except (LabelDistillError, ValueError) as error:
-            if str(error) not in self:
-                self.append(str(error))
-            return otherwise
-
-
 def plan_drive(
     name: str,
     bags: tuple[Path, ...],
@@ -158,7 +146,7 @@ def plan_drive(
         survey: what is in them, of all bags.
         options: what the user wants.
     """
-    problems, notes = _Problems(), []
+    problems, notes = Problems(), []
     for topic in topics.all:
         if topic not in survey.infos and topic not in topics.infos.values():
             survey.streams.setdefault(topic, Stream(""))
