@@ -35,6 +35,10 @@ Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 LensModel = Literal["plumb_bob", "rational_polynomial", "equidistant"]
 """As `sensor_msgs/CameraInfo` names them; equidistant is that of a fisheye lens."""
+_MOST_BENT = 1e4
+"""Of a coefficient: rational models of real lenses have some of a hundred, which cancel out."""
+_FARTHEST_M = 100.0
+"""From the vehicle's origin, on the longest of trucks."""
 _COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
 
 
@@ -208,6 +212,9 @@ def _camera_faults(camera: RigCamera) -> list[tuple[str, str]]:
             found.append(("distortion.coefficients", f"{count}: {lens.model} has {text}"))
         if not np.isfinite(lens.coefficients).all():
             found.append(("distortion.coefficients", "they must be finite numbers"))
+        elif np.abs(lens.coefficients).max(initial=0.0) > _MOST_BENT:
+            text = f"{list(lens.coefficients)}: use {_MOST_BENT:g} at most"
+            found.append(("distortion.coefficients", text))
     if not 0.5 <= camera.rate <= 240:
         found.append(("rate", f"{camera.rate:g}: use 0.5 to 240 images a second"))
     # Half a period away an exposure belongs to the next key frame as much as to this one.
@@ -219,6 +226,8 @@ def _camera_faults(camera: RigCamera) -> list[tuple[str, str]]:
 def _mounting_faults(mounting: Mounting) -> list[tuple[str, str]]:
     if not np.isfinite([*mounting.position, mounting.yaw, mounting.pitch, mounting.roll]).all():
         return [("position", "position and angles must be finite numbers")]
+    if np.abs(mounting.position).max() > _FARTHEST_M:
+        return [("position", f"{list(mounting.position)}: use {_FARTHEST_M:g} m at most")]
     if mounting.rotation and not abs(float(np.linalg.norm(mounting.rotation)) - 1) < 0.01:
         return [("rotation", f"{list(mounting.rotation)} is no unit quaternion w, x, y, z")]
     return []

@@ -76,6 +76,12 @@ def test_angles_turn_as_the_vehicle_sees_it(tmp_path: Path) -> None:
             "distortion: {model: equidistant, coefficients: [0.1]}",
             "cameras[1].distortion.coefficients",
         ),
+        (
+            "yaw: 90",
+            "distortion: {model: plumb_bob, coefficients: [1.0e+200, 0, 0, 0]}",
+            "cameras[1].distortion.coefficients",
+        ),
+        ("[0.8, 0.0, 1.9]", "[1.0e+300, 0.0, 1.9]", "lidar.position"),
         ("yaw: 90", "distortion: {model: odd, coefficients: []}", "cameras[1].distortion.model"),
         ("lidar: {position: [0.8, 0.0, 1.9]}", "", "lidar"),
         ("[0.8, 0.0, 1.9]", "[0.8, 0.0]", "lidar.position"),
