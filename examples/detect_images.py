@@ -40,7 +40,7 @@ def read_views(folder: Path) -> tuple[CameraView, ...]:
 
 def main(
     folder: tyro.conf.Positional[Path] = Path(__file__).parent / "images",
-    picture: tyro.conf.Positional[Path] = Path("detections.jpg"),
+    picture: tyro.conf.Positional[Path] = Path("out/detections.jpg"),
 ) -> None:
     """List the boxes that the demo's model finds, and draw them.
 
@@ -54,7 +54,8 @@ def main(
     boxes = found.boxes[found.boxes.scores >= 0.3]
     for label, score, (x, y, _) in zip(boxes.labels, boxes.scores, boxes.centers, strict=True):
         print(f"{detector.class_names[label]:<22}{score:.2f}  {x:6.1f} m ahead, {y:6.1f} m left")
-    camera_mosaic(frames, boxes.transformed(found.fixed_from_ego)).save(picture)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    camera_mosaic(frames, boxes.transformed(found.fixed_from_ego), text_px=20).save(picture)
     print(f"open {picture}")
 
 
