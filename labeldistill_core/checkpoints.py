@@ -248,7 +248,7 @@ def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
         )
     found = metadata.get(_KIND_KEY, "student")
     if found != kind:
-        raise CheckpointError(f"{path} holds a {found}, and a {kind} is needed")
+        raise CheckpointError(f"{path} holds a {plain_text(str(found))}, and a {kind} is needed")
     return CheckpointFile(
         outline,
         metadata[_CONFIG_KEY],

@@ -20,6 +20,7 @@ from labeldistill_core.config_json import from_mapping, refuse_unknown_keys, to_
 from labeldistill_core.config_text import commented
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.lidar.config import TeacherConfig
+from labeldistill_core.names import plain_text
 from labeldistill_core.presets import Preset, find_preset
 from labeldistill_core.runtime.onnx_engine import OnnxEngine
 from labeldistill_core.yaml_text import parsed_yaml
@@ -237,7 +238,7 @@ def classes_of_checkpoint(file: Path) -> ClassList:
         return OnnxEngine(file).config.head.class_list
     kind = kind_of(file) or "student"
     if kind not in ("student", "teacher", "label encoder"):
-        raise CheckpointError(f"{file} holds a {kind}, which has no classes")
+        raise CheckpointError(f"{file} holds a {plain_text(str(kind))}, which has no classes")
     try:
         content = json.loads(read_checkpoint(file, kind).config)  # type: ignore[arg-type]
         head = content if kind == "label encoder" else content["head"]

@@ -227,7 +227,7 @@ def test_what_a_configuration_asks_for_is_checked_before_memory_is_taken(
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "{oops", "9" * 5000, "[]"])
-@pytest.mark.parametrize("key", ["config", "record"])
+@pytest.mark.parametrize("key", ["config", "record", "kind"])
 def test_metadata_that_are_no_json_of_ours(path: Path, key: str, text: str) -> None:
     rewritten(path, **{key: text})
     with pytest.raises(CheckpointError, match=r"tiny.safetensors") as refused:

@@ -155,3 +155,12 @@ def test_a_process_of_the_same_number_does_not_block(tmp_path: Path) -> None:
         second.write("/text", kind, BAG.make(kind, data="a"), BEGIN_NS)
     with BagReader(tmp_path / "bag") as reader:
         assert reader.counts() == {"/text": 1}
+
+
+@pytest.mark.parametrize("length", range(8, 24))
+def test_an_mcap_file_that_ends_in_its_first_record(tmp_path: Path, length: int) -> None:
+    file = tmp_path / "cut.mcap"
+    whole = b"\x89MCAP0\r\n\x01" + (8 + 14).to_bytes(8, "little") + b"\x04\0\0\0ros2" + bytes(14)
+    file.write_bytes(whole[:length])
+    with pytest.raises(BagError, match="is no readable bag"):
+        BagReader(file)
