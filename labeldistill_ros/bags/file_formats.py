@@ -59,10 +59,8 @@ def _profile(head: bytes) -> str | None:
     """Profile that an MCAP file begins with; None where its bytes are no text of this length."""
     size = int.from_bytes(head[_PROFILE : _PROFILE + 4], "little")
     text = head[_PROFILE + 4 : _PROFILE + 4 + size]
-    if (
-        head[len(MCAP_MAGIC) : len(MCAP_MAGIC) + 1] != b"\x01"
-        or size > _LONGEST_PROFILE
-        or len(text) < size
-    ):
+    # The file may end behind its magic, or within the length.
+    headed = head[len(MCAP_MAGIC) :].startswith(b"\x01") and len(head) >= _PROFILE + 4
+    if not headed or size > _LONGEST_PROFILE or len(text) < size:
         return None
     return text.decode("ascii", "replace")

@@ -163,4 +163,4 @@ def test_an_mcap_file_that_ends_in_its_first_record(tmp_path: Path, length: int)
     whole = b"\x89MCAP0\r\n\x01" + (8 + 14).to_bytes(8, "little") + b"\x04\0\0\0ros2" + bytes(14)
     file.write_bytes(whole[:length])
     with pytest.raises(BagError, match="is no readable bag"):
-        BagReader(file)
+        read(file, tmp_path)
