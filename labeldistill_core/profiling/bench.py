@@ -72,7 +72,8 @@ class BenchOptions:
             raise ConfigError("--repeats and --threads must be 1 or more")
         if self.model and self.single_fields:
             raise ConfigError(
-                "--student fields are of random networks: --model is as it was trained"
+                "--student fields are of random networks; with --model the "
+                "network is as it was trained"
             )
 
     @classmethod
