@@ -2,6 +2,7 @@
 """What every test may ask for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from labeldistill_ros.shared_memory import remove_abandoned_segments
 from tests.support.nuscenes_fixture import write_dataroot
+from tests.support.prepared_processes import prepare_processes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -57,6 +59,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Leave the user's cache alone, also in processes that tests start."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _prepared_processes() -> Iterator[None]:
+    """Spare spawned processes the import of torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        prepare_processes(patch)
+        yield
 
 
 @pytest.fixture(scope="session")
