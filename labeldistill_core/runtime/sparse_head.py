@@ -80,10 +80,15 @@ class BoxBranches(nn.Module):
         ).relu_()
         # beyond the map the second convolution sees zeros, not what the first would say there
         inside = (row >= 1) & (row <= rows) & (column >= 1) & (column <= columns)
-        hidden = hidden.view(*row.shape, -1).mul_(inside[..., None]).flatten(3).flatten(1, 2)
+        hidden = (
+            hidden.view(*row.shape, hidden.shape[-1])
+            .mul_(inside[..., None])
+            .flatten(3)
+            .flatten(1, 2)
+        )
         weight = self.code_weight[tasks, code].unflatten(2, (9, -1))[..., first].flatten(2)
         codes = torch.baddbmm(self.code_bias[tasks, :, code], hidden, weight.mT).float()
-        return codes.view(*row.shape[:3], -1).transpose(0, 1)
+        return codes.view(*row.shape[:3], codes.shape[-1]).transpose(0, 1)
 
 
 @dataclass(frozen=True, eq=False)

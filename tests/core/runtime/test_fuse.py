@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.ops import deform_conv2d
 
 from labeldistill_core.config import StudentConfig
+from labeldistill_core.network.center_head import ALL_MAPS
 from labeldistill_core.network.deform import deform_conv3x3
 from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.fuse import fuse
@@ -50,6 +51,16 @@ def test_a_fused_network_computes_the_same(student: Student, tiny_config: Studen
         torch.testing.assert_close(a.box_code, b.box_code, atol=1e-4, rtol=1e-4)
         cells = torch.tensor([[0, 31, 77, 1023], [992, 5, 5, 500]])  # corners as well
         torch.testing.assert_close(a.codes_at(cells), b.codes_at(cells), atol=1e-4, rtol=1e-4)
+
+
+def test_no_cell_has_no_codes(student: Student, tiny_config: StudentConfig) -> None:
+    """As where suppression and limits leave none of the candidates."""
+    head = fuse(with_history(student), torch.float32).head
+    first = next(module for module in head.modules() if isinstance(module, nn.Conv2d))
+    with torch.inference_mode():
+        maps = head(torch.zeros(1, first.in_channels, 6, 7))
+        none = torch.zeros(1, len(maps), 0, dtype=torch.int64)
+        assert maps[0].codes_of_all(maps, none, ALL_MAPS).shape == (1, len(maps), 0, 10)
 
 
 def test_weights_are_stored_in_the_precision_of_the_step(student: Student) -> None:
