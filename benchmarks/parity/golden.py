@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +247,7 @@ def bev_augmentation(params: NDArray[Any]) -> BevAugmentation:
     return BevAugmentation(rotation, scale, bool(flip_x), bool(flip_y))
 
 
+@cache
 def synthetic_image(frame: int, camera: int, width: int, height: int) -> NDArray[np.uint8]:
     """The source image that the recording used; integer arithmetic on column u and row v."""
     v, u = np.mgrid[0:height, 0:width].astype(np.int64)
@@ -254,6 +255,7 @@ def synthetic_image(frame: int, camera: int, width: int, height: int) -> NDArray
     green = ((u // 64 + v // 48) % 2) * 120 + (u + v + 10 * frame) // 16 % 100
     blue = ((u - 800) ** 2 + (v - 450) ** 2) // (500 + 100 * camera) % 256
     image: NDArray[np.uint8] = np.stack([red, green, blue], axis=-1).astype(np.uint8)
+    image.flags.writeable = False  # it is handed out again
     return image
 
 

@@ -23,6 +23,7 @@ from labeldistill_core.checkpoints import (
     build_network,
     load_student,
     read_checkpoint,
+    save_network,
     save_student,
 )
 from labeldistill_core.config import StudentConfig
@@ -288,8 +289,9 @@ def test_the_same_weights_have_the_same_hash_in_every_process(tmp_path: Path) ->
         "save_network(Path(sys.argv[1]), 'student', torch.nn.BatchNorm1d(3), {'a': 1}, 'note')"
     )
     files = [tmp_path / f"{number}.safetensors" for number in range(3)]
-    for file in files:
+    for file in files[:2]:
         subprocess.run([sys.executable, "-c", program, file], check=True)
+    save_network(files[2], "student", torch.nn.BatchNorm1d(3), {"a": 1}, "note")
     # five entries have 120 orders
     assert len({file.read_bytes() for file in files}) == 1
     assert files[0].stat().st_mode & 0o444 == 0o444

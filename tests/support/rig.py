@@ -10,7 +10,7 @@ import torch
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.checkpoints import save_student
-from labeldistill_core.config import DecodeConfig, StudentConfig
+from labeldistill_core.config import StudentConfig
 from labeldistill_core.network.student import Student
 from labeldistill_ros.testing import course
 from labeldistill_ros.testing.course import Course
@@ -39,7 +39,7 @@ def tiny_config() -> StudentConfig:
         config,
         head=replace(config.head, heatmap_bias=None),
         history_s=(0.2,),
-        decode=DecodeConfig(score_threshold=0.05),
+        decode=replace(config.decode, score_threshold=0.05),
     )
 
 

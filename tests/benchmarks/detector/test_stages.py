@@ -115,7 +115,7 @@ def test_bench_by_stage(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(presets.PRESETS, "tiny", preset_of(tiny_config))
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(preset_of(tiny_config), name="tiny"))
     file = tmp_path / "out" / "bench.json"
     options = StagesOptions(presets=("tiny",), precisions=("bfloat16",), repeats=2)
     stages(options, json=file)

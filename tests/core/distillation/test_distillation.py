@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from labeldistill_core.classes import TASKS
 from labeldistill_core.config import BevGrid
 from labeldistill_core.distillation import losses as losses_module
 from labeldistill_core.distillation.adaptors import Adaptor
@@ -65,7 +64,7 @@ def distiller(config: DistillationConfig) -> tuple[Distiller, Student]:
         student.grid, (0.8, 0.8, 0.8), 5, (2000, 2000), (8, 8, 8), (1, 1), 8, (8, 12), (1, 1),
         (8, 8), student.head,
     )  # fmt: skip
-    encoder = LabelEncoder(LabelEncoderConfig(student.grid, TASKS, (8, 12), 16))
+    encoder = LabelEncoder(LabelEncoderConfig(student.grid, student.head.tasks, (8, 12), 16))
     return Distiller(config, student, Teacher(teacher_config), encoder), Student(student)
 
 

