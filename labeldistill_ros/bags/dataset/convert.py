@@ -134,7 +134,7 @@ def write_drives(
         if drive.problems:
             raise BagError(f"{drive.bags[0]}: {'; '.join(drive.problems)}")
         for bag in drive.bags:
-            if bag.resolve() in (root.resolve(), *root.resolve().parents):
+            if bag.resolve() in root.resolve().parents:
                 raise DataError(f"{root} is within the bag {bag}: use a folder elsewhere")
     _claim(root)
     refusal = f"another process writes to {root}: wait for its end, or use another folder"
