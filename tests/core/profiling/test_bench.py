@@ -44,7 +44,7 @@ def test_single_fields_are_options_of_each_preset() -> None:
     networks = replace(options, presets=("demo", "r50_256x704_2key")).networks()
     assert {network.config.image.height for network in networks.values()} == {96}
     assert [network.config.history_s for network in networks.values()] == [(1.0,), (1.0, 2.0)]
-    with pytest.raises(ConfigError, match="--model is as it was trained"):
+    with pytest.raises(ConfigError, match="network is as it was trained"):
         replace(options, model=Path("mine.safetensors"))
 
 
