@@ -71,6 +71,13 @@ class Ears:
             )
         ]
 
+    def matched(self) -> bool:
+        """Whether boxes that are published from now on arrive, where anybody listens to them."""
+        # Later than the publisher is known: a node that was started again has another one. Humble's
+        # rclpy does not tell.
+        ears = [ear for ear in self._boxes_ears if hasattr(ear, "get_publisher_count")]
+        return all(ear.get_publisher_count() for ear in ears)
+
     def listen_to_pictures(self) -> None:
         """Ask for tables and markers, too, which the node makes only for listeners."""
         listen = self.node.create_subscription

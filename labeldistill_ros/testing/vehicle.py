@@ -142,6 +142,7 @@ class Vehicle(Ears):
             lambda: (
                 all(p.get_subscription_count() for p in publishers)
                 and self.node.count_publishers("/detector/detections")
+                and self.matched()
             ),
             "the detector is there",
         )

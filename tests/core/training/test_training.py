@@ -214,7 +214,8 @@ def test_three_stages_one_after_the_other(
             told = capsys.readouterr().err
             assert "no-such-option" in told
             assert not [word for word in words if word.startswith("--") and word in told]
-    assert f"next: labeldistill evaluate {student} {root} --out {tmp_path / 'scores'}\n" in said
+    scored = f"{student} {root} --version v1.0-mini --out {tmp_path / 'scores'}"
+    assert f"next: labeldistill evaluate {scored}\n" in said
     # the node needs no teacher
     assert Detector.load(student).config == (behaviour.student(small()) if published else small())
     lines = (student.parent / "log" / "scalars.jsonl").read_text().splitlines()
