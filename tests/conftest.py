@@ -28,15 +28,18 @@ if PARALLEL:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give all tests that run in real time to one worker, where none disturbs another.
+    """Give all tests that run in real time to two workers, which wait most of their time.
 
-    Of the workers' groups it is the largest, so xdist begins with it.
+    Of the workers' groups they are the largest, so xdist begins with them.
     """
     for item in items:
         if "ros_context" in getattr(item, "fixturenames", ()):
             item.add_marker("real_time")
         if item.get_closest_marker("real_time"):
-            item.add_marker(pytest.mark.xdist_group("real_time"))
+            about = item.path.relative_to(REPOSITORY / "tests").parts
+            # Each takes about as long as the other.
+            half = "recordings" if about[0] == "benchmarks" or "bags" in about else "node"
+            item.add_marker(pytest.mark.xdist_group(f"real_time_{half}"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
