@@ -65,7 +65,8 @@ def test_the_node_comes_back_by_itself(
     assert node.detector is not first
     vehicle.boxes.clear()
     vehicle.connect()
-    vehicle.drive_until(lambda: vehicle.boxes, n)
+    # On a busy machine the new publisher may be matched seconds later; heartbeats come every three.
+    vehicle.drive_until(lambda: vehicle.boxes, n, most=400)
 
 
 def test_a_node_that_cannot_be_activated_is_tried_again_too(
