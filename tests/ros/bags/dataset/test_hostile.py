@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recordings with values that no vehicle has, and data roots that are not whole."""
 
+import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,12 @@ def far_label(message: Any) -> None:
 
 def binned_away(message: Any) -> None:
     message.binning_x = 2**32 - 1
+
+
+def some(spoil: Callable[[Any], None], chosen: Callable[[int], bool]) -> Callable[[Any], None]:
+    """Only messages whose number, from one, is chosen are spoilt."""
+    numbers = itertools.count(1)
+    return lambda message: spoil(message) if chosen(next(numbers)) else None
 
 
 def on(topic: str, spoil: Any) -> Edit:
@@ -132,15 +140,10 @@ def test_no_value_of_a_scan_is_nan(car_bag: Path, tmp_path: Path) -> None:
 def test_poses_that_no_vehicle_has_are_left_out_and_told(
     car_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    count = 0
-
     def spoil(message: Any) -> None:
-        nonlocal count
-        count += 1
-        if count % 3 == 0:
-            message.transforms[0].transform.translation.x = math.nan
+        message.transforms[0].transform.translation.x = math.nan
 
-    bag = edited(car_bag, tmp_path / "odd", on("/tf", spoil))
+    bag = edited(car_bag, tmp_path / "odd", on("/tf", some(spoil, lambda n: n % 3 == 0)))
     assert main(["bag", "to-nuscenes", str(bag), str(tmp_path / "root")]) == 0
     assert "such poses are left out" in capsys.readouterr().err
     poses = json.loads((tmp_path / "root" / TABLES / "ego_pose.json").read_bytes())
@@ -191,16 +194,11 @@ def test_a_lone_stamp_is_left_out_and_told(
     topic: str, at: int, far_ns: int, car_bag: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    count = 0
-
     def spoil(message: Any) -> None:
-        nonlocal count
-        count += 1
-        if count == at + 1:
-            for part in message.transforms if topic == "/tf" else [message]:
-                part.header.stamp.sec, part.header.stamp.nanosec = divmod(far_ns, 10**9)
+        for part in message.transforms if topic == "/tf" else [message]:
+            part.header.stamp.sec, part.header.stamp.nanosec = divmod(far_ns, 10**9)
 
-    bag = edited(car_bag, tmp_path / "odd", on(topic, spoil))
+    bag = edited(car_bag, tmp_path / "odd", on(topic, some(spoil, lambda n: n == at + 1)))
     assert main(["bag", "to-nuscenes", str(bag), str(tmp_path / "root"), "--workers", "1"]) == 0
     (told,) = capsys.readouterr().err.splitlines()
     assert ("'base_link'" if topic == "/tf" else topic) in told
@@ -212,15 +210,10 @@ def test_a_lone_stamp_is_left_out_and_told(
 def test_an_image_without_stamp_is_left_out_and_told(
     car_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    count = 0
-
     def spoil(message: Any) -> None:
-        nonlocal count
-        count += 1
-        if count == 3:
-            message.header.stamp.sec = message.header.stamp.nanosec = 0
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
 
-    bag = edited(car_bag, tmp_path / "odd", on(LEFT, spoil))
+    bag = edited(car_bag, tmp_path / "odd", on(LEFT, some(spoil, lambda n: n == 3)))
     assert main(["bag", "to-nuscenes", str(bag), str(tmp_path / "root"), "--plan"]) == 0
     assert "messages have no stamp, and are left out" in capsys.readouterr().out
 
