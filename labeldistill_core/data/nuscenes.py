@@ -66,7 +66,7 @@ class NuScenesTables:
         columns = open_columns(folder)
         self._meta, self._samples, self._data = columns.meta, columns.samples, columns.data
         self._mountings, self._boxes = columns.mountings, columns.boxes
-        self._lidar = lidar_of(self._meta.sensors)
+        self._lidar = lidar_of(self._meta.sensors) or LIDAR
         categories = self._meta.categories
         found = notes_on_categories(self._file("category"), categories, classes)
         for note in (*self._meta.notes, *found):
@@ -356,9 +356,7 @@ class NuScenesTables:
     def _lidar_row(self, sample_token: str) -> int:
         row = self._scan_row(sample_token)
         if row is None:
-            raise DataError(
-                f"sample {sample_token} has no {self._lidar or LIDAR} in {self.version}"
-            )
+            raise DataError(f"sample {sample_token} has no {self._lidar} in {self.version}")
         return row
 
     def _read_mounting(self, row: int) -> SensorMounting:
