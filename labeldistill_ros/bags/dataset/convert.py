@@ -150,8 +150,9 @@ def _write_all(
     names = [scene.name for _, scene in work]
     if twice := {name for name in names if names.count(name) > 1}:
         raise DataError(f"two scenes are called {shown(sorted(twice)[0])}: rename a bag")
-    todo = [n for n, item in enumerate(work) if force or not _is_done(root, *item, options)]
-    whole = [scene for n, (_, scene) in enumerate(work) if n not in set(todo)]
+    done = [not force and _is_done(root, *item, options) for item in work]
+    todo = [number for number, is_done in enumerate(done) if not is_done]
+    whole = [scene for (_, scene), is_done in zip(work, done, strict=True) if is_done]
     moved = [
         scene for scene in whole if _read_part(_part(root, scene.name))["split"] != scene.split
     ]
