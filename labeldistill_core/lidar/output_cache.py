@@ -24,11 +24,11 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from labeldistill_core.checked_header import packed_header, read_header
 from labeldistill_core.files import write_whole
 
 _LOG = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ _LOG = logging.getLogger(__name__)
 FORMAT = 1
 """Of the file, and of what a teacher computes from the same points; part of the file's name."""
 _MARK = b"LDTEACH\n"
-_PROLOGUE = struct.Struct("<8sII")
 _RECORD = struct.Struct("<16sI")
 _BLOCK = 1 << 16
 """Header and records are multiples of it, since what is mapped begins at a page, of 64 KiB at most.
@@ -169,9 +168,7 @@ class OutputCache:
         """Begin an empty file, unless another process did since."""
         self._open()
         if self._file is None:
-            text = json.dumps(shapes).encode()
-            prologue = _PROLOGUE.pack(_MARK, len(text), zlib.crc32(text))
-            write_whole(self._path, (prologue + text).ljust(_BLOCK, b"\0"))
+            write_whole(self._path, packed_header(_MARK, shapes).ljust(_BLOCK, b"\0"))
             self._open()
 
     def _look_for_new(self) -> None:
@@ -258,14 +255,10 @@ def _read_header(file: BinaryIO) -> Shapes | None:
     head = os.pread(file.fileno(), _BLOCK, 0)
     if len(head) < _BLOCK:
         return None
-    mark, length, check = _PROLOGUE.unpack_from(head)
-    text = head[_PROLOGUE.size : _PROLOGUE.size + length]
-    if mark != _MARK or zlib.crc32(text) != check:
+    found = read_header(head, _MARK, Shapes)
+    if found is None:
         return None
-    try:
-        shapes = msgspec.json.decode(text, type=Shapes)
-    except msgspec.MsgspecError:
-        return None
+    shapes, _ = found
     return shapes if all(side > 0 for shape in shapes for side in shape) else None
 
 

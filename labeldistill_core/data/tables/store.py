@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Columns in one file that processes map into memory, so that all of them share its pages.
 
-A mark, the length and check sum of a header, the header as JSON, then the arrays, each at a
-multiple of 64 bytes. The file appears whole or not at all.
+A checked header, then the arrays, each at a multiple of 64 bytes. The file appears whole or not at
+all.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
@@ -20,12 +19,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from labeldistill_core.checked_header import packed_header, read_header
 from labeldistill_core.data.tables.columns import Meta, TableColumns
 
 _MARK = b"LDTABLES"
-_PROLOGUE = struct.Struct("<8sQI")
 _ALIGNMENT = 64
-FORMAT = 3
+FORMAT = 4
 """Of the file and of what its columns mean; a file with another number is made anew."""
 _SPOTS, _SPOT_BYTES = 16, 4096
 
@@ -94,12 +93,12 @@ def write_columns(path: Path, columns: TableColumns, stamps: Stamps) -> None:
         OSError: it cannot be written, as on a full disk; nothing of it is left.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in _leaves(columns, "")}
-    header = _header(columns.meta, stamps, arrays)
+    header = packed_header(_MARK, _header(columns.meta, stamps, arrays))
     # Each process has its own, should a file system's locks let two write.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(_PROLOGUE.pack(_MARK, len(header), zlib.crc32(header)) + header)
+            file.write(header)
             for array in arrays.values():
                 file.write(b"\0" * (-file.tell() % _ALIGNMENT))
                 file.write(array.data)
@@ -141,33 +140,22 @@ def map_columns(path: Path, stamps: Stamps) -> TableColumns | None:
     return _assembled(TableColumns, "", arrays, header.meta)
 
 
-def _header(meta: Meta, stamps: Stamps, arrays: dict[str, NDArray[Any]]) -> bytes:
+def _header(meta: Meta, stamps: Stamps, arrays: dict[str, NDArray[Any]]) -> _Header:
     size, placed = 0, {}
     for name, array in arrays.items():
         size += -size % _ALIGNMENT
         placed[name] = _Array(array.dtype.str, array.shape, size, _spots(array))
         size += array.nbytes
-    return msgspec.json.encode(_Header(FORMAT, stamps, size, placed, meta))
-
-
-def _begin_of_arrays(header_length: int) -> int:
-    end = _PROLOGUE.size + header_length
-    return end + -end % _ALIGNMENT
+    return _Header(FORMAT, stamps, size, placed, meta)
 
 
 def _read_header(data: mmap.mmap) -> _Header | None:
-    if len(data) < _PROLOGUE.size:
+    found = read_header(data, _MARK, _Header)
+    if found is None:
         return None
-    mark, length, check = _PROLOGUE.unpack_from(data)
-    text = data[_PROLOGUE.size : _PROLOGUE.size + length]
-    if mark != _MARK or zlib.crc32(text) != check:
-        return None
-    try:
-        header = msgspec.json.decode(text, type=_Header)
-    except msgspec.DecodeError:  # of another format
-        return None
+    header, end = found
     # A copy that was cut short keeps its header.
-    whole = _begin_of_arrays(length) + header.size == len(data)
+    whole = end + -end % _ALIGNMENT + header.size == len(data)
     return header if header.format == FORMAT and whole else None
 
 
