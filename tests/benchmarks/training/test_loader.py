@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.training.loader import LoaderOptions, compute, main
-from labeldistill_core import presets
 from tests.support.small_networks import small_preset
 
 
@@ -22,10 +21,11 @@ def test_a_machine_is_computed_from_one_core() -> None:
 
 
 def test_samples_are_loaded_and_counted(
-    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    synthetic_dataroot: Path,
+    tmp_path: Path,
+    small_in_presets: None,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
+) -> None:
     file = tmp_path / "loader.json"
     command = [str(synthetic_dataroot), "--version", "v1.0-mini", "--preset", "small"]
     assert main([*command, "--samples", "2", "--json", str(file)]) == 0

@@ -10,15 +10,14 @@ import pytest
 
 from benchmarks.detector.page import BEGIN, END, bench_page
 from benchmarks.training.__main__ import main
-from labeldistill_core import presets
-from tests.support.small_networks import small_preset
 
 
 def test_every_stage_is_measured(
-    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    synthetic_dataroot: Path,
+    tmp_path: Path,
+    small_in_presets: None,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
+) -> None:
     file = tmp_path / "bench" / "training.json"
     assert main(
         [str(synthetic_dataroot), "--version", "v1.0-mini", "--preset", "small",

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-from labeldistill_core import presets
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.checkpoints import load_student
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -42,7 +41,8 @@ from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
 from labeldistill_ros.cli import main
 from tests.support.nuscenes_fixture import VERSION
-from tests.support.small_networks import small, small_preset, small_teacher
+from tests.support.small_networks import small, small_teacher
+from tests.support.small_training import small_training
 
 
 def change(root: Path, version: str, table: str, edit: Callable[[Any], object]) -> None:
@@ -124,15 +124,11 @@ def test_targets_have_no_velocity_where_none_is_known(dataroot: Path) -> None:
 
 
 def test_draws_by_class_without_boxes_are_refused(
-    dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    dataroot: Path, tmp_path: Path, small_in_presets: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     change(dataroot, VERSION, "sample_annotation", lambda rows: rows.clear())
-    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
-    command = [
-        "train", "teacher", str(dataroot), str(tmp_path / "run"), "--version", VERSION, "--preset",
-        "small", "--split", "all", "--workers", "0", "--class-balanced", "True",
-    ]  # fmt: skip
+    command = ["train", "teacher", str(dataroot), str(tmp_path / "run")]
+    command += [*small_training(version=VERSION), "--class-balanced", "True"]
     assert main(command) == 2
     error = capsys.readouterr().err
     assert "0 class-balanced draws are fewer than one batch" in error
@@ -177,16 +173,14 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(
-    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    synthetic_dataroot: Path,
+    tmp_path: Path,
+    small_in_presets: None,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
+) -> None:
     out = tmp_path / "run"
-    command = [
-        "train", "teacher", str(synthetic_dataroot), str(out), "--version", "v1.0-mini",
-        "--preset", "small", "--split", "all", "--batch-size", "4", "--workers", "0",
-        "--precision", "32-true", "--epochs", "4",
-    ]  # fmt: skip
+    command = ["train", "teacher", str(synthetic_dataroot), str(out), *small_training(epochs=4)]
     with monkeypatch.context() as patch:
         patch.setattr(TeacherStage, "on_train_epoch_start", interrupt_after_first_epoch)
         with pytest.raises(SystemExit):
@@ -235,14 +229,12 @@ def interrupt_after_first_epoch(stage: TeacherStage) -> None:
 
 
 def test_export_writes_what_the_node_loads(
-    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    synthetic_dataroot: Path,
+    tmp_path: Path,
+    small_in_presets: None,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
-    common = [
-        "--version", "v1.0-mini", "--preset", "small", "--split", "all", "--batch-size", "4",
-        "--workers", "0", "--precision", "32-true", "--epochs", "1",
-    ]  # fmt: skip
+) -> None:
+    common = small_training()
     root, run = str(synthetic_dataroot), tmp_path / "student"
     teacher = tmp_path / "teacher" / "teacher.safetensors"
     assert main(["train", "teacher", root, str(teacher.parent), *common]) == 0
@@ -281,11 +273,7 @@ def test_two_processes_train_one_network(
 ) -> None:
     script = tmp_path / "train.py"
     script.write_text(DDP.format(repository=str(repository)))
-    common = [
-        "--version", "v1.0-mini", "--preset", "small", "--split", "all", "--validate", "val",
-        "--batch-size", "2", "--epochs", "2", "--workers", "0", "--precision", "32-true",
-        "--devices", "2",
-    ]  # fmt: skip
+    common = [*small_training(batch_size=2, epochs=2), "--validate", "val", "--devices", "2"]
     teacher, student = tmp_path / "teacher", tmp_path / "student"
     for stage, out, more in (
         ("teacher", teacher, []),

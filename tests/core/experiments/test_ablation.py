@@ -21,6 +21,7 @@ from labeldistill_core.training.train import train_student
 from labeldistill_ros.cli import main
 from tests.support import process_work
 from tests.support.small_networks import small_preset
+from tests.support.small_training import small_training
 
 
 @pytest.fixture
@@ -40,9 +41,8 @@ def test_ablation_compares_arms_and_goes_on(
     ))  # fmt: skip
     figures = tmp_path / "figures.json"
     command = [
-        "ablation", str(synthetic_dataroot), str(tmp_path / "out"), "--version", "v1.0-mini",
-        "--preset", "small", "--seeds", "2", "--epochs", "1", "--batch-size", "2",
-        "--workers", "0", "--precision", "32-true", "--json", str(figures),
+        "ablation", str(synthetic_dataroot), str(tmp_path / "out"), "--seeds", "2",
+        *small_training(split="train", batch_size=2), "--json", str(figures),
     ]  # fmt: skip
     assert main([*command, "--arms", "none", "lidar+label+partition"]) == 0
     content = json.loads(figures.read_text())
@@ -86,9 +86,8 @@ def test_ablation_runs_several_students_at_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     command = [
-        "ablation", str(synthetic_dataroot), str(tmp_path), "--version", "v1.0-mini", "--arms",
-        "none", "--epochs", "1", "--jobs", "2", "--workers", "0", "--config", str(small_file),
-        "--batch-size", "2", "--precision", "32-true",
+        "ablation", str(synthetic_dataroot), str(tmp_path), "--arms", "none", "--jobs", "2",
+        *small_training(small_file, split="train", batch_size=2),
     ]  # fmt: skip
     caplog.set_level("INFO")
     assert main([*command, "--seeds", "2"]) == 0
@@ -115,9 +114,8 @@ def test_figures_stand_for_folders_that_were_lost(
 ) -> None:  # fmt: skip
     out, figures = tmp_path / "out", tmp_path / "figures.json"
     command = [
-        "ablation", str(synthetic_dataroot), str(out), "--version", "v1.0-mini", "--arms", "none",
-        "--epochs", "1", "--workers", "0", "--json", str(figures), "--config", str(small_file),
-        "--batch-size", "2", "--precision", "32-true",
+        "ablation", str(synthetic_dataroot), str(out), "--arms", "none", "--json", str(figures),
+        *small_training(small_file, split="train", batch_size=2),
     ]  # fmt: skip
     assert main([*command, "--seeds", "1"]) == 0
     first = json.loads(figures.read_text())

@@ -25,15 +25,13 @@ from labeldistill_ros.robustness.degradation import OperatingCondition
 from tests.support.nuscenes_fixture import VERSION
 from tests.support.own_vehicle import CLASSES, own_preset, write_own_dataroot
 from tests.support.small_networks import small, small_preset
+from tests.support.small_training import small_training
 
 
 def test_all_stages_of_another_vehicle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, file = write_own_dataroot(tmp_path / "data"), tmp_path / "own.yaml"
     file.write_text(to_yaml(own_preset()))
-    common = [
-        "--version", VERSION, "--config", str(file), "--split", "all", "--epochs", "1",
-        "--batch-size", "3", "--workers", "0", "--precision", "32-true", "--class-balanced", "True",
-    ]  # fmt: skip
+    common = [*small_training(file, version=VERSION, batch_size=3), "--class-balanced", "True"]
 
     def train(stage: str, *more: str) -> Path:
         out = tmp_path / stage
@@ -137,19 +135,15 @@ def test_runs_of_earlier_versions_go_on(tmp_path: Path, synthetic_dataroot: Path
     """Their checkpoints say nothing of classes, which were nuScenes' ten."""
     file, out = tmp_path / "small.yaml", tmp_path / "run"
     file.write_text(to_yaml(small_preset()))
-    command = [
-        "train", "teacher", str(synthetic_dataroot), str(out), "--version", "v1.0-mini",
-        "--config", str(file), "--split", "all", "--batch-size", "4", "--workers", "0",
-        "--precision", "32-true",
-    ]  # fmt: skip
-    assert main([*command, "--epochs", "1"]) == 0
+    command = ["train", "teacher", str(synthetic_dataroot), str(out)]
+    assert main([*command, *small_training(file)]) == 0
     last = out / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
     del content[IDENTITY]["config"]["head"]["classes"]
     torch.save(content, last)
-    assert main([*command, "--epochs", "2"]) == 0
+    assert main([*command, *small_training(file, epochs=2)]) == 0
     assert torch.load(last, weights_only=True)["global_step"] == 2 * content["global_step"]
     # One of other classes is another run.
     other = file.read_text().replace("vehicle.car]", "vehicle.van]")
     file.write_text(other)
-    assert main([*command, "--epochs", "3"]) == 2
+    assert main([*command, *small_training(file, epochs=3)]) == 2

@@ -19,6 +19,7 @@ from labeldistill_core.network.image_encoder import ImageEncoder
 from labeldistill_core.training.pretrained import load_pretrained
 from labeldistill_ros.cli import main
 from tests.support.small_networks import preset_of, small
+from tests.support.small_training import small_training
 
 IMAGE = ImageConfig(height=64, width=96)
 
@@ -97,11 +98,7 @@ def test_training_starts_from_the_file(
     monkeypatch.setitem(presets.PRESETS, "wide", preset_of(wide))
     file, out = tmp_path / "resnet18.pth", tmp_path / "run"
     torch.save(torchvision_resnet().state_dict(), file)
-    command = [
-        "train", "student", str(synthetic_dataroot), str(out), "--version", "v1.0-mini",
-        "--preset", "wide", "--split", "all", "--batch-size", "4", "--workers", "0",
-        "--precision", "32-true", "--epochs", "1",
-    ]  # fmt: skip
+    command = ["train", "student", str(synthetic_dataroot), str(out), *small_training("wide")]
     assert main([*command, "--pretrained", str(file)]) == 0
     trained = torch.load(out / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     stem = "network.image_encoder.backbone.conv1.weight"

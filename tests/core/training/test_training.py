@@ -30,7 +30,8 @@ from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.stage import TrainingBatch
 from labeldistill_core.training.student import StudentStage
 from labeldistill_ros.cli import main
-from tests.support.small_networks import preset_of, small, small_preset, small_teacher
+from tests.support.small_networks import preset_of, small, small_teacher
+from tests.support.small_training import small_training
 
 
 def test_the_loss_falls_on_one_batch(synthetic_dataroot: Path) -> None:
@@ -65,17 +66,14 @@ def test_a_loss_that_is_not_finite_is_named(synthetic_dataroot: Path) -> None:
 
 
 def test_what_is_trained_is_loaded(
-    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    synthetic_dataroot: Path,
+    tmp_path: Path,
+    small_in_presets: None,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
+) -> None:
     out = tmp_path / "run"
-    command = [
-        "train", "student", str(synthetic_dataroot), str(out), "--version", "v1.0-mini",
-        "--preset", "small", "--split", "all", "--batch-size", "4", "--workers", "0",
-        "--precision", "32-true",
-    ]  # fmt: skip
-    assert main([*command, "--epochs", "1"]) == 0
+    command = ["train", "student", str(synthetic_dataroot)]
+    assert main([*command, str(out), *small_training()]) == 0
     detector = Detector.load(out / "student.safetensors")
     assert detector.config == small()
     tables = NuScenesTables(synthetic_dataroot, "v1.0-mini")
@@ -84,7 +82,7 @@ def test_what_is_trained_is_loaded(
     assert "2 steps on 8 samples" in capsys.readouterr().out
     other = tmp_path / "other"
     init = ["--init", str(out / "student.safetensors")]
-    assert main([*command[:3], str(other), *command[4:], *init, "--epochs", "1"]) == 0
+    assert main([*command, str(other), *small_training(), *init]) == 0
     assert (other / "student.safetensors").exists()
 
 
@@ -186,15 +184,14 @@ def test_evaluate_scores_a_checkpoint(
 
 @pytest.mark.parametrize("published", [False, True])
 def test_three_stages_one_after_the_other(
-    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], published: bool,
-) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
-    common = [
-        "--version", "v1.0-mini", "--preset", "small", "--split", "train", "--validate", "val",
-        "--batch-size", "2", "--epochs", "1", "--workers", "0", "--precision", "32-true",
-        *(["--published"] if published else []),
-    ]  # fmt: skip
+    synthetic_dataroot: Path,
+    tmp_path: Path,
+    small_in_presets: None,
+    capsys: pytest.CaptureFixture[str],
+    published: bool,
+) -> None:
+    common = [*small_training(split="train", batch_size=2), "--validate", "val"]
+    common += ["--published"] if published else []
     teacher, encoder = tmp_path / "t/teacher.safetensors", tmp_path / "e/label_encoder.safetensors"
     root = str(synthetic_dataroot)
     assert main(["train", "teacher", root, str(teacher.parent), *common]) == 0
@@ -260,10 +257,7 @@ def test_a_teacher_starts_from_another(
 ) -> None:  # fmt: skip
     neighbours = replace(small_teacher(), sweeps=SweepsConfig(2, 2))
     monkeypatch.setitem(presets.PRESETS, "small", preset_of(small(), neighbours))
-    common = [
-        "--version", "v1.0-mini", "--preset", "small", "--batch-size", "2", "--epochs", "1",
-        "--workers", "0", "--precision", "32-true",
-    ]  # fmt: skip
+    common = small_training(split="train", batch_size=2)
     first, second = (tmp_path / name / "teacher.safetensors" for name in ("first", "second"))
     start = ["train", "teacher", str(synthetic_dataroot)]
     assert main([*start, str(first.parent), *common]) == 0
@@ -284,10 +278,9 @@ def test_a_teacher_starts_from_another(
 
 
 def test_overfit_says_whether_it_reached_its_target(
-    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    synthetic_dataroot: Path, tmp_path: Path, small_in_presets: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(presets.PRESETS, "small", small_preset())
     command = [
         "overfit", str(synthetic_dataroot), str(tmp_path), "--preset", "small", "--samples", "1",
         "--steps", "3",

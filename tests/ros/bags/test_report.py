@@ -18,15 +18,18 @@ from tests.support.bag_rig import truths_of, write_detections
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 
-def test_a_report_is_one_file_about_all_runs(
-    bag: Path, shared_dataroot: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def two_runs(bag: Path, shared_dataroot: Path, tmp_path: Path) -> list[str]:
+    """The command that scores a run which found everything, and one which found a third."""
     truths = truths_of(shared_dataroot)
     good = write_detections(tmp_path / "good <run>", truths)
     poor = write_detections(tmp_path / "poor", truths[:1])
+    return ["bag", "score", str(bag), str(good), str(poor)]
+
+
+def test_a_report_is_one_file_about_all_runs(two_runs: list[str], tmp_path: Path) -> None:
     report = tmp_path / "new" / "report.html"
-    command = ["bag", "score", str(bag), str(good), str(poor), "--report", str(report)]
-    assert main(command) == 0
+    assert main([*two_runs, "--report", str(report)]) == 0
     text = report.read_text()
     assert "good &lt;run&gt;" in text
     assert "<run>" not in text
@@ -49,19 +52,15 @@ def test_a_report_is_one_file_about_all_runs(
 
 
 def test_what_is_compared_stands_first_and_pictures_last(
-    bag: Path, shared_dataroot: Path, tmp_path: Path
+    two_runs: list[str], tmp_path: Path
 ) -> None:
-    truths = truths_of(shared_dataroot)
-    good = write_detections(tmp_path / "good", truths)
-    poor = write_detections(tmp_path / "poor", truths[:1])
     report = tmp_path / "report.html"
-    command = ["bag", "score", str(bag), str(good), str(poor), "--report", str(report)]
-    assert main([*command, "--min-coverage", "0.9"]) == 1
+    assert main([*two_runs, "--report", str(report), "--min-coverage", "0.9"]) == 1
     text = report.read_text()
     order = [
         "<h2>Runs</h2><table",
         "<h2>Thresholds</h2><table",
-        "<h2>good</h2>",
+        "<h2>good &lt;run&gt;</h2>",
         "<h2>poor</h2>",
         "<h2>Runs</h2><svg",
         "<h2>Average precision</h2>",
@@ -73,7 +72,7 @@ def test_what_is_compared_stands_first_and_pictures_last(
     rows = re.findall(r'<tr class="(\w+)">(.*?)</tr>', text)
     verdicts = [(kind, re.sub(r"<[^>]*>", "|", row)) for kind, row in rows]
     assert [kind for kind, _ in verdicts] == ["passed", "failed"]
-    assert verdicts[0][1] == "|good||coverage||1.000||at least 0.9||passed|"
+    assert verdicts[0][1] == "|good &lt;run&gt;||coverage||1.000||at least 0.9||passed|"
     # each camera by itself, so that a narrow screen shows them one below the other
     assert text.count("<img") == 7 * text.count("<figcaption>")
 

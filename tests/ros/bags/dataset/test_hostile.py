@@ -150,35 +150,40 @@ def test_poses_that_no_vehicle_has_are_left_out_and_told(
     assert all(map(math.isfinite, (x for pose in poses for x in pose["translation"])))
 
 
-def test_a_damaged_part_is_named(
-    car_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def written(car_bag: Path, tmp_path: Path) -> tuple[list[str], Path]:
+    """The command that has made a data root, and the data root."""
     root = tmp_path / "root"
-    words = ["bag", "to-nuscenes", str(car_bag), str(root)]
-    assert main(words) == 0
+    command = ["bag", "to-nuscenes", str(car_bag), str(root)]
+    assert main(command) == 0
+    return command, root
+
+
+def test_a_damaged_part_is_named(
+    written: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, root = written
     part = root / ".scenes/drive.json"
     whole = part.read_bytes()
     for damaged in (whole[:100], b"[]", b"{}", b"[" * 100_000, b"\xff", b'{"split": "../x"}'):
         part.write_bytes(damaged)
-        assert main(words) == 2
+        assert main(command) == 2
         assert f"{part} is damaged: remove it" in capsys.readouterr().err
     part.unlink()
-    assert main(words) == 0
+    assert main(command) == 0
 
 
 def test_a_second_writer_is_refused(
-    car_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    written: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = tmp_path / "root"
-    words = ["bag", "to-nuscenes", str(car_bag), str(root)]
-    assert main(words) == 0
+    command, root = written
     with sole_user(root / ".scenes/lock", "no") as alone:
         assert alone
-        assert main(words) == 2
+        assert main(command) == 2
         assert f"another process writes to {root}" in capsys.readouterr().err
         with pytest.raises(ConfigError, match="^no$"), sole_user(root / ".scenes/lock", "no"):
             pass
-    assert main(words) == 0
+    assert main(command) == 0
 
 
 @pytest.mark.parametrize(

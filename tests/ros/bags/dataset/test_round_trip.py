@@ -70,12 +70,6 @@ def assert_same_files(
         assert (record.width_px, record.height_px) == (old.width_px, old.height_px)
 
 
-def assert_survives(before: NuScenesTables, scene: str, folder: Path) -> None:
-    after = NuScenesTables(there_and_back(before, scene, folder), OURS)
-    assert_same_scene(before, after, scene)
-    assert_same_files(told(before, scene), told(after, scene))
-
-
 @pytest.fixture(scope="module")
 def moving_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two scenes with all sweeps."""
@@ -84,10 +78,22 @@ def moving_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_small_world_survives(moving_world: Path, tmp_path: Path) -> None:
-    before = NuScenesTables(moving_world, "v1.0-mini")
+@pytest.mark.parametrize(
+    ("world", "version"),
+    [
+        pytest.param("moving_world", "v1.0-mini", id="sweeps"),
+        pytest.param("synthetic_dataroot", "v1.0-mini", id="key frames alone"),
+        pytest.param("shared_dataroot", "v1.0-test", id="other tables"),
+    ],
+)
+def test_a_small_world_survives(
+    world: str, version: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    before = NuScenesTables(request.getfixturevalue(world), version)
     scene = before.scene_names[0]
-    assert_survives(before, scene, tmp_path)
+    after = NuScenesTables(there_and_back(before, scene, tmp_path), OURS)
+    assert_same_scene(before, after, scene)
+    assert_same_files(told(before, scene), told(after, scene))
 
 
 def test_instances_and_points_survive(moving_world: Path, tmp_path: Path) -> None:
@@ -100,18 +106,6 @@ def test_instances_and_points_survive(moving_world: Path, tmp_path: Path) -> Non
         assert second.num_lidar_pts == first.num_lidar_pts
         np.testing.assert_allclose(second.boxes.velocities, first.boxes.velocities, atol=1e-6)
     assert split_scenes(after, "train") == [scene]
-
-
-def test_key_frames_without_sweeps_survive(synthetic_dataroot: Path, tmp_path: Path) -> None:
-    before = NuScenesTables(synthetic_dataroot, "v1.0-mini")
-    scene = before.scene_names[0]
-    assert_survives(before, scene, tmp_path)
-
-
-def test_other_tables_survive(shared_dataroot: Path, tmp_path: Path) -> None:
-    before = NuScenesTables(shared_dataroot, "v1.0-test")
-    scene = before.scene_names[0]
-    assert_survives(before, scene, tmp_path)
 
 
 def test_real_frames_survive(shared_data: Path, tmp_path: Path) -> None:
