@@ -20,12 +20,13 @@ import logging
 import os
 import select
 import shlex
+import stat
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -76,13 +77,29 @@ _MENDS = {
     errno.ENOTDIR: "a part of this path is a file: name another one",
     errno.EEXIST: "remove it, or name another path",
     errno.EMFILE: "raise the limit (`ulimit -n`)",
+    errno.EFBIG: "raise the limit (`ulimit -f`), or write to another file system",
+    errno.EAGAIN: "raise the limit (`ulimit -u`), or use fewer processes",
+    errno.ELOOP: "a link in this path leads to itself: remove it, or name another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
 """What helps against an error of the system."""
 _POSITIONAL = get_args(Positional[str])[1:]
 """What tyro hangs on the type of an argument that stands by its position."""
 _LONGEST = 10_000
 """Characters of what is told of an error."""
-_NO_MEMORY = "take a smaller batch, fewer processes or another device"
+_NO_MEMORY = (
+    "take a smaller batch, fewer processes or another device, or raise the limit (`ulimit -v`)"
+)
+_MEMORY_TEXTS = (
+    "can't allocate memory",  # of torch on a CPU
+    "cannot allocate memory",
+    "failed to map segment",  # of the loader of shared libraries
+    "bad_alloc",  # of C++
+    "insufficient memory",  # of OpenCV
+    "failed to allocate",
+    "can't start new thread",  # whose stack has no room, or of which there are too many
+)
+"""What libraries say in errors of no class of their own where there is no memory."""
 
 
 def run_command(
@@ -120,15 +137,28 @@ def call_command(
         if words[:1] and words[0] in command:
             # By itself, so that its options may take defaults from others.
             return call_command(f"{name} {words[0]}", command[words[0]], words[1:])
-        return tyro.extras.subcommand_cli_from_dict(dict(command), prog=name, args=args)
+        return tyro.extras.subcommand_cli_from_dict(
+            dict(command), prog=name, args=[plain_text(word) for word in words]
+        )
     prepared, args = _prepared(command, sys.argv[1:] if args is None else args)
-    return tyro.cli(prepared, prog=name, args=args)
+    told = [plain_text(word) for word in args]
+    if told == list(args):
+        return tyro.cli(prepared, prog=name, args=args)()
+    # Tyro repeats what it cannot take as it came, which may colour the terminal or fill it.
+    try:
+        call = tyro.cli(prepared, prog=name, args=args, console_outputs=False)
+    except SystemExit:
+        tyro.cli(prepared, prog=name, args=told)
+        raise
+    return call()
 
 
 def _prepared(
     command: Callable[..., Any], args: Sequence[str]
-) -> tuple[Callable[..., Any], Sequence[str]]:
-    """The command, with defaults that some of its options take from others, and what is left.
+) -> tuple[Callable[..., Callable[[], Any]], Sequence[str]]:
+    """What gives the command with its options, and the arguments that are left.
+
+    Some options take their defaults from others.
 
     Options of which that holds have a class method `prepared`, which gives their defaults from the
     arguments, and the arguments that it did not take. Arguments without an option's name are called
@@ -139,9 +169,10 @@ def _prepared(
         if name != "return" and hasattr(kind, "prepared"):
             defaults[name], args = kind.prepared(args)
 
+    # To call when all options are read, so that what the command raises is none of theirs.
     @wraps(command)
-    def with_defaults(*positional: Any, **named: Any) -> Any:
-        return command(*positional, **named)
+    def with_defaults(*positional: Any, **named: Any) -> Callable[[], Any]:
+        return partial(command, *positional, **named)
 
     signature = inspect.signature(command)
     parameters = [
@@ -213,11 +244,11 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_LEFT
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            return _say(_out_of_memory(error))
         if error.filename is None and _output_fails():
             error.filename = "standard output"
         return _say(_of_system(error))
-    except MemoryError as error:
-        return _say(f"out of memory{f' ({error})' if str(error) else ''}: {_NO_MEMORY}")
     except KeyboardInterrupt:
         _settle_output()
         print("ended by SIGINT", file=sys.stderr)
@@ -225,8 +256,8 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
     # The last resort of a program: what arrives here is a fault of ours, and is kept with its
     # traceback.
     except Exception as error:
-        if _is_torch_memory(error):
-            return _say(f"out of memory ({_first_line(error)}): {_NO_MEMORY}")
+        if _is_of_memory(error):
+            return _say(_out_of_memory(error))
         return _fault(name, error)
     return result if isinstance(result, int) else 0
 
@@ -238,10 +269,14 @@ def _is_for_the_caller(record: logging.LogRecord) -> bool:
 
 def _say(message: str) -> int:
     _settle_output()
-    # What came from outside, as a path does, is not to move the cursor or colour the terminal.
-    told = "".join(c if c in "\n\t" else plain_text(c) for c in message[:_LONGEST])
-    print(f"error: {told}{'...' if message[_LONGEST:] else ''}", file=sys.stderr)
+    print(f"error: {_printable(message)}", file=sys.stderr)
     return REFUSED
+
+
+def _printable(message: str) -> str:
+    """What came from outside, as a path does, is not to move the cursor or colour the terminal."""
+    told = "".join(c if c in "\n\t" else plain_text(c) for c in message[:_LONGEST])
+    return f"{told}{'...' if message[_LONGEST:] else ''}"
 
 
 def _settle_output() -> None:
@@ -257,14 +292,17 @@ def _settle_output() -> None:
 
 def _output_fails() -> bool:
     """Whether nothing can be printed, as where the output goes to a full disk."""
+    # The system does not say which file it could not write. What failed is still in the buffer, and
+    # devices refuse nothing as well; else the file's disk is looked at.
     try:
-        # By doing it: the system does not say which file it could not write.
-        os.write(sys.stdout.fileno(), b"\n")
+        sys.stdout.flush()
+        number = sys.stdout.fileno()
+        os.write(number, b"")
+        return stat.S_ISREG(os.fstat(number).st_mode) and not os.fstatvfs(number).f_bavail
     except ValueError:  # of an output that is no file, as a test's
         return False
     except OSError:
         return True
-    return False
 
 
 def _of_system(error: OSError) -> str:
@@ -275,13 +313,24 @@ def _of_system(error: OSError) -> str:
     return ": ".join(part for part in (" -> ".join(files), what, mend) if part)
 
 
-def _is_torch_memory(error: Exception) -> bool:
-    """Whether torch found no memory, on a GPU or in the machine."""
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Whether an error arose where there was no memory, on a GPU or in the machine."""
     # Where torch was never imported, the error is not torch's.
     torch = sys.modules.get("torch")
-    if torch is None or not isinstance(error, RuntimeError):
-        return False
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    if isinstance(error, RuntimeError | ImportError | SystemError):
+        told = str(error).lower()
+        if any(text in told for text in _MEMORY_TEXTS):
+            return True
+    return error is not None and error.__cause__ is not error and _is_of_memory(error.__cause__)
+
+
+def _out_of_memory(error: BaseException) -> str:
+    what = _first_line(error)
+    return f"out of memory{f' ({what})' if what else ''}: {_NO_MEMORY}"
 
 
 def _first_line(error: BaseException) -> str:
@@ -297,7 +346,7 @@ def _fault(name: str, error: Exception) -> int:
     except OSError:
         print(text, file=sys.stderr)  # rather than losing it
         kept = "its traceback stands above; please report it with that"
-    print(f"error: {name} failed unforeseen ({what}): {kept}", file=sys.stderr)
+    print(f"error: {name} failed unforeseen ({_printable(what)}): {kept}", file=sys.stderr)
     return FAULT
 
 

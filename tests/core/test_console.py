@@ -96,6 +96,11 @@ def system_error(number: int, file: str | None = "/data/out.json") -> OSError:
         (MemoryError(), "out of memory: take a smaller batch"),
         (torch.OutOfMemoryError("CUDA out of memory\nand more"), "out of memory (CUDA out of"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory (DefaultCPU"),
+        (ImportError("libx.so: failed to map segment from shared object"), "out of memory (libx"),
+        (RuntimeError("can't start new thread"), "out of memory (can't start new thread): take"),
+        (system_error(errno.ENOMEM, None), "out of memory ([Errno 12] Cannot allocate memory)"),
+        (system_error(errno.EFBIG), "/data/out.json: File too large: raise the limit (`ulimit"),
+        (system_error(errno.ELOOP), "/data/out.json: Too many levels of symbolic links: a link"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line_and_code_2(
@@ -132,6 +137,66 @@ def test_a_fault_of_ours_is_one_line_and_code_3(
     assert str(file) in said
     assert said.count("\n") == 1
     assert "in command\n    raise error" in file.read_text()
+
+
+def test_an_error_of_a_library_that_comes_of_no_memory_is_no_fault(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = SystemError("error return without exception set")
+    error.__cause__ = MemoryError()
+    assert exit_code(raising(error), "x") == 2
+    assert "out of memory (error return without" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["2", "--nu\x1b[31m\x07"], ["2", "--" + "x" * 10**5]])
+def test_options_that_are_told_are_escaped_and_cut(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(number: Positional[int]) -> None:
+        """Do it."""
+
+    with pytest.raises(SystemExit) as ended:
+        run_command("program", command, words)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "\x1b[31m" not in said
+    assert "\x07" not in said
+    assert words[-1][:4] in said
+    assert len(said) < 3000
+
+
+def test_arguments_reach_the_command_as_they_are() -> None:
+    seen: list[str] = []
+
+    def command(*, word: str) -> int:
+        seen.append(word)
+        return 1
+
+    odd = "\x1b[31m\udcff\n" + "x" * 1000
+    assert run_command("program", command, ["--word", odd]) == 1
+    assert seen == [odd]
+
+
+@pytest.mark.parametrize("size", [10, 10**6])
+def test_a_full_output_is_named_and_gets_nothing_more(size: int, tmp_path: Path) -> None:
+    code = (
+        "import resource, sys\n"
+        "from labeldistill_core.console import exit_code\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))\n"
+        f"sys.exit(exit_code(lambda: print('x' * {size}), 'program'))"
+    )
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run([sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert b"File too large: raise the limit" in done.stderr
+    assert (tmp_path / "out").read_bytes() == b"xxxx"
+
+
+def test_an_error_of_another_file_leaves_the_output_as_it_is(
+    state: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(raising(system_error(errno.ENOSPC, None)), "x") == 2
+    assert capfd.readouterr().out == ""
 
 
 def test_a_traceback_is_not_lost_where_nothing_can_be_written(
