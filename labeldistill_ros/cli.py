@@ -17,7 +17,7 @@ from labeldistill_core.console import REFUSED, call_command, exit_code
 from labeldistill_core.spinning import bound_spinning
 from labeldistill_ros.early_signals import started
 from labeldistill_ros.garbage import resume_collection
-from labeldistill_ros.standard_streams import secure_streams
+from labeldistill_ros.program import begin_program, end_program
 
 NAME = "labeldistill"
 GROUPS = {
@@ -269,5 +269,5 @@ def _version() -> str:
 
 
 if __name__ == "__main__":
-    secure_streams()
-    sys.exit(main())
+    begin_program()
+    end_program(main())

@@ -38,9 +38,24 @@ def test_a_program_searches_once_it_is_imported(entry: str, words: list[str]) ->
         "atexit.register(lambda: print('searches', gc.isenabled(), gc.get_freeze_count()))\n"
         f"from labeldistill_ros.entry import {entry} as begin\nbegin()"
     )
+    _, enabled, frozen = _last_line(code, words).split()
+    assert enabled == "True"
+    assert int(frozen) > 10_000
+
+
+def test_a_module_called_as_a_program_searches_no_sooner() -> None:
+    code = (
+        "import atexit, gc, runpy\n"
+        "atexit.register(lambda: print('searches', gc.isenabled(), gc.get_freeze_count()))\n"
+        "runpy.run_module('labeldistill_ros.cli', run_name='__main__')"
+    )
+    _, enabled, frozen = _last_line(code, ["config", "--help"]).split()
+    assert enabled == "True"
+    assert int(frozen) > 10_000
+
+
+def _last_line(code: str, words: list[str]) -> str:
     run = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
     )
-    _, enabled, frozen = run.stdout.splitlines()[-1].split()
-    assert enabled == "True"
-    assert int(frozen) > 10_000
+    return run.stdout.splitlines()[-1]
