@@ -20,7 +20,7 @@ from labeldistill_ros.isolated_domain import own_domain
 def bags(
     dataroot: Positional[Path],
     options: Flat[BagsOptions],
-    json: Path = Path("benchmarks/results/bags.json"),
+    json: Path | None = None,
 ) -> None:
     """Measure conversion against copying the files, its memory, and replay against the clock.
 
@@ -32,7 +32,8 @@ def bags(
     with own_domain():
         found = measure_bags(dataroot, options)
     figures = {"commit": commit(), "machine": machine(), **found}
-    write_json(json, figures)
+    if json:
+        write_json(json, figures)
     print(json_module.dumps(figures, indent=1))
 
 

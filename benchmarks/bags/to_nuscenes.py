@@ -41,9 +41,7 @@ class DriveOptions:
     """Numbers of processes."""
 
 
-def drives(
-    options: Flat[DriveOptions], json: Path = Path("benchmarks/results/to_nuscenes.json")
-) -> None:
+def drives(options: Flat[DriveOptions], json: Path | None = None) -> None:
     """Measure the conversion of made-up drives against copying their bags, and its memory.
 
     Args:
@@ -52,7 +50,8 @@ def drives(
     """
     rows = [_drive(seconds, options) for seconds in options.seconds]
     figures = {"commit": commit(), "machine": machine(), "load": os.getloadavg()[0], "drives": rows}
-    write_json(json, figures)
+    if json:
+        write_json(json, figures)
     print(json_module.dumps(figures, indent=1))
 
 

@@ -31,7 +31,7 @@ def evaluation(
     scenes: int = 151,
     boxes: int = 500,
     folder: Path | None = None,
-    json: Path = Path("benchmarks/results/evaluation.json"),
+    json: Path | None = None,
 ) -> None:
     """Score one result file with `evaluate-results`, `bag score` and the devkit's `DetectionEval`.
 
@@ -69,7 +69,8 @@ def evaluation(
         "largest_difference": max(gaps),
         "scores": {name: ours_scores[name] for name in ("mAP", "NDS")},
     }
-    write_json(json, figures)
+    if json:
+        write_json(json, figures)
     print(json_module.dumps(figures, indent=1))
     if not figures["largest_difference"] < _EXACT:
         sys.exit(f"the scores differ by {figures['largest_difference']:g}")

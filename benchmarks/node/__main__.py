@@ -14,14 +14,12 @@ from benchmarks.node.failures import as_json, run_scene
 from benchmarks.node.hostile import HostileOptions, run_hostile
 from benchmarks.node.load import LoadOptions, run_load
 from benchmarks.node.processes import run_refusals, run_signals
-from labeldistill_core.console import MISSED, Flat, run_command
+from labeldistill_core.console import MISSED, Flat, run_command, tell_written
 from labeldistill_core.files import write_json
 from labeldistill_ros.isolated_domain import own_domain
 
 
-def failures(
-    json: Path = Path("benchmarks/results/failures.json"), model: Path | None = None
-) -> int:
+def failures(json: Path | None = None, model: Path | None = None) -> int:
     """Do every event of the failure table to a running node over DDS; exits with 1 if one fails.
 
     Args:
@@ -34,7 +32,8 @@ def failures(
             rows += run_scene(scene, model)
             print(f"{scene.name}: done")
         rows += run_refusals(model) + run_signals(model)
-    write_json(json, as_json(rows))
+    if json:
+        write_json(json, as_json(rows))
     width = max(len(row.event) for row in rows)
     print(f"\n{'':4} {'event':<{width}} {'detect':>8} {'recover':>8}  what it did")
     for row in rows:
@@ -42,7 +41,8 @@ def failures(
         mark = "ok" if row.passed else "FAIL"
         print(f"{mark:4} {row.event:<{width}} {times[0]:>8} {times[1]:>8}  {row.observed}")
     failed = sum(not row.passed for row in rows)
-    print(f"\n{len(rows)} rows, {failed} failed; written to {json}")
+    print(f"\n{len(rows)} rows, {failed} failed")
+    tell_written(json)
     return MISSED if failed else 0
 
 
@@ -64,9 +64,7 @@ def load(options: Flat[LoadOptions], json: Path | None = None) -> int:
     return 0 if found["passed"] else MISSED
 
 
-def hostile(
-    options: Flat[HostileOptions], json: Path = Path("benchmarks/results/hostile.json")
-) -> int:
+def hostile(options: Flat[HostileOptions], json: Path | None = None) -> int:
     """Hostile messages at every door of a running node; exits with 1 when it does not recover.
 
     Cameras, intruder and node share this machine's cores.
@@ -77,7 +75,8 @@ def hostile(
     """
     with own_domain():
         found = run_hostile(options)
-    write_json(json, found)
+    if json:
+        write_json(json, found)
     print(json_module.dumps(found, indent=1))
     return 0 if found["passed"] else MISSED
 

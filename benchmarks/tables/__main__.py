@@ -27,7 +27,7 @@ def tables(
     samples: int = 14_000,
     devkit_samples: int = 4_000,
     folder: Path | None = None,
-    json: Path = Path("benchmarks/results/tables.json"),
+    json: Path | None = None,
 ) -> None:
     """Measure opening and reading tables of nuScenes' size, and the devkit beside it.
 
@@ -57,7 +57,8 @@ def tables(
         "devkit": devkit,
         "first_opening_of_devkits": ours["first"]["open_s"] / devkit["open_s"],
     }
-    write_json(json, figures)
+    if json:
+        write_json(json, figures)
     print(json_module.dumps(figures, indent=1))
 
 
