@@ -205,13 +205,18 @@ def rectification_differs(info: Any) -> bool:
 
 
 def why_ambiguous(camera: str, topic: str, info: Any) -> str:
-    """What to say where P and K differ and K is used; empty where they agree.
+    """What to say where raw images have K, and P or R speak against it; empty where they do not.
 
     Args:
         camera: its name.
         topic: of its `camera_info`.
         info: the message.
     """
+    if not np.isfinite(np.asarray(info.r, dtype=np.float64)).all():
+        return (
+            f"{camera}: R of {topic} has values that are no numbers. K is used, which needs no R, "
+            "but the calibration is damaged: publish it anew"
+        )
     if not rectification_differs(info):
         return ""
     return (

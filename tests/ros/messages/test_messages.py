@@ -29,6 +29,7 @@ from labeldistill_ros.messages import (
     stamp_to_ns,
     table_message,
 )
+from labeldistill_ros.messages.calibration import why_ambiguous
 from labeldistill_ros.sets.selection import presentable
 from tests.support.families import FAMILIES, cdr_of, message_of, over_the_wire
 
@@ -218,6 +219,14 @@ def test_rectification_differs(family: MessageFamily) -> None:
     assert rectification_differs(info(family))
     assert not rectification_differs(info(family, p=same))
     assert not rectification_differs(info(family, p=[0.0] * 12))
+
+
+def test_a_damaged_r_is_told_of_raw_images_too(family: MessageFamily) -> None:
+    same = [1000.0, 0, 800, 0, 0, 1000, 450, 0, 0, 0, 1, 0]
+    assert why_ambiguous("CAM_FRONT", "/cam_front/camera_info", info(family, p=same)) == ""
+    told = info(family, p=same, r=[1.0, 0, 0, 0, float("nan"), 0, 0, 0, 1])
+    said = why_ambiguous("CAM_FRONT", "/cam_front/camera_info", told)
+    assert said.startswith("CAM_FRONT: R of /cam_front/camera_info has values that are no numbers")
 
 
 def test_camera_info_is_read_back_as_written(mounted: Transform, family: MessageFamily) -> None:
