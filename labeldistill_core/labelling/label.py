@@ -33,6 +33,8 @@ from labeldistill_core.provenance import commit
 
 _FARTHEST_M, _LARGEST_M, _FASTEST_M_S = 1e8, 1e3, 1e3
 """Of boxes; coordinates of UTM stay below 1e7."""
+_MOST_BOXES = 2000
+"""Labels of a sample; nuScenes allows 500 boxes, of which most are weak."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,11 @@ def _sure(boxes: BoxArrays, options: LabelOptions) -> BoxArrays:
 
 def _refuse_odd(sample: str, boxes: BoxArrays) -> None:
     """Refuse boxes that are nothing on a road; an unknown velocity is none of them."""
+    if len(boxes.scores) > _MOST_BOXES:
+        raise DataError(
+            f"sample {shown(sample)} has {len(boxes.scores)} boxes above the lowest score, and "
+            f"no scene has more than {_MOST_BOXES} objects: use a higher --score"
+        )
     speeds = np.nan_to_num(np.abs(boxes.velocities_m_s), nan=0.0)
     for what, values, most in (
         ("metres away", np.abs(boxes.centers_m), _FARTHEST_M),

@@ -15,7 +15,7 @@ Source: CenterPoint (Yin et al., CVPR 2021), section 4.3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,8 @@ _LENGTHS_PER_S = 8.0
 36 m/s of cars."""
 _LOST_S = 1.5
 """After which an object that was not found is given up; nuScenes tells no velocity over more."""
+_STEP = 2**16
+"""Pairs that are looked at between two looks at which are over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +88,10 @@ def track(frames: Sequence[DetectedFrame]) -> list[NDArray[np.int64]]:
     for frame in frames:
         objects = [o for o in objects if frame.stamp_ns - o.seen_ns <= _LOST_S * 1e9]
         numbers = np.full(len(frame.labels), -1, np.int64)
-        free = [True] * len(objects)
-        for row, which in _pairs(frame, objects, before_ns):
-            if numbers[row] < 0 and free[which]:
-                free[which] = False
-                found = objects[which]
-                numbers[row] = found.number
-                found.see(frame.stamp_ns, frame.centers_m[row], frame.velocities_m_s[row])
+        for row, which in list(_pairs(frame, objects, before_ns)):
+            found = objects[which]
+            numbers[row] = found.number
+            found.see(frame.stamp_ns, frame.centers_m[row], frame.velocities_m_s[row])
         for row in np.flatnonzero(numbers < 0).tolist():
             numbers[row] = count
             objects.append(
@@ -112,30 +111,70 @@ def track(frames: Sequence[DetectedFrame]) -> list[NDArray[np.int64]]:
 
 def _pairs(
     frame: DetectedFrame, objects: Sequence[_Object], before_ns: int
-) -> list[tuple[int, int]]:
-    """Boxes and objects that may be the same, those that go together first at first."""
+) -> Iterator[tuple[int, int]]:
+    """Boxes and objects that are the same."""
     if not objects or not len(frame.labels):
-        return []
-    # (N, 1, 2) of the boxes and (1, M, 2) of the objects
-    told = frame.velocities_m_s[:, None]
-    own = np.array([o.velocity_m_s for o in objects])[None]
-    moved = np.where(np.isnan(told), own, told) * (frame.stamp_ns - before_ns) / 1e9
-    places = np.array([o.place_m(before_ns) for o in objects])[None]
-    offsets = frame.centers_m[:, None] - places - np.nan_to_num(moved)
-    distances = np.linalg.norm(offsets, axis=2)
+        return
+    free = np.ones(len(objects), np.bool_)
+    distances_m = _distances(frame, objects, before_ns)
+    # From score to score rather than all pairs at once: of 2000 boxes in one place these would be
+    # millions, and almost all detectors give each box a score of its own.
+    order = np.argsort(-frame.scores, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(frame.scores[order])) + 1):
+        near = [np.where(free, distances_m(row), np.inf) for row in rows.tolist()]
+        for row, which in _nearest_first(rows, near, free):
+            free[which] = False
+            yield row, which
 
-    near_m = np.clip(frame.lengths_m, _NEAREST_M, _FARTHEST_M)[:, None]
-    # Without any velocity an object stood still, or drove where its box looks.
-    unknown = np.isnan(moved).any(axis=2)
-    ahead = np.stack([np.cos(frame.yaws_rad), np.sin(frame.yaws_rad)], axis=1)[:, None]
-    along = (offsets * ahead).sum(axis=2)
-    across = np.abs(offsets[..., 0] * ahead[..., 1] - offsets[..., 1] * ahead[..., 0])
-    seen_ns = np.array([o.seen_ns for o in objects])[None]
-    reach_m = _LENGTHS_PER_S * frame.lengths_m[:, None] * (frame.stamp_ns - seen_ns) / 1e9
-    drove = (along > 0) & (along <= reach_m) & (across <= _NEAREST_M)
-    may_be = np.where(unknown, (distances <= _NEAREST_M) | drove, distances <= near_m)
-    may_be &= frame.labels[:, None] == np.array([o.label for o in objects])[None]
 
-    rows, which = np.nonzero(may_be)
-    order = np.lexsort((distances[rows, which], -frame.scores[rows]))
-    return list(zip(rows[order].tolist(), which[order].tolist(), strict=True))
+def _nearest_first(
+    rows: NDArray[np.int64], near: Sequence[NDArray[np.float64]], free: NDArray[np.bool_]
+) -> Iterator[tuple[int, int]]:
+    """Equally sure boxes, those that are nearest to an object first.
+
+    Args:
+        rows: (N,) of the boxes.
+        near: (M,) distances of each box to the objects, infinite where it is none of them.
+        free: (M,) objects that are not found yet; changes while this runs.
+    """
+    which = [np.flatnonzero(np.isfinite(each)) for each in near]
+    numbers = np.repeat(np.arange(len(rows)), [len(each) for each in which])
+    columns = np.concatenate(which)
+    by_distance = np.argsort(
+        np.concatenate([each[own] for each, own in zip(near, which, strict=True)]), kind="stable"
+    )
+    waits = np.ones(len(rows), np.bool_)
+    for part in np.split(by_distance, range(_STEP, len(by_distance), _STEP)):
+        # Most pairs of a crowd are over before their turn.
+        part = part[waits[numbers[part]] & free[columns[part]]]
+        for number, column in zip(numbers[part].tolist(), columns[part].tolist(), strict=True):
+            if waits[number] and free[column]:
+                waits[number] = False
+                yield int(rows[number]), column
+
+
+def _distances(
+    frame: DetectedFrame, objects: Sequence[_Object], before_ns: int
+) -> Callable[[int], NDArray[np.float64]]:
+    """What gives the (M,) distances of a box to the objects, infinite where it is none of them."""
+    own = np.array([o.velocity_m_s for o in objects])
+    places = np.array([o.place_m(before_ns) for o in objects])
+    labels = np.array([o.label for o in objects])
+    seen_s = (frame.stamp_ns - np.array([o.seen_ns for o in objects])) / 1e9
+
+    def of_box(row: int) -> NDArray[np.float64]:
+        told, length_m = frame.velocities_m_s[row], frame.lengths_m[row]
+        moved = np.where(np.isnan(told), own, told) * (frame.stamp_ns - before_ns) / 1e9
+        offsets = frame.centers_m[row] - places - np.nan_to_num(moved)
+        distances: NDArray[np.float64] = np.linalg.norm(offsets, axis=1)
+        # Without any velocity an object stood still, or drove where its box looks.
+        unknown = np.isnan(moved).any(axis=1)
+        ahead = np.array([np.cos(frame.yaws_rad[row]), np.sin(frame.yaws_rad[row])])
+        along = (offsets * ahead).sum(axis=1)
+        across = np.abs(offsets[:, 0] * ahead[1] - offsets[:, 1] * ahead[0])
+        drove = (along > 0) & (along <= _LENGTHS_PER_S * length_m * seen_s) & (across <= _NEAREST_M)
+        near = distances <= np.clip(length_m, _NEAREST_M, _FARTHEST_M)
+        may_be = np.where(unknown, (distances <= _NEAREST_M) | drove, near)
+        return np.where(may_be & (labels == frame.labels[row]), distances, np.inf)
+
+    return of_box

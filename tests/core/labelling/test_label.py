@@ -242,6 +242,16 @@ def test_boxes_that_are_nothing_on_a_road(
         label(root, options(results))
 
 
+def test_more_boxes_than_objects_can_be(root: Path, results: Path) -> None:
+    bare(root)
+    content = json.loads(results.read_bytes())
+    boxes = next(boxes for boxes in content["results"].values() if boxes)
+    boxes[:] = [{**boxes[0], "detection_score": 0.9}] * 2001
+    results.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="has 2001 boxes above the lowest score"):
+        label(root, options(results))
+
+
 def test_rotations_of_any_length(root: Path, results: Path) -> None:
     bare(root)
     label(root, options(results, into="unit"))

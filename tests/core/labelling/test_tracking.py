@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Boxes of key frames put together to objects."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,31 @@ def test_without_velocities_the_way_so_far_goes_on() -> None:
 )
 def test_without_velocities_nothing_leaps(place: tuple[float, float], why: str) -> None:
     assert numbers(still(0, (0, 0)), still(0.5, place)) == [[0], [1]], why
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_in_a_crowd_each_box_finds_what_is_nearest_and_free(same: bool) -> None:
+    random = np.random.default_rng(0)
+    before, after = random.normal(0, 1, (2, 80, 2))
+    scores = np.full(80, 0.5) if same else random.random(80).round(2)
+    first = frame(0, *((x, y, 0, 0, 0, 2) for x, y in before))
+    second = frame(0.5, *((x, y, 0, 0, 0, 2) for x, y in after), scores=tuple(scores.tolist()))
+    distances = np.linalg.norm(after[:, None] - before[None], axis=2)
+    expected: dict[int, int] = {}
+    pairs = [(-scores[i], distances[i, j], i, j) for i in range(80) for j in range(80)]
+    for _, distance, box, number in sorted(pairs):
+        if distance <= 2 and box not in expected and number not in expected.values():
+            expected[box] = number
+    found = numbers(first, second)[1]
+    assert {box: number for box, number in enumerate(found) if number < 80} == expected
+
+
+def test_two_thousand_boxes_in_one_place_take_seconds() -> None:
+    crowd = [frame(t, *[(0.0, 0.0, 0.0, 0.0, 0, 2.0)] * 2000) for t in (0, 0.5)]
+    began = time.process_time()
+    found = numbers(*crowd)
+    assert sorted(found[1]) == list(range(2000))
+    assert time.process_time() - began < 10
 
 
 def test_nothing_gives_nothing() -> None:
