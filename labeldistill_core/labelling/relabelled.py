@@ -12,12 +12,11 @@ from typing import Any
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import SPLITS_FILE, split_scenes
+from labeldistill_core.data.tables.version_folder import LABELS_FILE, replace_folder
 from labeldistill_core.data.tables.writing import Rows
 from labeldistill_core.errors import DataError
 from labeldistill_core.files import write_json, write_whole
 
-LABELS_FILE = "labels.json"
-"""Beside the tables: where the annotations come from that machines made."""
 _BACKUP = "{}-before-labels"
 
 
@@ -69,9 +68,7 @@ def write_relabelled(
         if into == tables.version:
             # Between the two renames there is no such version, but never a half one.
             os.rename(source, backup)
-        elif folder.exists():
-            shutil.rmtree(folder)
-        os.rename(partial, folder)
+        replace_folder(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

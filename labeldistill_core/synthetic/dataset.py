@@ -19,15 +19,19 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.classes import NUSCENES
+from labeldistill_core.data.tables.version_folder import refuse_labelled, write_version
 from labeldistill_core.data.tables.writing import (
     Rows,
+    read_part,
+    read_rows,
     sensor_row,
     token,
     visibility_rows,
     write_part,
-    write_version,
 )
 from labeldistill_core.errors import ConfigError, DataError
+from labeldistill_core.files import sole_user
+from labeldistill_core.names import plain_text
 from labeldistill_core.processes import worker_count, worker_pool
 from labeldistill_core.synthetic.driven import SceneSettings, Sweeps
 from labeldistill_core.synthetic.recording import record_scene
@@ -36,7 +40,7 @@ from labeldistill_core.synthetic.rig import LIDAR, load_rig
 _LOG = logging.getLogger(__name__)
 
 _MINI, _FULL = "v1.0-mini", "v1.0-trainval"
-_PARTS = ".scenes"
+_PARTS, _SETTINGS = ".scenes", "settings.json"
 
 _ATTRIBUTES = (
     "vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider",
@@ -106,20 +110,25 @@ def write_dataset(out: Path, options: WorldOptions) -> str:
         The version: the name of the folder with the tables.
 
     Raises:
-        ConfigError: a number is out of range.
-        DataError: the folder holds a data root of other settings.
+        ConfigError: a number is out of range, or another process writes to the folder.
+        DataError: the folder holds a data root of other settings, or one that is damaged.
     """
     version, settings = scene_settings(options)
-    _claim(out, settings[0])
-    todo = [s for s in settings if not _part(out, s).exists()]
-    if len(todo) < len(settings):
-        _LOG.info("%d of %d scenes are there already", len(settings) - len(todo), len(settings))
-    workers = worker_count(options.workers)
-    for _ in tqdm(_each(todo, out, workers), total=len(todo), unit="scene", disable=None):
-        pass
-    parts = (json.loads(_part(out, s).read_text()) for s in settings)
-    cameras = [camera.name for camera in settings[0].rig.cameras] if settings[0].rig else CAMERAS
-    write_version(out / version, chain(parts, [_shared_rows(cameras)]))
+    refusal = f"another process writes to {out}: wait for its end, or use another folder"
+    _refuse_others(out)
+    with sole_user(out / _PARTS / "lock", refusal):
+        _claim(out, settings[0])
+        refuse_labelled(out / version)
+        todo = [s for s in settings if not _part(out, s).exists()]
+        if len(todo) < len(settings):
+            _LOG.info("%d of %d scenes are there already", len(settings) - len(todo), len(settings))
+        workers = worker_count(options.workers)
+        for _ in tqdm(_each(todo, out, workers), total=len(todo), unit="scene", disable=None):
+            pass
+        parts = (read_rows(_part(out, s)) for s in settings)
+        rig = settings[0].rig
+        cameras = [camera.name for camera in rig.cameras] if rig else CAMERAS
+        write_version(out / version, chain(parts, [_shared_rows(cameras)]))
     return version
 
 
@@ -160,6 +169,12 @@ def _number(name: str) -> int:
     return int(order.index(name))
 
 
+def _refuse_others(out: Path) -> None:
+    """Refuse a folder that something else made."""
+    if out.exists() and not (out / _PARTS).is_dir() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty and no synthetic data root: use another folder")
+
+
 def _claim(out: Path, template: SceneSettings) -> None:
     """Refuse to mix scenes of different settings in one folder."""
     # Through JSON and back, so that tuples compare equal to the lists in the file.
@@ -167,12 +182,21 @@ def _claim(out: Path, template: SceneSettings) -> None:
     if template.rig is None:
         del about["rig"]
     wanted = json.loads(msgspec.json.encode(about))
-    file = out / _PARTS / "settings.json"
+    file = out / _PARTS / _SETTINGS
     if file.exists():
-        found = json.loads(file.read_text())
+        try:
+            found = read_part(file)
+        except DataError as error:
+            raise DataError(
+                f"{file} is damaged, so that nobody knows of which settings the scenes are: use "
+                "another folder"
+            ) from error
         if found != wanted:
-            raise DataError(f"{out} holds scenes of other settings ({found}): use another folder")
-    elif out.exists() and any(out.iterdir()):
+            raise DataError(
+                f"{out} holds scenes of other settings ({plain_text(str(found), 500)}): use "
+                "another folder"
+            )
+    elif any((out / _PARTS).glob("*.json")) or any(p for p in out.iterdir() if p.name != _PARTS):
         raise DataError(f"{out} is not empty and no synthetic data root: use another folder")
     write_part(file, wanted)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables in nuScenes form: the rows of one scene, and the folder of a version.
+"""Tables in nuScenes form: the rows of one scene.
 
 Scenes are written one by one, by several processes or in several calls. Their rows wait as parts,
-files of JSON, until the folder of the version is made of them; it appears when it is complete.
+files of JSON, until the folder of a version is made of them, see `version_folder`.
 
 Source: nuScenes, "Database schema".
 """
@@ -12,16 +12,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from labeldistill_core.data.splits import SPLITS_FILE
-from labeldistill_core.files import naming, write_whole
+from labeldistill_core.errors import DataError
+from labeldistill_core.files import write_whole
 from labeldistill_core.frames import Array, Transform
 
 Row = dict[str, Any]
@@ -236,68 +234,46 @@ def write_part(path: Path, part: Any) -> None:
     write_whole(path, json.dumps(part).encode())
 
 
-def write_version(
-    folder: Path, parts: Iterable[Rows], splits: Mapping[str, Sequence[str]] | None = None
-) -> None:
-    """Make the folder of a version; one that is there is replaced once the new one is complete.
-
-    Args:
-        folder: such as `DATAROOT/v1.0-trainval`.
-        parts: rows of the scenes, and those that they share; one at a time is in memory.
-        splits: names of scenes by split, where they are none of nuScenes'.
+def read_part(path: Path) -> dict[str, Any]:
+    """What `write_part` wrote.
 
     Raises:
-        OSError: it cannot be written.
+        DataError: the file is damaged.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
-    partial.mkdir(parents=True)
     try:
-        with naming(folder):
-            _write_tables(partial, parts)
-        if splits is not None:
-            write_whole(partial / SPLITS_FILE, json.dumps(splits, indent=1).encode())
-        replace_folder(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        part = json.loads(path.read_bytes())
+    except (OSError, RecursionError, ValueError) as error:
+        raise damaged_part(path) from error
+    if not isinstance(part, dict):
+        raise damaged_part(path)
+    return part
 
 
-def replace_folder(new: Path, folder: Path) -> None:
-    """Give a folder the name of another one, which goes.
+def read_rows(path: Path) -> Rows:
+    """The rows of a scene that were written as a part.
 
     Raises:
-        OSError: it cannot be renamed.
+        DataError: the file is damaged.
     """
-    old = folder.with_name(f".{folder.name}.replaced")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    part = read_part(path)
+    if not are_rows(part):
+        raise damaged_part(path)
+    return part
 
 
-def _write_tables(folder: Path, parts: Iterable[Rows]) -> None:
-    names = (*OF_A_SCENE, *OF_ALL)
-    files = {name: (folder / f"{name}.json").open("w") for name in names}
-    written: dict[str, set[str]] = {name: set() for name in OF_ALL}
-    begun = set()
-    try:
-        for part in parts:
-            for name, rows in part.items():
-                for row in rows:
-                    if name in written:
-                        if row["token"] in written[name]:
-                            continue
-                        written[name].add(row["token"])
-                    # a row a line
-                    files[name].write((",\n" if name in begun else "[\n") + json.dumps(row))
-                    begun.add(name)
-        for name, file in files.items():
-            file.write("\n]" if name in begun else "[]")
-    finally:
-        for file in files.values():
-            file.close()
+def are_rows(content: Any) -> bool:
+    """Whether something read from a part is rows of known tables, each with its token."""
+    return isinstance(content, dict) and all(
+        name in (*OF_A_SCENE, *OF_ALL)
+        and isinstance(rows, list)
+        and all(isinstance(row, dict) and isinstance(row.get("token"), str) for row in rows)
+        for name, rows in content.items()
+    )
+
+
+def damaged_part(path: Path) -> DataError:
+    """The error that a part is not what was written."""
+    return DataError(f"{path} is damaged: remove it, and repeat the command that wrote it")
 
 
 def _grouped(rows: Iterable[Row], field: str) -> dict[str, list[Row]]:

@@ -9,7 +9,6 @@ when it is repeated. Later calls add their drives to those of earlier ones.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
@@ -19,10 +18,20 @@ from typing import Any
 
 import torch
 
-from labeldistill_core.data.tables.writing import blank_map, write_part, write_version
+from labeldistill_core.data.tables.version_folder import (
+    refuse_labelled,
+    remove_tables,
+    write_version,
+)
+from labeldistill_core.data.tables.writing import (
+    are_rows,
+    blank_map,
+    damaged_part,
+    read_part,
+    write_part,
+)
 from labeldistill_core.errors import BagError, ConfigError, DataError, LabelDistillError
 from labeldistill_core.files import sole_user
-from labeldistill_core.labelling.relabelled import LABELS_FILE
 from labeldistill_core.names import fault_of_name, shown
 from labeldistill_core.processes import worker_count, worker_pool
 from labeldistill_ros.bags.dataset.options import DatasetOptions
@@ -157,17 +166,13 @@ def _write_all(
         scene for scene in whole if _read_part(_part(root, scene.name))["split"] != scene.split
     ]
     tables, pending = root / options.version, root / _PARTS / _PENDING
-    if todo or moved or pending.exists() or not tables.is_dir():
-        if (tables / LABELS_FILE).is_file():
-            raise DataError(
-                f"the tables {tables} were labelled in their place, and would lose "
-                "that: use another folder, and --into with `labeldistill label`"
-            )
+    if todo or moved or pending.exists() or not (tables / "scene.json").is_file():
+        refuse_labelled(tables)
         # Before the first file changes, so that a call that is killed leaves the mark, and the next
         # one writes the tables even where all scenes are whole by then.
         pending.touch()
     if any(_part(root, work[n][1].name).exists() for n in todo):
-        shutil.rmtree(tables, ignore_errors=True)  # they tell of files that are written anew
+        remove_tables(tables)  # they tell of files that are written anew
     for scene in moved:
         part = _read_part(_part(root, scene.name))
         write_part(_part(root, scene.name), {**part, "split": scene.split})
@@ -327,13 +332,9 @@ def _read_part(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is damaged.
     """
-    try:
-        part: dict[str, Any] = json.loads(path.read_bytes())
-        whole = part["split"] in _SPLITS and isinstance(part["tables"], dict) and "about" in part
-    except (KeyError, RecursionError, TypeError, ValueError):
-        whole = False
-    if not whole:
-        raise DataError(f"{path} is damaged: remove it, and convert the bags of this scene again")
+    part = read_part(path)
+    if part.get("split") not in _SPLITS or "about" not in part or not are_rows(part.get("tables")):
+        raise damaged_part(path)
     return part
 
 

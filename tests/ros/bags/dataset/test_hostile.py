@@ -271,6 +271,36 @@ def test_scenes_that_were_written_get_their_tables(car_bag: Path, tmp_path: Path
     assert splits == {"train": ["drive-0000", "drive-0001"], "val": []}
 
 
+@pytest.mark.parametrize("more", [[], ["--force"]])
+def test_tables_are_replaced_beside_the_files_of_others(
+    more: list[str], car_bag: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    words = ["bag", "to-nuscenes", str(car_bag), str(root)]
+    assert main(words) == 0
+    tables = {file.name: file.read_bytes() for file in (root / TABLES).iterdir()}
+    (root / TABLES / "notes").mkdir()
+    (root / TABLES / "notes/mine.json").write_text("mine")
+    (root / ".scenes/pending").touch()
+    assert main([*words, *more]) == 0
+    assert (root / TABLES / "notes/mine.json").read_text() == "mine"
+    found = {file.name: file.read_bytes() for file in (root / TABLES).glob("*.json")}
+    assert found == tables
+    assert not list(root.glob(f".{TABLES}*"))
+
+
+def test_what_a_killed_call_left_between_two_renames(car_bag: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    words = ["bag", "to-nuscenes", str(car_bag), str(root)]
+    assert main(words) == 0
+    (root / TABLES / "mine.txt").write_text("mine")
+    (root / TABLES).rename(root / f".{TABLES}.replaced")
+    (root / ".scenes/pending").touch()
+    assert main(words) == 0
+    assert (root / TABLES / "mine.txt").read_text() == "mine"
+    assert (root / TABLES / "scene.json").is_file()
+
+
 def test_force_leaves_no_file_of_before(car_bag: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     words = ["bag", "to-nuscenes", str(car_bag), str(root), "--force"]
