@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from labeldistill_core.errors import ConfigError
+from labeldistill_core.errors import ConfigError, DataError
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +49,18 @@ def sole_user(lock: Path, refusal: str) -> Iterator[bool]:
         yield held.is_locked
     finally:
         held.release()
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse what is no file that can be read from its beginning to its end more than once.
+
+    A pipe without a writer is waited for without end, and a device may have no end.
+
+    Raises:
+        DataError: it is a pipe, a device or a socket.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path} is a pipe, a device or a socket: name a file")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import mmap
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from labeldistill_core.names import shown
 from labeldistill_ros.bags.library_errors import DAMAGED, reason
 from labeldistill_ros.bags.mcap_walk import Walk
 from labeldistill_ros.bags.message_types import MessageType, message_type
+from labeldistill_ros.bags.sqlite_files import opened, refuse_odd_tables
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ _TYPE = re.compile(r"\w{1,100}(/\w{1,100}){1,2}", re.ASCII)
 _LAST_STAMP_NS = 2**31 * 10**9 - 1
 """The last that `builtin_interfaces/Time` can tell."""
 _DAY_NS = 86_400 * 10**9
-_LARGEST_KEY = 2**63 - 1
+_LEAST_KEY, _LARGEST_KEY = -(2**63), 2**63 - 1
 _MOST_GAPS = 2**16
 """So many rows of a table are looked for one by one behind a damaged page."""
 
@@ -186,7 +187,9 @@ def _stamp_ns(message: Message, newest_ns: int) -> int | None:
 
 
 def _of_sqlite3(file: Path, losses: Losses) -> Iterator[Whole]:
-    with closing(sqlite3.connect(file)) as base:
+    with suppress(sqlite3.Error):  # of a file whose list of tables is damaged
+        refuse_odd_tables(file)
+    with opened(file) as base:
         base.text_factory = lambda data: data.decode(errors="replace")
         base.execute("PRAGMA writable_schema = ON")  # else a file that is too short is refused
         texts = dict(
@@ -225,7 +228,7 @@ _ROWS = "SELECT id, topic_id, timestamp, data FROM messages WHERE id"
 
 def _messages(base: sqlite3.Connection, losses: Losses) -> Iterator[tuple[Any, Any, Any]]:
     """Rows of the messages; behind a damaged page, the next that can be read."""
-    last = 0
+    last = _LEAST_KEY
     while True:
         try:
             for row in base.execute(f"{_ROWS} > ? ORDER BY id", (last,)):

@@ -63,8 +63,8 @@ def library_reads(bag: Path) -> Iterator[None]:
         yield
     except DAMAGED as error:
         raise BagError(
-            f"{bag} is no readable bag: {reason(error)}; if it was cut off or damaged, "
-            "`labeldistill bag recover` saves what is whole"
+            f"{bag} is no readable bag: {reason(error)}; if it is still recorded, wait for its "
+            "end; if it was cut off or damaged, `labeldistill bag recover` saves what is whole"
         ) from error
 
 

@@ -3,20 +3,32 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection, Qos
 
 from labeldistill_core.errors import BagError
+from labeldistill_core.files import refuse_special
 from labeldistill_core.names import fault_of_relative_path, shown
-from labeldistill_ros.bags.file_formats import SUFFIXES, refuse_other_kinds
+from labeldistill_ros.bags.bag_folder import find_files, read_metadata
+from labeldistill_ros.bags.decompression import bound_chunks, decompress_file, zstd_bytes
+from labeldistill_ros.bags.file_formats import refuse_other_kinds
 from labeldistill_ros.bags.library_errors import library_reads
+from labeldistill_ros.bags.sqlite_files import refuse_odd_tables, refuse_unfinished
 from labeldistill_ros.messages.bag_family import typestore
+
+_LOG = logging.getLogger(__name__)
+_MOST_TOLD = 5
+
+bound_chunks()
 
 
 @dataclass(frozen=True)
@@ -49,33 +61,85 @@ class BagReader:
         if not self.path.exists():
             raise BagError(f"no bag {self.path}: there is no such file or folder")
         refuse_other_kinds(self.path)
-        folder = self.path.is_dir()
-        paths = [self.path]
-        # The metadata are written last, so a recording that was killed has none; its files still
-        # tell all.
-        if folder and not (self.path / "metadata.yaml").exists() and (files := self._own_files()):
-            paths = files
-        with library_reads(self.path):
-            self._reader = AnyReader(paths, default_typestore=typestore())
+        self._files = find_files(self.path)
+        if not self._files.paths:
+            raise BagError(
+                f"{self.path} is no readable bag: it has no file of one, neither .mcap nor .db3"
+            )
+        for file in self._files.paths:
+            refuse_special(file)
+            if file.suffix == ".db3":
+                refuse_unfinished(file)
 
     def __enter__(self) -> BagReader:
         """Open the files of the bag."""
-        with library_reads(self.path):
-            self._reader.open()
-            # `ros2 bag reindex` writes metadata that name neither topics nor files
-            if not self._reader.message_count and (files := self._own_files()):
-                self._reader.close()
-                self._reader = AnyReader(files, default_typestore=typestore())
-                self._reader.open()
+        with ExitStack() as stack:
+            with library_reads(self.path):
+                folder = stack.enter_context(TemporaryDirectory())
+                readable = [self._readable(file, Path(folder)) for file in self._files.paths]
+                self._reader = AnyReader(readable, default_typestore=typestore())
+                stack.enter_context(self._reader)
+                self._refuse_other_encodings()
+            self._tell_disagreements()
+            self._open = stack.pop_all()
         return self
 
-    def _own_files(self) -> list[Path]:
-        """Files in the folder of the bag, which its metadata need not name."""
-        return sorted(p for p in self.path.glob("*") if p.suffix in SUFFIXES and p.is_file())
+    def _readable(self, file: Path, folder: Path) -> Path:
+        """The file as rosbags reads it, in a folder for what has to be made for that."""
+        if self._files.compression == "file":
+            file = decompress_file(file, folder)
+        if file.suffix == ".db3":
+            refuse_odd_tables(file)
+            # rosbags gives SQLite the path as a URI, in which these have a meaning.
+            if set(str(file.absolute())) & set("#%?"):
+                link = folder / f"{len(list(folder.iterdir()))}.db3"
+                link.symlink_to(file.absolute())
+                return link
+        return file
+
+    def _refuse_other_encodings(self) -> None:
+        for connection in self._reader.connections:
+            encoding = getattr(connection.ext, "serialization_format", "cdr")
+            if encoding != "cdr":
+                raise BagError(
+                    f"{self.path}: the messages of {shown(connection.topic)} are "
+                    f"{shown(str(encoding))}, and those of ROS 2 are CDR: `labeldistill bag "
+                    "recover` saves the other topics"
+                )
+
+    def _tell_disagreements(self) -> None:
+        """Warn of files that the metadata do not tell of as they are; the files are right."""
+        if self._files.others:
+            names = ", ".join(shown(file.name) for file in self._files.others[:_MOST_TOLD])
+            _LOG.warning(
+                "%s: %s %s in its folder, but not in its metadata.yaml, and left out",
+                self.path,
+                names,
+                "are" if self._files.others[1:] else "is",
+            )
+        found = {topic: (kind, self.counts()[topic]) for topic, kind in self.topics.items()}
+        told = self._files.counts
+        if told is None or told == found:
+            return
+        odd = sorted(t for t in {*told, *found} if told.get(t) != found.get(t))
+        # A recorder knows topics on which nothing came, and a file may not.
+        odd = [t for t in odd if t in found or told[t][1]]
+        if odd:
+            say = {one: f"{count} of {kind}" for one, (kind, count) in {**told}.items()}
+            has = {one: f"{count} of {kind}" for one, (kind, count) in found.items()}
+            _LOG.warning(
+                "%s: its metadata.yaml disagrees with its files, which are used as they are, over "
+                "%d topics, such as %s: it tells of %s messages, there are %s",
+                self.path,
+                len(odd),
+                shown(odd[0]),
+                say.get(odd[0], "no"),
+                has.get(odd[0], "none"),
+            )
 
     def __exit__(self, *_: object) -> None:
         """Close the files of the bag."""
-        self._reader.close()
+        self._open.close()
 
     @property
     def topics(self) -> dict[str, str]:
@@ -84,7 +148,10 @@ class BagReader:
 
     def counts(self) -> dict[str, int]:
         """Number of messages by topic."""
-        return {connection.topic: connection.msgcount for connection in self._reader.connections}
+        counts: Counter[str] = Counter()
+        for connection in self._reader.connections:  # one for each file and topic
+            counts[connection.topic] += connection.msgcount
+        return dict(counts)
 
     def qos(self, topic: str) -> Qos | None:
         """The first profile that was offered when the topic was recorded; None when unknown."""
@@ -138,8 +205,18 @@ class BagReader:
             return
         with library_reads(self.path):
             begin_ns, end_ns = span_ns or (None, None)
+            count = 0
             for connection, stamp_ns, data in self._reader.messages(connections, begin_ns, end_ns):
+                # SQLite has any type in any column, and of a number Python makes as many bytes.
+                if not isinstance(stamp_ns, int) or isinstance(data, int | str):
+                    raise ValueError(f"a message of {connection.topic} has no bytes or no time")
+                if self._files.compression == "message":
+                    data = zstd_bytes(data)
+                count += 1
                 yield Recorded(connection.topic, connection.msgtype, stamp_ns, bytes(data))
+            told = sum(connection.msgcount for connection in connections)
+            if span_ns is None and count != told:
+                raise ValueError(f"it has {count} messages where its index tells of {told}")
 
     def messages(self, topics: Sequence[str]) -> Iterator[tuple[Recorded, Any]]:
         """Decoded messages in the order of log time.
@@ -172,10 +249,7 @@ def read_marks(bag: Path) -> dict[str, str]:
     Raises:
         BagError: there is no readable metadata.
     """
-    path = bag / "metadata.yaml"
-    with library_reads(bag):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        try:
-            return dict(content["rosbag2_bagfile_information"].get("custom_data") or {})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BagError(f"{path} is no metadata of a bag") from error
+    marks = read_metadata(bag).get("custom_data") or {}
+    if not isinstance(marks, dict):
+        raise BagError(f"{bag / 'metadata.yaml'} has custom_data that are no texts by name")
+    return {str(key): str(value) for key, value in marks.items()}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ from rosbags.interfaces import (
 )
 
 from labeldistill_core.errors import BagError
-from labeldistill_ros.bags.file_formats import SUFFIXES
+from labeldistill_core.names import shown
 from labeldistill_ros.bags.message_types import definition
 from labeldistill_ros.bags.metadata import METADATA_VERSION, information, metadata_text, qos_text
 from labeldistill_ros.bags.reader import BagReader
@@ -51,8 +52,9 @@ class BagOutput:
 
 _UNLIMITED = QosTime(9223372036, 854775807)
 _NEVER_NS = 2**63 - 1
-_LOCK = "lock"
-"""File in the folder of an incomplete bag that its process keeps locked."""
+_OWN_NAME = re.compile(r"metadata\.yaml|.*\.(mcap|db3)(\.zstd|-wal|-shm|-journal)?", re.DOTALL)
+"""What a bag's folder has: metadata, and files of messages with what SQLite keeps beside them."""
+_PARTIAL = ".partial-"
 
 
 def reliable(depth: int = 10, *, latched: bool = False) -> Qos:
@@ -121,8 +123,8 @@ class BagWriter:
         self.counts: dict[str, int] = {}
         if self.path.exists() and not force and _has_messages(self.path):
             raise BagError(f"{self.path} is there already; use --force to replace it")
-        if self.path.exists() and not _is_replaceable(self.path):
-            raise BagError(f"{self.path} is no bag, so it is not replaced; choose another name")
+        if self.path.exists() and (why := _why_not_replaceable(self.path)):
+            raise BagError(f"{self.path} {why}")
 
     def __enter__(self) -> BagWriter:
         """Open a temporary folder beside the target; what a killed process left there goes."""
@@ -133,7 +135,7 @@ class BagWriter:
             self._folder = partial_folder(self.path, os.getpid())
             self._bag = self._folder / self.path.name
             self._bag.mkdir(parents=True)
-            self._lock = (self._folder / _LOCK).open("w")
+            self._lock = _lock_file(self._folder).open("w")
             with suppress(OSError):  # file systems without locks leave the number of the process
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._storage: McapFile | Sqlite3File = (
@@ -272,7 +274,7 @@ class BagWriter:
         self._storage.close(METADATA_VERSION, information(text))
         (self._bag / "metadata.yaml").write_text(text, encoding="utf-8")
         if self.path.exists():
-            self.path.rename(self._folder / "replaced")
+            self.path.rename(self._folder / f"{self.path.name}.replaced")
         self._bag.rename(self.path)
 
 
@@ -282,12 +284,17 @@ def _reason(error: OSError | sqlite3.Error) -> str:
 
 def partial_folder(path: Path, pid: int) -> Path:
     """Where a process keeps a bag until it is complete."""
-    return path.parent / f".{path.name}.partial-{pid}"
+    return path.parent / f".{path.name}{_PARTIAL}{pid}"
+
+
+def _lock_file(folder: Path) -> Path:
+    """What the process of an incomplete bag keeps locked; no bag has this name there."""
+    return folder / f"{folder.name[1:].rpartition(_PARTIAL)[0]}.lock"
 
 
 def abandoned(path: Path) -> list[Path]:
     """Partial folders of a bag whose processes are no more."""
-    folders = path.parent.glob(f".{glob.escape(path.name)}.partial-*")
+    folders = path.parent.glob(f".{glob.escape(path.name)}{_PARTIAL}*")
     return sorted(folder for folder in folders if _is_abandoned(folder))
 
 
@@ -297,7 +304,7 @@ def _is_abandoned(folder: Path) -> bool:
     if not pid.isdigit():
         return False
     try:
-        with (folder / _LOCK).open("r+") as lock:
+        with _lock_file(folder).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
     except BlockingIOError:
@@ -316,12 +323,18 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _is_replaceable(path: Path) -> bool:
-    """Whether a path is a bag, complete or cut off, or a folder of nothing but files of one."""
-    if (path / "metadata.yaml").is_file():
-        return True
+def _why_not_replaceable(path: Path) -> str:
+    """Empty for a bag, complete or cut off, and a folder of nothing but files of one."""
     files = list(path.iterdir()) if path.is_dir() else []
-    return bool(files) and all(file.suffix in SUFFIXES for file in files)
+    others = [file for file in files if not (file.is_file() and _OWN_NAME.fullmatch(file.name))]
+    if len(others) == len(files):
+        return "is no bag, so it is not replaced; choose another name"
+    if others:
+        return (
+            f"holds {shown(others[0].name)}, which is no part of a bag and would be lost: move it "
+            "away, or choose another name"
+        )
+    return ""
 
 
 def _has_messages(path: Path) -> bool:

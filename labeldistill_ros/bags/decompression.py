@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is compressed in bags, within bounds: a few bytes can stand for any number of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import lz4.frame
+import zstandard
+from rosbags.rosbag2 import ReaderError
+from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
+
+from labeldistill_core.errors import BagError
+from labeldistill_core.files import naming
+
+_LARGEST = 2**30
+"""Bytes of a message or of a chunk of messages; recorders make chunks of some megabytes."""
+_RESERVE_BYTES = 2**30
+"""Of the disk, which others need too."""
+_STEP = 2**24
+
+
+def zstd_bytes(data: bytes, most: int = _LARGEST) -> bytes:
+    """What zstd made of some bytes.
+
+    Args:
+        data: one frame or several.
+        most: bytes that they may stand for.
+
+    Raises:
+        ReaderError: they stand for more.
+        zstandard.ZstdError: they are damaged.
+    """
+    _refuse_over(most, _LARGEST)
+    decompressor = zstandard.ZstdDecompressor()
+    with decompressor.stream_reader(data, read_across_frames=True) as stream:
+        # In steps, as a number in a damaged head is no reason to ask for as much memory.
+        out = bytearray()
+        while piece := stream.read(min(_STEP, most + 1 - len(out))):
+            out += piece
+            _refuse_over(len(out), most)
+    return bytes(out)
+
+
+def lz4_bytes(data: bytes, most: int = _LARGEST) -> bytes:
+    """What LZ4 made of some bytes; see `zstd_bytes`.
+
+    Raises:
+        ReaderError: they stand for more.
+        RuntimeError: they are damaged.
+    """
+    _refuse_over(most, _LARGEST)
+    decompressor = lz4.frame.LZ4FrameDecompressor()
+    out = bytearray()
+    while not decompressor.eof:
+        piece = decompressor.decompress(data, max_length=_STEP)
+        if not piece and decompressor.needs_input:
+            break
+        out += piece
+        data = b""
+        _refuse_over(len(out), most)
+    return bytes(out)
+
+
+def bound_chunks() -> None:
+    """Let rosbags make no more of a chunk than its head tells, or than memory bears."""
+    DECOMPRESSORS.update(zstd=zstd_bytes, lz4=lz4_bytes)
+
+
+def decompress_file(file: Path, folder: Path) -> Path:
+    """Write what a file compressed with zstd stands for into a folder; returns where.
+
+    Raises:
+        BagError: it does not fit on the disk.
+        OSError: it cannot be read or written.
+        zstandard.ZstdError: it is damaged.
+    """
+    out = folder / file.stem
+    decompressor = zstandard.ZstdDecompressor()
+    with (
+        file.open("rb") as source,
+        naming(out),
+        out.open("wb") as target,
+        decompressor.stream_reader(source, read_across_frames=True) as stream,
+    ):
+        while piece := stream.read(_STEP):
+            if shutil.disk_usage(folder).free < _RESERVE_BYTES + len(piece):
+                raise BagError(
+                    f"{file} stands for more than there is room for in {folder}: set TMPDIR to a "
+                    "folder on a larger disk, or decompress the bag with `ros2 bag convert`"
+                )
+            target.write(piece)
+    return out
+
+
+def _refuse_over(size: int, most: int) -> None:
+    if size > most:
+        raise ReaderError(f"something compressed stands for more than {most} bytes")
