@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -59,7 +59,7 @@ def find_files(path: Path) -> BagFiles:
     inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.is_file())
     # The metadata are written last, so a recording that was killed has none.
     if not (path / _METADATA).exists():
-        return BagFiles(tuple(_without_copies(inside)))
+        return BagFiles(tuple(without_copies(inside)))
     about = read_metadata(path)
     try:
         # Names alone, as older versions of rosbag2 wrote paths from above the folder.
@@ -77,7 +77,7 @@ def find_files(path: Path) -> BagFiles:
         raise _no_metadata(path, f"{type(error).__name__} {error}") from error
     # As `ros2 bag reindex` writes them for some bags.
     if not named or not counts:
-        return BagFiles(tuple(_without_copies(inside)))
+        return BagFiles(tuple(without_copies(inside)))
     if missing := [file.name for file in named if not file.is_file()]:
         told = ", ".join(map(shown, missing[:_MOST_TOLD]))
         raise BagError(
@@ -122,8 +122,12 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _without_copies(files: list[Path]) -> list[Path]:
-    """Files of which none holds the messages of another one once more."""
+def without_copies(files: Sequence[Path]) -> list[Path]:
+    """Files of which none holds the messages of another one once more; the others are told.
+
+    Raises:
+        OSError: one cannot be read.
+    """
     kept: dict[tuple[int, int], Path] = {}
     for file in files:
         with naming(file), file.open("rb") as stream:

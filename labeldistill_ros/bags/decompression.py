@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 
 import lz4.frame
-import zstandard
+from backports import zstd  # what rosbags decompresses with
 from rosbags.rosbag2 import ReaderError
 from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
 
 from labeldistill_core.errors import BagError
 from labeldistill_core.files import naming
 
-_LARGEST = 2**30
+_LARGEST = 2**28
 """Bytes of a message or of a chunk of messages; recorders make chunks of some megabytes."""
 _RESERVE_BYTES = 2**30
 """Of the disk, which others need too."""
@@ -30,16 +30,18 @@ def zstd_bytes(data: bytes, most: int = _LARGEST) -> bytes:
 
     Raises:
         ReaderError: they stand for more.
-        zstandard.ZstdError: they are damaged.
+        EOFError: they end in the middle.
+        ZstdError: they are damaged.
     """
     _refuse_over(most, _LARGEST)
-    decompressor = zstandard.ZstdDecompressor()
-    with decompressor.stream_reader(data, read_across_frames=True) as stream:
-        # In steps, as a number in a damaged head is no reason to ask for as much memory.
-        out = bytearray()
-        while piece := stream.read(min(_STEP, most + 1 - len(out))):
-            out += piece
-            _refuse_over(len(out), most)
+    out = bytearray()
+    while data:  # frame by frame
+        decompressor = zstd.ZstdDecompressor()
+        out += decompressor.decompress(data, max_length=most + 1 - len(out))
+        _refuse_over(len(out), most)
+        if not decompressor.eof:
+            raise EOFError("something compressed ends in the middle")
+        data = decompressor.unused_data
     return bytes(out)
 
 
@@ -74,15 +76,14 @@ def decompress_file(file: Path, folder: Path) -> Path:
     Raises:
         BagError: it does not fit on the disk.
         OSError: it cannot be read or written.
-        zstandard.ZstdError: it is damaged.
+        EOFError: it ends in the middle.
+        ZstdError: it is damaged.
     """
     out = folder / file.stem
-    decompressor = zstandard.ZstdDecompressor()
     with (
-        file.open("rb") as source,
+        zstd.open(file, "rb") as stream,
         naming(out),
         out.open("wb") as target,
-        decompressor.stream_reader(source, read_across_frames=True) as stream,
     ):
         while piece := stream.read(_STEP):
             if shutil.disk_usage(folder).free < _RESERVE_BYTES + len(piece):

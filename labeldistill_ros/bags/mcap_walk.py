@@ -34,7 +34,7 @@ _LAST_OPCODE, _FIRST_PRIVATE_OPCODE = 0x0F, 0x80
 _ZSTD, _LZ4 = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 _PLACES = re.compile(rb"[\x03-\x06].{4}\x00{4}|" + re.escape(_ZSTD) + b"|" + _LZ4, re.DOTALL)
 """Schema, channel, message or chunk of less than 4 GiB, or what is compressed."""
-_LARGEST_CHUNK = 2**30
+_LARGEST_CHUNK = 2**28
 """More is not decompressed: a few bytes can stand for any number of them."""
 _STEP = 2**20
 

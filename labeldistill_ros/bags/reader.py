@@ -75,6 +75,7 @@ class BagReader:
         """Open the files of the bag."""
         with ExitStack() as stack:
             with library_reads(self.path):
+                self._states = _states(self._files.paths)
                 folder = stack.enter_context(TemporaryDirectory())
                 readable = [self._readable(file, Path(folder)) for file in self._files.paths]
                 self._reader = AnyReader(readable, default_typestore=typestore())
@@ -117,7 +118,10 @@ class BagReader:
                 names,
                 "are" if self._files.others[1:] else "is",
             )
-        found = {topic: (kind, self.counts()[topic]) for topic, kind in self.topics.items()}
+        counts = self.counts()
+        if lost := self._reader.message_count - sum(counts.values()):
+            _LOG.warning("%s: %d messages are of no topic, and are left out", self.path, lost)
+        found = {topic: (kind, counts[topic]) for topic, kind in self.topics.items()}
         told = self._files.counts
         if told is None or told == found:
             return
@@ -125,8 +129,10 @@ class BagReader:
         # A recorder knows topics on which nothing came, and a file may not.
         odd = [t for t in odd if t in found or told[t][1]]
         if odd:
-            say = {one: f"{count} of {kind}" for one, (kind, count) in {**told}.items()}
-            has = {one: f"{count} of {kind}" for one, (kind, count) in found.items()}
+            say, has = (
+                {one: f"{count} of {shown(kind)}" for one, (kind, count) in counted.items()}
+                for counted in (told, found)
+            )
             _LOG.warning(
                 "%s: its metadata.yaml disagrees with its files, which are used as they are, over "
                 "%d topics, such as %s: it tells of %s messages, there are %s",
@@ -217,6 +223,11 @@ class BagReader:
             told = sum(connection.msgcount for connection in connections)
             if span_ns is None and count != told:
                 raise ValueError(f"it has {count} messages where its index tells of {told}")
+        if _states(self._files.paths) != self._states:
+            raise BagError(
+                f"{self.path} changed while it was read: wait until nothing writes to it, and "
+                "repeat the command"
+            )
 
     def messages(self, topics: Sequence[str]) -> Iterator[tuple[Recorded, Any]]:
         """Decoded messages in the order of log time.
@@ -241,6 +252,12 @@ class BagReader:
             return list(self._reader.connections)
         self.require(*topics)
         return [c for c in self._reader.connections if c.topic in topics]
+
+
+def _states(files: Sequence[Path]) -> list[tuple[int, int, int]]:
+    """What tells whether files are still those that they were."""
+    found = [file.stat() for file in files]
+    return [(about.st_ino, about.st_size, about.st_mtime_ns) for about in found]
 
 
 def read_marks(bag: Path) -> dict[str, str]:

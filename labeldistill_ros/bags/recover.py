@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.bag_folder import without_copies
 from labeldistill_ros.bags.damaged_files import Losses, whole_messages
 from labeldistill_ros.bags.file_formats import bag_files, refuse_other_kinds
 from labeldistill_ros.bags.writer import BagOutput, BagWriter, Storage, abandoned
@@ -36,7 +37,7 @@ def recover(
         BagError: there is no file of a bag, it is one of another kind, none has a whole message,
             or `out` cannot be written.
     """
-    files = bag_files(source)
+    files = without_copies(bag_files(source))
     if not files:
         refuse_other_kinds(source)
         raise BagError(
@@ -66,7 +67,10 @@ def recover(
         if not sum(bag.counts.values()):
             # Only now: a wrong bit in the profile of a ROS 2 bag must not cost all its messages.
             refuse_other_kinds(source)
-            raise BagError(f"{source}: no message in it is whole")
+            raise BagError(
+                f"{source}: no message in it is whole, or each is compressed by itself: then "
+                "`ros2 bag convert` decompresses what is whole"
+            )
     return dict(bag.counts)
 
 

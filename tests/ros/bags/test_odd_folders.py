@@ -59,11 +59,11 @@ def topic(about: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda about: topic(about).update(message_count=1), "/text': it tells of 1 of std_msgs"),
+        (lambda about: topic(about).update(message_count=1), "/text': it tells of 1 of 'std_msgs"),
         (lambda about: about["topics_with_message_count"].pop(0), "it tells of no messages, there"),
         (
             lambda about: topic(about)["topic_metadata"].update(type="std_msgs/msg/Header"),
-            "15 of std_msgs/msg/Header messages, there are 15 of std_msgs/msg/String",
+            "15 of 'std_msgs/msg/Header' messages, there are 15 of 'std_msgs/msg/String'",
         ),
         (lambda about: topic(about)["topic_metadata"].update(name="/none"), "over 2 topics"),
         (lambda about: topic(about)["topic_metadata"].update(offered_qos_profiles=""), ""),
@@ -136,6 +136,7 @@ def test_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copyfile(copy, file)
     assert number_of_messages(bag) == MESSAGES
     assert "'copy of it.mcap' holds the same as 'bag.mcap', and is left out" in caplog.text
+    assert sum(recover(bag, tmp_path / "out").values()) == MESSAGES
 
 
 def compressed(bag: Path, mode: str) -> Path:
@@ -163,7 +164,7 @@ def test_files_that_are_compressed(
         pass
     monkeypatch.undo()
     packed.write_bytes(packed.read_bytes()[:-200])
-    with pytest.raises(LabelDistillError, match="is no readable bag"), BagReader(bag):
+    with pytest.raises(LabelDistillError, match="is no readable bag: .*end"), BagReader(bag):
         pass
     (bag / "metadata.yaml").unlink()
     with pytest.raises(LabelDistillError, match="has no file of one"):
@@ -262,6 +263,24 @@ def test_tables_without_end_are_refused(statements: tuple[str, ...], tmp_path: P
         pass
     with pytest.raises(LabelDistillError, match="messages is no plain table"):
         recover(bag, tmp_path / "out")
+
+
+def test_messages_of_no_topic_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bag = small_bag(tmp_path / "bag", "sqlite3")
+    changed(bag, "UPDATE messages SET topic_id = 77 WHERE id BETWEEN 2 AND 20")
+    assert number_of_messages(bag) == MESSAGES - 19
+    assert "19 messages are of no topic, and are left out" in caplog.text
+
+
+def test_a_bag_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    bag = small_bag(tmp_path / "bag")
+    with BagReader(bag) as reader:
+        messages = reader.raw()
+        next(messages)
+        with file_of(bag).open("ab") as file:
+            file.write(b"more")
+        with pytest.raises(LabelDistillError, match="bag changed while it was read: wait until"):
+            list(messages)
 
 
 def test_negative_keys_are_messages_too(tmp_path: Path) -> None:
