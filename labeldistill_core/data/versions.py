@@ -24,7 +24,9 @@ def found_version(dataroot: Path, version: str | None) -> str:
         return version
     if not dataroot.is_dir():
         raise DataError(f"no data root {dataroot}: there is no such folder")
-    versions = sorted(path.parent.name for path in dataroot.glob("*/scene.json"))
+    # Hidden folders are those that a command fills, or that one left that was killed.
+    found = (path.parent.name for path in dataroot.glob("*/scene.json"))
+    versions = sorted(name for name in found if not name.startswith("."))
     if version is None and len(versions) == 1:
         return versions[0]
     if version is None and _USUAL_VERSION in versions:

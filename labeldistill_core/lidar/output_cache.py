@@ -29,7 +29,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from labeldistill_core.checked_header import packed_header, read_header
-from labeldistill_core.files import write_whole
+from labeldistill_core.errors import DataError
+from labeldistill_core.files import refuse_special, write_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -133,11 +134,14 @@ class OutputCache:
                 self._look_for_new()
                 if key not in self._places or key in self._damaged:
                     self._write(key, tensors)
-        except (OSError, Timeout, NotImplementedError) as error:  # no locks on this file system
+        # also where the file system has no locks
+        except (DataError, OSError, Timeout, NotImplementedError) as error:
             self._give_up(getattr(error, "strerror", None) or str(error))
 
     def _open(self) -> None:
         """Use the file that is there; one that cannot be written to is read."""
+        if not self._path.is_file():  # a pipe would be waited for
+            return
         for mode in ("r+b", "rb"):
             try:
                 file: BinaryIO = self._path.open(mode, buffering=0)
@@ -168,6 +172,7 @@ class OutputCache:
         """Begin an empty file, unless another process did since."""
         self._open()
         if self._file is None:
+            refuse_special(self._path)
             write_whole(self._path, packed_header(_MARK, shapes).ljust(_BLOCK, b"\0"))
             self._open()
 

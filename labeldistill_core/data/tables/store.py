@@ -119,6 +119,8 @@ def write_columns(path: Path, columns: TableColumns, stamps: Stamps) -> None:
 def map_columns(path: Path, stamps: Stamps) -> TableColumns | None:
     """Map a file; None where it is absent, damaged, of another format or of other tables."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError):  # an empty file cannot be mapped
@@ -126,6 +128,14 @@ def map_columns(path: Path, stamps: Stamps) -> TableColumns | None:
     header = _read_header(data)
     if header is None or header.stamps != stamps:
         return None
+    try:
+        return _mapped(data, header)
+    # A header of others may tell of arrays that cannot be, or of none.
+    except (KeyError, OverflowError, TypeError, ValueError):
+        return None
+
+
+def _mapped(data: mmap.mmap, header: _Header) -> TableColumns | None:
     begin = len(data) - header.size
     arrays: dict[str, NDArray[Any]] = {}
     for name, about in header.arrays.items():

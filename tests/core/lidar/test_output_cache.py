@@ -21,6 +21,7 @@ from torch import Tensor
 
 from labeldistill_core.lidar import output_cache
 from labeldistill_core.lidar.output_cache import OutputCache
+from tests.support.odd_places import ODD, put_there
 
 LIMIT = 1 << 30
 RECORD = 1 << 16
@@ -264,6 +265,20 @@ def test_a_folder_that_cannot_be_written_to_costs_only_time(
     cache.write(key(0), tensors(0))
     assert cache.read(key(0)) is None
     assert f"0 samples are kept in {file / 'cache'} and no more: Not a directory" in caplog.text
+
+
+@pytest.mark.parametrize("what", ODD)
+@pytest.mark.parametrize("is_lock", [False, True])
+def test_something_else_in_the_place_of_the_file_costs_only_time(
+    tmp_path: Path, what: str, is_lock: bool
+) -> None:
+    file = filled(tmp_path)
+    place = tmp_path / ".lock" if is_lock else file
+    place.unlink()
+    put_there(place, what)
+    cache = opened(tmp_path)
+    cache.write(key(0), tensors(0))
+    assert cache.read(key(0)) is None or holds(cache, 0)
 
 
 def test_what_is_there_is_read_where_nothing_can_be_written(

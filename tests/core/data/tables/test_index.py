@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from labeldistill_core.data.tables import build, opening, store
 from labeldistill_core.data.tables.opening import INDEX_NAME
 from labeldistill_core.errors import DataError
 from tests.support.nuscenes_fixture import SCENES, VERSION
+from tests.support.odd_places import ODD, put_there
 
 
 @pytest.fixture(autouse=True)
@@ -202,6 +204,46 @@ def test_a_damaged_index_is_made_anew(dataroot: Path, builds: list[Path], how: s
     opened(dataroot)
     damaged(dataroot / VERSION / INDEX_NAME, how)
     opened(dataroot)
+    opened(dataroot)
+    assert len(builds) == 2
+
+
+@pytest.mark.parametrize("name", [INDEX_NAME, INDEX_NAME + ".lock"])
+@pytest.mark.parametrize("what", ODD)
+def test_something_else_in_its_place_costs_only_time(
+    dataroot: Path, builds: list[Path], name: str, what: str
+) -> None:
+    put_there(dataroot / VERSION / name, what)
+    opened(dataroot)
+    opened(dataroot)
+    assert len(builds) == 1  # in the cache, if not there
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "O"},
+        {"dtype": "no such"},
+        {"shape": [-1]},
+        {"shape": [2**62, 4]},
+        {"offset": -64},
+    ],
+    ids=str,
+)
+def test_a_header_of_others_that_tells_of_no_arrays(
+    dataroot: Path, builds: list[Path], change: dict[str, Any]
+) -> None:
+    opened(dataroot)
+    index = dataroot / VERSION / INDEX_NAME
+    data = index.read_bytes()
+    mark, length, _ = store._PROLOGUE.unpack_from(data)
+    end = store._PROLOGUE.size + length
+    header = json.loads(data[store._PROLOGUE.size : end])
+    next(iter(header["arrays"].values())).update(change)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    head = store._PROLOGUE.pack(mark, len(text), zlib.crc32(text)) + text
+    head = head.ljust(len(head) + -len(head) % 64, b"\0")
+    index.write_bytes(head + data[len(data) - header["size"] :])
     opened(dataroot)
     assert len(builds) == 2
 
