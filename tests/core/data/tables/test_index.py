@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from labeldistill_core.checked_header import packed_header, read_header
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.tables import build, opening, store
 from labeldistill_core.data.tables.opening import INDEX_NAME
@@ -236,12 +236,11 @@ def test_a_header_of_others_that_tells_of_no_arrays(
     opened(dataroot)
     index = dataroot / VERSION / INDEX_NAME
     data = index.read_bytes()
-    mark, length, _ = store._PROLOGUE.unpack_from(data)
-    end = store._PROLOGUE.size + length
-    header = json.loads(data[store._PROLOGUE.size : end])
+    found = read_header(data, store._MARK, dict)
+    assert found is not None
+    header: dict[str, Any] = found[0]
     next(iter(header["arrays"].values())).update(change)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    head = store._PROLOGUE.pack(mark, len(text), zlib.crc32(text)) + text
+    head = packed_header(store._MARK, header)
     head = head.ljust(len(head) + -len(head) % 64, b"\0")
     index.write_bytes(head + data[len(data) - header["size"] :])
     opened(dataroot)
