@@ -19,6 +19,7 @@ from labeldistill_core.classes import NUSCENES, ClassList, ObjectClass
 from labeldistill_core.config_json import from_mapping, refuse_unknown_keys, to_mapping
 from labeldistill_core.config_text import commented
 from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.files import TEXT_BYTES, read_bounded
 from labeldistill_core.lidar.config import TeacherConfig
 from labeldistill_core.names import plain_text
 from labeldistill_core.presets import Preset, find_preset
@@ -156,7 +157,7 @@ def read_config(file: Path) -> Preset:
             contradicts another one; names the key's whole path.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_bounded(file, TEXT_BYTES).decode()
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from error
     except ValueError as error:

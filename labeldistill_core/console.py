@@ -228,7 +228,7 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
         print(end="", flush=True)  # nothing where the output is closed
     except StoppedError as stopped:
         _settle_output()
-        print(stopped, file=sys.stderr)
+        print(_printable(str(stopped)), file=sys.stderr)
         return 128 + stopped.signal
     except LabelDistillError as error:
         return _say(str(error))
@@ -274,8 +274,8 @@ def _say(message: str) -> int:
 
 
 def _printable(message: str) -> str:
-    """What came from outside, as a path does, is not to move the cursor or colour the terminal."""
-    told = "".join(c if c in "\n\t" else plain_text(c) for c in message[:_LONGEST])
+    """In one line: what came from outside, as a path does, must not look like another message."""
+    told = "".join(map(plain_text, message[:_LONGEST]))
     return f"{told}{'...' if message[_LONGEST:] else ''}"
 
 

@@ -17,6 +17,9 @@ from filelock import FileLock, Timeout
 from labeldistill_core.errors import ConfigError, DataError
 
 _LOG = logging.getLogger(__name__)
+TEXT_BYTES = 1 << 20
+"""Of a text that people write; the longest of ours has a twentieth of it."""
+_PART_BYTES = 1 << 24
 
 
 @contextmanager
@@ -61,6 +64,34 @@ def refuse_special(path: Path) -> None:
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(f"{path} is a pipe, a device or a socket: name a file")
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a file that is read once, of up to so many bytes.
+
+    What a shell pipes into a command, as `/dev/stdin` or `<(...)`, is read too.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        DataError: it has more, as a device without end, or is a pipe that may have no writer.
+        OSError: it cannot be read.
+    """
+    if path.is_fifo() and path.absolute().parts[1:2] not in (("dev",), ("proc",)):
+        refuse_special(path)
+    with path.open("rb") as file:
+        parts, left = [], most + 1
+        # In parts, as a pipe gives them, and as memory for all that is allowed is not needed.
+        while left and (part := file.read(min(left, _PART_BYTES))):
+            parts.append(part)
+            left -= len(part)
+    if not left:
+        raise DataError(
+            f"{path} has more than {most / 2**20:g} MiB, which no such file has: name another one"
+        )
+    return b"".join(parts)
 
 
 @contextmanager

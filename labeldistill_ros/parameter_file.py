@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.files import TEXT_BYTES, read_bounded
 from labeldistill_core.yaml_text import parsed_yaml
 from labeldistill_ros.parameters import (
     CameraParameters,
@@ -49,7 +50,7 @@ class GivenParameters:
             OSError: it cannot be read.
         """
         try:
-            content = parsed_yaml(path.read_text(encoding="utf-8"))
+            content = parsed_yaml(read_bounded(path, TEXT_BYTES).decode())
         except (ConfigError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is no parameter file: {error}") from error
         if not isinstance(content, dict):

@@ -16,16 +16,20 @@ from labeldistill_core.classes import NUSCENES, ClassList
 from labeldistill_core.data.image_header import read_header
 from labeldistill_core.data.images import Reduction, decode_jpeg, reduction_of
 from labeldistill_core.errors import DataError
+from labeldistill_core.files import read_bounded, refuse_special
 from labeldistill_core.frames import Array, Transform
 from labeldistill_core.names import shown
 
 _HEAD_BYTES = 1 << 18
 """Of an image file that are read for its size; a thumbnail may stand before it."""
+_LARGEST = 1 << 28
+"""Bytes of an image or a cloud."""
 
 
 def size_of_image(path: Path) -> tuple[int, int]:
     """Width and height that the head of an image file tells; zeros where it is missing or none."""
     try:
+        refuse_special(path)
         with path.open("rb") as file:
             header = read_header(file.read(_HEAD_BYTES))
     except (OSError, DataError):
@@ -103,7 +107,7 @@ class SensorRecord:
             DataError: it is missing.
         """
         try:
-            return self.path.read_bytes()
+            return read_bounded(self.path, _LARGEST)
         except OSError as error:
             raise DataError(
                 f"{self.channel} of sample {self.sample_token}: cannot read {self.path} "

@@ -11,6 +11,7 @@ import msgspec
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import DataError
+from labeldistill_core.files import TEXT_BYTES, read_bounded
 from labeldistill_core.names import shown
 
 SPLITS_FILE = "splits.json"
@@ -78,7 +79,7 @@ def named_scenes(tables: NuScenesTables, given: Sequence[str]) -> list[str]:
             names.append(text)
             continue
         try:
-            lines = Path(text).read_text(encoding="utf-8").split("\n")
+            lines = read_bounded(Path(text), TEXT_BYTES).decode("utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{text} is no list of scenes: {error}") from error
         names += [line.strip() for line in lines if line.strip()]

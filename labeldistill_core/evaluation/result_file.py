@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import io
 import json
 import logging
 import re
@@ -17,10 +19,12 @@ import msgspec
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_columns import ResultBox, ResultColumns, columns_of
-from labeldistill_core.files import whole_file
+from labeldistill_core.files import read_bounded, whole_file
 from labeldistill_core.names import shown
 
 _LOG = logging.getLogger(__name__)
+_LARGEST = 4 << 30
+"""Bytes of a result file; that of nuScenes' whole validation split has 1.2 GB."""
 _META = {
     "use_camera": True,
     "use_lidar": False,
@@ -65,12 +69,12 @@ def read_results(path: Path, class_names: tuple[str, ...] = CLASSES) -> ResultCo
         DataError: it is missing or no result file, or a box is malformed; see `columns_of`.
     """
     try:
-        data = path.read_bytes()
-        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        data = read_bounded(path, _LARGEST)
+        text = _unzipped(path, data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read the result file {path}: {error}") from error
     try:
-        content = _samples(text)
+        content = _samples(text.removeprefix(codecs.BOM_UTF8))
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise DataError(
@@ -92,6 +96,14 @@ def read_results(path: Path, class_names: tuple[str, ...] = CLASSES) -> ResultCo
             path, astray.total(), shown(next(iter(astray))),
         )  # fmt: skip
     return found
+
+
+def _unzipped(path: Path, data: bytes) -> bytes:
+    with gzip.open(io.BytesIO(data)) as file:
+        text = file.read(_LARGEST + 1)
+    if len(text) > _LARGEST:
+        raise DataError(f"{path} stands for more than {_LARGEST >> 30} GiB: name another file")
+    return text
 
 
 def _samples(text: bytes) -> dict[str, msgspec.Raw]:

@@ -291,13 +291,19 @@ class AblationRun:
         file = self.folder / _SCORES
         if not file.exists():
             return None
-        found = json.loads(file.read_text())
-        if found["settings"] != self.settings:
+        try:
+            found = json.loads(file.read_bytes())
+            settings, scores = found["settings"], Scores(**found["scores"])
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{file} is damaged: remove it, and the run is scored anew"
+            ) from error
+        if settings != self.settings:
             raise CheckpointError(
                 f"{self.folder} holds a run of other settings: give another folder, or repeat the "
                 "call as it was"
             )
-        return Scores(**found["scores"])
+        return scores
 
     def scores(self) -> Scores:
         """Train and score, or take what an earlier call found."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from labeldistill_core.cameras import FIXED_FRAME
+from labeldistill_core.checkpoints import file_sha256
 from labeldistill_core.classes import NUSCENES
 from labeldistill_core.config_files import classes_of_checkpoint
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -24,6 +24,7 @@ from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.evaluation.evaluate import EvaluationOptions, run_checkpoint
 from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
 from labeldistill_core.evaluation.result_file import read_results
+from labeldistill_core.files import refuse_special
 from labeldistill_core.frames import Transform
 from labeldistill_core.labelling.relabelled import refuse_taken, write_relabelled
 from labeldistill_core.labelling.tracking import DetectedFrame, track
@@ -112,6 +113,7 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
     """
     file = options.teacher or options.results
     assert file is not None
+    refuse_special(file)  # which is read twice
     classes = classes_of_checkpoint(options.teacher) if options.teacher else NUSCENES
     # A class may gather several categories, an annotation has one: the first stands for all.
     categories = {one.name: one.categories[0] for one in classes.members if one.categories}
@@ -133,7 +135,7 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
             "another data root?"
         )
     # With a digest, since every teacher's file is called teacher.safetensors.
-    source = f"{file.name}@{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+    source = f"{file.name}@{file_sha256(file)[:12]}"
     attributes = _attribute_tokens(tables)
     rows: Rows = {"instance": [], "sample_annotation": [], "category": []}
     counts: Counter[str] = Counter()

@@ -95,4 +95,4 @@ def convert_checkpoint(
             continue
         save_student(target, student, note=note)
         return Converted(target, f"student {name}", len(tensors))
-    raise CheckpointError("\n".join(refusals))
+    raise CheckpointError("; ".join(refusals))

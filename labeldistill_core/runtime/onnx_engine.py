@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labeldistill_core.checkpoints import file_sha256
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_json import from_json
 from labeldistill_core.errors import CheckpointError, ConfigError
@@ -70,11 +70,8 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         # As many as torch, which whoever limits a process sets.
         options.intra_op_num_threads = torch.get_num_threads()
-        try:
-            # Read for the hash, so that a report says which graph computed.
-            content = path.read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        # So that a report says which graph computed; also sees that it is a file.
+        sha256 = checkpoint_sha256 or file_sha256(path)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
@@ -82,7 +79,6 @@ class OnnxEngine:
         except _load_errors() as error:
             raise CheckpointError(f"{path} is no ONNX model or damaged: {error}") from error
         self.config = _config(path, self._session.get_modelmeta().custom_metadata_map)
-        sha256 = checkpoint_sha256 or hashlib.sha256(content).hexdigest()
         self.info = EngineInfo("onnx", on, "float32", checkpoint_sha256=sha256)
         self._tables = PoolingTables(self.config, on)
         self._depth_shape, self._context_shape = past_shapes(self.config)
@@ -172,5 +168,5 @@ def open_checkpoint(path: Path, *, device: str, precision: Precision) -> OnnxEng
         graph = Path(folder) / "student.onnx"
         export_onnx(path, graph)
         # The checkpoint's, since that is the file that users know; the graph goes with its folder.
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256 = file_sha256(path)
         return OnnxEngine(graph, device=device, precision=precision, checkpoint_sha256=sha256)

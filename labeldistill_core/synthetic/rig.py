@@ -16,6 +16,7 @@ import numpy as np
 
 from labeldistill_core.cameras import EGO_FRAME, CameraCalibration
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.files import TEXT_BYTES, read_bounded
 from labeldistill_core.frames import Array, Transform
 from labeldistill_core.names import fault_of_name, plain_text, shown
 from labeldistill_core.yaml_text import parsed_yaml
@@ -161,7 +162,7 @@ def load_rig(file: Path) -> Rig:
         ConfigError: the file cannot be read, or a value is impossible; names its key.
     """
     try:
-        rig = msgspec.convert(parsed_yaml(file.read_text(encoding="utf-8")), Rig)
+        rig = msgspec.convert(parsed_yaml(read_bounded(file, TEXT_BYTES).decode()), Rig)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -194,27 +194,31 @@ def motion_entries(dataroot: Path, scene: str, shift_ns: int) -> list[Entry]:
                 stamp_ns = int(row["utime"]) * 1000 + shift_ns
                 built = build(row, stamp_ns)
                 entries.append(Entry(stamp_ns, topic, kind, lambda built=built: built))  # type: ignore[misc]
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise DataError(f"{path} is no table of the CAN bus expansion: {error!r}") from error
     return entries
+
+
+def _numbers(row: dict[str, Any], key: str) -> list[float]:
+    return [float(value) for value in row[key]]
 
 
 def _imu(row: dict[str, Any], stamp_ns: int) -> Any:
     return BAG.make(
         "sensor_msgs/msg/Imu",
         header=header(stamp_ns, BASE_FRAME, BAG),
-        orientation=quaternion(*row["q"], family=BAG),
-        angular_velocity=vector3(*row["rotation_rate"], family=BAG),
-        linear_acceleration=vector3(*row["linear_accel"], family=BAG),
+        orientation=quaternion(*_numbers(row, "q"), family=BAG),
+        angular_velocity=vector3(*_numbers(row, "rotation_rate"), family=BAG),
+        linear_acceleration=vector3(*_numbers(row, "linear_accel"), family=BAG),
     )
 
 
 def _odometry(row: dict[str, Any], stamp_ns: int) -> Any:
-    where = pose(row["pos"], row["orientation"], BAG)
+    where = pose(_numbers(row, "pos"), _numbers(row, "orientation"), BAG)
     motion = BAG.make(
         "geometry_msgs/msg/Twist",
-        linear=vector3(*row["vel"], family=BAG),
-        angular=vector3(*row["rotation_rate"], family=BAG),
+        linear=vector3(*_numbers(row, "vel"), family=BAG),
+        angular=vector3(*_numbers(row, "rotation_rate"), family=BAG),
     )
     return BAG.make(
         "nav_msgs/msg/Odometry",

@@ -117,11 +117,13 @@ def test_what_came_from_outside_is_escaped_and_cut(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
-        exit_code(raising(DataError("no scene \x1b[31m\u202e" + "x" * 10**6)), "labeldistill x")
+        exit_code(
+            raising(DataError("no scene \x1b[31m\u202e\nerror: " + "x" * 10**6)), "labeldistill x"
+        )
         == 2
     )
     said = capsys.readouterr().err
-    assert said.startswith("error: no scene \\x1b[31m\\u202exxx")
+    assert said.startswith("error: no scene \\x1b[31m\\u202e\\nerror: xxx")
     assert said.endswith("x...\n")
     assert len(said) < 11_000
 

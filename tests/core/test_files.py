@@ -13,7 +13,7 @@ import pytest
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_columns import ResultBox
 from labeldistill_core.evaluation.result_file import write_results
-from labeldistill_core.files import whole_file, write_json, write_whole
+from labeldistill_core.files import read_bounded, whole_file, write_json, write_whole
 
 
 class _Broken(Mapping[str, list[ResultBox]]):
@@ -84,3 +84,22 @@ def test_two_that_write_one_file_at_once_do_not_mix(tmp_path: Path) -> None:
         fail()
     assert file.read_bytes() == b"1" * 10
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_is_read_is_bounded(tmp_path: Path) -> None:
+    file, pipe = tmp_path / "file", tmp_path / "pipe"
+    file.write_bytes(b"12345")
+    assert read_bounded(file, 5) == b"12345"
+    with pytest.raises(DataError, match=r"file has more than .* MiB, which no such file has"):
+        read_bounded(file, 4)
+    with pytest.raises(DataError, match="/dev/zero has more than 1 MiB"):
+        read_bounded(Path("/dev/zero"), 1 << 20)
+    assert read_bounded(Path("/dev/null"), 1) == b""
+    os.mkfifo(pipe)  # without a writer
+    with pytest.raises(DataError, match="pipe is a pipe, a device or a socket"):
+        read_bounded(pipe, 5)
+    ends = os.pipe()
+    os.write(ends[1], b"12345")
+    os.close(ends[1])
+    assert read_bounded(Path(f"/dev/fd/{ends[0]}"), 5) == b"12345"
+    os.close(ends[0])

@@ -26,7 +26,7 @@ from labeldistill_core.data.tables.store import (
     write_columns,
 )
 from labeldistill_core.errors import DataError
-from labeldistill_core.files import user_cache
+from labeldistill_core.files import refuse_special, user_cache
 from labeldistill_core.runtime.allocator import give_back_freed_memory
 
 _LOG = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ def _stamps(folder: Path) -> Stamps:
     stamps = {}
     for name in (*REQUIRED, *OPTIONAL):
         path = folder / f"{name}.json"
+        refuse_special(path)
         try:
             with path.open("rb") as file:
                 # Of the open file: if another one takes its name, size and content still belong
