@@ -70,8 +70,13 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         # As many as torch, which whoever limits a process sets.
         options.intra_op_num_threads = torch.get_num_threads()
-        # So that a report says which graph computed; also sees that it is a file.
-        sha256 = checkpoint_sha256 or file_sha256(path)
+        if not path.is_file():
+            raise CheckpointError(f"cannot read {path}: there is no such file")
+        try:
+            # So that a report says which graph computed.
+            sha256 = checkpoint_sha256 or file_sha256(path)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
