@@ -18,8 +18,6 @@ from labeldistill_core.errors import BagError
 
 _LOGS = ("-wal", "-journal")
 """Endings of the files beside a database that hold what is not in it yet, or no more."""
-_LARGEST = 2**30
-"""Bytes of a message."""
 
 
 def refuse_unfinished(file: Path) -> None:
@@ -85,9 +83,7 @@ def opened(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _connected(file: Path, options: str) -> sqlite3.Connection:
-    base = sqlite3.connect(f"file:{quote(bytes(file.absolute()))}?{options}", uri=True)
-    base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST)
-    return base
+    return sqlite3.connect(f"file:{quote(bytes(file.absolute()))}?{options}", uri=True)
 
 
 def _log(file: Path) -> Path | None:
