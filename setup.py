@@ -72,6 +72,7 @@ setup(
         "pillow>=10.1",
         "PyYAML",
         "safetensors",
+        "simplejpeg>=1.8",
         "torch>=2.6",
         "torchvision>=0.21",
         "tqdm",

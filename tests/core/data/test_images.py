@@ -125,15 +125,27 @@ def test_flip_is_exact() -> None:
     np.testing.assert_array_equal(flipped.apply(image), image[:, ::-1])
 
 
-def test_opencv_and_pillow_decode_alike() -> None:
-    rng = np.random.default_rng(0)
-    image = np.asarray(
-        Image.fromarray(rng.integers(0, 255, (12, 20, 3), np.uint8)).resize((320, 180))
-    )
-    data = encoded(image, "JPEG")
-    with Image.open(io.BytesIO(data)) as picture:
+@pytest.mark.parametrize("size_px", [(320, 180), (131, 77)])
+@pytest.mark.parametrize(
+    ("mode", "how"),
+    [
+        ("RGB", {}),
+        ("RGB", {"subsampling": "4:4:4"}),
+        ("RGB", {"subsampling": "4:2:2"}),
+        ("RGB", {"progressive": True}),
+        ("L", {}),
+        ("CMYK", {}),
+    ],
+)
+def test_pixels_are_those_of_pillow(
+    size_px: tuple[int, int], mode: str, how: dict[str, Any]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (12, 20, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).resize(size_px).convert(mode).save(buffer, "JPEG", **how)
+    with Image.open(buffer) as picture:
         by_pillow = np.asarray(picture.convert("RGB"))
-    np.testing.assert_array_equal(decode_jpeg(data), by_pillow)
+    np.testing.assert_array_equal(decode_jpeg(buffer.getvalue()), by_pillow)
 
 
 def photograph(width: int, height: int) -> np.ndarray[Any, Any]:

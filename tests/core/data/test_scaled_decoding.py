@@ -14,7 +14,6 @@ from PIL import Image
 from labeldistill_core import config_json
 from labeldistill_core.cameras import CameraCalibration, CameraView
 from labeldistill_core.config import ImageConfig, StudentConfig
-from labeldistill_core.data import images
 from labeldistill_core.data.images import (
     ImageTransform,
     Reduction,
@@ -51,10 +50,14 @@ def reduction(size_px: tuple[int, int]) -> int:
     return decode_reduction(size_px, SCALED)
 
 
-@pytest.fixture(params=["opencv", "pillow"])
+def refuse(*_: object, **__: object) -> None:
+    raise ValueError("colours of print")
+
+
+@pytest.fixture(params=["simplejpeg", "pillow"])
 def _decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "pillow":
-        monkeypatch.setattr(images, "cv2", None)
+        monkeypatch.setattr("simplejpeg.decode_jpeg", refuse)
 
 
 @pytest.mark.parametrize(("size_px", "expected"), SIZES.items())
