@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from labeldistill_core.errors import ConfigError
 
+_LAST_DOMAIN = 232
+"""Of which all of DDS's ports are below 65536."""
 _PLACE = re.compile(r", at \S+:\d+")
 """Where in ROS's own sources an error arose."""
 
@@ -26,6 +29,10 @@ def init_ros(args: Sequence[str] | None = None) -> None:
     Raises:
         ConfigError: ROS refuses an argument, a parameter file or the environment.
     """
+    domain = os.environ.get("ROS_DOMAIN_ID", "")
+    # Fast DDS ends the process by itself where the ports that follow from it are none.
+    if re.fullmatch(r"[+-]?\d+", domain.strip()) and not 0 <= int(domain) <= _LAST_DOMAIN:
+        raise ConfigError(f"ROS_DOMAIN_ID is {domain[:20]}: set it to 0 to {_LAST_DOMAIN}")
     try:
         rclpy.init(
             args=None if args is None else list(args),
