@@ -10,15 +10,37 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Literal
 
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.names import shown
 
 _LIBC = ctypes.CDLL(None)
 """Opened here, since a process that was just forked should not wait for the loader's lock."""
 _PR_SET_PDEATHSIG = 1
 """Of Linux' prctl: a signal that the kernel sends to a process when its parent ends."""
+
+
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Variables in which launchers number the processes of a run."""
+_NUMBERS = (*RANKS, "GROUP_RANK", "WORLD_SIZE", "MASTER_PORT", "SLURM_LOCALID", "SLURM_NODEID")
+
+
+def refuse_odd_launcher() -> None:
+    """See that what a launcher tells is what lightning can read, which does so when imported.
+
+    Raises:
+        ConfigError: a variable of Slurm or torchrun is no number.
+    """
+    for name in _NUMBERS:
+        value = os.environ.get(name, "0")
+        if not value.strip().isdecimal():
+            raise ConfigError(
+                f"{name} in the environment is {shown(value)}, and launchers set it to a number: "
+                "unset it, or start by `srun` or `torchrun`"
+            )
 
 
 def end_with_parent() -> None:
@@ -60,17 +82,25 @@ def worker_pool(
         workers: number of processes.
         method: how they are started.
         initializer: what each of them does first; a function of a module.
+
+    Raises:
+        ConfigError: a process of the pool was ended from outside.
     """
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context(method), _begin, (initializer,))
     try:
         yield pool
-    except BaseException:
+    except BaseException as error:
         # its own shutdown waits for all that has been handed out, which may take hours
         ours = set(multiprocessing.active_children()) - before
         pool.shutdown(wait=False, cancel_futures=True)
         for process in ours:
             process.kill()
+        if isinstance(error, BrokenProcessPool):
+            raise ConfigError(
+                "a worker process was ended from outside, as the system does where memory runs "
+                "out: take fewer processes (--workers), and repeat the command"
+            ) from error
         raise
     finally:
         pool.shutdown()

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from labeldistill_core.console import REFUSED, call_command, exit_code
+from labeldistill_core.processes import refuse_odd_launcher
 from labeldistill_core.spinning import bound_spinning
 from labeldistill_ros.early_signals import started
 from labeldistill_ros.garbage import resume_collection
@@ -219,6 +220,8 @@ def _run(args: list[str]) -> int:
 
 
 def _call(name: str, called: str, args: list[str]) -> Any:
+    if name in ("overfit", "ablation") or name.startswith("train "):
+        refuse_odd_launcher()
     function = find_command(name)
     resume_collection()
     # from here on the command itself says what Ctrl-C means

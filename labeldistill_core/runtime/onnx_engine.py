@@ -60,7 +60,9 @@ class OnnxEngine:
         try:
             import onnxruntime  # type: ignore[import-untyped]
         except ImportError as error:
-            raise ConfigError(f"{path} needs onnxruntime: pip install '.[onnx]'") from error
+            raise ConfigError(
+                f"{path} needs onnxruntime: pip install '.[onnx]' ({error})"
+            ) from error
         on = torch.device("cpu") if device == "auto" else resolve_device(device)
         if on.type != "cpu" or precision not in ("auto", "float32"):
             raise ConfigError(

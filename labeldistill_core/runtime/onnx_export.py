@@ -139,7 +139,7 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise ConfigError("this needs onnx: pip install '.[onnx]'") from error
+        raise ConfigError(f"this needs onnx: pip install '.[onnx]' ({error})") from error
     source = load_student(checkpoint)
     config = source.student.config
     step = StreamingStep(source.student).eval()

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from labeldistill_core.classes import NUSCENES
 from labeldistill_core.errors import CheckpointError, ConfigError, LabelDistillError
 from labeldistill_core.files import sole_user
-from labeldistill_core.processes import end_with_parent
+from labeldistill_core.processes import RANKS, end_with_parent
 from labeldistill_core.training.averaging import MovingAverage
 from labeldistill_core.training.checkpointing import Identity, Keep, KeepBest, WholeCheckpoints
 from labeldistill_core.training.export import IDENTITY, read_run
@@ -35,8 +35,6 @@ from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.trackers import Tracker, make_logger
 
 _LOG = logging.getLogger(__name__)
-_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-"""Variables in which launchers number the processes of a run."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -268,7 +266,7 @@ def _told(out: Path, machine: Machine) -> Iterator[None]:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Keep other trainings out of a folder; the first process of a run speaks for all."""
-    if any(os.environ.get(name, "0") != "0" for name in _RANKS):
+    if any(os.environ.get(name, "0") != "0" for name in RANKS):
         yield
         return
     refusal = f"another process trains in {out}: give another folder, or wait for its end"

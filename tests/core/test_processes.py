@@ -13,7 +13,8 @@ from typing import Literal
 
 import pytest
 
-from labeldistill_core.processes import worker_pool
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.processes import refuse_odd_launcher, worker_pool
 from tests.support.process_work import is_gone, sleep
 
 
@@ -42,6 +43,17 @@ def test_what_a_pool_does_ends_when_an_exception_leaves_its_block(
     assert all(is_gone(wait_for(tmp_path / str(number))) for number in range(2))
 
 
+def test_a_worker_that_the_system_ends_is_told(tmp_path: Path) -> None:
+    def killed() -> None:
+        with worker_pool(2, "fork") as pool:
+            future = pool.submit(sleep, tmp_path / "work")
+            os.kill(wait_for(tmp_path / "work"), signal.SIGKILL)
+            future.result()
+
+    with pytest.raises(ConfigError, match="a worker process was ended from outside"):
+        killed()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_pool_ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> None:
     program = (
@@ -63,3 +75,13 @@ def test_a_pool_ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> 
         finally:
             parent.kill()
     assert is_gone(worker)
+
+
+@pytest.mark.parametrize(("name", "value"), [("RANK", "x"), ("SLURM_PROCID", "-1"), ("RANK", "")])
+def test_a_launcher_that_numbers_nothing_is_named(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_odd_launcher()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{name} in the environment is '{value}', and launchers"):
+        refuse_odd_launcher()
