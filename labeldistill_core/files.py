@@ -7,9 +7,12 @@ import json
 import logging
 import os
 import secrets
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -114,12 +117,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Where to write a file that is to be there wholly or not at all, whenever the process ends.
 
     Folders are made. A link stays, and the file that it leads to is replaced. What is no file, such
-    as `/dev/stdout`, is written to directly. Of several that write it at once, the last one to end
+    as `/dev/null`, is written to directly, and what is open already, as `/dev/stdout`, where it
+    stands. Of several that write it at once, the last one to end
     gives the file. What a killed process leaves is called `NAME.XXXXXXXX.partial`.
 
     Raises:
         OSError: it cannot be written, as on a full disk; a file of this name stays as it was.
     """
+    if (number := _descriptor(path)) is not None:
+        with TemporaryDirectory() as folder:
+            content = Path(folder) / "content"
+            yield content
+            sys.stdout.flush()  # what was printed before
+            with content.open("rb") as source, os.fdopen(os.dup(number), "wb") as out:
+                shutil.copyfileobj(source, out)
+        return
     if path.exists() and not path.is_file():
         yield path
         return
@@ -137,6 +149,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         with suppress(OSError):  # as where a part of the path is a file
             partial.unlink()
         raise
+
+
+def _descriptor(path: Path) -> int | None:
+    """Number of the open file that a path stands for, as `/dev/stdout` does; None for others.
+
+    Opened by its name anew, a file to which the shell sends the output would lose what is in it.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    if folder == "/dev" and name in ("stdout", "stderr"):
+        return 1 if name == "stdout" else 2
+    is_number = folder in ("/dev/fd", "/proc/self/fd") and name.isascii() and name.isdecimal()
+    return int(name) if is_number and path.exists() else None
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -103,3 +105,14 @@ def test_what_is_read_is_bounded(tmp_path: Path) -> None:
     os.close(ends[1])
     assert read_bounded(Path(f"/dev/fd/{ends[0]}"), 5) == b"12345"
     os.close(ends[0])
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_what_was_printed_stays_where_the_output_is_a_file(name: str, tmp_path: Path) -> None:
+    code = (
+        "import pathlib; from labeldistill_core.files import write_whole\n"
+        f"print('before'); write_whole(pathlib.Path({name!r}), b'content\\n'); print('after')"
+    )
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "before\ncontent\nafter\n"
