@@ -236,11 +236,11 @@ def test_a_header_of_others_that_tells_of_no_arrays(
     opened(dataroot)
     index = dataroot / VERSION / INDEX_NAME
     data = index.read_bytes()
-    found = read_header(data, store._MARK, dict)
+    found = read_header(data, b"LDTABLES", dict)
     assert found is not None
     header: dict[str, Any] = found[0]
     next(iter(header["arrays"].values())).update(change)
-    head = packed_header(store._MARK, header)
+    head = packed_header(b"LDTABLES", header)
     head = head.ljust(len(head) + -len(head) % 64, b"\0")
     index.write_bytes(head + data[len(data) - header["size"] :])
     opened(dataroot)
