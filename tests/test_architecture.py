@@ -15,6 +15,7 @@ ROS = {"rclpy", "rcl_interfaces", "sensor_msgs", "std_msgs", "geometry_msgs", "v
 WITHOUT_ROS = ("labeldistill_ros.sync", "labeldistill_ros.sets", "labeldistill_ros.messages")
 
 
+@cache
 def modules(package: str) -> dict[str, Path]:
     """Every module of a package by its name; a package is named by its folder."""
     found = {}
@@ -39,13 +40,19 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 @cache
+def imports_of(path: Path) -> frozenset[str]:
+    """What a file imports; each is read by five tests."""
+    return frozenset(imported(ast.parse(path.read_text())))
+
+
+@cache
 def graph() -> dict[str, frozenset[str]]:
     """Module to the modules of this repository that it imports."""
     paths = {name: p for top in (*INSTALLED, "benchmarks") for name, p in modules(top).items()}
     result = {}
     for name, path in paths.items():
         found = set()
-        for target in imported(ast.parse(path.read_text())):
+        for target in imports_of(path):
             parent = target.rpartition(".")[0]
             found |= {target} & paths.keys() or {parent} & paths.keys()
         result[name] = frozenset(found - {name})
@@ -55,7 +62,7 @@ def graph() -> dict[str, frozenset[str]]:
 def foreign(name: str) -> set[str]:
     """Top-level names that a module imports."""
     path = modules(name.partition(".")[0])[name]
-    return {target.partition(".")[0] for target in imported(ast.parse(path.read_text()))}
+    return {target.partition(".")[0] for target in imports_of(path)}
 
 
 def test_no_circle_of_imports() -> None:
