@@ -30,7 +30,8 @@ if PARALLEL:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give all tests that run in real time to two workers, which wait most of their time.
 
-    Of the workers' groups they are the largest, so xdist begins with them.
+    Of the workers' groups they are the largest, so xdist begins with them, and then follows the
+    order of the tests.
     """
     for item in items:
         if "ros_context" in getattr(item, "fixturenames", ()):
@@ -40,6 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # Each takes about as long as the other.
             half = "recordings" if about[0] == "benchmarks" or "bags" in about else "node"
             item.add_marker(pytest.mark.xdist_group(f"real_time_{half}"))
+    if PARALLEL:
+        items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

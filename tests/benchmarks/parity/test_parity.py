@@ -56,6 +56,7 @@ def disturb(
     np.savez(path, **arrays)
 
 
+@pytest.mark.long
 def test_all_stages_pass(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "parity.json"
     assert main([str(golden), "--json", str(report)]) == 0
@@ -88,6 +89,7 @@ def test_all_stages_pass(golden: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert groups == {"preprocessing", "student", "training", "label_encoder", "teacher"}
 
 
+@pytest.mark.long
 def test_a_disturbed_recording_fails_in_its_stages_alone(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

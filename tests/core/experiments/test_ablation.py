@@ -32,6 +32,7 @@ def small_file(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_ablation_compares_arms_and_goes_on(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -81,6 +82,7 @@ def test_ablation_compares_arms_and_goes_on(
     assert "2 steps on 4 samples" in json.loads(figures.read_text())["init"]
 
 
+@pytest.mark.long
 def test_ablation_runs_several_students_at_once(
     synthetic_dataroot: Path, tmp_path: Path, small_file: Path, caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],

@@ -28,6 +28,7 @@ from tests.support.small_networks import small, small_preset
 from tests.support.small_training import small_training
 
 
+@pytest.mark.long
 def test_all_stages_of_another_vehicle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, file = write_own_dataroot(tmp_path / "data"), tmp_path / "own.yaml"
     file.write_text(to_yaml(own_preset()))

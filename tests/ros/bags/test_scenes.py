@@ -24,6 +24,7 @@ from tests.support.nuscenes_fixture import SCENES, VERSION
 CLI = [sys.executable, "-m", "labeldistill_ros.cli", "bag", "from-nuscenes"]
 
 
+@pytest.mark.long
 def test_all_scenes_in_parallel_and_again(shared_dataroot: Path, tmp_path: Path) -> None:
     out = tmp_path / "gar nicht übel" / "Fahrten"  # spaces and letters beyond ASCII
     command = [*CLI, str(shared_dataroot), str(out), "--version", VERSION, "--workers", "2"]

@@ -318,6 +318,7 @@ def test_any_order_of_events_keeps_the_books(data: st.DataObject) -> None:
     assert sync.counts["received"] == 400
 
 
+@pytest.mark.long
 def test_a_million_events_mix_nothing_and_leave_nothing_behind() -> None:
     """Half a day of six cameras with loss, doubles, jitter, lateness and pauses."""
     rng = random.Random(11)
