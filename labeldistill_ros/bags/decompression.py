@@ -14,14 +14,14 @@ from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
 from labeldistill_core.errors import BagError
 from labeldistill_core.files import naming
 
-_LARGEST = 2**28
+LARGEST_BYTES = 2**28
 """Bytes of a message or of a chunk of messages; recorders make chunks of some megabytes."""
-_RESERVE_BYTES = 2**30
+RESERVE_BYTES = 2**30
 """Of the disk, which others need too."""
 _STEP = 2**24
 
 
-def zstd_bytes(data: bytes, most: int = _LARGEST) -> bytes:
+def zstd_bytes(data: bytes, most: int = LARGEST_BYTES) -> bytes:
     """What zstd made of some bytes.
 
     Args:
@@ -33,7 +33,7 @@ def zstd_bytes(data: bytes, most: int = _LARGEST) -> bytes:
         EOFError: they end in the middle.
         ZstdError: they are damaged.
     """
-    _refuse_over(most, _LARGEST)
+    _refuse_over(most, LARGEST_BYTES)
     out = bytearray()
     while data:  # frame by frame
         decompressor = zstd.ZstdDecompressor()
@@ -45,14 +45,14 @@ def zstd_bytes(data: bytes, most: int = _LARGEST) -> bytes:
     return bytes(out)
 
 
-def lz4_bytes(data: bytes, most: int = _LARGEST) -> bytes:
+def lz4_bytes(data: bytes, most: int = LARGEST_BYTES) -> bytes:
     """What LZ4 made of some bytes; see `zstd_bytes`.
 
     Raises:
         ReaderError: they stand for more.
         RuntimeError: they are damaged.
     """
-    _refuse_over(most, _LARGEST)
+    _refuse_over(most, LARGEST_BYTES)
     decompressor = lz4.frame.LZ4FrameDecompressor()
     out = bytearray()
     while not decompressor.eof:
@@ -86,7 +86,7 @@ def decompress_file(file: Path, folder: Path) -> Path:
         out.open("wb") as target,
     ):
         while piece := stream.read(_STEP):
-            if shutil.disk_usage(folder).free < _RESERVE_BYTES + len(piece):
+            if shutil.disk_usage(folder).free < RESERVE_BYTES + len(piece):
                 raise BagError(
                     f"{file} stands for more than there is room for in {folder}: set TMPDIR to a "
                     "folder on a larger disk, or decompress the bag with `ros2 bag convert`"

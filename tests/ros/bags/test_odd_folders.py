@@ -156,7 +156,7 @@ def test_files_that_are_compressed(
     bag = small_bag(tmp_path / "bag", storage)
     packed = compressed(bag, "FILE")
     assert number_of_messages(bag) == MESSAGES
-    monkeypatch.setattr(decompression, "_RESERVE_BYTES", 2**60)
+    monkeypatch.setattr(decompression, "RESERVE_BYTES", 2**60)
     with (
         pytest.raises(LabelDistillError, match="stands for more than there is room for"),
         BagReader(bag),
@@ -179,7 +179,7 @@ def test_messages_that_are_compressed(tmp_path: Path, monkeypatch: pytest.Monkey
             base.execute("UPDATE messages SET data = ? WHERE id = ?", (packed, number))
     edit(bag, lambda about: about.update(compression_format="zstd", compression_mode="MESSAGE"))
     assert number_of_messages(bag) == MESSAGES
-    monkeypatch.setattr(decompression, "_LARGEST", 100)
+    monkeypatch.setattr(decompression, "LARGEST_BYTES", 100)
     with (
         pytest.raises(LabelDistillError, match="stands for more than 100 bytes"),
         BagReader(bag) as reader,
