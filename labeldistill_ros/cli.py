@@ -7,6 +7,7 @@ imported only when it is called, so `labeldistill --help` does not wait for torc
 
 from __future__ import annotations
 
+import resource
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
@@ -21,6 +22,8 @@ from labeldistill_ros.garbage import resume_collection
 from labeldistill_ros.program import begin_program, end_program
 
 NAME = "labeldistill"
+_ROOM_BYTES = 4 << 30
+"""Of addresses, that torch with CUDA takes with its libraries and threads."""
 GROUPS = {
     "": "camera-only 3D object detection for ROS 2",
     "train": "train the teacher, the label encoder and the student, in this order",
@@ -222,11 +225,24 @@ def _run(args: list[str]) -> int:
 def _call(name: str, called: str, args: list[str]) -> Any:
     if name in ("overfit", "ablation") or name.startswith("train "):
         refuse_odd_launcher()
+    _tell_small_limit()
     function = find_command(name)
     resume_collection()
     # from here on the command itself says what Ctrl-C means
     started()
     return call_command(called, function, args)
+
+
+def _tell_small_limit() -> None:
+    """Say beforehand what libraries do not that end the process, or wait, without memory."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= limit < _ROOM_BYTES:
+        print(
+            f"warning: this process may use {limit / 2**30:.1f} GiB of addresses (`ulimit -v`), "
+            f"and the libraries of a command take up to {_ROOM_BYTES >> 30}: raise the limit if it "
+            "is aborted or hangs",
+            file=sys.stderr,
+        )
 
 
 def _members(group: str) -> dict[str, str]:

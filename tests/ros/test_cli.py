@@ -158,3 +158,12 @@ def test_a_terminal_that_knows_ascii_alone() -> None:
     done = _program("bag", "score", "caf\u00e9", PYTHONIOENCODING="ascii")
     assert done.returncode == 2
     assert b"caf\\xe9" in done.stderr
+
+
+@pytest.mark.parametrize(("limit", "told"), [(2 << 30, True), (1 << 40, False), (-1, False)])
+def test_a_small_limit_of_addresses_is_told_beforehand(
+    limit: int, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (limit, -1))
+    assert main(["config", "demo"]) == 0
+    assert ("may use 2.0 GiB of addresses (`ulimit -v`)" in capsys.readouterr().err) == told
