@@ -111,6 +111,11 @@ class BagWriter:
         """
         if zstd and storage != "mcap":
             raise BagError("zstd is for the storage mcap: leave it out, or use --storage mcap")
+        if "\ufffd" in os.fsencode(Path(path).name).decode(errors="replace"):
+            raise BagError(
+                f"{path}: a bag's metadata name its files, and this name is no text in UTF-8: "
+                "choose another one"
+            )
         if storage == "sqlite3" and set(str(Path(path).absolute())) & set("#%?"):
             raise BagError(
                 f"{path}: the storage sqlite3 takes its path as a URI, so no #, % or ? may be in "

@@ -342,6 +342,11 @@ def test_a_bag_may_have_any_name(name: str, tmp_path: Path) -> None:
         assert reader.counts() == {"/text": 1}
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabelDistillError, match="this name is no text in UTF-8"):
+        BagWriter(tmp_path / os.fsdecode(b"\xff\xfe"))
+
+
 def test_what_is_no_part_of_a_bag_is_not_replaced(tmp_path: Path) -> None:
     bag = small_bag(tmp_path / "bag")
     (bag / "notes.txt").write_text("mine")
