@@ -258,6 +258,9 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
     except Exception as error:
         if _is_of_memory(error):
             return _say(_out_of_memory(error))
+        # Of `Path.resolve`, which raises what the system does from Python 3.13 on.
+        if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):
+            return _say(f"{error}: {_MENDS[errno.ELOOP]}")
         return _fault(name, error)
     return result if isinstance(result, int) else 0
 

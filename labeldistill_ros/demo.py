@@ -39,6 +39,7 @@ from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.run_comparison import checks_of, record_of
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.bags.truth import read_samples
+from labeldistill_ros.bags.writer import refuse_others_files, refuse_source
 from labeldistill_ros.isolated_domain import own_domain
 from labeldistill_ros.shared_memory import kill_node
 from labeldistill_ros.starting import init_ros
@@ -131,11 +132,13 @@ def demo(options: DemoOptions) -> Demo:
     """
     begin_s = time.monotonic()
     bag, model, out = options.played, options.model or demo_model(), options.out
+    recorded = out / "detections"
+    refuse_source(recorded, bag)
+    refuse_others_files(recorded)
     load_student(model)  # a message here is easier to find than in the node's log
     with BagReader(bag) as reader:
         duration_s = reader.duration_s
     out.mkdir(parents=True, exist_ok=True)
-    recorded = out / "detections"
     _LOG.info("starting the node: loading torch and the model takes it 5 to 60 s")
     with own_domain(), _node(model, options.device) as node:
         heard = _replay_and_record(bag, recorded, options.rate, lambda: node.poll() is None)
@@ -195,7 +198,7 @@ def _replay_and_record(
             while not done.is_set():
                 executor.spin_once(timeout_sec=0.05)
 
-        # A bag that exists is never written over; this one is the demo's own from a run before.
+        # A bag that exists is never written over; this one is of a run before.
         shutil.rmtree(recorded, ignore_errors=True)
         thread = threading.Thread(target=spin, name="recorder")
         with Recorder(listener, recorded, expects_silence=True) as recorder:

@@ -21,7 +21,7 @@ from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, STATUS_TOPIC
 from labeldistill_ros.bags.poses import read_poses
 from labeldistill_ros.bags.reader import BagReader, Recorded
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
-from labeldistill_ros.bags.writer import BagOutput, BagWriter
+from labeldistill_ros.bags.writer import BagOutput, BagWriter, refuse_source
 from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
@@ -94,6 +94,7 @@ def detect_bag(
         BagError: the bag is damaged or lacks a topic, or the new one cannot be written.
         ConfigError: the options contradict each other or the model.
     """
+    refuse_source(out, bag)
     start_s = time.monotonic()
     # A detector may come from another bag, whose past is not this one's.
     detector.reset()

@@ -11,7 +11,7 @@ from labeldistill_core.errors import BagError
 from labeldistill_ros.bags.bag_folder import without_copies
 from labeldistill_ros.bags.damaged_files import Losses, whole_messages
 from labeldistill_ros.bags.file_formats import bag_files, refuse_other_kinds
-from labeldistill_ros.bags.writer import BagOutput, BagWriter, Storage, abandoned
+from labeldistill_ros.bags.writer import BagOutput, BagWriter, Storage, abandoned, refuse_source
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ def recover(
         BagError: there is no file of a bag, it is one of another kind, none has a whole message,
             or `out` cannot be written.
     """
+    refuse_source(out, source)
     files = without_copies(bag_files(source))
     if not files:
         refuse_other_kinds(source)

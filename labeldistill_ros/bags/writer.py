@@ -128,8 +128,7 @@ class BagWriter:
         self.counts: dict[str, int] = {}
         if self.path.exists() and not force and _has_messages(self.path):
             raise BagError(f"{self.path} is there already; use --force to replace it")
-        if self.path.exists() and (why := _why_not_replaceable(self.path)):
-            raise BagError(f"{self.path} {why}")
+        refuse_others_files(self.path)
 
     def __enter__(self) -> BagWriter:
         """Open a temporary folder beside the target; what a killed process left there goes."""
@@ -326,6 +325,27 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def refuse_source(out: Path, source: Path) -> None:
+    """Refuse to write a bag in the place of the one that is read, which would be lost.
+
+    Raises:
+        BagError: they are the same, or one lies within the other.
+    """
+    written, read = out.resolve(), source.resolve()
+    if written == read or written in read.parents or read in written.parents:
+        raise BagError(f"{out} is, or holds, the bag {source} that is read: choose another name")
+
+
+def refuse_others_files(path: Path) -> None:
+    """Refuse to replace what is no bag, or a bag's folder that holds files of others.
+
+    Raises:
+        BagError: names what would be lost.
+    """
+    if os.path.lexists(path) and (why := _why_not_replaceable(path)):
+        raise BagError(f"{path} {why}")
 
 
 def _why_not_replaceable(path: Path) -> str:

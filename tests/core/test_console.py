@@ -128,6 +128,16 @@ def test_what_came_from_outside_is_escaped_and_cut(
     assert len(said) < 11_000
 
 
+def test_a_link_that_leads_to_itself_is_named(
+    tmp_path: Path, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert exit_code(lambda: (tmp_path / "loop/x").resolve().stat(), "x") == 2
+    said = capsys.readouterr().err
+    assert "loop/x" in said
+    assert "a link in this path leads to itself" in said
+
+
 @pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("shapes differ\nlong")])
 def test_a_fault_of_ours_is_one_line_and_code_3(
     error: Exception, state: Path, capsys: pytest.CaptureFixture[str]

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lz4.frame
 import pytest
@@ -17,10 +17,13 @@ import yaml
 import zstandard
 
 from labeldistill_core.errors import LabelDistillError
+from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags import decompression
+from labeldistill_ros.bags.detect import detect_bag
 from labeldistill_ros.bags.reader import BagReader, read_marks
 from labeldistill_ros.bags.recover import recover
 from labeldistill_ros.bags.writer import BagWriter, Storage
+from labeldistill_ros.cli import main
 from labeldistill_ros.messages.bag_family import BAG
 from tests.support.damage import BEGIN_NS, MESSAGES, write_small_bag
 
@@ -340,6 +343,31 @@ def test_a_bag_may_have_any_name(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
     with BagReader(tmp_path / name) as reader:
         assert reader.counts() == {"/text": 1}
+
+
+def test_the_bag_that_is_read_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = small_bag(tmp_path / "bag")
+    (tmp_path / "link").symlink_to(bag)
+    before = {file: file.read_bytes() for file in bag.iterdir()}
+    for out in (bag, tmp_path / "link", bag / "within"):
+        assert main(["bag", "recover", str(bag), str(out), "--force"]) == 2
+        assert "that is read: choose another name" in capsys.readouterr().err
+        with pytest.raises(LabelDistillError, match="that is read: choose another name"):
+            detect_bag(bag, out, cast(Detector, None))
+    assert main(["bag", "recover", str(file_of(bag)), str(bag), "--force"]) == 2
+    assert {file: file.read_bytes() for file in bag.iterdir()} == before
+
+
+def test_the_demo_replaces_nothing_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "detections").mkdir()
+    (tmp_path / "detections/mine.txt").write_text("mine")
+    assert main(["demo", "--bag", "rosbags/demo", "--out", str(tmp_path)]) == 2
+    assert "detections is no bag, so it is not replaced" in capsys.readouterr().err
+    assert (tmp_path / "detections/mine.txt").read_text() == "mine"
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
