@@ -79,10 +79,11 @@ def read_bounded(path: Path, most: int) -> bytes:
         most: bytes that it may have.
 
     Raises:
-        DataError: it has more, as a device without end, or is a pipe that may have no writer.
+        DataError: it has more, or is a device or a pipe that may have no writer.
         OSError: it cannot be read.
     """
-    if path.is_fifo() and path.absolute().parts[1:2] not in (("dev",), ("proc",)):
+    piped = path.is_fifo() and path.absolute().parts[1:2] in (("dev",), ("proc",))
+    if not piped:
         refuse_special(path)
     with path.open("rb") as file:
         parts, left = [], most + 1

@@ -15,6 +15,7 @@ from labeldistill_core.config_files import from_yaml, read_config, to_yaml
 from labeldistill_core.config_of_data import like_data
 from labeldistill_core.console import Flat, last_value
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.names import shown
 from labeldistill_core.presets import Preset, find_preset
 
 _ENDINGS = (".yaml", ".yml", ".json")
@@ -31,6 +32,8 @@ class ConfigOptions:
     version: str | None = None
     """Folder of that data root's tables; when not given, the only one that is there, or
     v1.0-trainval of several."""
+    of: tyro.conf.Suppress[str] = ""
+    """Preset or file whose fields are the defaults."""
 
     @classmethod
     def prepared(cls, args: Sequence[str]) -> tuple[ConfigOptions, Sequence[str]]:
@@ -40,7 +43,7 @@ class ConfigOptions:
         like, version = last_value(args, "--like"), last_value(args, "--version")
         if like:
             preset = like_data(preset, Path(like), version)
-        return cls(preset), args
+        return cls(preset, of=source), args
 
 
 def config(source: Positional[str], options: Flat[ConfigOptions], published: bool = False) -> None:
@@ -53,6 +56,9 @@ def config(source: Positional[str], options: Flat[ConfigOptions], published: boo
         options: single fields.
         published: as the published code has it, where it differs from the paper.
     """
+    if options.of != source:
+        # Its fields are the defaults of the options, which are read before anything else.
+        raise ConfigError(f"name {shown(source)} before the options: labeldistill config SOURCE")
     preset = options.preset.as_published() if published else options.preset
     encoder = replace(preset.label_encoder, channels=preset.teacher.second_channels)
     text = to_yaml(preset)

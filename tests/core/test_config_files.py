@@ -182,3 +182,12 @@ def test_single_fields_are_options_of_training(kind: type[TrainingOptions]) -> N
 def test_the_last_of_an_option_counts() -> None:
     assert last_value(["--config", "a", "--config=b"], "--config") == "b"
     assert last_value(["--configs", "a", "--config"], "--config") is None
+
+
+@pytest.mark.parametrize("words", [["--published", "ablation"], ["-"]])
+def test_a_source_behind_the_options_is_refused(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before, the demo's configuration was printed in its place."""
+    assert main(["config", *words]) == 2
+    assert f"name '{words[-1]}' before the options" in capsys.readouterr().err

@@ -94,9 +94,8 @@ def test_what_is_read_is_bounded(tmp_path: Path) -> None:
     assert read_bounded(file, 5) == b"12345"
     with pytest.raises(DataError, match=r"file has more than .* MiB, which no such file has"):
         read_bounded(file, 4)
-    with pytest.raises(DataError, match="/dev/zero has more than 1 MiB"):
+    with pytest.raises(DataError, match="/dev/zero is a pipe, a device or a socket"):
         read_bounded(Path("/dev/zero"), 1 << 20)
-    assert read_bounded(Path("/dev/null"), 1) == b""
     os.mkfifo(pipe)  # without a writer
     with pytest.raises(DataError, match="pipe is a pipe, a device or a socket"):
         read_bounded(pipe, 5)
