@@ -6,12 +6,10 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +39,7 @@ from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.student import StudentStage
 from labeldistill_core.training.teacher import TeacherStage
 from labeldistill_ros.cli import main
+from tests.support.full_disk import files_no_larger_than
 from tests.support.nuscenes_fixture import VERSION
 from tests.support.small_networks import small, small_teacher
 from tests.support.small_training import small_training
@@ -161,16 +160,6 @@ def test_a_split_that_the_version_lacks(
     command = ["train", "teacher", str(dataroot), str(tmp_path / "out"), "--version", VERSION]
     assert main(command) == 2
     assert f"version '{VERSION}' has no split 'train'" in capsys.readouterr().err
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(

@@ -34,6 +34,7 @@ from labeldistill_ros.bags.writer import BagWriter, Storage
 from labeldistill_ros.cli import main
 from labeldistill_ros.messages.bag_family import BAG
 from tests.support.bag_rig import profile_of
+from tests.support.full_disk import files_no_larger_than
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 pytestmark = pytest.mark.real_time
@@ -142,23 +143,17 @@ def test_a_killed_recording_is_recovered_by_the_next(
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_full_disk_keeps_what_was_recorded(tmp_path: Path, storage: Storage) -> None:
-    code = (
-        "import resource, signal, sys\n"
-        "from pathlib import Path\n"
-        "from labeldistill_ros.messages.bag_family import BAG\n"
-        "from labeldistill_ros.bags.writer import BagWriter\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
-        f"with BagWriter(Path({str(tmp_path / 'bag')!r}), storage={storage!r}, keep=True) as bag:\n"
-        "    for stamp_ns in range(1000):\n"
-        "        text = BAG.make('std_msgs/msg/String', data='x' * 1000)\n"
-        "        bag.write('/text', 'std_msgs/msg/String', text, stamp_ns)\n"
-        "        bag.flush()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "BagError: cannot write" in done.stderr
+    def record() -> None:
+        with BagWriter(tmp_path / "bag", storage=storage, keep=True) as bag:
+            for stamp_ns in range(1000):
+                text = BAG.make("std_msgs/msg/String", data="x" * 1000)
+                bag.write("/text", "std_msgs/msg/String", text, stamp_ns)
+                bag.flush()
+
+    with files_no_larger_than(300_000), pytest.raises(BagError, match="cannot write") as error:
+        record()
     (left,) = tmp_path.iterdir()
-    assert f"`labeldistill bag recover {left} OUT`" in done.stderr
+    assert f"`labeldistill bag recover {left} OUT`" in str(error.value)
     counts = recover(left, tmp_path / "recovered")
     assert 100 < counts["/text"] < 300
     assert left.is_dir()

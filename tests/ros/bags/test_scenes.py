@@ -19,15 +19,17 @@ from labeldistill_ros.bags.storage import Sqlite3File
 from labeldistill_ros.bags.truth import read_samples
 from labeldistill_ros.bags.writer import Storage
 from labeldistill_ros.cli import main
+from tests.support.full_disk import files_no_larger_than
 from tests.support.nuscenes_fixture import SCENES, VERSION
-
-CLI = [sys.executable, "-m", "labeldistill_ros.cli", "bag", "from-nuscenes"]
 
 
 @pytest.mark.long
-def test_all_scenes_in_parallel_and_again(shared_dataroot: Path, tmp_path: Path) -> None:
+def test_all_scenes_in_parallel_and_again(
+    shared_dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "gar nicht übel" / "Fahrten"  # spaces and letters beyond ASCII
-    command = [*CLI, str(shared_dataroot), str(out), "--version", VERSION, "--workers", "2"]
+    words = ["bag", "from-nuscenes", str(shared_dataroot), str(out), "--version", VERSION]
+    command = [sys.executable, "-m", "labeldistill_ros.cli", *words, "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for name in SCENES:
@@ -38,10 +40,10 @@ def test_all_scenes_in_parallel_and_again(shared_dataroot: Path, tmp_path: Path)
 
     before = (out / SCENES[0] / f"{SCENES[0]}.mcap").stat().st_mtime_ns
     (out / SCENES[1] / "metadata.yaml").write_text("half")
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 2
-    assert f"{SCENES[1]} is there already and is no bag of {SCENES[1]}" in again.stderr
-    assert subprocess.run([*command, "--no-sweeps"], capture_output=True, check=False).returncode
+    assert main([*words, "--workers", "1"]) == 2
+    told = capsys.readouterr().err
+    assert f"{SCENES[1]} is there already and is no bag of {SCENES[1]}" in told
+    assert main([*words, "--workers", "1", "--no-sweeps"])
     (out / SCENES[1] / "metadata.yaml").unlink()
     (out / SCENES[1] / f"{SCENES[1]}.mcap").unlink()
     (out / SCENES[1]).rmdir()
@@ -109,29 +111,29 @@ def test_two_scenes_with_one_name(dataroot: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("storage", "reason"), [("mcap", "File too large"), ("sqlite3", "disk I/O error")]
 )
-def test_a_full_disk(dataroot: Path, tmp_path: Path, storage: Storage, reason: str) -> None:
-    """A limit on the size of files stands for it: writing fails in the same place."""
-    code = (
-        "import resource, signal, sys\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-        "from labeldistill_ros.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
+def test_a_full_disk(
+    dataroot: Path,
+    tmp_path: Path,
+    storage: Storage,
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Writing fails in the same place."""
     out = tmp_path / "bags"
-    command = [sys.executable, "-c", code, "bag", "from-nuscenes", str(dataroot), str(out / "x")]
-    command += ["--version", VERSION, "--scene", SCENES[0], "--storage", storage]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert f"cannot write {out / 'x'}: {reason}; nothing is left of it" in done.stderr
+    command = ["bag", "from-nuscenes", str(dataroot), str(out / "x"), "--version", VERSION]
+    command += ["--scene", SCENES[0], "--storage", storage]
+    with files_no_larger_than(60_000):
+        assert main(command) == 2
+    told = capsys.readouterr().err
+    assert f"cannot write {out / 'x'}: {reason}; nothing is left of it" in told
     assert not list(out.iterdir())
 
     tables, options = NuScenesTables(dataroot, VERSION), ConversionOptions(storage=storage)
     convert_scene(tables, SCENES[0], out / "x", options)
     before = {file.name: file.read_bytes() for file in (out / "x").iterdir()}
-    done = subprocess.run([*command, "--force"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert "what was there before is untouched" in done.stderr
+    with files_no_larger_than(60_000):
+        assert main([*command, "--force"]) == 2
+    assert "what was there before is untouched" in capsys.readouterr().err
     assert {file.name: file.read_bytes() for file in (out / "x").iterdir()} == before
     assert [folder.name for folder in out.iterdir()] == ["x"]
 
