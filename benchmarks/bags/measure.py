@@ -107,6 +107,7 @@ def _conversion(tables: NuScenesTables, folder: Path, repeats: int) -> dict[str,
             start = time.perf_counter()
             step(out)
             rounds[name].append(time.perf_counter() - start)
+    # The least of the rounds: whatever else runs can only add to a time.
     took = {name: min(values[1:]) for name, values in rounds.items()}
     return {
         "scenes": len(scenes),
@@ -147,6 +148,7 @@ def _replay(bag: Path, rates: Sequence[float]) -> dict[str, Any]:
         for rate in rates:
             row = _play(bag, rate, images)
             found["rates"].append(row)
+            # At a higher rate more would be lost.
             if row["received"] < images:
                 break
     finally:
@@ -158,6 +160,7 @@ def _replay(bag: Path, rates: Sequence[float]) -> dict[str, Any]:
 
 
 def _play(bag: Path, rate: float, images: int) -> dict[str, Any]:
+    # A fork would share the DDS participant of this process, whose threads it lacks.
     context = multiprocessing.get_context("spawn")
     stop, received = context.Event(), context.Value("q", 0)
     listener = context.Process(target=_listen, args=(_TOPICS, stop, received), daemon=True)
@@ -169,6 +172,7 @@ def _play(bag: Path, rate: float, images: int) -> dict[str, Any]:
         done = replay(bag, node, options)
         wall_s = time.perf_counter() - start
         deadline = time.monotonic() + 2.0
+        # What is on its way when the replay ends has come as well.
         while received.value < images and time.monotonic() < deadline:
             time.sleep(0.05)
     finally:

@@ -60,6 +60,7 @@ class Recording:
 def write_recording(bag: Path, recording: Recording) -> None:
     """Write a bag of a vehicle that drives straight on, whose sensors see noise."""
     rig, rng = nuscenes_rig(*recording.size_px), np.random.default_rng(0)
+    # One picture a camera, since to encode each image anew would take minutes.
     pictures = [_jpeg(recording.size_px, rng) for _ in rig.cameras]
     scan = rng.normal(0, 20, (_POINTS, 5)).astype(np.float32).view(_ROWS).reshape(-1)
     events: list[tuple[float, str, int]] = []

@@ -80,6 +80,7 @@ def _convert(bag: Path, root: Path, workers: int, mb: float) -> dict[str, Any]:
     words = ["bag", "to-nuscenes", str(bag), str(root), "--workers", str(workers)]
     start = time.perf_counter()
     done = subprocess.Popen([sys.executable, "-m", "labeldistill_ros.cli", *words])
+    # Not `wait`: the usage of this one child and its workers, not of all children so far.
     _, status, usage = os.wait4(done.pid, 0)
     took_s = time.perf_counter() - start
     if status:

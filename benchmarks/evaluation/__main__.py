@@ -24,6 +24,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.files import write_json
 from labeldistill_core.provenance import commit, machine
 
+# Sums of float64 in another order differ in their last digits.
 _EXACT = 1e-9
 
 
@@ -47,11 +48,13 @@ def evaluation(
     with tempfile.TemporaryDirectory() as temporary:
         root = (folder or Path(temporary)) / "nuscenes"
         results = root.with_name("results.json")
+        # A folder that is given keeps what takes minutes to write.
         if not results.exists():
             write_tables(root, scenes)
             names = list(NuScenesTables(root, VERSION).scene_names)
             (root / VERSION / "splits.json").write_text(json_module.dumps({SPLIT: names}))
             alone(write_random_results, root, results, boxes)
+        # Each in a process of its own, since a process never gives its peak of memory back.
         ours = alone(use_ours, root, results)
         bag_score = alone(use_bag_score, root, results)
         devkit = alone(use_devkit, root, results)

@@ -28,6 +28,7 @@ def bench_images(
         version: of its tables.
         json: file to write the figures to.
     """
+    # A loading process has one core, and threads would hide what an image costs.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     figures: dict[str, Any] = {

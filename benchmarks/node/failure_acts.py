@@ -151,6 +151,7 @@ def detect_with(change: Callable[[Any], Callable[..., Any]]) -> Act:
     """Put something in the place of the detector's `detect`."""
 
     def begin(run: SimulatedDrive) -> None:
+        # On the instance, from the class's own method, so that one change does not wrap another.
         run.detector.detect = change(type(run.detector).detect.__get__(run.detector))  # type: ignore[method-assign]
 
     return begin

@@ -69,6 +69,7 @@ def fault(
     **faults: Any,
 ) -> Event:
     """An event that breaks something of the vehicle, until it is mended; see `VehicleFaults`."""
+    # What a sound vehicle has, so that an event need not say how it is undone.
     mended = {name: getattr(VehicleFaults(), name) for name in faults}
     begin, end = set_faults(**faults), set_faults(**mended)
     return Event(event, action, expected, begin, detected, end, recovered, holds or {})
@@ -112,6 +113,7 @@ def _row(run: SimulatedDrive, event: Event) -> Row:
     event.begin(run)
     detected_s = vehicle.wait(lambda: event.detected(run), DETECT_S)
     observed = event.expected if detected_s is not None else f"not so: {vehicle.sets[-2:]}"
+    # Judged once the node has done what it has to, since before that anything may still come.
     wrong = [what for what, act in event.holds.items() if not act(run)]
     if wrong:
         observed += f"; but not: {', '.join(wrong)}; {vehicle.sets[-4:]}"

@@ -32,6 +32,7 @@ _SAMPLE_S = 1.0
 _SETTLE_S = 15.0
 """After the hostile messages, before it is counted again: a moving frame that was taken by another
 gives way after 10 s."""
+# What is in work when a phase ends is counted in the next.
 _LEAST_RATE = 0.9
 _MEMORY_GROWTH = 0.2
 """From before to after: freed memory is kept for the next set, so the largest image that a
@@ -72,6 +73,7 @@ def run_hostile(options: HostileOptions) -> dict[str, Any]:
     node = rclpy.create_node("intruder", context=context)
     stop, executor = threading.Event(), SingleThreadedExecutor(context=context)
     executor.add_node(node)
+    # Right times come between the intruder's wrong ones, as from a simulator that goes on.
     clock, intruder = healthy_clock(node), Intruder(node, vehicle.jpeg, options.seed)
     node.create_timer(_CLOCK_S, clock)
 
@@ -95,6 +97,7 @@ def run_hostile(options: HostileOptions) -> dict[str, Any]:
         hostile.join()
         time.sleep(_SETTLE_S)
         phases["after"] = _phase(vehicle, process.pid, options.calm_s)
+        # A node that was treated so still has to end when it is told to.
         asked_s = time.monotonic()
         process.send_signal(signal.SIGTERM)
         code = process.wait(30)
@@ -107,6 +110,7 @@ def run_hostile(options: HostileOptions) -> dict[str, Any]:
         vehicle.close()
         node.destroy_node()
         context.try_shutdown()
+    # What the node repeats of the intruder's messages need not be UTF-8.
     told = log.read_text(errors="replace")
     return {
         "options": {**asdict(options), "model": str(options.model or "demo")},

@@ -37,6 +37,7 @@ _SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 _ODD = (0.0, -1.0, 1e308, -1e308, 5e-324, math.nan, math.inf, -math.inf)
 _NAMES = ("", "map", "base_link", "cam_front_optical_frame", "\x1b[2J", "x" * 5000, "é😀", "a\nb")
 _OF_VEHICLE = ("map", "base_link", "cam_front_optical_frame")
+# Pillow hands EPS to Ghostscript, which would run this endless loop.
 _EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 160 90\n%%EndComments\n{} loop\n"
 
 
@@ -55,6 +56,7 @@ def _claiming(width: int, height: int) -> bytes:
 
 def _of_many_scans() -> bytes:
     jpeg = _encoded((1600, 900), "JPEG", progressive=True)
+    # A decoder goes over the whole image for each scan, however few bytes the scan has.
     scan = jpeg[jpeg.index(b"\xff\xda") : -2]
     return jpeg[:-2] + scan * 500 + jpeg[-2:]
 
@@ -113,6 +115,7 @@ class Intruder:
 
     def _stamp_ns(self) -> int:
         now_ns, draw = time.time_ns(), self._random.random()
+        # Most are of now, so that what is in the images gets as far as the decoder.
         if draw < 0.7:
             return now_ns
         return self._random.choice((0, 1, now_ns + 10**13, now_ns - 10**10, 2**31 * 10**9 - 1))

@@ -60,6 +60,7 @@ class SeenSets:
             detector: that of the node, which must be inactive.
             jpeg: what every camera sent.
         """
+        # The node's history is of the same sets, so that they would seem to go back in time.
         detector.reset("alone")
         rows: list[Alone] = []
         whole: list[Alone] = []
@@ -74,6 +75,7 @@ class SeenSets:
                 total_ms = (time.perf_counter() - start_s) * 1e3
                 own_ms = sum(found.timings_ms.values())
                 rows.append(Alone((decoded_s - start_s) * 1e3, own_ms, total_ms))
+                # Past frames are pooled too, so that a set without them is too cheap.
                 if found.history_valid == len(detector.config.history_s):
                     whole.append(rows[-1])
         return whole or rows

@@ -18,6 +18,7 @@ from labeldistill_ros.testing.vehicle import Vehicle
 
 _NODE = [sys.executable, "-m", "labeldistill_ros.node", "--ros-args"]
 _START_S = 60.0
+# `ros2 launch` sends SIGTERM five seconds after SIGINT; a process that takes that long gets both.
 _END_S = 1.0
 
 
@@ -49,6 +50,7 @@ def run_refusals(model: Path | None) -> list[Row]:
         done = subprocess.run(
             node_command(parameters), capture_output=True, text=True, timeout=_START_S
         )
+        # A refusal is one sentence; with a traceback nobody reads it.
         said = text in done.stderr and "Traceback" not in done.stderr
         rows.append(
             Row(

@@ -230,6 +230,7 @@ def _gradients(golden: GoldenFolder, adaptors: nn.ModuleDict) -> Iterator[StageC
     total, ours = _step(golden, adaptors)
     recorded_total = golden.arrays("train_step")["teachers_eval/loss/total"]
     yield scalar("training/step/total", total, recorded_total)
+    # Float64 is asked for values alone; how far perturbations move them is asked of float32.
     seeds = () if golden.double else range(_PERTURBED_STEPS)
     others = [_step(golden, adaptors, seed)[1] for seed in seeds]
     arrays = golden.arrays("train_grads")

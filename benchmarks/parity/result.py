@@ -129,6 +129,7 @@ class StageComparison:
             note = f"rounding alone moves it by {moved:.1e}"
             return np.array(RELATIVE * scale + MULTIPLE * moved), note
         spread = float(self.theirs.std()) if self.theirs.size > 1 else scale
+        # So far nothing rounds: a comparison fell the other way, and float64 says nothing about it.
         if rounding > DECISION * spread:
             rounding = 0.0
         base = RELATIVE * np.abs(self.theirs) + (OF_SPREAD * spread if self.theirs.size > 1 else 0)
@@ -187,6 +188,7 @@ class _Float64Mode(TorchFunctionMode):
     ) -> Any:
         """Call a function of torch."""
         kwargs = dict(kwargs or {})
+        # Networks ask for float32 where autocast must not reach, which would undo the default type.
         if kwargs.get("dtype") is torch.float32:
             kwargs["dtype"] = torch.float64
         args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)

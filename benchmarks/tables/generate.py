@@ -107,6 +107,7 @@ def _small_tables(tables: _Tables, rng: random.Random) -> list[str]:
 def _scene(
     tables: _Tables, rng: random.Random, scene: int, samples: int, boxes: int, categories: list[str]
 ) -> None:
+    # Scenes are 100 s apart, so that no sample of one is near one of another.
     start_us = _START_US + scene * 100_000_000
     tokens, scene_token = [_token(rng) for _ in range(samples)], _token(rng)
     tables.add(

@@ -71,6 +71,7 @@ def read_ours(root: Path) -> Figures:
     tables = NuScenesTables(root, VERSION)
     tokens = _tokens(tables)
     chosen = tokens[:: max(1, len(tokens) // _TIMED)]
+    # Pages that are read for the first time come from the disk.
     for token in chosen[:50]:
         tables.cameras(token)
         tables.ground_truth(token)
