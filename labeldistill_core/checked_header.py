@@ -42,6 +42,8 @@ def read_header(data: bytes | mmap.mmap, mark: bytes, kind: type[T]) -> tuple[T,
         return None
     found, length, check = _PROLOGUE.unpack_from(data)
     end = _PROLOGUE.size + length
+    # The length may be anything in a damaged file: the text then ends with the data, and its sum
+    # differs.
     text = data[_PROLOGUE.size : end]
     if found != mark or zlib.crc32(text) != check:
         return None

@@ -20,6 +20,7 @@ def fault_of_name(name: str) -> str:
     # Also the controls that turn the direction of writing, by which a name can look like another.
     if not name.isprintable():
         return "it has a character that cannot be printed"
+    # Data are copied to Windows too, where a backslash parts a path.
     if "/" in name or "\\" in name:
         return "it has a slash"
     if name in (".", ".."):

@@ -36,6 +36,7 @@ def take_single_fields(args: Sequence[str], default: FieldsT) -> tuple[FieldsT, 
     Returns:
         The fields, and the arguments that are none.
     """
+    # An option has hyphens where its field has underscores.
     paths = tuple(f"--{each.name.replace('_', '-')}." for each in fields(default))
     # By themselves, since the help of a command would drown in them.
     if {"-h", "--help"} & set(args) or not any(word.startswith(paths) for word in args):

@@ -87,6 +87,7 @@ def check_header(data: bytes, largest_wh: tuple[int, int] | None = None) -> Imag
     known = largest_wh is not None and all(largest_wh)
     if largest_wh and known and (fault := fault_of_camera_size(*largest_wh)):
         raise DataError(fault)
+    # No healthy driver publishes more pixels than its camera_info tells of.
     if largest_wh and known and (width > largest_wh[0] or height > largest_wh[1]):
         raise DataError(
             f"the image is {width} x {height} pixels, its camera_info says "

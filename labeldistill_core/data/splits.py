@@ -47,6 +47,7 @@ def split_scenes(tables: NuScenesTables, split: str) -> list[str]:
             f"version {tables.version!r} has no split {shown(split)}, only {_listed(known)}: name "
             f'scenes on the command line, or write {file} as {{"NAME": ["scene", ...], ...}}'
         )
+    # The names of 850 scenes are the devkit's to tell; it is imported by whoever needs them.
     from nuscenes.utils.splits import create_splits_scenes
 
     official = create_splits_scenes()[_OFFICIAL[tables.version][split == "val"]]
@@ -79,6 +80,7 @@ def named_scenes(tables: NuScenesTables, given: Sequence[str]) -> list[str]:
             names.append(text)
             continue
         try:
+            # An editor of Windows may begin a file with a mark of its encoding.
             lines = read_bounded(Path(text), TEXT_BYTES).decode("utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{text} is no list of scenes: {error}") from error

@@ -36,6 +36,7 @@ def train_teacher(
         out: folder for checkpoints, logs and the teacher.
         options: how long and on which device it learns, and from what.
     """
+    # A switch of the whole process, which no function of the library sets.
     keep_freed_memory(resolve_device("auto"))
     # Nothing is printed in the other processes of a run, which write no file.
     _tell(
