@@ -38,7 +38,7 @@ class _Nobody:
 def _banning(names: tuple[str, ...], work: Callable[..., T], arguments: tuple[object, ...]) -> T:
     nobody = _Nobody(names)
     assert not [module for module in sys.modules if nobody.bans(module)], "imported before"
-    sys.meta_path.insert(0, nobody)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, nobody)
     return work(*arguments)
 
 
