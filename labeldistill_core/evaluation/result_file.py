@@ -23,7 +23,7 @@ from labeldistill_core.files import read_bounded, whole_file
 from labeldistill_core.names import shown
 
 _LOG = logging.getLogger(__name__)
-_LARGEST = 4 << 30
+LARGEST_BYTES = 4 << 30
 """Bytes of a result file; that of nuScenes' whole validation split has 1.2 GB."""
 _META = {
     "use_camera": True,
@@ -69,7 +69,7 @@ def read_results(path: Path, class_names: tuple[str, ...] = CLASSES) -> ResultCo
         DataError: it is missing or no result file, or a box is malformed; see `columns_of`.
     """
     try:
-        data = read_bounded(path, _LARGEST)
+        data = read_bounded(path, LARGEST_BYTES)
         text = _unzipped(path, data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read the result file {path}: {error}") from error
@@ -100,9 +100,9 @@ def read_results(path: Path, class_names: tuple[str, ...] = CLASSES) -> ResultCo
 
 def _unzipped(path: Path, data: bytes) -> bytes:
     with gzip.open(io.BytesIO(data)) as file:
-        text = file.read(_LARGEST + 1)
-    if len(text) > _LARGEST:
-        raise DataError(f"{path} stands for more than {_LARGEST >> 30} GiB: name another file")
+        text = file.read(LARGEST_BYTES + 1)
+    if len(text) > LARGEST_BYTES:
+        raise DataError(f"{path} stands for more than {LARGEST_BYTES >> 30} GiB: name another file")
     return text
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labeldistill_core.errors import DataError
+from labeldistill_core.evaluation import result_file
 from labeldistill_core.evaluation.result_boxes import boxes_of_results
 from labeldistill_core.evaluation.result_columns import columns_of
 from labeldistill_core.evaluation.result_file import read_results
@@ -168,6 +169,19 @@ def test_damaged_archives(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"r\.json\.gz"):
             read_results(path)
+
+
+def test_a_compressed_file_is_bounded_and_a_mark_is_no_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.dumps({"results": {"s": []}}).encode()
+    marked, packed = tmp_path / "marked.json", tmp_path / "packed.json.gz"
+    marked.write_bytes(b"\xef\xbb\xbf" + content)
+    packed.write_bytes(gzip.compress(content + b" " * 1000))
+    assert list(read_results(marked)) == list(read_results(packed)) == ["s"]
+    monkeypatch.setattr(result_file, "LARGEST_BYTES", 500)
+    with pytest.raises(DataError, match="packed.json.gz stands for more than"):
+        read_results(packed)
 
 
 JSON = st.recursive(

@@ -12,10 +12,11 @@ import pytest
 
 from labeldistill_core import presets
 from labeldistill_core.config_files import to_yaml
-from labeldistill_core.errors import DataError
+from labeldistill_core.errors import CheckpointError, DataError
+from labeldistill_core.experiments.ablation import ARMS, AblationRun
 from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.presets import Recipes
-from labeldistill_core.training.options import StudentOptions
+from labeldistill_core.training.options import StudentOptions, TrainingOptions
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.train import train_student
 from labeldistill_ros.cli import main
@@ -168,3 +169,11 @@ def test_a_run_is_reported_when_it_ends(tmp_path: Path) -> None:
     # the first waits for the second to be reported
     assert list(in_processes(process_work.wait_for, [file, None], outputs, 2, report)) == [True] * 2
     assert seen == [1, 0]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"settings": {}}', '{"scores": 5}'])
+def test_damaged_scores_are_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text(text)
+    run = AblationRun(tmp_path, tmp_path, ARMS["none"], {}, (), TrainingOptions())
+    with pytest.raises(CheckpointError, match=r"scores.json is damaged: remove it"):
+        run.kept()

@@ -132,9 +132,11 @@ def test_can_bus(dataroot: Path, tmp_path: Path) -> None:
     assert (where.header.frame_id, where.child_frame_id) == ("map", "base_link")
     assert (where.pose.pose.position.y, where.twist.twist.linear.x) == (1600.0, 5.0)
     assert IMU_TOPIC not in convert_scene(tables, SCENES[1], tmp_path / "other").counts
-    (dataroot / f"can_bus/{SCENES[0]}_pose.json").write_text('[{"utime": 1}]')
-    with pytest.raises(DataError, match="_pose.json is no table of the CAN bus expansion"):
-        convert_scene(tables, SCENES[0], tmp_path / "third")
+    odd = json.dumps([{**pose[0], "orientation": "abcd"}])
+    for text in ('[{"utime": 1}]', '[{"utime": 1e999}]', "[" * 100_000, odd, "[5]", "\x00"):
+        (dataroot / f"can_bus/{SCENES[0]}_pose.json").write_text(text)
+        with pytest.raises(DataError, match="_pose.json is no table of the CAN bus expansion"):
+            convert_scene(tables, SCENES[0], tmp_path / "third")
 
 
 def test_scene_description_options_and_time(tables: NuScenesTables, tmp_path: Path) -> None:
