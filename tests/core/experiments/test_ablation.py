@@ -171,7 +171,11 @@ def test_a_run_is_reported_when_it_ends(tmp_path: Path) -> None:
     assert seen == [1, 0]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"settings": {}}', '{"scores": 5}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "[" * 100_000, '{"settings": {}}', '{"scores": 5}'],
+    ids=["empty", "list", "deep", "settings", "scores"],
+)
 def test_damaged_scores_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(text)
     run = AblationRun(tmp_path, tmp_path, ARMS["none"], {}, (), TrainingOptions())
