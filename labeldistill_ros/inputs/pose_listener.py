@@ -21,6 +21,8 @@ from labeldistill_ros.messages import stamp_to_ns
 _DEPTH = 100
 _QUIET_S = 5.0
 """Between two repetitions of a warning."""
+_MOST_TOLD = 10
+"""Different warnings within this time; texts hold names that come from outside."""
 
 
 # The profiles of tf2_ros: /tf reliable with depth 100, /tf_static latched for late subscribers.
@@ -36,8 +38,20 @@ Tell = Callable[[str], object]
 
 
 def _logged(node: Node) -> Tell:
-    logger = node.get_logger()
-    return lambda text: logger.warning(text, throttle_duration_sec=_QUIET_S)
+    """Log each sentence once in a while, so that one that repeats hides no other."""
+    told_s: dict[str, float] = {}
+
+    def tell(text: str) -> None:
+        now_s = time.monotonic()
+        if text in told_s or len(told_s) >= _MOST_TOLD:
+            for old in [told for told, when_s in told_s.items() if now_s - when_s >= _QUIET_S]:
+                del told_s[old]
+            if text in told_s or len(told_s) >= _MOST_TOLD:
+                return
+        told_s[text] = now_s
+        node.get_logger().warning(text)
+
+    return tell
 
 
 class _WaitingBuffer:
@@ -79,7 +93,9 @@ class _WaitingBuffer:
         q, t = pose
         wxyz, xyz = (q.w, q.x, q.y, q.z), (t.x, t.y, t.z)
         with self._changed:
-            self._buffer.add(parent, child, stamp_ns, wxyz, xyz, static=static)
+            self._buffer.add(
+                parent, child, stamp_ns, wxyz, xyz, static=static, arrival_s=time.monotonic()
+            )
             self._changed.notify_all()
 
 

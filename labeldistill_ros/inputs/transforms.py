@@ -12,9 +12,12 @@ does not say whether waiting can help, which decides between waiting and refusin
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.frames import Transform
@@ -26,6 +29,12 @@ _MAX_FRAMES = 1000
 """Of a vehicle with its map; a table that grows by what comes in has an end."""
 _LONGEST_NAME = 256
 _NS = 1_000_000_000
+_GAPS = 8
+"""Arrivals of a moving frame by which it is known how long it may be silent."""
+_JUMPS = 3
+"""Times that time was set back within `keep_s`, which no bag that is looped does."""
+_SILENT = 1.5
+"""Longest gap between such arrivals after which the next one is overdue."""
 
 FARTHEST_M = 1e8
 """Of a frame from its parent: coordinates of UTM and from the Earth's centre stay below 1e7."""
@@ -49,12 +58,56 @@ class TransformError(LabelDistillError):
 
 @dataclass
 class _Edge:
-    """A frame in its parent, over time."""
+    """A frame in its parent, over time; the lists are in the order of the stamps."""
 
     parent: str
     static: bool
     stamps_ns: list[int] = field(default_factory=list)
     poses: list[tuple[Wxyz, Xyz]] = field(default_factory=list)
+    came_s: list[float] = field(default_factory=list)
+    newest_s: deque[float] = field(default_factory=lambda: deque(maxlen=_GAPS))
+    trimmed_s: float = -math.inf
+    goes_back: bool = False
+    jumps_s: deque[float] = field(default_factory=lambda: deque(maxlen=_JUMPS))
+
+    def silent(self, arrival_s: float) -> bool:
+        """Whether the newest stamp came longer ago than such do from one another."""
+        came_s = [*self.newest_s]
+        gaps_s = [b - a for a, b in pairwise(came_s)]
+        return abs(arrival_s - came_s[-1]) > _SILENT * max(gaps_s, default=0.0)
+
+    def take(self, stamp_ns: int, pose: tuple[Wxyz, Xyz], arrival_s: float, keep_s: float) -> None:
+        """Sort a pose in, and forget those that came long ago."""
+        i = bisect_left(self.stamps_ns, stamp_ns)
+        same = i < len(self.stamps_ns) and self.stamps_ns[i] == stamp_ns
+        self.stamps_ns[i : i + same] = [stamp_ns]
+        self.poses[i : i + same] = [pose]
+        self.came_s[i : i + same] = [arrival_s]
+        if abs(arrival_s - self.trimmed_s) > keep_s:  # seldom, as it looks at all
+            self.trimmed_s = arrival_s
+            kept = [k for k, s in enumerate(self.came_s) if abs(arrival_s - s) <= keep_s]
+            self.stamps_ns = [self.stamps_ns[k] for k in kept]
+            self.poses = [self.poses[k] for k in kept]
+            self.came_s = [self.came_s[k] for k in kept]
+
+    def drop_newer(self, stamp_ns: int) -> None:
+        """Forget what belongs to a time that has not come yet."""
+        i = bisect_left(self.stamps_ns, stamp_ns)
+        del self.stamps_ns[i:], self.poses[i:], self.came_s[i:]
+        self.newest_s.clear()
+
+
+def _replaced(child: str, edge: _Edge, parent: str) -> str:
+    """What to say of a static transform that takes the place of another edge."""
+    if edge.static:
+        return (
+            f"the static transform of {shown(child)} names another parent, {shown(parent)}, than "
+            f"before, {shown(edge.parent)}; the newer one counts"
+        )
+    return (
+        f"frame {shown(child)} moved on /tf and is static now; the static transform holds: stop "
+        "one of the two publishers"
+    )
 
 
 class TransformBuffer:
@@ -71,13 +124,14 @@ class TransformBuffer:
         Args:
             keep_s: history of a moving frame, which is forgotten when it is silent for longer.
             jump_s: a pose that is older than the newest by more than this says that time was set
-                back, and what is newer than it is dropped.
+                back, unless newer ones go on coming; what is newer than it is dropped.
             tell: is given a sentence for each transform that is refused.
         """
         self._tell = tell
-        self._keep_ns = round(keep_s * _NS)
+        self._keep_ns, self._keep_s = round(keep_s * _NS), keep_s
         self._jump_ns = round(jump_s * _NS)
         self._edges: dict[str, _Edge] = {}
+        self._swept_s = -math.inf
 
     def add(
         self,
@@ -88,76 +142,103 @@ class TransformBuffer:
         translation: Xyz,
         *,
         static: bool = False,
+        arrival_s: float | None = None,
     ) -> bool:
         """Take one transform (`parent_from_child`, metres).
 
-        One that cannot be is refused and told: it closes a loop, gives a frame a second parent, or
-        is of one frame more than a vehicle has.
+        One that cannot be is refused and told: it closes a loop, gives a frame a second parent,
+        moves a static frame, or is of one frame more than a vehicle has. What is silent is decided
+        by arrivals and not by stamps, since a clock may be wrong.
+
+        Args:
+            parent: frame in which the pose is told.
+            child: frame whose pose it is.
+            stamp_ns: time of the pose.
+            wxyz: rotation, a unit quaternion.
+            translation: metres.
+            static: whether it holds for all times.
+            arrival_s: when it came, by a clock that never jumps; by its stamp when None.
 
         Returns:
             Whether time was set back.
         """
-        edge = self._edges.get(child)
+        parent, child = parent.removeprefix("/"), child.removeprefix("/")  # as tf2 does
+        arrival_s = stamp_ns / _NS if arrival_s is None else arrival_s
+        edge, pose = self._edges.get(child), (wxyz, translation)
         if edge is None or edge.parent != parent or edge.static != static:
-            if fault := self._fault(parent, child, stamp_ns, static):
+            if fault := self._fault(parent, child, arrival_s, static):
                 self._tell(fault)
                 return False
-            if edge and edge.parent != parent and static:
-                self._tell(
-                    f"the static transform of {shown(child)} names another parent, "
-                    f"{shown(parent)}, than before, {shown(edge.parent)}; the newer one counts"
-                )
+            if edge and static:
+                self._tell(_replaced(child, edge, parent))
             edge = self._edges[child] = _Edge(parent, static)
-        pose = (wxyz, translation)
         if static:
             edge.stamps_ns, edge.poses = [stamp_ns], [pose]
             return False
-        stamps, poses = edge.stamps_ns, edge.poses
-        jumped = bool(stamps) and stamp_ns < stamps[-1] - self._jump_ns
-        i = bisect_left(stamps, stamp_ns)
-        # What is newer than the jump belongs to a time that has not come yet: a looped bag would
-        # otherwise be looked up in its last round.
+        back = bool(edge.stamps_ns) and stamp_ns < edge.stamps_ns[-1] - self._jump_ns
+        # A looped bag, or a stray stamp, or a second publisher whose clock is off? Whether time was
+        # set back is seen by whether the newer stamps go on.
+        jumped = back and edge.silent(arrival_s)
         if jumped:
-            del stamps[i:], poses[i:]
-        if i < len(stamps) and stamps[i] == stamp_ns:
-            poses[i] = pose
-        else:
-            stamps.insert(i, stamp_ns)
-            poses.insert(i, pose)
-        old = bisect_left(stamps, stamps[-1] - self._keep_ns)
-        if old > 64:  # in blocks, so that a deletion is cheap on average
-            del stamps[:old], poses[:old]
+            # A looped bag would otherwise be looked up in its last round.
+            edge.drop_newer(stamp_ns)
+            edge.jumps_s.append(arrival_s)
+        often = len(edge.jumps_s) == _JUMPS and arrival_s - edge.jumps_s[0] <= self._keep_s
+        if (jumped and often) or (edge.goes_back and not back):
+            self._tell(
+                f"the stamps of {shown(child)} in {shown(parent)} go back and forth: it has two "
+                "publishers, or a clock that is set again and again; stop one, or see to the clock"
+            )
+        edge.goes_back = back and not jumped
+        if not edge.goes_back:
+            edge.newest_s.append(arrival_s)
+        edge.take(stamp_ns, pose, arrival_s, self._keep_s)
         return jumped
 
-    def _fault(self, parent: str, child: str, stamp_ns: int, static: bool) -> str:
+    def _fault(self, parent: str, child: str, arrival_s: float, static: bool) -> str:
         """Why the tree cannot take a new edge; empty where it can."""
+        refused = f"the transform of {shown(child)} in {shown(parent)} is refused"
+        if not parent or not child:
+            return f"{refused}: it has to name both frames"
         if max(len(parent), len(child)) > _LONGEST_NAME:
-            return f"the transform of {shown(child)} in {shown(parent)} is refused: too long a name"
+            return f"{refused}: too long a name"
         edge = self._edges.get(child)
-        if edge is None and len(self._edges) >= _MAX_FRAMES:
+        if edge is None and self._full(arrival_s):
             return f"the transform of {shown(child)} is refused: {_MAX_FRAMES} frames are known"
         if edge is not None and edge.parent != parent:
             both_static = edge.static and static  # what is latched anew corrects what was latched
-            if not both_static and not self._expired(edge, stamp_ns):
+            if not both_static and not self._expired(edge, arrival_s):
                 return (
                     f"frame {shown(child)} has two parents, {shown(edge.parent)} and "
                     f"{shown(parent)}; the second is refused: stop one of the two publishers"
                 )
+        elif edge is not None and edge.static:
+            return (
+                f"frame {shown(child)} is static and comes on /tf as well; the static transform "
+                "holds: stop one of the two publishers"
+            )
         path = [child, parent]
         while path[-1] != child and (above := self._edges.get(path[-1])) is not None:
-            if self._expired(above, stamp_ns):
+            if self._expired(above, arrival_s):
                 del self._edges[path[-1]]
                 break
             path.append(above.parent)
         if path[-1] == child:
-            return (
-                f"the transform of {shown(child)} in {shown(parent)} is refused, since it closes "
-                f"a loop: {' -> '.join(map(shown, path))}"
-            )
+            loop = " -> ".join(map(shown, path))
+            return f"{refused}, since it closes a loop: {loop}"
         return ""
 
-    def _expired(self, edge: _Edge, stamp_ns: int) -> bool:
-        return not edge.static and edge.stamps_ns[-1] < stamp_ns - self._keep_ns
+    def _full(self, arrival_s: float) -> bool:
+        """Whether no frame can be added; moving ones that are silent give way."""
+        # Once a second, since whoever fills the table goes on doing so.
+        if len(self._edges) >= _MAX_FRAMES and abs(arrival_s - self._swept_s) > 1.0:
+            self._swept_s = arrival_s
+            living = {c: e for c, e in self._edges.items() if not self._expired(e, arrival_s)}
+            self._edges = living
+        return len(self._edges) >= _MAX_FRAMES
+
+    def _expired(self, edge: _Edge, arrival_s: float) -> bool:
+        return not edge.static and max(edge.newest_s) < arrival_s - self._keep_s
 
     def frames(self) -> tuple[str, ...]:
         """Names of all frames that are known, parents included, sorted."""
@@ -170,6 +251,8 @@ class TransformBuffer:
             TransformError: a frame is unknown, the two are not connected, or the stamp lies
                 outside of what is remembered.
         """
+        names = {"target": target, "source": source}
+        target, source = target.removeprefix("/"), source.removeprefix("/")
         source_path, target_path = self._to_root(source), self._to_root(target)
         # The nearest common ancestor: a transform above it that is missing does no harm.
         common = next((frame for frame in source_path if frame in target_path), None)
@@ -177,8 +260,8 @@ class TransformBuffer:
             raise TransformError(self._why_unconnected(target, source), may_come=False)
         common_from_source = self._chain(source, common, stamp_ns)
         if common == target:
-            return common_from_source
-        return self._chain(target, common, stamp_ns).inverse @ common_from_source
+            return replace(common_from_source, **names)
+        return replace(self._chain(target, common, stamp_ns).inverse @ common_from_source, **names)
 
     def _to_root(self, frame: str) -> list[str]:
         path = [frame]
@@ -227,15 +310,15 @@ class TransformBuffer:
         i = bisect_right(stamps, stamp_ns) - 1
         if i >= 0 and stamps[i] == stamp_ns:
             return pose(i)
-        if 0 <= i < len(stamps) - 1:
+        if 0 <= i < len(stamps) - 1 and stamps[i + 1] - stamps[i] <= self._keep_ns:
             # Rotations by slerp, translations linearly, as tf2 does. Nothing is extrapolated.
             fraction = (stamp_ns - stamps[i]) / (stamps[i + 1] - stamps[i])
             return pose(i).interpolate(pose(i + 1), fraction)
         newer = i >= 0
-        distance_s = (stamp_ns - stamps[-1] if newer else stamps[0] - stamp_ns) / _NS
+        near_ns = stamps[i] if newer else stamps[0]
         raise TransformError(
             f"{shown(edge.parent)} from {shown(child)} at {stamp_ns / _NS:.3f} s: the stamp is "
-            f"{distance_s:.3f} s {'newer' if newer else 'older'} than the "
+            f"{abs(stamp_ns - near_ns) / _NS:.3f} s {'newer' if newer else 'older'} than the "
             f"{'newest' if newer else 'oldest'} of {len(stamps)} transforms that were received",
             may_come=newer,
         )
