@@ -11,13 +11,16 @@ from rcl_interfaces.msg import (
     FloatingPointRange,
     IntegerRange,
     ParameterDescriptor,
+    ParameterType,
     SetParametersResult,
 )
+from rcl_interfaces.msg import Parameter as ParameterMessage
 from rclpy import exceptions
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.names import plain_text
 from labeldistill_ros.parameters import (
     CameraParameters,
     ClassParameters,
@@ -34,6 +37,18 @@ P = TypeVar("P")
 _OVERRIDES = "qos_overrides."
 _OTHERS = (_OVERRIDES, "use_sim_time", "start_type_description_service")
 """Parameters that rclpy declares by itself."""
+_KINDS = {
+    ParameterType.PARAMETER_NOT_SET: "nothing",
+    ParameterType.PARAMETER_BOOL: "a bool, true or false",
+    ParameterType.PARAMETER_INTEGER: "an integer, such as 1",
+    ParameterType.PARAMETER_DOUBLE: "a float, such as 0.5 or 1.0",
+    ParameterType.PARAMETER_STRING: "a string",
+    ParameterType.PARAMETER_BYTE_ARRAY: "an array",
+    ParameterType.PARAMETER_BOOL_ARRAY: "an array",
+    ParameterType.PARAMETER_INTEGER_ARRAY: "an array",
+    ParameterType.PARAMETER_DOUBLE_ARRAY: "an array",
+    ParameterType.PARAMETER_STRING_ARRAY: "an array",
+}
 
 
 def descriptor(value: object, spec: Spec) -> ParameterDescriptor:
@@ -148,6 +163,26 @@ class ParameterStore:
             hint = f": did you mean {near[0]}?" if near else ""
             sentences.append(f"the QoS override {name} holds for nothing{hint}")
         return sentences
+
+    def why_refused(self, message: ParameterMessage) -> str:
+        """What ROS would refuse without saying what can be set; empty where nothing is wrong."""
+        name, kind = message.name, message.value.type
+        if not name or not self._node.has_parameter(name):
+            return why_unknown(plain_text(name), self._specs, self._cameras)
+        allowed, refused = self._node.describe_parameter(name), f"{name} cannot be set: "
+        if allowed.read_only:
+            return f"{refused}it is read when the node starts; give it to the node then"
+        if kind != allowed.type and not allowed.dynamic_typing:
+            given = _KINDS.get(kind, "a type that ROS does not have").partition(",")[0]
+            return f"{refused}it has to be {_KINDS[allowed.type]}, and {given} was given"
+        for own, value in (
+            (allowed.integer_range, message.value.integer_value),
+            (allowed.floating_point_range, message.value.double_value),
+        ):
+            if own and not own[0].from_value <= value <= own[0].to_value:
+                low, high = own[0].from_value, own[0].to_value
+                return f"{refused}{value:g} is not from {low:g} to {high:g}"
+        return ""
 
     def _check(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         for parameter in parameters:

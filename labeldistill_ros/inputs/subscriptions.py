@@ -189,8 +189,11 @@ class CameraSubscriptions:
         return list(found.values())
 
     def shared(self) -> dict[str, str]:
-        """Cameras on whose image topic several publishers are; a sentence by camera."""
-        texts = {camera: several(self._node, topic.image) for camera, topic in self._topics.items()}
+        """Cameras on one of whose topics several publishers are; a sentence by camera."""
+        texts = {
+            camera: several(self._node, topic.image) or several(self._node, topic.info)
+            for camera, topic in self._topics.items()
+        }
         return {camera: f"{camera}: {text}" for camera, text in texts.items() if text}
 
     def why_silent(self, camera: str) -> str:

@@ -31,6 +31,10 @@ _LONGEST_NAME = 256
 _NS = 1_000_000_000
 _GAPS = 8
 """Arrivals of a moving frame by which it is known how long it may be silent."""
+_PLAIN = 1e-6
+"""A quaternion whose length is nearer to 1 needs no closer look, which would take longer."""
+_STREAM = 3
+"""Transforms of a frame on /tf that are no accident."""
 _JUMPS = 3
 """Times that time was set back within `keep_s`, which no bag that is looped does."""
 _SILENT = 1.5
@@ -41,6 +45,7 @@ FARTHEST_M = 1e8
 
 Wxyz = tuple[float, float, float, float]
 Xyz = tuple[float, float, float]
+_Pose = tuple[Wxyz, Xyz]
 
 Lookup = Callable[[str, str, int, float], Transform]
 """Gives `target_from_source` at a stamp: target, source, stamp in ns, end of waiting in s (steady
@@ -61,12 +66,13 @@ class _Edge:
     """A frame in its parent, over time; the lists are in the order of the stamps."""
 
     parent: str
-    static: bool
+    fixed: _Pose | None = None
     stamps_ns: list[int] = field(default_factory=list)
-    poses: list[tuple[Wxyz, Xyz]] = field(default_factory=list)
+    poses: list[_Pose] = field(default_factory=list)
     came_s: list[float] = field(default_factory=list)
     newest_s: deque[float] = field(default_factory=lambda: deque(maxlen=_GAPS))
     trimmed_s: float = -math.inf
+    told_both_s: float = -math.inf
     goes_back: bool = False
     jumps_s: deque[float] = field(default_factory=lambda: deque(maxlen=_JUMPS))
 
@@ -76,7 +82,7 @@ class _Edge:
         gaps_s = [b - a for a, b in pairwise(came_s)]
         return abs(arrival_s - came_s[-1]) > _SILENT * max(gaps_s, default=0.0)
 
-    def take(self, stamp_ns: int, pose: tuple[Wxyz, Xyz], arrival_s: float, keep_s: float) -> None:
+    def take(self, stamp_ns: int, pose: _Pose, arrival_s: float, keep_s: float) -> None:
         """Sort a pose in, and forget those that came long ago."""
         i = bisect_left(self.stamps_ns, stamp_ns)
         same = i < len(self.stamps_ns) and self.stamps_ns[i] == stamp_ns
@@ -95,19 +101,6 @@ class _Edge:
         i = bisect_left(self.stamps_ns, stamp_ns)
         del self.stamps_ns[i:], self.poses[i:], self.came_s[i:]
         self.newest_s.clear()
-
-
-def _replaced(child: str, edge: _Edge, parent: str) -> str:
-    """What to say of a static transform that takes the place of another edge."""
-    if edge.static:
-        return (
-            f"the static transform of {shown(child)} names another parent, {shown(parent)}, than "
-            f"before, {shown(edge.parent)}; the newer one counts"
-        )
-    return (
-        f"frame {shown(child)} moved on /tf and is static now; the static transform holds: stop "
-        "one of the two publishers"
-    )
 
 
 class TransformBuffer:
@@ -131,7 +124,7 @@ class TransformBuffer:
         self._keep_ns, self._keep_s = round(keep_s * _NS), keep_s
         self._jump_ns = round(jump_s * _NS)
         self._edges: dict[str, _Edge] = {}
-        self._swept_s = -math.inf
+        self._swept_s = self._now_s = -math.inf
 
     def add(
         self,
@@ -146,8 +139,8 @@ class TransformBuffer:
     ) -> bool:
         """Take one transform (`parent_from_child`, metres).
 
-        One that cannot be is refused and told: it closes a loop, gives a frame a second parent,
-        moves a static frame, or is of one frame more than a vehicle has. What is silent is decided
+        One that cannot be is refused and told: it closes a loop, gives a frame a second parent, or
+        is of one frame more than a vehicle has. What is silent is decided
         by arrivals and not by stamps, since a clock may be wrong.
 
         Args:
@@ -165,15 +158,34 @@ class TransformBuffer:
         parent, child = parent.removeprefix("/"), child.removeprefix("/")  # as tf2 does
         arrival_s = stamp_ns / _NS if arrival_s is None else arrival_s
         edge, pose = self._edges.get(child), (wxyz, translation)
-        if edge is None or edge.parent != parent or edge.static != static:
+        self._now_s = arrival_s
+        if edge is None or edge.parent != parent:
             if fault := self._fault(parent, child, arrival_s, static):
                 self._tell(fault)
                 return False
             if edge and static:
-                self._tell(_replaced(child, edge, parent))
-            edge = self._edges[child] = _Edge(parent, static)
+                self._tell(
+                    f"the static transform of {shown(child)} names another parent, "
+                    f"{shown(parent)}, than before, {shown(edge.parent)}; the newer one counts"
+                )
+            edge = self._edges[child] = _Edge(parent)
+        known = edge.fixed is not None if static else bool(edge.stamps_ns)
+        plain = abs(math.hypot(*wxyz) - 1.0) < _PLAIN and max(map(abs, translation)) <= FARTHEST_M
+        if known and not plain and (fault := _fault_of_pose(parent, child, pose)):
+            # Those before it are better than none. One that comes first is kept, to be told of by
+            # whoever asks for it.
+            self._tell(fault)
+            return False
         if static:
-            edge.stamps_ns, edge.poses = [stamp_ns], [pose]
+            edge.fixed = pose
+        both = edge.fixed is not None and (bool(edge.stamps_ns) or not static)
+        if both and arrival_s - edge.told_both_s > self._keep_s:  # once where a bag is read
+            edge.told_both_s = arrival_s
+            self._tell(
+                f"frame {shown(child)} in {shown(parent)} is static and comes on /tf as well; what "
+                f"comes there counts from the {_STREAM}th on: stop one of the two publishers"
+            )
+        if static:
             return False
         back = bool(edge.stamps_ns) and stamp_ns < edge.stamps_ns[-1] - self._jump_ns
         # A looped bag, or a stray stamp, or a second publisher whose clock is off? Whether time was
@@ -206,17 +218,13 @@ class TransformBuffer:
         if edge is None and self._full(arrival_s):
             return f"the transform of {shown(child)} is refused: {_MAX_FRAMES} frames are known"
         if edge is not None and edge.parent != parent:
-            both_static = edge.static and static  # what is latched anew corrects what was latched
+            # what is latched anew corrects what was latched
+            both_static = static and not self._moves(edge)
             if not both_static and not self._expired(edge, arrival_s):
                 return (
                     f"frame {shown(child)} has two parents, {shown(edge.parent)} and "
                     f"{shown(parent)}; the second is refused: stop one of the two publishers"
                 )
-        elif edge is not None and edge.static:
-            return (
-                f"frame {shown(child)} is static and comes on /tf as well; the static transform "
-                "holds: stop one of the two publishers"
-            )
         path = [child, parent]
         while path[-1] != child and (above := self._edges.get(path[-1])) is not None:
             if self._expired(above, arrival_s):
@@ -238,7 +246,14 @@ class TransformBuffer:
         return len(self._edges) >= _MAX_FRAMES
 
     def _expired(self, edge: _Edge, arrival_s: float) -> bool:
-        return not edge.static and max(edge.newest_s) < arrival_s - self._keep_s
+        return edge.fixed is None and max(edge.newest_s) < arrival_s - self._keep_s
+
+    def _moves(self, edge: _Edge) -> bool:
+        """Whether what came on /tf counts; beside a static transform only a stream does."""
+        if edge.fixed is None:
+            return True
+        came_s = edge.newest_s
+        return len(came_s) >= _STREAM and self._now_s - came_s[-1] <= self._keep_s
 
     def frames(self) -> tuple[str, ...]:
         """Names of all frames that are known, parents included, sorted."""
@@ -294,19 +309,16 @@ class TransformBuffer:
 
     def _at(self, child: str, edge: _Edge, stamp_ns: int) -> Transform:
         def pose(i: int) -> Transform:
-            try:
-                wxyz, xyz = edge.poses[i]
-                if max(map(abs, xyz)) > FARTHEST_M:
-                    raise ValueError(f"it is at {list(xyz)} metres")
-                return Transform.from_quaternion(edge.parent, child, wxyz, xyz)
-            except ValueError as error:
-                names = f"{shown(edge.parent)} from {shown(child)}"
-                what = f"{names} was published as no rigid transform: {plain_text(str(error))}"
-                raise TransformError(what, may_come=False) from error
+            return rigid(edge.poses[i])
 
+        def rigid(pose: _Pose) -> Transform:
+            if fault := _fault_of_pose(edge.parent, child, pose):
+                raise TransformError(fault, may_come=False)
+            return _transform(edge.parent, child, pose)
+
+        if edge.fixed is not None and not self._moves(edge):
+            return rigid(edge.fixed)
         stamps = edge.stamps_ns
-        if edge.static:
-            return pose(0)
         i = bisect_right(stamps, stamp_ns) - 1
         if i >= 0 and stamps[i] == stamp_ns:
             return pose(i)
@@ -322,3 +334,21 @@ class TransformBuffer:
             f"{'newest' if newer else 'oldest'} of {len(stamps)} transforms that were received",
             may_come=newer,
         )
+
+
+def _transform(parent: str, child: str, pose: _Pose) -> Transform:
+    """Raises `ValueError` where it is none."""
+    wxyz, xyz = pose
+    if max(map(abs, xyz)) > FARTHEST_M:
+        raise ValueError(f"it is at {list(xyz)} metres")
+    return Transform.from_quaternion(parent, child, wxyz, xyz)
+
+
+def _fault_of_pose(parent: str, child: str, pose: _Pose) -> str:
+    """Why a pose is no rigid transform; empty where it is one."""
+    try:
+        _transform(parent, child, pose)
+    except ValueError as error:
+        names = f"{shown(parent)} from {shown(child)}"
+        return f"{names} was published as no rigid transform: {plain_text(str(error))}"
+    return ""

@@ -31,9 +31,11 @@ from labeldistill_core.console import FAULT, REFUSED, exit_code
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
+from labeldistill_ros.inputs.clock import BACK_NS
 from labeldistill_ros.messages import header
 from labeldistill_ros.node.configuration import Configuration, configure
 from labeldistill_ros.node.model import LoadDetector, load_detector
+from labeldistill_ros.node.parameter_service import AnsweringParameterService
 from labeldistill_ros.node.processing import OnResult
 from labeldistill_ros.node.restart import RestartPause
 from labeldistill_ros.node.ros_logging import RosHandler, ThrottledLog
@@ -71,7 +73,7 @@ class DetectorNode(LifecycleNode):
         Raises:
             ConfigError: a parameter has an impossible value.
         """
-        super().__init__(name, **kwargs)
+        super().__init__(name, start_parameter_services=False, **kwargs)
         self._load, self._on_result = load, on_result
         self._log = ThrottledLog(self.get_logger())
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -86,6 +88,7 @@ class DetectorNode(LifecycleNode):
         self.failed = False
         """Whether the node had an error of its own, which nobody foresaw."""
         self._store = ParameterStore(self)
+        self._parameter_service = AnsweringParameterService(self, self._store.why_refused)
         self.autostart = self._store.declare(Parameters()).autostart
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._jump = self.get_clock().create_jump_callback(
@@ -93,7 +96,7 @@ class DetectorNode(LifecycleNode):
                 # Backwards only: a clock that leaps ahead is a gap, which the history notices by
                 # itself.
                 min_forward=None,
-                min_backward=Duration(nanoseconds=-1),
+                min_backward=Duration(nanoseconds=-BACK_NS),
                 on_clock_change=False,
             ),
             post_callback=lambda _: self._on_clock_jump(),
@@ -261,7 +264,7 @@ class DetectorNode(LifecycleNode):
 
     def _on_clock_jump(self) -> None:
         if self.session:
-            self.session.intake.reset("the clock went back")
+            self.session.clock_went_back()
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if session := self._answer(response):

@@ -10,7 +10,7 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 
-from labeldistill_ros.inputs.clock import why_no_clock
+from labeldistill_ros.inputs.clock import ClockJumps, why_no_clock
 from labeldistill_ros.inputs.pose_listener import OdometryListener, TransformListener
 from labeldistill_ros.inputs.subscriptions import CameraSubscriptions
 from labeldistill_ros.node.configuration import Configuration
@@ -70,6 +70,7 @@ class Session:
         configuration.detector.reset("activated")
         self._started_s = time.monotonic()
         self._resting = False
+        self._clock = ClockJumps()
         with ExitStack() as undo:
             self._listener = _listener(node, parameters)
             undo.callback(self._listener.close)
@@ -144,6 +145,11 @@ class Session:
         """Forget past frames before the next set."""
         self._processor.reset_history(reason)
 
+    def clock_went_back(self) -> None:
+        """Start afresh, unless the clock goes back again and again."""
+        if self._clock.went_back(time.monotonic()):
+            self.intake.reset("the clock went back")
+
     def report(self) -> list[Any]:
         """Statuses for /diagnostics; what has to be complained about is logged."""
         self._live.refresh()
@@ -163,7 +169,7 @@ class Session:
             now_s,
             disagreeing_s=synchronizer.disagreeing_s,
             absent=synchronizer.absent,
-            clock=why_no_clock(self._node),
+            clock=why_no_clock(self._node) or self._clock.why_not_believed(self._node, now_s),
         )
         for key, text in standing.items():
             self._log.warning(key, text, STANDING_PERIOD_S)

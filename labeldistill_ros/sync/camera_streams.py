@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median, median_low
 
 _NS = 1_000_000_000
 
@@ -45,7 +45,8 @@ class _Stream:
 def _followed(period_s: float, gap_s: float) -> float:
     """An exponential mean of the period, in which a pause counts as at most two periods."""
     if not period_s:
-        return max(gap_s, 0.0)
+        # A first gap may be a pause, or the step of a clock that is set, from 1970 to now.
+        return gap_s if 0.0 < gap_s <= _FIRST_PERIOD_S else 0.0
     return period_s + 0.2 * (min(max(gap_s, 0.0), 2 * period_s) - period_s)
 
 
@@ -125,7 +126,7 @@ class CameraStreams:
         rate = median([s.stamp_period_s / s.period_s for s in known if s.stamp_period_s] or [1.0])
         self.rate = 1.0 if abs(rate - 1.0) < _REAL_TIME else min(max(rate, _SLOWEST), _FASTEST)
         stream.samples_s.append(-self._common_s(stamp_ns, now_s))
-        self._measured_s[camera] = median(stream.samples_s)
+        self._measured_s[camera] = median_low(stream.samples_s)
         consensus_s = self._consensus_s()
         self.ahead_s = {c: ahead_s - consensus_s for c, ahead_s in self._measured_s.items()}
 

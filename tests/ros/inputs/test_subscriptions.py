@@ -9,7 +9,7 @@ import pytest
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
 from labeldistill_ros.inputs.publishers import unheard
 from labeldistill_ros.inputs.subscriptions import CameraSubscriptions
@@ -64,6 +64,15 @@ def test_several_publishers_are_told_with_their_nodes(
     }
     node.destroy_publisher(first)
     node.destroy_publisher(second)
+
+
+def test_several_publishers_of_a_calibration_are_told(
+    node: LifecycleNode, front: CameraSubscriptions
+) -> None:
+    publishers = [node.create_publisher(CameraInfo, "/car/info", 5) for _ in range(2)]
+    assert "2 publishers are on /car/info" in front.shared()["FRONT"]
+    for publisher in publishers:
+        node.destroy_publisher(publisher)
 
 
 def test_only_publishers_that_offer_less_are_unheard(

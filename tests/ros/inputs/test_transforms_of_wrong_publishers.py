@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms whose stamps, kinds or names are wrong: right ones beside them hold, and it is told."""
+"""Transforms whose stamps, kinds or names are wrong: it is told, and the right ones hold."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 
@@ -107,7 +109,22 @@ def test_static_counts_also_where_it_comes_later(tree: Tree) -> None:
     tree.add("base_link", "camera", 0, 1.5, static=True)
     assert tree.x(10.0, "base_link", "camera") == 1.5
     (text,) = tree.told
-    assert "'camera' moved on /tf and is static now" in text
+    assert "'camera' in 'base_link' is static and comes on /tf as well" in text
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_static_transform_does_not_stop_the_vehicle(first: bool) -> None:
+    tree = Tree()
+    if first:
+        tree.add("map", "base_link", 0, 777.0, static=True)
+    tree.drive(range(10))
+    tree.add("map", "base_link", 0, 777.0, static=True)
+    tree.drive(range(10, 20))
+    assert tree.x(15.5) == pytest.approx(15.5)
+    assert "is static and comes on /tf as well" in tree.told[-1]
+    tree.now_s += 11.0
+    tree.add("map", "other", T)
+    assert tree.x(15.5) == 777.0
 
 
 def test_frames_that_are_silent_give_way_in_a_full_table(tree: Tree) -> None:
@@ -143,3 +160,19 @@ def test_names_with_a_slash_before_them_are_those_without(tree: Tree) -> None:
 def test_a_transform_names_both_frames(tree: Tree, parent: str, child: str) -> None:
     tree.add(parent, child, T)
     assert "it has to name both frames" in tree.told[0]
+
+
+@pytest.mark.parametrize("wxyz", [(math.nan,) * 4, (0.0,) * 4, (2.0, 0.0, 0.0, 0.0), STILL])
+def test_what_is_no_rigid_transform_is_left_out_where_others_are(
+    tree: Tree, wxyz: tuple[float, float, float, float]
+) -> None:
+    tree.add("base_link", "camera", 0, 1.5, static=True)
+    far = (math.inf, 0.0, 0.0) if wxyz == STILL else (0.0, 0.0, 0.0)
+    for k in range(20, 30):
+        tree.drive(range(k, k + 1))
+        stamp_ns = T + k * S // 10 + S // 20
+        tree.buffer.add("map", "base_link", stamp_ns, wxyz, far, arrival_s=tree.now_s)
+    tree.buffer.add("base_link", "camera", 0, wxyz, far, static=True, arrival_s=tree.now_s)
+    assert tree.x(25.7, "map", "camera") == pytest.approx(27.2)
+    assert all("was published as no rigid transform" in text for text in tree.told)
+    assert len(tree.told) == 11

@@ -353,3 +353,30 @@ def test_a_million_events_mix_nothing_and_leave_nothing_behind() -> None:
     assert most_kept < 100_000, "bytes that the synchronizer keeps"
     assert sync.counts["received"] == received
     assert usable > 0.9 * 166_700
+
+
+@given(
+    cycles=st.integers(1, 4),
+    frozen=st.booleans(),
+    step_s=st.sampled_from((-3600.0, 0.0, 1.0, 5.0, 3600.0, 1.7e9)),
+    pause_s=st.sampled_from((0.0, 3.0, 60.0)),
+    period_s=st.sampled_from((0.05, 0.2, 0.5)),
+)
+def test_a_clock_that_is_set_after_few_images_costs_few_sets(
+    cycles: int, frozen: bool, step_s: float, pause_s: float, period_s: float
+) -> None:
+    """As when a machine starts in 1970 and is told the time then, or a bag is paused."""
+    events: list[Event] = []
+    for cycle in range(cycles + 25):
+        stepped = cycle >= cycles
+        begin_s = 100.0 + cycle * period_s + stepped * pause_s
+        for camera in sorted(CAMERAS, key=PHASE.__getitem__):
+            arrival_s = begin_s + PHASE[camera] * period_s / 0.2
+            stamp_s = arrival_s + stepped * step_s
+            if frozen and not stepped:
+                stamp_s = 5.0
+            events.append((arrival_s, camera, round((stamp_s + 1e5) * 1e9), cycle))
+    told = feed(events, 3.0).usable
+    assert all(len({frame.item for frame in found.frames.values()}) == 1 for found in told)
+    late = {next(iter(found.frames.values())).item for found in told if not found.missing}
+    assert set(range(cycles + 4, cycles + 25)) <= late
