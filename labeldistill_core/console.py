@@ -26,6 +26,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -225,7 +226,8 @@ def exit_code(call: Callable[[], Any], name: str) -> int:
     """
     try:
         result = call()
-        print(end="", flush=True)  # nothing where the output is closed
+        if sys.stdout is not None:  # as where it was closed before Python started
+            sys.stdout.flush()  # nothing where nothing was printed, even on a full disk
     except StoppedError as stopped:
         _settle_output()
         print(_printable(str(stopped)), file=sys.stderr)
@@ -272,7 +274,8 @@ def _is_for_the_caller(record: logging.LogRecord) -> bool:
 
 def _say(message: str) -> int:
     _settle_output()
-    print(f"error: {_printable(message)}", file=sys.stderr)
+    with suppress(OSError):  # it may be closed or full as well, and the code has to tell then
+        print(f"error: {_printable(message)}", file=sys.stderr)
     return REFUSED
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM while a program still imports: one line and the exit code, no traceback.
+"""Ctrl-C, SIGTERM and SIGHUP while a program imports: one line and an exit code, no traceback.
 
 Torch takes seconds to import, and an exception in the middle of it would come out of any of its
 files. So until `started` a signal ends the process where it stands: nothing has been written yet.
@@ -12,11 +12,11 @@ import os
 import signal
 from types import FrameType
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end_at_signals() -> None:
-    """Let SIGINT and SIGTERM end the process; a signal that is ignored stays so, as nohup wants."""
+    """Let the signals end the process; one that is ignored stays so, as nohup wants."""
     for number in _NUMBERS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
@@ -26,8 +26,15 @@ def started() -> None:
     """Give the signals back to Python; nothing where `end_at_signals` was not called."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGTERM) is _end:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is _end:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def ignore_signals() -> None:
+    """Let the process end by itself, since whoever wanted that may ask twice."""
+    for number in _NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from labeldistill_ros.early_signals import ignore_signals
 from labeldistill_ros.garbage import resume_collection
 from labeldistill_ros.program import begin_program, end_program
+from labeldistill_ros.standard_streams import lose_what_nobody_reads
 
 
 def command() -> NoReturn:
@@ -23,7 +25,10 @@ def command() -> NoReturn:
 def node() -> NoReturn:
     """The program `detector_node`; ends with the codes of `console`."""
     begin_program()
+    lose_what_nobody_reads()
     from labeldistill_ros.node.detector_node import main
 
     resume_collection()
-    end_program(main())
+    code = main()
+    ignore_signals()  # a second one would kill Python while it ends
+    end_program(code)

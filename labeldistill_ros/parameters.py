@@ -35,12 +35,16 @@ class Spec:
     """Strings that are allowed; any when there are none."""
     live: bool = False
     """Whether the parameter can change while the node is configured."""
+    farthest: float | None = None
+    """Largest distance from zero of a number that may also be NaN; any when None."""
 
     def problem(self, value: object) -> str:
         """Why a value cannot be taken; empty when it can."""
         # Bounds need no check here: ROS itself refuses values outside a descriptor's range.
         if self.choices and value not in self.choices:
             return f"{value!r} is none of {', '.join(map(repr, self.choices))}"
+        if self.farthest is not None and isinstance(value, float) and abs(value) > self.farthest:
+            return f"{value:g} is not from {-self.farthest:g} to {self.farthest:g}"
         return ""
 
 
@@ -157,7 +161,10 @@ class CameraParameters:
         choices=("", "compressed", "raw"),
     )
     time_offset: float = _parameter(
-        math.nan, "Seconds from the anchor's exposure to this camera's. NaN: learned from stamps."
+        math.nan,
+        "Seconds from the anchor's exposure to this camera's, at most half a second before or "
+        "after it. NaN: learned from stamps.",
+        farthest=0.5,
     )
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import sys
+from contextlib import suppress
 
 
 def secure_streams() -> None:
@@ -30,3 +32,21 @@ def secure_streams() -> None:
         # A path may have bytes that are no text, and a terminal may know ASCII alone.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+def lose_what_nobody_reads() -> None:
+    """Let what goes to a full pipe or a stopped terminal be lost, instead of waiting for a reader.
+
+    ROS logs while it holds a lock, so that a node whose launcher stopped reading, or whose terminal
+    is held by Ctrl-S, would stand still with its next warning.
+    """
+    for number in (1, 2):
+        if not (stat.S_ISFIFO(os.fstat(number).st_mode) or os.isatty(number)):
+            continue
+        # Opened anew, since the flags of what was handed in are shared with other processes. There
+        # may be no /proc, no reader, or a terminal of another user: then it stays as it is.
+        with suppress(OSError):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            anew = os.open(f"/proc/self/fd/{number}", flags)
+            os.dup2(anew, number)
+            os.close(anew)

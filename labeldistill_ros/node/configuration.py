@@ -11,6 +11,7 @@ import torch
 from rclpy.lifecycle import LifecycleNode
 
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.names import shown
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.warm_up import warm_up
 from labeldistill_ros.inputs.topics import CameraTopics
@@ -18,7 +19,7 @@ from labeldistill_ros.node.model import LoadDetector
 from labeldistill_ros.outputs.publishers import Outputs
 from labeldistill_ros.parameter_store import ParameterStore
 from labeldistill_ros.parameters import Parameters, VehicleParameters
-from labeldistill_ros.sets.options import make_synchronizer
+from labeldistill_ros.sets.options import assembly_options, make_synchronizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,7 @@ def configure(node: LifecycleNode, store: ParameterStore, load: LoadDetector) ->
     cameras = detector.config.cameras
     vehicle = store.vehicle(cameras, detector.class_names)
     make_synchronizer(vehicle)  # what is wrong with its parameters is better told now
+    assembly_options(vehicle)
     topics = {
         camera: CameraTopics.of(camera, parameters, own) for camera, own in vehicle.cameras.items()
     }
@@ -89,26 +91,36 @@ def _of_device(device: torch.device) -> dict[str, Any]:
 def _check_topics(
     node: LifecycleNode, vehicle: VehicleParameters, topics: dict[str, CameraTopics]
 ) -> None:
-    """See that ROS takes the names of topics.
+    """See that ROS takes the names of topics, and that each is of one thing.
 
     Raises:
-        ConfigError: naming the parameter that leads to a bad one.
+        ConfigError: naming the parameters that lead to a bad one.
     """
-    names: dict[str, str] = {}
+    names: list[tuple[str, str, str]] = []
     if vehicle.common.ego_motion_source == "odometry":
-        names["odometry_topic"] = vehicle.common.odometry_topic
+        names.append(("odometry_topic", vehicle.common.odometry_topic, "odometry"))
     for camera, own in vehicle.cameras.items():
-        found = topics[camera]
-        for topic, field in ((found.image, "image_topic"), (found.info, "info_topic")):
+        image, info = topics[camera].image, topics[camera].info
+        for field, name, what in (
+            ("image_topic", image, f"the images of {camera}"),
+            ("info_topic", info, "camera_info"),  # which cameras may share
+        ):
             given = getattr(own, field)
-            names[f"cameras.{camera}.{field}" if given else "camera_prefix"] = topic
-    for parameter, name in names.items():
+            names.append((f"cameras.{camera}.{field}" if given else "camera_prefix", name, what))
+    taken: dict[str, tuple[str, str]] = {}
+    for parameter, name, what in names:
         try:
             # Asked of ROS now: a subscription with a bad name would fail only when the node is
             # activated.
-            node.resolve_topic_name(name)
+            resolved = node.resolve_topic_name(name)
         except RuntimeError as error:
             raise ConfigError(
-                f"parameter {parameter} leads to the topic {name!r}, which is no name of a topic: "
-                "use letters, digits, _ and /, such as /sensing/cam_front/image_raw"
+                f"parameter {parameter} leads to the topic {shown(name)}, which is no name of a "
+                "topic: use letters, digits, _ and /, such as /sensing/cam_front/image_raw"
             ) from error
+        first, before = taken.setdefault(resolved, (parameter, what))
+        if before != what:
+            raise ConfigError(
+                f"{before} and {what} would both come from the topic {resolved}: name one of their "
+                f"own for each, by {first}, {parameter} or remapping"
+            )

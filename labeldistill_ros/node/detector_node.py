@@ -13,6 +13,9 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
 from typing import Any
 
 import rclpy
@@ -48,6 +51,23 @@ from labeldistill_ros.starting import init_ros
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _ERROR = TransitionCallbackReturn.ERROR
+
+
+_Transition = Callable[["DetectorNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _told(transition: _Transition) -> _Transition:
+    """Let an error of a transition be told, which the lifecycle would swallow."""
+
+    @wraps(transition)
+    def call(node: DetectorNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:  # told, and by `on_error` back to unconfigured
+            node.tell(f"{transition.__name__} failed", error)
+            return _ERROR
+
+    return call
 
 
 class DetectorNode(LifecycleNode):
@@ -126,13 +146,14 @@ class DetectorNode(LifecycleNode):
         self._release()
         self._jump.unregister()
 
+    @_told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise."""
         self._forget_retry()
         try:
             configured = self._configured = configure(self, self._store, self._load)
         except Exception as error:  # the lifecycle would swallow it
-            self._tell("cannot configure", error)
+            self.tell("cannot configure", error)
             return _FAILURE
         for sentence in self._store.unknown():
             self.get_logger().warning(sentence)
@@ -157,6 +178,7 @@ class DetectorNode(LifecycleNode):
         )
         return super().on_configure(state)
 
+    @_told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
         result = super().on_activate(state)
@@ -165,7 +187,7 @@ class DetectorNode(LifecycleNode):
         try:
             self.session = Session(self, configured, self._store, self._log, self._on_result)
         except Exception as error:  # the lifecycle would swallow it
-            self._tell("cannot activate", error)
+            self.tell("cannot activate", error)
             super().on_deactivate(state)
             return _FAILURE
         for sentence in self._store.unknown_overrides():
@@ -177,6 +199,7 @@ class DetectorNode(LifecycleNode):
         self.get_logger().info("active, waiting for images")
         return result
 
+    @_told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the worker and unsubscribe."""
         given_up = self.session.given_up if self.session else ""
@@ -184,12 +207,14 @@ class DetectorNode(LifecycleNode):
         result = super().on_deactivate(state)
         return _ERROR if given_up else result
 
+    @_told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the model, its memory and the publishers."""
         self._release()
         _collect()
         return super().on_cleanup(state)
 
+    @_told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop for good; the process then ends."""
         self._forget_retry()
@@ -198,6 +223,7 @@ class DetectorNode(LifecycleNode):
         self.finished = True
         return super().on_shutdown(state)
 
+    @_told
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything; the node can be configured again."""
         self._stop()
@@ -215,7 +241,7 @@ class DetectorNode(LifecycleNode):
         session.close()
         self.failed |= session.failed
 
-    def _tell(self, what: str, error: Exception) -> None:
+    def tell(self, what: str, error: Exception) -> None:
         """Log why a transition fails, in a line, or with a traceback when nobody foresaw it."""
         # what torch, files, values and ROS's names and policies lead to
         foreseen = isinstance(error, (RuntimeError, OSError, MemoryError, ValueError))
@@ -320,7 +346,9 @@ def _run(args: list[str] | None) -> int:
     try:
         return _spin(args, signals)
     except KeyboardInterrupt:
-        print(f"ended by {signal.Signals(signals.number).name} while it started", file=sys.stderr)
+        with suppress(OSError):  # nobody may read it
+            name = signal.Signals(signals.number).name
+            print(f"ended by {name} while it started", file=sys.stderr)
         return 128 + signals.number
 
 
@@ -330,8 +358,11 @@ def _spin(args: list[str] | None, signals: StopSignals) -> int:
     code = 0
     try:
         node = DetectorNode()
-    except LabelDistillError as error:
-        rclpy.logging.get_logger("detector").error(str(error))
+    except Exception as error:
+        # ROS itself refuses a name, or a value of a parameter that every node has.
+        if not (isinstance(error, LabelDistillError) or _of_ros(error)):
+            raise
+        rclpy.logging.get_logger("detector").error(_words(error))
         rclpy.try_shutdown()
         return REFUSED
     handler = RosHandler(node.get_logger())

@@ -158,6 +158,7 @@ class Health:
         disagreeing_s: Mapping[str, float],
         absent: Mapping[str, int],
         clock: str = "",
+        twin: str = "",
     ) -> dict[str, str]:
         """Look for what is wrong for longer than a moment.
 
@@ -166,6 +167,7 @@ class Health:
             disagreeing_s: see `Synchronizer.disagreeing_s`.
             absent: see `Synchronizer.absent`.
             clock: why the node's own clock does not run; empty when it does.
+            twin: that another node publishes boxes on this one's topic; empty when none does.
 
         Returns:
             Sentences by a key that stays while they are true; cameras that are bad in the same way
@@ -173,6 +175,8 @@ class Health:
         """
         with self._lock:
             found = {Condition("clock"): clock} if clock and self._images_come(now_s) else {}
+            if twin:
+                found[Condition("twin")] = twin
             absent = {c: n for c, n in absent.items() if c not in disagreeing_s}
             timeout_s = self._limits.camera_timeout_s
             for kind, sentences in (
@@ -308,6 +312,9 @@ class Health:
         with self._lock:
             silent_s = now_s - self._boxes_s if self._boxes_s is not None else 0.0
             comes, fault = self._images_come(now_s), self._fault
+            twin = "; ".join(self._standing.of_kind("twin"))
+        if twin and level == OK:
+            level, text = WARN, twin
         # Of two periods, since the set of one may be lost.
         if comes and silent_s > max(limits.max_delay_s, 2 * period_s):
             level, text = ERROR, f"no boxes for {silent_s:.1f} s"

@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from labeldistill_ros.inputs.clock import ClockJumps, why_no_clock
 from labeldistill_ros.inputs.pose_listener import OdometryListener, TransformListener
+from labeldistill_ros.inputs.publishers import several
 from labeldistill_ros.inputs.subscriptions import CameraSubscriptions
 from labeldistill_ros.node.configuration import Configuration
 from labeldistill_ros.node.health import Health
@@ -170,6 +171,8 @@ class Session:
             disagreeing_s=synchronizer.disagreeing_s,
             absent=synchronizer.absent,
             clock=why_no_clock(self._node) or self._clock.why_not_believed(self._node, now_s),
+            # a second node of this name also gets half of the calls of services
+            twin=several(self._node, "~/detections"),
         )
         for key, text in standing.items():
             self._log.warning(key, text, STANDING_PERIOD_S)

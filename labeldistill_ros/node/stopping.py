@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGINT and SIGTERM to the node: the loop ends, and everything is released while ROS still works.
+"""Signals that end the node: its loop ends, and all is released while ROS still works.
 
 rclpy's own handlers would take the context away under the worker's thread.
 """
@@ -22,6 +22,9 @@ class StopSignals:
         warming up take long; afterwards whoever loops looks at `number`."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
+        # As when a terminal is closed; whoever starts the node by nohup wants it to go on.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._receive)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         first, self.number = not self.number, number

@@ -66,9 +66,11 @@ def assembly_options(vehicle: VehicleParameters) -> AssemblyOptions:
     """Options of the assembler.
 
     Raises:
-        ConfigError: the parameters of the synchronizer contradict each other or the model.
+        ConfigError: the parameters of the synchronizer contradict each other or the model, or
+            frames are empty or the same.
     """
     common, sync = vehicle.common, sync_options(vehicle)
+    _check_frames(common)
     return AssemblyOptions(
         common.fixed_frame,
         common.base_frame,
@@ -81,6 +83,19 @@ def assembly_options(vehicle: VehicleParameters) -> AssemblyOptions:
         "none" if common.ego_motion_source == "none" else common.missing_pose_policy,
         {camera: own.frame_id for camera, own in vehicle.cameras.items()},
     )
+
+
+def _check_frames(common: Parameters) -> None:
+    for name in ("fixed_frame", "base_frame", "output_frame"):
+        if not getattr(common, name):
+            raise ConfigError(f"{name} is empty: name a frame, such as map or base_link")
+    # The vehicle would seem to stand, and the past be laid over the present where it was seen.
+    if common.fixed_frame == common.base_frame and common.ego_motion_source != "none":
+        raise ConfigError(
+            f"fixed_frame and base_frame are both {common.base_frame!r}: fixed_frame has to be one "
+            "that does not move with the vehicle, such as map or odom; where there is none, set "
+            "ego_motion_source to none"
+        )
 
 
 def discontinuity_check(common: Parameters) -> DiscontinuityCheck:

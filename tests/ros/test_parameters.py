@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,15 @@ def test_what_is_set_arrives_in_the_tree(store: Make) -> None:
 def test_impossible_values_are_named(store: Make, name: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         store(**{name: value}).declare(Parameters())
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e308, -5.0, 0.51])
+def test_cameras_further_apart_than_half_a_second_are_refused(store: Make, value: float) -> None:
+    given = store(**{"cameras.CAM_BACK.time_offset": value, "cameras.CAM_FRONT.time_offset": -0.5})
+    with pytest.raises(ConfigError, match=r"time_offset: .* is not from -0.5 to 0.5"):
+        given.declare(CameraParameters(), "cameras.CAM_BACK.")
+    assert given.declare(CameraParameters(), "cameras.CAM_FRONT.").time_offset == -0.5
+    assert math.isnan(given.declare(CameraParameters(), "cameras.CAM_LEFT.").time_offset)
 
 
 def test_misspelled_names_get_a_hint(store: Make) -> None:

@@ -94,6 +94,8 @@ def _is_good(value: Any, default: Any, spec: Spec) -> bool:
         return False
     if spec.choices:
         return value in spec.choices
+    if spec.farthest is not None and abs(value) > spec.farthest:
+        return False
     return not spec.bounds or bool(spec.bounds[0] <= value <= spec.bounds[1])
 
 

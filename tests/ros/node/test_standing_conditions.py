@@ -222,3 +222,14 @@ def test_cameras_that_stop_together_rest(health: Health) -> None:
     assert health.cameras_rest(4.6)
     health.image("LEFT", 4.7)
     assert not health.cameras_rest(4.8)
+
+
+def test_a_second_node_of_the_same_name_is_told(health: Health) -> None:
+    twin = "2 publishers are on /detector/detections"
+    for now_s in (0.0, 1.0, 4.0):
+        lines = health.watch(now_s, disagreeing_s={}, absent={}, twin=twin)
+    assert lines == {"twin/0": twin}
+    statuses = health.diagnostics("detector", {}, {}, 4.0)
+    (status,) = [status for status in statuses if status.name == "detector: processing"]
+    assert (status.level, status.message) == (WARN, twin)
+    assert not health.watch(5.0, disagreeing_s={}, absent={})

@@ -151,6 +151,17 @@ def test_range_and_rate_are_limited_while_it_runs(vehicle: Vehicle, detector: St
         ),
         ({"camera_prefix": "//x"}, "cannot configure: parameter camera_prefix leads to"),
         (
+            {"cameras.CAM_BACK.image_topic": "/cam_front/image_raw/compressed"},
+            "cannot configure: the images of CAM_FRONT and the images of CAM_BACK would both come "
+            "from the topic /cam_front/image_raw/compressed",
+        ),
+        (
+            {"cameras.CAM_BACK.info_topic": "/cam_back/image_raw/compressed"},
+            "cannot configure: the images of CAM_BACK and camera_info would both come from",
+        ),
+        ({"fixed_frame": "base_link"}, "cannot configure: fixed_frame and base_frame are both"),
+        ({"base_frame": ""}, "cannot configure: base_frame is empty"),
+        (
             {"qos_overrides./cam_front/camera_info.subscription.reliability": "sometimes"},
             "cannot activate: ",
         ),
