@@ -182,8 +182,8 @@ class TransformBuffer:
         if both and arrival_s - edge.told_both_s > self._keep_s:  # once where a bag is read
             edge.told_both_s = arrival_s
             self._tell(
-                f"frame {shown(child)} in {shown(parent)} is static and comes on /tf as well, where it "
-                f"counts from the {_STREAM}rd transform on: stop one of the two publishers"
+                f"frame {shown(child)} in {shown(parent)} is static and comes on /tf as "
+                f"well, which counts from the {_STREAM}rd time on: stop one of the two publishers"
             )
         if static:
             return False
