@@ -266,7 +266,7 @@ class TransformBuffer:
             TransformError: a frame is unknown, the two are not connected, or the stamp lies
                 outside of what is remembered.
         """
-        names = {"target": target, "source": source}
+        asked = (target, source)
         target, source = target.removeprefix("/"), source.removeprefix("/")
         source_path, target_path = self._to_root(source), self._to_root(target)
         # The nearest common ancestor: a transform above it that is missing does no harm.
@@ -275,8 +275,10 @@ class TransformBuffer:
             raise TransformError(self._why_unconnected(target, source), may_come=False)
         common_from_source = self._chain(source, common, stamp_ns)
         if common == target:
-            return replace(common_from_source, **names)
-        return replace(self._chain(target, common, stamp_ns).inverse @ common_from_source, **names)
+            found = common_from_source
+        else:
+            found = self._chain(target, common, stamp_ns).inverse @ common_from_source
+        return replace(found, target=asked[0], source=asked[1])
 
     def _to_root(self, frame: str) -> list[str]:
         path = [frame]
