@@ -34,7 +34,7 @@ writable:
 
 # Python may write what it compiled: otherwise each worker, in every run, compiles all tests anew.
 test: setup  ## Run the tests.
-	env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/pytest -n 3 --dist loadgroup
+	env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/pytest -n 4 --dist loadgroup
 
 lint: setup  ## Check style (ruff), types (mypy) and the workflow files.
 	$(VENV)/bin/ruff check
