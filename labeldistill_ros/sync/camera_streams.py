@@ -96,12 +96,41 @@ class CameraStreams:
         """Cameras that are sending at `now_s`, seconds of the steady clock."""
         return tuple(camera for camera in self._streams if self.lives(camera, now_s))
 
+    def another_is_at(self, stamp_ns: int, within_ns: int, camera: str, now_s: float) -> bool:
+        """Whether a live camera other than this one is at a time, give or take."""
+        return any(
+            abs(stamp_ns - newest_ns) <= within_ns
+            for other in self.alive(now_s)
+            if other != camera and (newest_ns := self._streams[other].newest_ns) is not None
+        )
+
+    def most_are_before(self, stamp_ns: int, now_s: float) -> bool:
+        """Whether the newest images of most live cameras are older than a time."""
+        newest_ns = [self._streams[camera].newest_ns for camera in self.alive(now_s)]
+        return 2 * sum(n is not None and n < stamp_ns for n in newest_ns) > len(newest_ns)
+
     def astray(self, camera: str) -> bool:
         """Whether it is at another time than most, so that no image of it can join a set."""
         # A single reading may be the stray stamp of one image; the camera itself is blamed from two
         # on.
         believed = len(self._streams[camera].samples_s) > 1
         return believed and abs(self.ahead_s[camera]) > MAX_AHEAD_S
+
+    def leaps_ahead(self, camera: str, stamp_ns: int, now_s: float) -> bool:
+        """Whether a stamp is ahead of its camera's last one and of most cameras' time.
+
+        Args:
+            camera: whose it is.
+            stamp_ns: time of exposure by the camera's clock.
+            now_s: steady clock.
+        """
+        stream = self._streams[camera]
+        if stream.newest_ns is None or not self._measured_s:
+            return False
+        passed_s = self.rate * (now_s - stream.arrival_s)
+        if (stamp_ns - stream.newest_ns) / _NS - passed_s <= MAX_AHEAD_S:  # nearly always
+            return False
+        return -self._common_s(stamp_ns, now_s) - self._consensus_s() > MAX_AHEAD_S
 
     def arrived(self, camera: str, stamp_ns: int, now_s: float) -> None:
         """Take note of an image that arrived.

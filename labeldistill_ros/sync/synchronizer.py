@@ -25,6 +25,7 @@ from typing import Generic, TypeVar
 from labeldistill_ros.sync.camera_phases import PhaseTracker
 from labeldistill_ros.sync.camera_set import AddResult, CameraSet, Frame, FrameGroup, SyncOptions
 from labeldistill_ros.sync.camera_streams import CameraStreams
+from labeldistill_ros.sync.leaps import Leaps
 from labeldistill_ros.sync.timetable import Timetable
 
 __all__ = ["AddResult", "CameraSet", "Frame", "SyncOptions", "Synchronizer"]
@@ -43,8 +44,6 @@ _FIRST_PERIODS_S = 2.0
 """The same while no camera has sent a second image, so that no period is known."""
 _JUMP_NS = _NS // 2
 """A camera whose stamps go back further than this says that time was set back."""
-_MAX_JUMPED = 8
-"""Frames that are kept of a camera that alone says so."""
 
 
 class Synchronizer(Generic[T]):
@@ -77,7 +76,7 @@ class Synchronizer(Generic[T]):
         self._groups: list[FrameGroup[T]] = []
         self._front: list[FrameGroup[T]] = []
         self._waiting: list[tuple[str, Frame[T]]] = []
-        self._jumped: dict[str, list[Frame[T]]] = {}
+        self._leaps: Leaps[T] = Leaps()
         self._told_ns: int | None = None
         self._polled_s = -math.inf
 
@@ -149,27 +148,36 @@ class Synchronizer(Generic[T]):
         Raises:
             KeyError: the camera is none of the options.
         """
-        newest_ns = self._streams.newest_ns(camera)
         self.counts["received"] += 1
         frame = Frame(stamp_ns, now_s, item)
-        if newest_ns is not None and stamp_ns < newest_ns - _JUMP_NS:
-            if not self._agrees(camera, stamp_ns, now_s):
-                return self._time_went_back(camera, frame)
-            # The others are at this time already: the camera's clock was wrong before and is right
-            # now.
-            self._streams.forget_stamps(camera)
-            self._phases.forget_stamps(camera)
-        # An image in order shows that the earlier jump of this camera was a stray stamp.
-        self._jumped.pop(camera, None)
+        newest_ns = self._streams.newest_ns(camera)
+        if newest_ns is not None:
+            back = stamp_ns < newest_ns - _JUMP_NS
+            if back and self._streams.another_is_at(stamp_ns, _JUMP_NS, camera, now_s):
+                # The others are at this time: the camera's clock was wrong and is right now.
+                self._streams.forget_stamps(camera)
+                self._phases.forget_stamps(camera)
+            elif back or self._streams.leaps_ahead(camera, stamp_ns, now_s):
+                return self._leapt(camera, frame, back=back)
+        # An image in order shows that the leap of this camera was a stray stamp.
+        self.counts["unmatched"] += self._leaps.drop(camera)
         if newest_ns == stamp_ns:
             self.counts["duplicate"] += 1
             return AddResult(self.poll(now_s))
-        # The first image, or the first after a silence of all: dead and slow cameras look alike
-        # for a while.
+        self._take(camera, frame)
+        # A few cameras with wrong stamps can make a set, and everything after it would be late.
+        refuting_ns = (self._told_ns or 0) - 2 * _JUMP_NS
+        if stamp_ns < refuting_ns and self._streams.most_are_before(refuting_ns, now_s):
+            return self._begin_anew([(camera, frame)], now_s)
+        return AddResult(self.poll(now_s))
+
+    def _take(self, camera: str, frame: Frame[T]) -> None:
+        """Put a frame to those of its cycle."""
+        now_s = frame.arrival_s
+        # The first image, or the first after a silence of all: dead and slow cameras look alike.
         if not any(self._streams.lives(c, now_s) for c in self._options.cameras):
             self._times.started_s = now_s
-        self._streams.arrived(camera, stamp_ns, now_s)
-        self._phases.observe(camera, stamp_ns)
+        self._learn_from(camera, frame)
         self._elect(now_s)
         if camera == self.anchor:
             self._phases.update(camera)
@@ -181,7 +189,10 @@ class Synchronizer(Generic[T]):
             self._waiting.append((camera, frame))
         else:
             self._place(camera, frame)
-        return AddResult(self.poll(now_s))
+
+    def _learn_from(self, camera: str, frame: Frame[T]) -> None:
+        self._streams.arrived(camera, frame.stamp_ns, frame.arrival_s)
+        self._phases.observe(camera, frame.stamp_ns)
 
     def poll(self, now_s: float) -> list[CameraSet[T]]:
         """Close what is complete or overdue at `now_s` (steady clock), oldest first."""
@@ -220,31 +231,34 @@ class Synchronizer(Generic[T]):
                 break
         return due
 
-    def _agrees(self, camera: str, stamp_ns: int, now_s: float) -> bool:
-        """Whether another live camera is at this time too."""
-        return any(
-            abs(stamp_ns - newest) <= _JUMP_NS
-            for other in self.alive(now_s)
-            if other != camera and (newest := self._streams.newest_ns(other)) is not None
-        )
+    def _leapt(self, camera: str, frame: Frame[T], *, back: bool) -> AddResult[T]:
+        """Believe a leap when most cameras tell of it; one alone may have a broken clock."""
+        now_s = frame.arrival_s
+        self._leaps.keep(camera, frame)
+        if self._leaps.told_by_most(frame.stamp_ns, self.alive(now_s)):
+            frames, others = self._leaps.take_all(frame.stamp_ns)
+            self.counts["unmatched"] += others
+            if back:
+                return self._begin_anew(frames, now_s)
+            for name, kept in frames:
+                self._take(name, kept)
+        elif self._leaps.is_of_one_clock(camera):
+            # From now on it is known how far it is from the others, and it can be named.
+            self._streams.forget_stamps(camera)
+            self._phases.forget_stamps(camera)
+            for kept in self._leaps.take(camera):
+                self.counts["unmatched"] += 1
+                self._learn_from(camera, kept)
+        return AddResult(self.poll(now_s))
 
-    def _time_went_back(self, camera: str, frame: Frame[T]) -> AddResult[T]:
-        """Believe a jump when two cameras tell of it; one alone may have a broken clock."""
-        frames = self._jumped.setdefault(camera, [])
-        frames.append(frame)
-        # With one live camera there is no witness, so its word is enough.
-        if len(self._jumped) < min(2, len(self.alive(frame.arrival_s))):
-            if len(frames) > _MAX_JUMPED:
-                frames.pop(0)
-                self.counts["late"] += 1
-            return AddResult([])
-        jumped = [(c, f) for c, frames in self._jumped.items() for f in frames]
+    def _begin_anew(self, frames: list[tuple[str, Frame[T]]], now_s: float) -> AddResult[T]:
+        """Forget everything but these frames."""
         self.reset()
         # They were counted when they came, and `add` counts them a second time.
-        self.counts["received"] -= len(jumped)
+        self.counts["received"] -= len(frames)
         sets: list[CameraSet[T]] = []
-        for name, early in sorted(jumped, key=lambda entry: entry[1].stamp_ns):
-            sets += self.add(name, early.stamp_ns, early.item, frame.arrival_s).sets
+        for name, frame in frames:
+            sets += self.add(name, frame.stamp_ns, frame.item, now_s).sets
         return AddResult(sets, reset=True)
 
     def _elect(self, now_s: float) -> None:

@@ -39,11 +39,15 @@ def image_of(cycle: int, camera: str, *, raw: bool = False) -> Any:
     )
 
 
-def info_of(cycle: int, camera: str, distortion: Collection[float] = ()) -> Any:
+def info_of(
+    cycle: int, camera: str, distortion: Collection[float] = (), r: Collection[float] = ()
+) -> Any:
     stamp_ns, frame = stamp_of(cycle, camera), f"{camera.lower()}_optical_frame"
     info = camera_info(COURSE.intrinsics_px, (WIDTH, HEIGHT), stamp_ns, frame, BAG)
     if distortion:
         info.d = np.array(list(distortion), np.float64)
+    if r:
+        info.r = np.array(list(r), np.float64)
     return info
 
 
@@ -54,6 +58,7 @@ def write_bag(
     prefix: str = "",
     raw: bool = False,
     distortion: Collection[float] = (),
+    r: Collection[float] = (),
     silent: Collection[str] = (),
     poses: bool = True,
     odometry: bool = False,
@@ -67,6 +72,7 @@ def write_bag(
         prefix: of the cameras' topics.
         raw: images are not compressed.
         distortion: coefficients of all cameras.
+        r: rectification of all cameras, by rows; the identity when empty.
         silent: cameras without images after the first two cycles.
         poses: whether `/tf` tells where the vehicle is.
         odometry: whether `/odom` does.
@@ -92,7 +98,7 @@ def write_bag(
                 if odometry:
                     writer.write("/odom", ODOMETRY, _odometry(stamp_ns), stamp_ns)
                 kind, ending = (RAW, "") if raw else (COMPRESSED, "/compressed")
-                info = info_of(cycle, camera, distortion)
+                info = info_of(cycle, camera, distortion, r)
                 writer.write(f"{base}/camera_info", "sensor_msgs/msg/CameraInfo", info, stamp_ns)
                 if camera in silent and cycle >= 2:
                     continue

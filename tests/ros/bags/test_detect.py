@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection over a bag without ROS: as the node would with time enough."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,18 @@ def test_images_that_went_into_no_set_are_counted(
     printed = capsys.readouterr().out
     assert "2 of 2 sets" in printed
     assert "4 images went into no set" in printed
+
+
+def test_a_damaged_rectification_is_told_as_by_the_node(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bag = write_bag(tmp_path / "bag", cycles=2, r=(1, 0, 0, 0, math.nan, 0, 0, 0, 1))
+    for rectified, count in ((False, len(CAMERAS)), (True, 0)):
+        caplog.clear()
+        options = DetectOptions(images_rectified=rectified)
+        detect_bag(bag, tmp_path / f"out_{rectified}", Detector.load(tiny_model), options)
+        told = [r.message for r in caplog.records if "values that are no numbers" in r.message]
+        assert len(told) == count, "once a camera"
 
 
 def test_defaults_are_the_nodes() -> None:
