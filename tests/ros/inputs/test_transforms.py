@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -188,3 +190,15 @@ def test_tables_of_frames_have_an_end() -> None:
         tf.add("map", f"frame{k}", 0, yaw(0), (0.0, 0.0, 0.0))
     assert len(tf.frames()) <= 1001
     assert len(told) == 1 + 4000
+
+
+def test_poses_of_many_joints_take_little_memory() -> None:
+    buffer, count = TransformBuffer(), 10_000
+    tracemalloc.start()
+    for i in range(count):
+        stamp_ns, place = i * 1_000_000, (0.1 * i, 0.2 * i, 0.3 * i)
+        buffer.add("base_link", f"joint{i % 10}", stamp_ns, (1.0, 1e-9 * i, 0.0, 0.0), place)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held / count < 100  # bytes; as tuples of Python's numbers 430
+    assert buffer.lookup("base_link", "joint3", 3_003_000_000).translation[2] == 0.3 * 3003
