@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 from geometry_msgs.msg import Quaternion, Vector3
 from nav_msgs.msg import Odometry
@@ -15,15 +14,11 @@ from tf2_msgs.msg import TFMessage
 
 from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.odometry import OdometryPoses
+from labeldistill_ros.inputs.telling import Tell, logged
 from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
 from labeldistill_ros.messages import stamp_to_ns
 
 _DEPTH = 100
-_QUIET_S = 5.0
-"""Between two repetitions of a warning."""
-_MOST_TOLD = 10
-"""Different warnings within this time; texts hold names that come from outside."""
-
 
 # The profiles of tf2_ros: /tf reliable with depth 100, /tf_static latched for late subscribers.
 MOVING = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
@@ -32,26 +27,6 @@ STATIC = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-
-Tell = Callable[[str], object]
-"""Is given a sentence for each transform that is refused."""
-
-
-def _logged(node: Node) -> Tell:
-    """Log each sentence once in a while, so that one that repeats hides no other."""
-    told_s: dict[str, float] = {}
-
-    def tell(text: str) -> None:
-        now_s = time.monotonic()
-        if text in told_s or len(told_s) >= _MOST_TOLD:
-            for old in [told for told, when_s in told_s.items() if now_s - when_s >= _QUIET_S]:
-                del told_s[old]
-            if text in told_s or len(told_s) >= _MOST_TOLD:
-                return
-        told_s[text] = now_s
-        node.get_logger().warning(text)
-
-    return tell
 
 
 class _WaitingBuffer:
@@ -105,7 +80,7 @@ class TransformListener:
     def __init__(self, node: Node, tell: Tell | None = None) -> None:
         """Subscribe to /tf and /tf_static; what is refused goes to `tell`, or to the log."""
         self._node = node
-        self._buffer = _WaitingBuffer(tell or _logged(node))
+        self._buffer = _WaitingBuffer(tell or logged(node))
         self._subscriptions = [
             node.create_subscription(TFMessage, "/tf", self._on_moving, MOVING),
             node.create_subscription(TFMessage, "/tf_static", self._on_static, STATIC),
@@ -160,7 +135,7 @@ class OdometryListener:
         """Subscribe to `topic`; lookups between `fixed_frame` and `base` go to it."""
         self._node, self._transforms = node, transforms
         self._fixed_frame, self._base = fixed_frame, base
-        self._buffer = _WaitingBuffer(_logged(node))
+        self._buffer = _WaitingBuffer(logged(node))
         self._poses = OdometryPoses(
             self._buffer.lookup, transforms.lookup, topic, fixed_frame, base
         )

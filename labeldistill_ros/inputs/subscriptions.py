@@ -21,10 +21,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from labeldistill_ros.event_callbacks import SubscriptionEventCallbacks
 from labeldistill_ros.inputs.publishers import node_of, several, unheard, words_of
+from labeldistill_ros.inputs.telling import logged
 from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages.calibration import why_ambiguous
 
 ImageMessage: TypeAlias = "Image | CompressedImage"
+
+_QUIET_S = 60.0
+"""Before a publisher that comes again is told again."""
 
 
 def _qos() -> QoSProfile:
@@ -81,6 +85,7 @@ class CameraSubscriptions:
         self._asked: dict[str, QoSProfile] = {}
         self._incompatible: set[str] = set()
         self._told: set[bytes] = set()
+        self._tell = logged(node, _QUIET_S)
         self._latched: set[str] = set()
         self._subscriptions: list[Subscription[Any]] = []
         with ExitStack() as undo:
@@ -171,14 +176,15 @@ class CameraSubscriptions:
     def tell_incompatible(self) -> None:
         """Log a WARN for each publisher from which nothing can come; once a publisher.
 
-        To be called from time to time: the event may come before the name of the publisher's node.
+        One that comes and goes is told once a minute. To be called from time to time: the
+        event may come before the name of the publisher's node.
         """
         found: dict[bytes, str] = {}
         for topic in self._incompatible:
             found |= unheard(self._node, topic, self._asked[topic])
         for gid, text in found.items():
             if gid not in self._told:
-                self._node.get_logger().warning(text)
+                self._tell(text)
         self._told = set(found)  # publishers that come and go must not fill the memory
 
     def unheard(self) -> list[str]:

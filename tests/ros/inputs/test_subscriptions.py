@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -86,3 +88,27 @@ def test_only_publishers_that_offer_less_are_unheard(
         "/listens publishes /car/front with durability volatile"
     ]
     node.destroy_publisher(fits)
+
+
+def test_a_publisher_that_comes_and_goes_does_not_fill_the_log(
+    ros_context: Context, spun: Node, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reliable = "qos_overrides./front/image_raw.subscription.reliability:=reliable"
+    node = LifecycleNode("listens", context=ros_context, cli_args=["--ros-args", "-p", reliable])
+    topics = {"FRONT": CameraTopics("/front/image_raw", "/front/info", compressed=False)}
+    subscriptions = CameraSubscriptions(node, topics, True, lambda *_: None)
+    executor = SingleThreadedExecutor(context=ros_context)
+    executor.add_node(node)
+    for _ in range(5):
+        publisher = spun.create_publisher(Image, "/front/image_raw", qos_profile_sensor_data)
+        for count in (1, 0):
+            while node.count_publishers("/front/image_raw") != count:
+                executor.spin_once(timeout_sec=0.05)
+            executor.spin_once(timeout_sec=0.05)
+            subscriptions.tell_incompatible()
+            if count:
+                spun.destroy_publisher(publisher)
+    assert capfd.readouterr().err.count("set qos_overrides./front/image_raw") == 1
+    subscriptions.close()
+    executor.shutdown()
+    node.destroy_node()
