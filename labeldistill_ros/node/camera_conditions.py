@@ -62,7 +62,8 @@ def absent(
     return {
         camera: (
             f"{camera}: its images come, but no set gets one: its stamps fit no other camera's, "
-            "or it is much slower; look at its rate, and at sync.tolerance"
+            "or it is much slower; look at its rate, at sync.tolerance, and at "
+            f"cameras.{camera}.time_offset where that is set"
         )
         for camera, count in missed.items()
         if count >= _ABSENT and not cameras[camera].silent(now_s, timeout_s)

@@ -35,16 +35,23 @@ def sync_options(vehicle: VehicleParameters) -> SyncOptions:
         raise ConfigError(
             f"sync.anchor is {sync.anchor!r}: use one of the model's cameras {', '.join(names)}"
         )
+    anchor = sync.anchor or preferred_anchor(names)
     offsets = {name: own.time_offset for name, own in vehicle.cameras.items()}
+    given = {name: offset for name, offset in offsets.items() if math.isfinite(offset)}
+    if given.get(anchor):
+        raise ConfigError(
+            f"cameras.{anchor}.time_offset is {given[anchor]:g}, but {anchor} is the anchor, from "
+            "whose exposure all offsets count: leave its own out, or name another by sync.anchor"
+        )
     return SyncOptions(
         names,
-        sync.anchor or preferred_anchor(names),
+        anchor,
         sync.tolerance,
         sync.deadline or None,
         sync.max_age,
         min(sync.min_cameras, len(names)),
         sync.missing_camera_policy,
-        {name: offset for name, offset in offsets.items() if math.isfinite(offset)},
+        given,
     )
 
 

@@ -147,3 +147,12 @@ def test_synchronizer_options() -> None:
     assert (alone.anchor, alone.min_cameras) == ("CAM_BACK", 1)
     with pytest.raises(ConfigError, match="sync.anchor is 'FRONT': use one of the model's cameras"):
         sync_options(vehicle(cameras, "FRONT"))
+
+
+def test_the_anchor_has_no_offset_from_itself() -> None:
+    cameras = {name: CameraParameters(time_offset=0.0) for name in CAMERAS}
+    assert sync_options(vehicle(cameras)).offsets_s["CAM_FRONT"] == 0.0
+    cameras["CAM_FRONT"] = CameraParameters(time_offset=0.5)
+    with pytest.raises(ConfigError, match="CAM_FRONT.time_offset is 0.5, but CAM_FRONT is the"):
+        sync_options(vehicle(cameras))
+    assert sync_options(vehicle(cameras, "CAM_BACK")).anchor == "CAM_BACK"

@@ -57,6 +57,12 @@ def processed(stamp_s: float, history_valid: int = 0, pose: str = "") -> SetRepo
     return SetReport(stamp_ns, "processed", CAMERAS, (), history_valid=history_valid, pose=pose)
 
 
+def test_a_given_offset_is_among_the_reasons_why_a_camera_is_in_no_set(health: Health) -> None:
+    (told,) = drive(health, 4.0, absent={"LEFT": 40}).values()
+    assert "LEFT: its images come, but no set gets one" in told
+    assert "cameras.LEFT.time_offset" in told
+
+
 def test_a_camera_ahead_of_the_others_is_told_with_its_seconds(health: Health) -> None:
     told = drive(health, 4.0, disagreeing_s={"LEFT": 0.2, "RIGHT": -0.31})
     ahead = "LEFT: its stamps run 0.20 s ahead of the others': set its clock or look at its delay"
