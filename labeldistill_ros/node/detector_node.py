@@ -27,6 +27,7 @@ from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import qos_profile_parameters
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
@@ -51,7 +52,6 @@ from labeldistill_ros.starting import init_ros
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _ERROR = TransitionCallbackReturn.ERROR
-
 
 _Transition = Callable[["DetectorNode", LifecycleState], TransitionCallbackReturn]
 
@@ -103,6 +103,8 @@ class DetectorNode(LifecycleNode):
         self._reporting: Timer | None = None
         self._restart = RestartPause()
         self._retry: Timer | None = None
+        self.loading = False
+        """Whether it is being configured, which takes long."""
         self.finished = False
         """Whether the node was shut down by a transition."""
         self.failed = False
@@ -121,9 +123,13 @@ class DetectorNode(LifecycleNode):
             ),
             post_callback=lambda _: self._on_clock_jump(),
         )
-        self.create_service(SetBool, "~/enable", self._on_enable)
-        self.create_service(Trigger, "~/reset_temporal", self._on_reset_temporal)
-        self.create_service(Trigger, "~/relearn_offsets", self._on_relearn_offsets)
+        for kind, name, answer in (
+            (SetBool, "~/enable", self._on_enable),
+            (Trigger, "~/reset_temporal", self._on_reset_temporal),
+            (Trigger, "~/relearn_offsets", self._on_relearn_offsets),
+        ):
+            # What comes while a model loads waits in the queue, and more than it holds is lost.
+            self.create_service(kind, name, answer, qos_profile=qos_profile_parameters)
 
     def start(self) -> bool:
         """Configure and activate; false when that failed, which was logged.
@@ -150,11 +156,14 @@ class DetectorNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise."""
         self._forget_retry()
+        self.loading = True
         try:
             configured = self._configured = configure(self, self._store, self._load)
         except Exception as error:  # the lifecycle would swallow it
             self.tell("cannot configure", error)
             return _FAILURE
+        finally:
+            self.loading = False
         for sentence in self._store.unknown():
             self.get_logger().warning(sentence)
         self._store.locked = True
@@ -374,6 +383,7 @@ def _spin(args: list[str] | None, signals: StopSignals) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     spinner = Spinner(executor)
+    signals.loading = lambda: node.loading
     try:
         if node.autostart and not node.start():
             code = REFUSED

@@ -7,6 +7,7 @@ rclpy's own handlers would take the context away under the worker's thread.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 
@@ -20,6 +21,8 @@ class StopSignals:
         self.running = False
         """Whether the start is over. Before, a signal raises `KeyboardInterrupt`, since loading and
         warming up take long; afterwards whoever loops looks at `number`."""
+        self.loading: Callable[[], bool] = lambda: False
+        """Says whether what is loaded holds the loop up, when a lifecycle manager configures."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
         # As when a terminal is closed; whoever starts the node by nohup wants it to go on.
@@ -28,5 +31,5 @@ class StopSignals:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         first, self.number = not self.number, number
-        if first and not self.running:
+        if first and (self.loading() or not self.running):
             raise KeyboardInterrupt
