@@ -18,7 +18,6 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
 
 from labeldistill_core.errors import LabelDistillError
@@ -74,9 +73,9 @@ class _Edge:
 
     parent: str
     fixed: _Pose | None = None
-    stamps_ns: array[int] = field(default_factory=partial(array, "q"))
-    numbers: array[float] = field(default_factory=partial(array, "d"))
-    came_s: array[float] = field(default_factory=partial(array, "d"))
+    stamps_ns: array[int] = field(default_factory=lambda: array("q"))
+    numbers: array[float] = field(default_factory=lambda: array("d"))
+    came_s: array[float] = field(default_factory=lambda: array("d"))
     newest_s: deque[float] = field(default_factory=lambda: deque(maxlen=_GAPS))
     trimmed_s: float = -math.inf
     told_both_s: float = -math.inf

@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from lifecycle_msgs.srv import ChangeState
@@ -52,7 +53,7 @@ def node(ros_context: Context, loading: Loading) -> Iterator[DetectorNode]:
 
 
 def configure(client_node: Node) -> None:
-    client = client_node.create_client(ChangeState, "/detector/change_state")
+    client: Any = client_node.create_client(ChangeState, "/detector/change_state")
     assert client.wait_for_service(10)
     request = ChangeState.Request()
     request.transition.id = CONFIGURE
@@ -71,7 +72,7 @@ def test_whoever_asks_meanwhile_is_answered_afterwards(
 
     thread = threading.Thread(target=spin)
     thread.start()
-    clients = [
+    clients: list[Any] = [
         spun.create_client(kind, f"/detector/{name}", qos_profile=qos_profile_parameters)
         for kind, name in ((SetBool, "enable"), (Trigger, "relearn_offsets"))
     ]
