@@ -26,13 +26,17 @@ class Arrival:
             message: `sensor_msgs/Image` or `sensor_msgs/CompressedImage` of any family.
             info: `sensor_msgs/CameraInfo`; larger images than it says are not decoded.
         """
-        self._largest_wh = (info.width, info.height) if info is not None else None
         self.info = info
-        """The camera's calibration when the image came, if any."""
+        """The camera's calibration when the image came, or the first after it."""
         self.message = message
         """The image message as it came, not decoded."""
         self._decoded: Future[Pixels] | None = None
         self._asked = threading.Lock()  # by who receives and by who detects
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether it is known how large its camera's images are, so that no other is decoded."""
+        return self.info is not None and bool(self.info.width and self.info.height)
 
     def decode(
         self, pool: DecodePool, take: TakePixels, reduction: Reduction | None = None
@@ -42,7 +46,8 @@ class Arrival:
             # Two threads may ask: the one that receives decodes ahead, the one that detects needs
             # the result.
             if self._decoded is None:
-                self._decoded = pool.submit(to_rgb, self.message, take, self._largest_wh, reduction)
+                size = (self.info.width, self.info.height) if self.info is not None else None
+                self._decoded = pool.submit(to_rgb, self.message, take, size, reduction)
             return self._decoded
 
     def cancel(self) -> None:

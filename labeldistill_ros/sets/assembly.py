@@ -25,7 +25,11 @@ from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.decoding import Pixels
 from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.inputs.transforms import Lookup, TransformError
-from labeldistill_ros.messages.calibration import calibration_from_info, is_distorted
+from labeldistill_ros.messages.calibration import (
+    calibration_from_info,
+    image_size,
+    is_distorted,
+)
 from labeldistill_ros.sets.arrival import Arrival, ClosedSet
 from labeldistill_ros.sets.decode_pool import DecodePool
 from labeldistill_ros.sets.together import together
@@ -143,7 +147,8 @@ class Assembler:
             # decoder hangs, those that nobody waits for would fill the memory.
             if self._pool.backlog >= _MOST_AHEAD:
                 return
-            self._decode(arrival)
+            if arrival.is_sized:
+                self._decode(arrival)
 
     def _decode(self, arrival: Arrival) -> Future[Pixels]:
         return arrival.decode(self._pool, self._pixels.take, self._reduction_of(arrival))
@@ -167,7 +172,12 @@ class Assembler:
         names = list(images.frames)
         # Decoding is begun before the transforms are waited for, so that the two take the time of
         # one.
-        decoded = {name: self._decode(frame.item) for name, frame in images.frames.items()}
+        decoded = dict[str, Future[Pixels]]()
+        for name, frame in images.frames.items():
+            if frame.item.info is None:
+                frame.item.info = infos.get(name)
+            if frame.item.is_sized:
+                decoded[name] = self._decode(frame.item)
         try:
             output_from_fixed, poses, no_pose = self._poses(images, until_s)
         except TransformError as error:
@@ -180,8 +190,14 @@ class Assembler:
         for name in names:
             # What is being tried is the cause if it fails; each camera fails by itself, so that
             # `mask` can go on without it.
-            cause: Cause = "image"
+            cause: Cause = "camera_info"
             try:
+                if name not in infos:
+                    raise DataError(
+                        f"{name}: no camera_info has come, so its calibration is unknown"
+                    )
+                image_size(name, infos[name])
+                cause = "image"
                 pixels = decoded[name].result()
                 cause = "transform"
                 ego_from_camera = self._ego_from_camera(name, images, until_s)
@@ -249,8 +265,6 @@ class Assembler:
         ego_from_camera: Transform,
         fixed_from_ego: Transform,
     ) -> CameraView:
-        if name not in infos:
-            raise DataError(f"{name}: no camera_info has come, so its calibration is unknown")
         calibration = calibration_from_info(
             name,
             infos[name],

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import wait
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,9 +16,10 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.transforms import TransformError
 from labeldistill_ros.sets import arrival
-from labeldistill_ros.sets.arrival import Arrival
-from labeldistill_ros.sets.assembly import Assembler, AssemblyOptions
+from labeldistill_ros.sets.arrival import Arrival, ClosedSet
+from labeldistill_ros.sets.assembly import Assembler, AssemblyOptions, SetError
 from labeldistill_ros.sets.decode_pool import DecodePool
+from labeldistill_ros.sync.camera_set import CameraSet, Frame
 
 
 @pytest.fixture
@@ -84,6 +86,28 @@ class Message:
     """Stands for an image message."""
 
 
+@pytest.mark.parametrize("info", [None, SimpleNamespace(width=0, height=225, d=())])
+def test_an_image_is_not_decoded_before_its_size_is_known(
+    info: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be of any size, and without a calibration no set takes it."""
+
+    def lookup(*_: object) -> Transform:
+        return Transform.identity("base_link", "camera")
+
+    decoded: list[object] = []
+    monkeypatch.setattr(arrival, "to_rgb", lambda *given: decoded.append(given))
+    options = AssemblyOptions("map", "base_link", "base_link", 0.1, 6, False, "none", {})
+    image = Arrival(Message(), info)
+    images = CameraSet("CAM_FRONT", 1, {"CAM_FRONT": Frame(1, 0.0, image)}, (), True, 0.0)
+    infos = {} if info is None else {"CAM_FRONT": info}
+    with Assembler(options, lookup, threads=1) as assembler:
+        assembler.decode_ahead(image)
+        with pytest.raises(SetError, match="CAM_FRONT: (no camera_info|camera_info says 0 x 225)"):
+            assembler.assemble(ClosedSet(images, infos, 0.0))
+    assert decoded == []
+
+
 def test_images_that_no_set_takes_do_not_pile_up_behind_a_slow_decoder(
     go_on: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +121,7 @@ def test_images_that_no_set_takes_do_not_pile_up_behind_a_slow_decoder(
         for _ in range(500):
             message = Message()
             alive.add(message)
-            assembler.decode_ahead(Arrival(message))
+            assembler.decode_ahead(Arrival(message, SimpleNamespace(width=1, height=1, d=())))
         del message
         assert 1 < len(alive) < 20
         go_on.set()
