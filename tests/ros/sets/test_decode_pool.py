@@ -86,7 +86,9 @@ class Message:
     """Stands for an image message."""
 
 
-@pytest.mark.parametrize("info", [None, SimpleNamespace(width=0, height=225, d=(), distortion_model="")])
+@pytest.mark.parametrize(
+    "info", [None, SimpleNamespace(width=0, height=225, d=(), distortion_model="")]
+)
 def test_an_image_is_not_decoded_before_its_size_is_known(
     info: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +123,9 @@ def test_images_that_no_set_takes_do_not_pile_up_behind_a_slow_decoder(
         for _ in range(500):
             message = Message()
             alive.add(message)
-            assembler.decode_ahead(Arrival(message, SimpleNamespace(width=1, height=1, d=(), distortion_model="")))
+            assembler.decode_ahead(
+                Arrival(message, SimpleNamespace(width=1, height=1, d=(), distortion_model=""))
+            )
         del message
         assert 1 < len(alive) < 20
         go_on.set()
