@@ -27,7 +27,7 @@ class Arrival:
             info: `sensor_msgs/CameraInfo`; larger images than it says are not decoded.
         """
         self.info = info
-        """The camera's calibration when the image came, or the first after it."""
+        """The camera's calibration when the image came, or a later one if that told no size."""
         self.message = message
         """The image message as it came, not decoded."""
         self._decoded: Future[Pixels] | None = None

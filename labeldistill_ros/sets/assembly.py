@@ -174,7 +174,7 @@ class Assembler:
         # one.
         decoded = dict[str, Future[Pixels]]()
         for name, frame in images.frames.items():
-            if frame.item.info is None:
+            if not frame.item.is_sized:
                 frame.item.info = infos.get(name)
             if frame.item.is_sized:
                 decoded[name] = self._decode(frame.item)

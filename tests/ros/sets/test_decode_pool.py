@@ -10,16 +10,20 @@ from collections.abc import Iterator
 from concurrent.futures import wait
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.transforms import TransformError
+from labeldistill_ros.messages import camera_info
+from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.sets import arrival
 from labeldistill_ros.sets.arrival import Arrival, ClosedSet
 from labeldistill_ros.sets.assembly import Assembler, AssemblyOptions, SetError
 from labeldistill_ros.sets.decode_pool import DecodePool
 from labeldistill_ros.sync.camera_set import CameraSet, Frame
+from tests.support.rig import COURSE, HEIGHT, WIDTH
 
 
 @pytest.fixture
@@ -108,6 +112,32 @@ def test_an_image_is_not_decoded_before_its_size_is_known(
         with pytest.raises(SetError, match="CAM_FRONT: (no camera_info|camera_info says 0 x 225)"):
             assembler.assemble(ClosedSet(images, infos, 0.0))
     assert decoded == []
+
+
+def test_an_image_of_unknown_size_is_decoded_by_the_calibration_that_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+
+    def lookup(target: str, source: str, *_: object) -> Transform:
+        return Transform.identity(target, source)
+
+    sizes: list[object] = []
+    monkeypatch.setattr(arrival, "to_rgb", lambda *given: sizes.append(given[2]) or pixels)
+    options = AssemblyOptions("map", "base_link", "base_link", 0.1, 1, False, "none", {})
+    empty, whole = (
+        camera_info(COURSE.intrinsics_px, size, 1, "camera", BAG)
+        for size in ((0, 0), (WIDTH, HEIGHT))
+    )
+    message = SimpleNamespace(header=SimpleNamespace(frame_id="camera"))
+    for first in (None, empty):
+        image = Arrival(message, first)
+        images = CameraSet("CAM_FRONT", 1, {"CAM_FRONT": Frame(1, 0.0, image)}, (), True, 0.0)
+        with Assembler(options, lookup, threads=1) as assembler:
+            assembler.decode_ahead(image)
+            made = assembler.assemble(ClosedSet(images, {"CAM_FRONT": whole}, 0.0))
+        assert made.frames.views[0].image.shape == pixels.shape
+    assert sizes == [(WIDTH, HEIGHT), (WIDTH, HEIGHT)]
 
 
 def test_images_that_no_set_takes_do_not_pile_up_behind_a_slow_decoder(
