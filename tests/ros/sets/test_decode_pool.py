@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import wait
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,8 +123,12 @@ def test_an_image_of_unknown_size_is_decoded_by_the_calibration_that_follows(
     def lookup(target: str, source: str, *_: object) -> Transform:
         return Transform.identity(target, source)
 
+    def to_rgb(_: object, __: object, size: object, ___: object) -> np.ndarray[Any, Any]:
+        sizes.append(size)
+        return pixels
+
     sizes: list[object] = []
-    monkeypatch.setattr(arrival, "to_rgb", lambda *given: sizes.append(given[2]) or pixels)
+    monkeypatch.setattr(arrival, "to_rgb", to_rgb)
     options = AssemblyOptions("map", "base_link", "base_link", 0.1, 1, False, "none", {})
     empty, whole = (
         camera_info(COURSE.intrinsics_px, size, 1, "camera", BAG)
