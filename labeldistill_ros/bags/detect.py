@@ -25,7 +25,7 @@ from labeldistill_ros.bags.writer import BagOutput, BagWriter, refuse_source
 from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
-from labeldistill_ros.messages.calibration import why_ambiguous
+from labeldistill_ros.messages.calibration import AmbiguityWatch
 from labeldistill_ros.messages.status import set_status
 from labeldistill_ros.messages.tables import table_message
 from labeldistill_ros.parameters import VehicleParameters
@@ -156,8 +156,7 @@ class _Events:
         }
         self._images = {topic.image: camera for camera, topic in topics.items()}
         self._calibrations = {topic.info: camera for camera, topic in topics.items()}
-        self._rectified = vehicle.common.images_rectified
-        self._ambiguous: set[str] = set()
+        self._ambiguity = AmbiguityWatch(rectified=vehicle.common.images_rectified)
         reader.require(*self._images, *self._calibrations)
         self._reader, self._gathering = reader, SetGathering(vehicle)
         self._first_ns: int | None = None
@@ -201,10 +200,7 @@ class _Events:
     def _on_info(self, topic: str, info: Any) -> None:
         camera = self._calibrations[topic]
         self._gathering.infos[camera] = info
-        if self._rectified or camera in self._ambiguous:
-            return
-        if text := why_ambiguous(camera, topic, info):
-            self._ambiguous.add(camera)
+        if text := self._ambiguity.look(camera, topic, info):
             _LOG.warning("%s", text)
 
 

@@ -23,7 +23,7 @@ from labeldistill_ros.event_callbacks import SubscriptionEventCallbacks
 from labeldistill_ros.inputs.publishers import node_of, several, unheard, words_of
 from labeldistill_ros.inputs.telling import logged
 from labeldistill_ros.inputs.topics import CameraTopics
-from labeldistill_ros.messages.calibration import why_ambiguous
+from labeldistill_ros.messages.calibration import AmbiguityWatch
 
 ImageMessage: TypeAlias = "Image | CompressedImage"
 
@@ -78,10 +78,10 @@ class CameraSubscriptions:
             rectified: the images are rectified.
             on_image: called with the camera's name and each image, in the thread that spins.
         """
-        self._node, self._topics, self._rectified = node, topics, rectified
+        self._node, self._topics = node, topics
         self.infos: dict[str, CameraInfo] = {}
         """Newest `camera_info` by camera."""
-        self._ambiguous: set[str] = set()
+        self._ambiguity = AmbiguityWatch(rectified=rectified)
         self._asked: dict[str, QoSProfile] = {}
         self._incompatible: set[str] = set()
         self._told: set[bytes] = set()
@@ -161,11 +161,7 @@ class CameraSubscriptions:
 
     def _on_info(self, camera: str, info: CameraInfo) -> None:
         self.infos[camera] = info
-        # Once a camera: `camera_info` comes with every image.
-        if self._rectified or camera in self._ambiguous:
-            return
-        if text := why_ambiguous(camera, self._topics[camera].info, info):
-            self._ambiguous.add(camera)
+        if text := self._ambiguity.look(camera, self._topics[camera].info, info):
             self._node.get_logger().warning(text)
 
     def _on_incompatible(self, topic: str, _: object) -> None:

@@ -223,3 +223,27 @@ def why_ambiguous(camera: str, topic: str, info: Any) -> str:
         f"{camera}: P and K of {topic} differ. K is used, which is right for raw images; if the "
         "image topic is a rectified one, set images_rectified to true"
     )
+
+
+class AmbiguityWatch:
+    """Finds cameras whose `camera_info` speaks against itself, each once.
+
+    It comes with every image, and a sentence with every image would hide all others.
+    """
+
+    def __init__(self, *, rectified: bool) -> None:
+        """Begin without cameras.
+
+        Args:
+            rectified: the images are rectified, so that K does not count and nothing is found.
+        """
+        self._rectified = rectified
+        self._found: set[str] = set()
+
+    def look(self, camera: str, topic: str, info: Any) -> str:
+        """What to say of a message, see `why_ambiguous`; empty for a camera that was found."""
+        if self._rectified or camera in self._found:
+            return ""
+        if text := why_ambiguous(camera, topic, info):
+            self._found.add(camera)
+        return text
