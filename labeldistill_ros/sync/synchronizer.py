@@ -164,11 +164,11 @@ class Synchronizer(Generic[T]):
         if newest_ns == stamp_ns:
             self.counts["duplicate"] += 1
             return AddResult(self.poll(now_s))
-        self._take(camera, frame)
         # A few cameras with wrong stamps can make a set, and everything after it would be late.
         refuting_ns = (self._told_ns or 0) - 2 * _JUMP_NS
         if stamp_ns < refuting_ns and self._streams.most_are_before(refuting_ns, now_s):
             return self._begin_anew([(camera, frame)], now_s)
+        self._take(camera, frame)
         return AddResult(self.poll(now_s))
 
     def _take(self, camera: str, frame: Frame[T]) -> None:

@@ -36,6 +36,13 @@ def told(events: list[Event], policy: str) -> Outcome:
     out = feed(sorted(events), 2.0, policy=policy)
     for found in out.usable:
         assert len({frame.item for frame in found.frames.values()}) == 1
+    counts = out.sync.counts
+    accounted = sum(len(found.frames) for found in out.sets) + sum(
+        counts[why] for why in ("unmatched", "late", "duplicate")
+    )
+    assert counts["received"] == len(events)
+    # of a reset only what waited then is in no account
+    assert len(events) - 6 * counts["resets"] <= accounted <= len(events)
     return out
 
 
