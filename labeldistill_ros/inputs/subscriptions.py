@@ -204,9 +204,14 @@ class CameraSubscriptions:
         publishers = self._node.get_publishers_info_by_topic(topic)
         topic = self._node.resolve_topic_name(topic)
         if not publishers:
+            other, transport = self._topics[camera].of_other_transport
+            mend = "check the topic, camera_prefix, transport and ROS_DOMAIN_ID"
+            if self._node.get_publishers_info_by_topic(other):
+                resolved = self._node.resolve_topic_name(other)
+                mend = f"but {resolved} is: set transport to {transport}, and image_topic if given"
             return (
                 f"{camera}: nobody publishes {topic} (sensor_msgs/msg/{wanted}, best effort); "
-                "check the topic, camera_prefix, transport and ROS_DOMAIN_ID"
+                + mend
             )
         told = []
         for info in publishers:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from labeldistill_ros.parameters import CameraParameters, Parameters
 
+_COMPRESSED = "/compressed"
+"""By image_transport's rule, the transport's name behind the raw topic."""
+
 
 @dataclass(frozen=True)
 class CameraTopics:
@@ -25,13 +28,19 @@ class CameraTopics:
         """Topics of a camera from the parameters."""
         base = f"{common.camera_prefix.rstrip('/')}/{camera.lower()}"
         compressed = (own.transport or common.transport) == "compressed"
-        ending = "/compressed" if compressed else ""
+        ending = _COMPRESSED if compressed else ""
         return cls(
-            # image_transport's rule: the transport's name behind that of the raw topic.
             own.image_topic or f"{base}/image_raw{ending}",
             own.info_topic or f"{base}/camera_info",
             compressed,
         )
+
+    @property
+    def of_other_transport(self) -> tuple[str, str]:
+        """Image topic of the transport that is not listened to, and that transport's name."""
+        if self.compressed:
+            return self.image.removesuffix(_COMPRESSED), "raw"
+        return self.image + _COMPRESSED, "compressed"
 
 
 def recorded_cameras(

@@ -155,7 +155,6 @@ class DetectorNode(LifecycleNode):
     @_told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise."""
-        self._forget_retry()
         self.loading = True
         try:
             configured = self._configured = configure(self, self._store, self._load)
@@ -164,6 +163,7 @@ class DetectorNode(LifecycleNode):
             return _FAILURE
         finally:
             self.loading = False
+        self._forget_retry()  # not before: a manager that fails to configure it ends no retry
         for sentence in self._store.unknown():
             self.get_logger().warning(sentence)
         self._store.locked = True

@@ -42,6 +42,27 @@ def test_topics_are_named_as_remapping_has_them(front: CameraSubscriptions) -> N
 
 
 @pytest.mark.parametrize(
+    ("asked", "there", "transport"),
+    [
+        ("/front/image_raw/compressed", "/front/image_raw", "raw"),
+        ("/front/image", "/front/image/compressed", "compressed"),
+    ],
+)
+def test_the_other_transport_is_named_where_it_is_published(
+    node: LifecycleNode, asked: str, there: str, transport: str
+) -> None:
+    topics = {"FRONT": CameraTopics(asked, "/front/info", compressed=transport == "raw")}
+    subscriptions = CameraSubscriptions(node, topics, True, lambda *_: None)
+    assert "check the topic" in subscriptions.why_silent("FRONT")
+    publisher = node.create_publisher(Image, there, 5)
+    published = node.resolve_topic_name(there)
+    why = subscriptions.why_silent("FRONT")
+    assert f"but {published} is: set transport to {transport}" in why
+    node.destroy_publisher(publisher)
+    subscriptions.close()
+
+
+@pytest.mark.parametrize(
     ("qos", "told"), [(QoSProfile(depth=5), True), (qos_profile_sensor_data, False)]
 )
 def test_the_profile_is_named_where_a_publisher_fits(

@@ -97,3 +97,30 @@ def test_a_node_that_cannot_be_activated_is_tried_again_too(
     told = capfd.readouterr().err
     assert told.count("cannot activate: RuntimeError: can't start new thread") == 2
     assert told.count("it cannot be started again; it is tried again in") == 2
+
+
+def test_a_manager_that_fails_to_configure_it_ends_no_retry(
+    vehicle: Vehicle, node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = node.detector
+    monkeypatch.setattr(first, "detect", fail)
+    load, refusals = node.node._load, [RuntimeError("CUDA error: out of memory")] * 2
+
+    def by_hand_as_well(*args: Any) -> Any:
+        if refusals:
+            # The first call is the retry's own: it fails, and a manager's fails just after it.
+            error = refusals.pop()
+            if refusals:
+                node.node.create_timer(0.05, configure_once)
+            raise error
+        return load(*args)
+
+    def configure_once() -> None:
+        if node.node.session is None and not asked:
+            asked.append(node.node.trigger_configure())
+
+    asked: list[Any] = []
+    monkeypatch.setattr(node.node, "_load", by_hand_as_well)
+    vehicle.drive_until(lambda: len(asked) > 0, 0, settle_s=0.3)
+    vehicle.expect(lambda: is_active_again(node, first), "the node is active again", 30.0)
+    assert not refusals
