@@ -23,6 +23,7 @@ from sensor_msgs.msg import CompressedImage
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.processes import end_with_parent
 from labeldistill_core.profiling.separate_process import measure_apart
 from labeldistill_ros.bags.convert import ConversionOptions, convert_scene
 from labeldistill_ros.bags.reader import BagReader
@@ -191,6 +192,7 @@ def _play(bag: Path, rate: float, images: int) -> dict[str, Any]:
 
 def _listen(topics: Sequence[str], stop: Event, received: Any) -> None:
     """Another process counts images, as a detector would take them."""
+    end_with_parent()
     rclpy.init()
     node = rclpy.create_node("listener")
     qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)

@@ -20,6 +20,7 @@ from benchmarks.bags.recorded import Recording, write_recording
 from labeldistill_core.console import Flat, run_command
 from labeldistill_core.errors import BagError
 from labeldistill_core.files import write_json
+from labeldistill_core.processes import end_with_parent
 from labeldistill_core.provenance import commit, machine
 
 _MIB = 2**20
@@ -79,7 +80,8 @@ def _convert(bag: Path, root: Path, workers: int, mb: float) -> dict[str, Any]:
     """As users call it, in a process of its own, whose start counts."""
     words = ["bag", "to-nuscenes", str(bag), str(root), "--workers", str(workers)]
     start = time.perf_counter()
-    done = subprocess.Popen([sys.executable, "-m", "labeldistill_ros.cli", *words])
+    command = [sys.executable, "-m", "labeldistill_ros.cli", *words]
+    done = subprocess.Popen(command, preexec_fn=end_with_parent)
     # Not `wait`: the usage of this one child and its workers, not of all children so far.
     _, status, usage = os.wait4(done.pid, 0)
     took_s = time.perf_counter() - start

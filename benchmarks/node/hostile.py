@@ -23,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 
 from benchmarks.node.intruder import Intruder, finite, healthy_clock
 from benchmarks.node.processes import node_command
+from labeldistill_core.processes import end_with_parent
 from labeldistill_ros.shared_memory import kill_node
 from labeldistill_ros.testing.vehicle import Vehicle
 
@@ -85,7 +86,9 @@ def run_hostile(options: HostileOptions) -> dict[str, Any]:
     thread.start()
     log = Path(tempfile.mkdtemp()) / "node.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(node_command(values), stdout=output, stderr=output)
+        process = subprocess.Popen(
+            node_command(values), stdout=output, stderr=output, preexec_fn=end_with_parent
+        )
     try:
         if vehicle.wait(lambda: vehicle.boxes, _START_S) is None:
             raise TimeoutError(f"no boxes within {_START_S:g} s: {log.read_text()[-500:]}")

@@ -19,6 +19,7 @@ from rclpy.context import Context
 
 from benchmarks.node.overhead import Alone, SeenSets, overhead, work_timed
 from labeldistill_core.cameras import CAMERAS
+from labeldistill_core.processes import end_with_parent
 from labeldistill_ros.outputs.publishers import STAGES
 from labeldistill_ros.testing.simulated_drive import SimulatedDrive
 from labeldistill_ros.testing.vehicle import Vehicle, VehicleFaults
@@ -57,6 +58,7 @@ class LoadOptions:
 
 def _drive(period_s: float, size_px: tuple[int, int], stop: Event, sent: Any) -> None:
     """The vehicle's process."""
+    end_with_parent()
     context = Context()
     rclpy.init(context=context)
     vehicle = Vehicle(context, period_s=period_s, size_px=size_px, packed_boxes=True)

@@ -13,6 +13,7 @@ import rclpy
 from rclpy.context import Context
 
 from benchmarks.node.failures import Row
+from labeldistill_core.processes import end_with_parent
 from labeldistill_ros.shared_memory import kill_node
 from labeldistill_ros.testing.vehicle import Vehicle
 
@@ -73,7 +74,9 @@ def run_signals(model: Path | None) -> list[Row]:
         context = Context()
         rclpy.init(context=context)
         vehicle = Vehicle(context)
-        process = subprocess.Popen(node_command(values), stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            node_command(values), stderr=subprocess.PIPE, text=True, preexec_fn=end_with_parent
+        )
         try:
             works = vehicle.wait(lambda v=vehicle: v.boxes, _START_S) is not None  # type: ignore[misc]
             start_s = time.monotonic()

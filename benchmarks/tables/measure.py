@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from benchmarks.tables.generate import VERSION
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.processes import end_with_parent
 from labeldistill_core.training.sampling import class_balanced
 
 T = TypeVar("T")
@@ -160,6 +161,7 @@ def _growth(read: Callable[[Sequence[str]], None], tokens: list[str], samples: i
     results, together = fork.SimpleQueue(), fork.Barrier(_LOADERS)
 
     def load(part: list[str]) -> None:
+        end_with_parent()
         read(part[:100])
         gc.collect()  # it writes to every object of the interpreter, whatever is loaded
         together.wait()  # a process that ends leaves its share of common pages to the others

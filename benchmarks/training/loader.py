@@ -31,6 +31,7 @@ from labeldistill_core.files import write_json
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.options import TablesOptions
 from labeldistill_core.presets import find_preset
+from labeldistill_core.processes import end_with_parent
 from labeldistill_core.provenance import commit, machine
 
 _PREFETCH = 2
@@ -143,6 +144,7 @@ def _dataset(dataroot: Path, options: LoaderOptions) -> StudentDataset:
 
 
 def _load(data: StudentDataset, options: LoaderOptions, together: Any, results: Any) -> None:
+    end_with_parent()
     torch.set_num_threads(1)  # as torch has it in loading processes
     sample = StudentSample.collate([data[index % len(data), 0] for index in range(4)])
     together.wait()
