@@ -25,7 +25,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_profile_parameters
 from rclpy.timer import Timer
@@ -42,7 +41,7 @@ from labeldistill_ros.node.model import LoadDetector, load_detector
 from labeldistill_ros.node.parameter_service import AnsweringParameterService
 from labeldistill_ros.node.processing import OnResult
 from labeldistill_ros.node.restart import RestartPause
-from labeldistill_ros.node.ros_logging import RosHandler, ThrottledLog
+from labeldistill_ros.node.ros_logging import ThrottledLog, log_through
 from labeldistill_ros.node.session import Session
 from labeldistill_ros.node.spinning import Spinner
 from labeldistill_ros.node.stopping import StopSignals
@@ -374,12 +373,7 @@ def _spin(args: list[str] | None, signals: StopSignals) -> int:
         rclpy.logging.get_logger("detector").error(_words(error))
         rclpy.try_shutdown()
         return REFUSED
-    handler = RosHandler(node.get_logger())
-    logging.getLogger().addHandler(handler)
-    logging.getLogger().setLevel(logging.INFO)
-    if node.get_logger().is_enabled_for(LoggingSeverity.DEBUG):
-        logging.getLogger("labeldistill_core").setLevel(logging.DEBUG)
-        logging.getLogger("labeldistill_ros").setLevel(logging.DEBUG)
+    handler = log_through(node.get_logger())
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     spinner = Spinner(executor)

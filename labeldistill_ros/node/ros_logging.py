@@ -8,7 +8,12 @@ import threading
 import time
 from collections import Counter
 
+from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.logging import get_logger_level, set_logger_level
+
+_LIFECYCLE = "rcl_lifecycle"
+"""Name of rcl's logger of lifecycle nodes."""
 
 
 class ThrottledLog:
@@ -77,3 +82,21 @@ class RosHandler(logging.Handler):
             self._logger.info(text)
         else:
             self._logger.debug(text)
+
+
+def log_through(logger: RcutilsLogger) -> RosHandler:
+    """Send what Python's loggers say through a node's, at its level; remove the handler at the end.
+
+    rcl warns of a lifecycle transition that does not exist with the name that the caller sent,
+    however long and with whatever control characters. The caller is answered; the log goes without,
+    unless `--log-level rcl_lifecycle:=...` wants it.
+    """
+    handler = RosHandler(logger)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    if logger.is_enabled_for(LoggingSeverity.DEBUG):
+        logging.getLogger("labeldistill_core").setLevel(logging.DEBUG)
+        logging.getLogger("labeldistill_ros").setLevel(logging.DEBUG)
+    if get_logger_level(_LIFECYCLE) == LoggingSeverity.UNSET:
+        set_logger_level(_LIFECYCLE, LoggingSeverity.ERROR)
+    return handler

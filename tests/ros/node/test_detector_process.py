@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lifecycle_msgs.srv import ChangeState
 
 from labeldistill_ros.testing.vehicle import Vehicle
 
 pytestmark = pytest.mark.real_time
 
+CLEAR_SCREEN = "\x1b[2J"
 NODE = [sys.executable, "-m", "labeldistill_ros.node", "--ros-args"]
 
 
@@ -36,13 +39,26 @@ def test_detects_and_ends_on_a_signal(
     vehicle.connect()
     vehicle.drive(range(6))
     vehicle.expect(lambda: vehicle.boxes, "boxes")
+    ask_for_no_transition(vehicle)
     vehicle.cycle(6)  # a set is in work
     asked = time.monotonic()
     process.send_signal(number)
     told = process.communicate(timeout=20)[1]
     assert process.returncode == 0, told
     assert "Traceback" not in told
+    assert CLEAR_SCREEN not in told
     assert time.monotonic() - asked < 4  # 0.6 s; the limit is for a busy machine
+
+
+def ask_for_no_transition(vehicle: Vehicle) -> None:
+    """By a name that rcl would log as it is."""
+    client: Any = vehicle.node.create_client(ChangeState, "/detector/change_state")
+    assert client.wait_for_service(10)
+    request = ChangeState.Request()
+    request.transition.label = CLEAR_SCREEN + "x" * 5000
+    answer = client.call_async(request)
+    vehicle.expect(answer.done, "the answer")
+    assert not answer.result().success
 
 
 def _listens_to_sigint() -> None:
