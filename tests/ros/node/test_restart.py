@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from labeldistill_core import Detector
+from labeldistill_ros.node.configuration import configure
 from labeldistill_ros.node.restart import FIRST_S, LONGEST_S, RestartPause
 from labeldistill_ros.node.session import Session
 from labeldistill_ros.testing.simulated_drive import RunningNode
@@ -104,7 +105,7 @@ def test_a_manager_that_fails_to_configure_it_ends_no_retry(
 ) -> None:
     first = node.detector
     monkeypatch.setattr(first, "detect", fail)
-    load, refusals = node.node._load, [RuntimeError("CUDA error: out of memory")] * 2
+    refusals, asked = [RuntimeError("CUDA error: out of memory")] * 2, list[Any]()
 
     def by_hand_as_well(*args: Any) -> Any:
         if refusals:
@@ -113,14 +114,13 @@ def test_a_manager_that_fails_to_configure_it_ends_no_retry(
             if refusals:
                 node.node.create_timer(0.05, configure_once)
             raise error
-        return load(*args)
+        return configure(*args)
 
     def configure_once() -> None:
         if node.node.session is None and not asked:
             asked.append(node.node.trigger_configure())
 
-    asked: list[Any] = []
-    monkeypatch.setattr(node.node, "_load", by_hand_as_well)
+    monkeypatch.setattr("labeldistill_ros.node.detector_node.configure", by_hand_as_well)
     vehicle.drive_until(lambda: len(asked) > 0, 0, settle_s=0.3)
     vehicle.expect(lambda: is_active_again(node, first), "the node is active again", 30.0)
     assert not refusals
