@@ -12,7 +12,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from typing_extensions import Self
 
 from labeldistill_core.boxes import Boxes3D
@@ -39,7 +38,7 @@ class DecodableMaps(Protocol):
         """Box codes of cells (B, M), each row times X plus column; see `TaskMaps.codes_at`."""
 
     def codes_of_all(self, maps: Sequence[Self], cells: Tensor, names: Sequence[str]) -> Tensor:
-        """Of cells (B, T, M) of all tasks of a head, of which this is one."""
+        """Of cells (B, T, M) of several tasks of a head, in their order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +98,8 @@ def suppressed(
         fixed: whether shapes and the number of rounds are fixed, so that nothing waits for its
             results; when not given, on a GPU. A CPU saves work by shapes that follow the data.
     """
-    best, classes = [], 0
-    for task in maps:
-        score, label, cell = _best_cells(task.heatmap, config)
-        best.append((score, label + classes, cell))
-        classes += task.heatmap.shape[1]
+    classes = [task.heatmap.shape[1] for task in maps]
+    best = _best_cells(torch.cat([task.heatmap for task in maps], dim=1), classes, config)
     scores, labels, cells = (torch.stack(part, dim=1) for part in zip(*best, strict=True))
     finite = ~scores.isnan().any()[None]
     if not (maps[0].heatmap.is_cuda if fixed is None else fixed):
@@ -134,35 +130,32 @@ def _remaining(
     # Scores descend, so that those to keep stand in front, behind NaN, which counts as the largest
     # number.
     asked = (~(scores <= config.score_threshold)).sum(dim=-1).amax(dim=0).tolist()
-    scores, labels, cells = (values[..., : max(asked)] for values in (scores, labels, cells))
-    front = slice(0, _FIRST)
-    places = maps[0].codes_of_all(maps, cells[..., front], PLACE_MAPS)
-
-    def remain(tasks: slice) -> Tensor:
-        """Those of the first candidates of some tasks, (B, T, M) bool, that none suppresses."""
-        seen = slice(0, places.shape[2])
-        centers = _centers(places[:, tasks], cells[:, tasks, seen], grid)
-        valid = _valid(centers, scores[:, tasks, seen], config)
-        radius_m2, limit = config.nms_radius_m2[tasks], config.max_per_task
-        return circle_nms(centers[..., :2], valid, radius_m2, limit)[0]
-
-    keep = remain(slice(None))
-    if max(asked) > _FIRST:
-        more = (0, max(asked) - _FIRST)
-        places, keep = pad(places, (0, 0, *more), value=torch.nan), pad(keep, more)
-        full = (keep.sum(-1) >= config.max_per_task).all(dim=0).tolist()
-        for i, task in enumerate(maps):
-            if asked[i] > _FIRST and not full[i]:
-                rest = slice(_FIRST, asked[i])
-                places[:, i, rest] = task.codes_at(cells[:, i, rest], PLACE_MAPS)
-                keep[:, i : i + 1] = remain(slice(i, i + 1))
+    most = max(asked)
+    scores, labels, cells = (values[..., :most] for values in (scores, labels, cells))
+    centers = scores.new_full((*scores.shape, 3), torch.nan)
+    keep = torch.zeros_like(scores, dtype=torch.bool)
+    for part in (slice(0, min(_FIRST, most)), slice(_FIRST, most)):
+        full = (keep.sum(dim=-1) >= config.max_per_task).all(dim=0).tolist()
+        tasks = [i for i, done in enumerate(full) if asked[i] > part.start and not done]
+        if not tasks:
+            break
+        places, seen = cells[:, tasks, part], slice(0, part.stop)
+        codes = maps[0].codes_of_all([maps[i] for i in tasks], places, PLACE_MAPS)
+        centers[:, tasks, part] = found = _centers(codes, places, grid)
+        keep[:, tasks, part] = _valid(found, scores[:, tasks, part], config)
+        keep[:, tasks, seen], _ = circle_nms(
+            centers[:, tasks, seen, :2],
+            keep[:, tasks, seen],
+            [config.nms_radius_m2[i] for i in tasks],
+            config.max_per_task,
+            decided=part.start,
+        )
     # Those that remain to the front, in their order.
-    most = int(keep.sum(-1).max())
-    chosen = (~keep).byte().argsort(dim=-1, stable=True)[..., :most]
+    left = int(keep.sum(-1).max())
+    chosen = (~keep).byte().argsort(dim=-1, stable=True)[..., :left]
     scores, labels, cells, keep = (x.gather(-1, chosen) for x in (scores, labels, cells, keep))
-    places = places.gather(2, chosen[..., None].expand(-1, -1, -1, 3))
-    codes = torch.cat([places, maps[0].codes_of_all(maps, cells, SHAPE_MAPS)], dim=-1)
-    boxes = _boxes_of(codes, cells, grid)
+    centers = centers.gather(2, chosen[..., None].expand(-1, -1, -1, 3))
+    boxes = _boxes_at(centers, maps[0].codes_of_all(maps, cells, SHAPE_MAPS))
     return Candidates(boxes, scores, labels, keep, keep, keep.new_ones(1), finite)
 
 
@@ -192,7 +185,7 @@ def candidate_boxes(task: DecodableMaps, grid: BevGrid, config: DecodeConfig) ->
     Labels count from zero within the task. Cells under the score threshold or with a centre
     outside the limits are left out.
     """
-    scores, labels, cells = _best_cells(task.heatmap, config)
+    ((scores, labels, cells),) = _best_cells(task.heatmap, [task.heatmap.shape[1]], config)
     boxes = _boxes_of(task.codes_at(cells), cells, grid)
     return [
         Boxes3D(EGO_FRAME, box[valid], label[valid], score[valid])
@@ -202,22 +195,40 @@ def candidate_boxes(task: DecodableMaps, grid: BevGrid, config: DecodeConfig) ->
     ]
 
 
-def _best_cells(heatmap: Tensor, config: DecodeConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, labels within the task and cells, (B, M) each, by descending score."""
-    amount = min(config.max_candidates, heatmap[0, 0].numel())
+def _best_cells(
+    heatmaps: Tensor, classes: Sequence[int], config: DecodeConfig
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Scores, labels and cells, (B, M) each, of each task, by descending score.
+
+    Args:
+        heatmaps: (B, K, Y, X) of all classes of all tasks.
+        classes: how many classes each task has.
+        config: thresholds.
+    """
+    amount = min(config.max_candidates, heatmaps[0, 0].numel())
     # Best cells of each class, then of all classes: what CenterPoint does, and ties fall in its
     # order.
-    scores, cells = heatmap.sigmoid().flatten(2).topk(amount)  # (B, K, M): per class first
-    scores, best = scores.flatten(1).topk(amount)
-    return scores, best // amount, cells.flatten(1).gather(1, best)
+    scores, cells = heatmaps.sigmoid().flatten(2).topk(amount)  # (B, K, M)
+    found, first = [], 0
+    for count in classes:
+        own = slice(first, first + count)
+        score, best = scores[:, own].flatten(1).topk(amount)
+        label, cell = best // amount + first, cells[:, own].flatten(1).gather(1, best)
+        found.append((score, label, cell))
+        first += count
+    return found
 
 
 def _boxes_of(code: Tensor, cells: Tensor, grid: BevGrid) -> Tensor:
     """Box codes (.., 10) of cells (..) as the columns of `BOX_FIELDS` (.., 9)."""
+    return _boxes_at(_centers(code, cells, grid), code[..., 3:])
+
+
+def _boxes_at(centers: Tensor, shape: Tensor) -> Tensor:
+    """Boxes (.., 9) of centres (.., 3) and what their codes (.., 7) say behind the place."""
     # Sine and cosine need not lie on the unit circle; only their direction counts.
-    yaw = torch.atan2(code[..., 6], code[..., 7])
-    parts = (_centers(code, cells, grid), code[..., 3:6].exp(), yaw[..., None])
-    return torch.cat([*parts, code[..., 8:]], dim=-1)
+    yaw = torch.atan2(shape[..., 3], shape[..., 4])
+    return torch.cat([centers, shape[..., :3].exp(), yaw[..., None], shape[..., 5:]], dim=-1)
 
 
 def _centers(code: Tensor, cells: Tensor, grid: BevGrid) -> Tensor:

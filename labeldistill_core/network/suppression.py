@@ -24,6 +24,7 @@ def circle_nms(
     radius_m2: Sequence[float],
     limit: int,
     rounds: int | None = None,
+    decided: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Which centres no better one suppresses.
 
@@ -38,12 +39,14 @@ def circle_nms(
         radius_m2: per task: a centre within this squared distance of a remaining one is dropped.
         limit: most centres of a task that remain.
         rounds: at most so many, without looking whether more are needed; None for one by one.
+        decided: the first so many are known: `valid` says which of them remain. One by one only.
 
     Returns:
         (B, T, M) bool, and (1,) bool: whether the rounds were enough.
     """
     if rounds is None:
-        return _circle_nms_one_by_one(centers, valid, radius_m2, limit), valid.new_ones(1)
+        keep = _circle_nms_one_by_one(centers, valid, radius_m2, limit, decided)
+        return keep, valid.new_ones(1)
     # Squares of differences, not |a|^2 + |b|^2 - 2ab, which loses all digits for near centres on a
     # large map.
     x, y = ((c[..., :, None] - c[..., None, :]).square() for c in centers.unbind(-1))
@@ -58,14 +61,14 @@ def circle_nms(
 
 
 def _circle_nms_one_by_one(
-    centers: Tensor, valid: Tensor, radius_m2: Sequence[float], limit: int
+    centers: Tensor, valid: Tensor, radius_m2: Sequence[float], limit: int, decided: int
 ) -> Tensor:
     """(B, T, M) bool; a task ends when it has its `limit`, after few of its candidates."""
     keep = np.zeros(valid.shape, np.bool_)
     for sample, sample_valid, sample_keep in zip(centers.numpy(), valid.numpy(), keep, strict=True):
         tasks = zip(sample, sample_valid, sample_keep, radius_m2, strict=True)
         for (x, y), candidates, kept, radius in ((c.T, v, k, r) for c, v, k, r in tasks):
-            kept[_remaining(x, y, candidates, radius, limit)] = True
+            kept[_remaining(x, y, candidates, radius, limit, decided)] = True
     return torch.from_numpy(keep)
 
 
@@ -75,22 +78,30 @@ def _remaining(
     valid: NDArray[np.bool_],
     radius_m2: float,
     limit: int,
+    decided: int,
 ) -> list[int]:
     """Which of the candidates of a task remain, by index."""
-    kept: list[int] = []
-    for begin in range(0, len(x), _PART):
+    kept: list[int] = valid[:decided].nonzero()[0].tolist()
+    for begin in range(decided, len(x) if len(kept) < limit else decided, _PART):
         part = slice(begin, begin + _PART)
 
-        def near(these: list[int] | slice, part: slice = part) -> NDArray[np.bool_]:
+        def far(these: list[int] | slice, part: slice = part) -> NDArray[np.bool_]:
             squared_m2 = (x[these, None] - x[part]) ** 2 + (y[these, None] - y[part]) ** 2
-            return np.asarray(squared_m2 <= radius_m2)
+            return np.asarray(~(squared_m2 <= radius_m2))
 
-        # All pairs of a part at once: candidate by candidate, calls take longer than the numbers.
-        left, far = valid[part] & ~near(kept).any(axis=0), ~near(part)
-        for index in left.nonzero()[0].tolist():
-            if left[index]:
-                kept.append(begin + index)
-                if len(kept) == limit:
-                    return kept
-                left &= far[index]
+        # All pairs of a part at once, as bits of one number for each candidate: candidate by
+        # candidate, calls take longer than the numbers.
+        left = _bits(valid[part] & far(kept).all(axis=0))
+        others = np.packbits(far(part), axis=1, bitorder="little")
+        while left:
+            index = (left & -left).bit_length() - 1  # the best one
+            kept.append(begin + index)
+            if len(kept) == limit:
+                return kept
+            left &= int.from_bytes(others[index].tobytes(), "little") & ~(1 << index)
     return kept
+
+
+def _bits(flags: NDArray[np.bool_]) -> int:
+    """The first flag as the lowest bit."""
+    return int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")

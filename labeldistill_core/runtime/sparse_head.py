@@ -23,7 +23,8 @@ from labeldistill_core.network.center_head import (
     stacked,
 )
 
-_ALL = slice(None)
+_Map = tuple[int, int, torch.dtype, torch.device]
+"""Rows, columns, and what the features are."""
 
 
 class BoxBranches(nn.Module):
@@ -45,9 +46,14 @@ class BoxBranches(nn.Module):
         lasts = [_product(*block_diagonal([task[name][-1] for name in BOX_MAPS])) for task in tasks]  # type: ignore[index]
         self.hidden_weight, self.hidden_bias = _parameters(firsts)  # (T, H, 9*C), (T, 1, H)
         self.code_weight, self.code_bias = _parameters(lasts)  # (T, 10, 9*H), (T, 1, 10)
+        self._neighbours_on: dict[_Map, tuple[Tensor, Tensor]] = {}
 
     def forward(
-        self, padded: Tensor, cells: Tensor, names: Sequence[str], tasks: slice = _ALL
+        self,
+        padded: Tensor,
+        cells: Tensor,
+        names: Sequence[str],
+        tasks: slice | Sequence[int] = slice(None),
     ) -> Tensor:
         """Box codes of some cells.
 
@@ -60,35 +66,55 @@ class BoxBranches(nn.Module):
         Returns:
             (B, T, M, 10) in the order of `TaskMaps.box_code`, or the part of it; float32.
         """
-        batch, rows, columns = padded.shape[0], padded.shape[1] - 4, padded.shape[2] - 4
-        cells = cells.transpose(0, 1)[..., None]  # (T, B, M, 1): tasks are the products' batch
-        tap = torch.arange(9, device=padded.device)
-        row = cells // columns + tap // 3  # (T, B, M, 9), of the first convolution plus one
-        column = cells % columns + tap % 3
-        sample = torch.arange(batch, device=padded.device).view(-1, 1, 1, 1)
-        index = (sample * (rows + 4) + row[..., None] + tap[:3]) * (columns + 4)
-        index = index + column[..., None]  # (T, B, M, 9, 3)
+        batch, of_tasks, count = cells.shape
+        triples, inside = self._neighbours(padded)
+        cells = cells.transpose(0, 1)  # tasks are the products' batch
+        index = triples.index_select(0, cells.flatten()).view(of_tasks, batch, -1)
+        if batch > 1:
+            sample = torch.arange(batch, dtype=index.dtype, device=index.device)
+            index += sample[:, None] * (padded.shape[1] * padded.shape[2])
         # Three neighbours in a row lie side by side in memory: copied together, in a fifth of the
         # time that indexing takes.
-        channels = padded.shape[-1]
-        cells_in_all = batch * (rows + 4) * (columns + 4)
-        triples = padded.as_strided((cells_in_all - 2, 3 * channels), (channels, 1))
-        patches = triples.index_select(0, index.flatten()).view(len(row), -1, 9 * channels)
+        channels = padded.shape[3]
+        last = padded.numel() // channels - 2
+        patches = padded.as_strided((last, 3 * channels), (channels, 1))
+        patches = patches.index_select(0, index.flatten())
         first, code = _rows(names, self.hidden_weight.shape[1] // len(BOX_MAPS))
         hidden = torch.baddbmm(
-            self.hidden_bias[tasks, :, first], patches, self.hidden_weight[tasks, first].mT
+            self.hidden_bias[tasks, :, first],
+            patches.view(of_tasks, batch * count * 9, 9 * channels),
+            self.hidden_weight[tasks, first].mT,
         ).relu_()
+        hidden = hidden.view(*cells.shape, 9, hidden.shape[2])
         # beyond the map the second convolution sees zeros, not what the first would say there
-        inside = (row >= 1) & (row <= rows) & (column >= 1) & (column <= columns)
-        hidden = (
-            hidden.view(*row.shape, hidden.shape[-1])
-            .mul_(inside[..., None])
-            .flatten(3)
-            .flatten(1, 2)
-        )
+        hidden.mul_(inside.index_select(0, cells.flatten()).view(*cells.shape, 9, 1))
         weight = self.code_weight[tasks, code].unflatten(2, (9, -1))[..., first].flatten(2)
+        hidden = hidden.view(of_tasks, batch * count, weight.shape[2])
         codes = torch.baddbmm(self.code_bias[tasks, :, code], hidden, weight.mT).float()
-        return codes.view(*row.shape[:3], codes.shape[-1]).transpose(0, 1)
+        return codes.view(*cells.shape, codes.shape[2]).transpose(0, 1)
+
+    def _neighbours(self, padded: Tensor) -> tuple[Tensor, Tensor]:
+        """What each cell of a map of this size depends on; computed once.
+
+        Returns:
+            Where the three rows of features around each of its nine neighbours begin in `padded`,
+            (Y*X, 27), and whether the neighbours lie on the map, (Y*X, 9), one or zero.
+        """
+        rows, columns = padded.shape[1] - 4, padded.shape[2] - 4
+        key = rows, columns, padded.dtype, padded.device
+        if key not in self._neighbours_on:
+            with torch.inference_mode(False):
+                cell = torch.arange(rows * columns, device=padded.device)
+                tap = torch.arange(9, device=padded.device)
+                row = cell[:, None] // columns + tap // 3  # of the first convolution plus one
+                column = cell[:, None] % columns + tap % 3
+                triples = (row[..., None] + tap[:3]) * (columns + 4) + column[..., None]
+                inside = (row >= 1) & (row <= rows) & (column >= 1) & (column <= columns)
+                self._neighbours_on[key] = (
+                    triples.flatten(1).int(),
+                    inside.to(padded.dtype),
+                )
+        return self._neighbours_on[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,15 +132,15 @@ class SparseTaskMaps:
 
     def codes_at(self, cells: Tensor, names: Sequence[str] = ALL_MAPS) -> Tensor:
         """See `TaskMaps.codes_at`."""
-        own = slice(self.task, self.task + 1)
-        code: Tensor = self.branches(self.padded, cells[:, None], names, own)
-        return code[:, 0]
+        return self.codes_of_all([self], cells[:, None], names)[:, 0]
 
     def codes_of_all(
         self, maps: Sequence[SparseTaskMaps], cells: Tensor, names: Sequence[str]
     ) -> Tensor:
         """See `TaskMaps.codes_of_all`."""
-        code: Tensor = self.branches(self.padded, cells, names)
+        all_of_them = len(maps) == len(self.branches.hidden_weight)
+        tasks = slice(None) if all_of_them else [task.task for task in maps]
+        code: Tensor = self.branches(self.padded, cells, names, tasks)
         return code
 
     @property

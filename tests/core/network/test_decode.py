@@ -134,6 +134,22 @@ def test_circle_nms(n: int, seed: int, limit: int) -> None:
     assert remain(centers, 4.0, limit) == (expected[:limit], True)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 400), st.integers(0, 10_000), st.integers(1, 90), st.data())
+def test_suppression_goes_on_where_it_stopped(
+    n: int, seed: int, limit: int, data: st.DataObject
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.rand(2, 1, n, 2, generator=generator) * 30
+    valid = torch.rand(2, 1, n, generator=generator) < 0.8
+    whole, _ = circle_nms(centers, valid, (1.0,), limit)
+    decided = data.draw(st.integers(0, n))
+    halfway, _ = circle_nms(centers[..., :decided, :], valid[..., :decided], (1.0,), limit)
+    known = torch.cat([halfway, valid[..., decided:]], dim=-1)
+    both, _ = circle_nms(centers, known, (1.0,), limit, decided=decided)
+    assert torch.equal(both, whole)
+
+
 def test_the_radius_is_squared() -> None:
     centers = torch.tensor([[0.0, 0.0], [2.5, 0.0]])
     assert remain(centers, 6.24, 9)[0] == [0, 1]
