@@ -28,6 +28,9 @@ ResultBox = dict[str, Any]
 _PLACE = re.compile(r" - at `\$(?:\[(\d+)\])?(?:\.(\w+))?.*`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 
+_LARGEST = 1e9
+"""Of any number of a box: the means, squares and volumes of the metrics overflow far beyond it."""
+
 # JSON has no other way to say what is no number, and numpy reads these words as what they say.
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
 _Two = Annotated[list[_Number], Meta(min_length=2, max_length=2)]
@@ -227,7 +230,7 @@ def columns_of(
     names: dict[str, int] = {}
     attributes = [names.setdefault(b.attribute_name, len(names)) for b in parsed]
     found = BoxArrays(values, labels, np.array(attributes, np.int64), tuple(names), class_names)
-    _check_values(where, token, found, parsed)
+    check_values(where, token, found, [b.detection_name for b in parsed])
     return found
 
 
@@ -264,14 +267,25 @@ def _refuse(where: str, token: str, text: str) -> NoReturn:
     raise DataError(f"{where}{box}sample {shown(token)} is malformed: {reason}")
 
 
-def _check_values(where: str, token: str, found: BoxArrays, boxes: Sequence[_Box]) -> None:
-    """Refuse boxes that cannot be."""
+def check_values(where: str, token: str, found: BoxArrays, names: Sequence[str] = ()) -> None:
+    """Refuse boxes that cannot be.
+
+    Args:
+        where: what the sentence begins with, such as the file.
+        token: of their sample.
+        found: the boxes.
+        names: of their classes, as they came; needed where one may be unknown.
+
+    Raises:
+        DataError: names the first such box, and the number that it has.
+    """
     # The devkit asserts, or scores nonsense, where a value cannot be; here the box is named.
     values = found.values
     fields = {
         "translation": values[:, 0:3],
         "size": values[:, 3:6],
         "rotation": values[:, 6:10],
+        "velocity": values[:, 10:12],
         "detection_score": values[:, 12:13],
     }
     checks = [
@@ -279,16 +293,23 @@ def _check_values(where: str, token: str, found: BoxArrays, boxes: Sequence[_Box
         *(
             (name, np.isfinite(field).all(axis=1), "is infinite or no number")
             for name, field in fields.items()
+            if name != "velocity"  # may be unknown
         ),
-        ("velocity", ~np.isinf(values[:, 10:12]).any(axis=1), "is infinite"),
+        ("velocity", ~np.isinf(fields["velocity"]).any(axis=1), "is infinite"),
+        *(
+            (name, ~(np.abs(field) > _LARGEST).any(axis=1), f"is beyond {_LARGEST:.0e}")
+            for name, field in fields.items()
+        ),
         ("size", (fields["size"] > 0).all(axis=1), "must be above zero"),
         ("rotation", (fields["rotation"] != 0).any(axis=1), "is no quaternion"),
     ]
     for name, good, reason in checks:
         if not good.all():
             row = int(np.argmin(cast("NDArray[np.bool_]", good)))
-            what = "class" if name == "detection_name" else f"`{name}`"
+            of_class = name not in fields
+            value = names[row] if of_class else fields[name][row].tolist()
+            value = value[0] if name == "detection_score" else value
             raise DataError(
-                f"{where}box {row} of sample {shown(token)} is malformed: its {what} "
-                f"{shown(str(getattr(boxes[row], name)))} {reason}"
+                f"{where}box {row} of sample {shown(token)} is malformed: its "
+                f"{'class' if of_class else f'`{name}`'} {shown(str(value))} {reason}"
             )

@@ -19,7 +19,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.result_boxes import result_columns
-from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
+from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns, check_values
 from labeldistill_core.names import shown
 from labeldistill_ros.bags.poses import read_transforms
 from labeldistill_ros.bags.reader import BagReader
@@ -97,6 +97,7 @@ def read_recording(
     Raises:
         BagError: the bag is unreadable, lacks a topic or all transforms, has no message or none
             that is near a sample, or its stamps go back.
+        DataError: a box that would be scored cannot be.
     """
     with BagReader(bag) as reader:
         reader.require(topic)
@@ -132,7 +133,8 @@ def read_recording(
             lost.append(error)
             missed.append(token)
             continue
-        results[token] = result_columns(boxes, class_names)
+        results[token] = columns = result_columns(boxes, class_names)
+        check_values(f"{bag}: {topic} at {stamp_ns} ns: ", token, columns)
         gaps.append(gap_ns / 1e6)
     if lost and len(missed) == len(samples):
         raise lost[0]

@@ -14,7 +14,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.errors import BagError
+from labeldistill_core.errors import BagError, DataError
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.result_boxes import result_boxes
 from labeldistill_core.evaluation.result_file import read_results
@@ -251,3 +251,25 @@ def test_real_scenes(
     assert score.metrics.mean_ap == pytest.approx(wanted.mean_ap, abs=1e-12)
     assert score.metrics.nds == pytest.approx(wanted.nds, abs=1e-6)
     assert score.coverage.missed == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"scores": 1e308}, "its `detection_score`.*is beyond"),
+        ({"scores": float("nan")}, "its `detection_score`.*no number"),
+        ({"values": 0.0}, "its `size`.*must be above zero"),
+    ],
+)
+def test_a_box_that_cannot_be_is_named_with_its_message(
+    bag: Path, shared_dataroot: Path, tmp_path: Path, change: dict[str, float], told: str
+) -> None:
+    truths = truths_of(shared_dataroot)
+    boxes = truths[0].boxes
+    changed = {name: getattr(boxes, name).clone() for name in change}
+    for name, value in change.items():
+        changed[name][0 if name == "scores" else (0, slice(3, 6))] = value
+    truths = [replace(truths[0], boxes=replace(boxes, **changed)), *truths[1:]]
+    write_detections(tmp_path / "boxes", truths, frame="base_link")
+    with pytest.raises(DataError, match=rf"boxes: .*detections at \d+ ns: box 0 .*{told}"):
+        score_bag(bag, tmp_path / "boxes")
