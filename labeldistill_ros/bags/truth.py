@@ -46,6 +46,8 @@ _ODD = (
     DataError,
 )
 """What reading JSON of other contents raises."""
+_TEXTS = ("token", "instance", "attribute", "visibility")
+_COUNTS = ("num_lidar_pts", "num_radar_pts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,12 @@ def _sample(content: dict[str, Any], detections: Any) -> BagSample:
         raise DataError("a name of it is none")
     if not all(type(stamp) is int and 0 <= stamp < 2**63 for stamp in numbers):
         raise DataError("a stamp of it is none")
+    texts = [a[name] for a in annotations for name in _TEXTS]
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"one of {', '.join(_TEXTS)} of an annotation is no text")
+    counts = [a[name] for a in annotations for name in _COUNTS]
+    if not all(type(count) is int and abs(count) < 2**31 for count in counts):
+        raise DataError(f"one of {', '.join(_COUNTS)} of an annotation is no number of points")
     classes = NUSCENES
     if "classes" in content:
         classes = ClassList(tuple(from_mapping(ObjectClass, one) for one in content["classes"]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -48,6 +48,8 @@ def messages(shared_dataroot: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @fuzz(40)
 @given(seed=st.integers(0, 2**32))
+@example(seed=39736890)  # a score of 1e308
+@example(seed=17554875)  # a number of points that is a table
 def test_odd_messages_are_scored_or_refused(messages: list[Decoded], seed: int) -> None:
     with TemporaryDirectory() as folder:
         bag = Path(folder, "bag")
