@@ -140,8 +140,9 @@ def _sample(content: dict[str, Any], detections: Any) -> BagSample:
     if not all(type(stamp) is int and 0 <= stamp < 2**63 for stamp in numbers):
         raise DataError("a stamp of it is none")
     texts = [a[name] for a in annotations for name in _TEXTS]
-    if not all(isinstance(text, str) for text in texts):
-        raise DataError(f"one of {', '.join(_TEXTS)} of an annotation is no text")
+    # some name rows of tables
+    if not all(isinstance(t, str) and len(t) <= 256 and t.isprintable() for t in texts):
+        raise DataError(f"one of {', '.join(_TEXTS)} of an annotation is no short text")
     counts = [a[name] for a in annotations for name in _COUNTS]
     if not all(type(count) is int and abs(count) < 2**31 for count in counts):
         raise DataError(f"one of {', '.join(_COUNTS)} of an annotation is no number of points")
