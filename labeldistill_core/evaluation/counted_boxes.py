@@ -24,6 +24,7 @@ from labeldistill_core.evaluation.result_columns import (
     BoxArrays,
     ResultBox,
     ResultColumns,
+    check_values,
     columns_of,
     joined,
 )
@@ -168,17 +169,15 @@ def _side(
 
 
 def _true_columns(truth: GroundTruth) -> BoxArrays:
-    if len(truth.boxes) and truth.boxes.sizes.min() <= 0:
-        raise DataError(
-            f"a true box of sample {truth.sample_token} is malformed: its size is not above 0"
-        )
     codes: dict[str, int] = {}
     attributes = [codes.setdefault(name, len(codes)) for name in truth.attributes]
     labels = truth.boxes.labels.numpy()
     values = columns_in_order(truth.boxes)
-    return BoxArrays(
+    found = BoxArrays(
         values, labels, np.array(attributes, np.int64), tuple(codes), truth.classes.names
     )
+    check_values("the truth: ", truth.sample_token, found)
+    return found
 
 
 def _relabelled(boxes: BoxArrays, classes: ClassList) -> BoxArrays:

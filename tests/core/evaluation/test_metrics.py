@@ -139,6 +139,20 @@ def test_malformed_boxes(truths: list[GroundTruth], change: ResultBox, message: 
         evaluate(truths, results)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [(3, 0.0, "`size`.*above zero"), (0, math.inf, "`translation`.*infinite"),
+     (4, 1e120, "`size`.*beyond"), (7, 1e200, "`velocity`.*beyond")],
+)  # fmt: skip
+def test_malformed_truth(truths: list[GroundTruth], column: int, value: float, told: str) -> None:
+    boxes = truths[0].boxes
+    values = boxes.values.clone()
+    values[0, column] = value
+    odd = [replace(truths[0], boxes=replace(boxes, values=values)), *truths[1:]]
+    with pytest.raises(DataError, match=f"the truth: box 0 of .*{truths[0].sample_token}.*{told}"):
+        evaluate(odd, {})
+
+
 def test_too_many_boxes(truths: list[GroundTruth]) -> None:
     token = truths[0].sample_token
     box = as_results(truths)[token][0]
