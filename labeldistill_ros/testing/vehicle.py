@@ -50,6 +50,8 @@ class VehicleFaults:
     """Cameras whose images have no stamp."""
     twice: bool = False
     """Each image comes twice."""
+    reliable: set[str] = field(default_factory=set)
+    """Cameras whose images are published reliably; at the start, see `Vehicle.republish`."""
     no_info: set[str] = field(default_factory=set)
     """Cameras without `camera_info`."""
     info: dict[str, Callable[[CameraInfo], None]] = field(default_factory=dict)
@@ -112,6 +114,8 @@ class Vehicle(Ears):
         self._kind: Any = Image if raw else CompressedImage
         self._ending = "" if raw else "/compressed"
         self._images = {c: self._image_publisher(c, _SENSOR) for c in self.course.cameras}
+        for camera in self.faults.reliable:
+            self.republish(camera, ReliabilityPolicy.RELIABLE)
         self._infos = {
             c: self.node.create_publisher(CameraInfo, f"/{c.lower()}/camera_info", _SENSOR)
             for c in self.course.cameras
