@@ -35,6 +35,9 @@ _FARTHEST_M = 1000.0
 _CYCLES = ("bicycle", "motorcycle")
 """Classes that racks hide, by nuScenes' names."""
 
+_LARGEST = 1e9
+"""Of metres, metres a second and scores: far beyond it their squares and means overflow."""
+
 
 @dataclass(frozen=True, eq=False)
 class CountedBoxes:
@@ -145,6 +148,8 @@ def evaluation_boxes(
         [numbers[token] for token in counts],
         list(counts.values()),
     )
+    _refuse_beyond("the truth: ", truth, truths)
+    _refuse_beyond("", predicted, truths)
     _refuse_another_frame(predicted)
     ranges_m = np.array(classes.ranges_m)
     places = zip(truth.samples.tolist(), truth.places.tolist(), strict=True)
@@ -165,7 +170,29 @@ def _side(
     places = np.concatenate([np.empty(0, np.int64), *(np.arange(count) for count in counts)])
     vehicles = np.array([truth.fixed_from_ego.translation for truth in truths])
     gaps = boxes.centers_m[:, :2] - vehicles[samples, :2]
-    return CountedBoxes(boxes, samples, places, np.sqrt((gaps * gaps).sum(axis=1)))
+    with np.errstate(over="ignore"):  # what is so far away is refused by name
+        distances_m = np.sqrt((gaps * gaps).sum(axis=1))
+    return CountedBoxes(boxes, samples, places, distances_m)
+
+
+def _refuse_beyond(where: str, side: CountedBoxes, truths: Sequence[GroundTruth]) -> None:
+    """Refuse boxes by whose numbers the errors and their means would overflow.
+
+    Rotations are of any length. Files may have such boxes: `label` leaves out those that score low.
+    """
+    boxes = side.boxes
+    for name, values in (
+        ("translation", boxes.centers_m),
+        ("size", boxes.sizes_m),
+        ("velocity", boxes.velocities_m_s),
+        ("detection_score", boxes.scores[:, None]),
+    ):
+        for row in (np.abs(values) > _LARGEST).any(axis=1).nonzero()[0][:1].tolist():
+            token = truths[side.samples[row]].sample_token
+            raise DataError(
+                f"{where}box {side.places[row]} of sample {shown(token)} is malformed: its "
+                f"`{name}` {values[row].tolist()} is beyond {_LARGEST:.0e}"
+            )
 
 
 def _true_columns(truth: GroundTruth) -> BoxArrays:

@@ -129,6 +129,10 @@ def test_nothing_to_score(truths: list[GroundTruth]) -> None:
         ({"rotation": [1, 0]}, "malformed"),
         ({"translation": [math.inf, 0, 0]}, "infinite"),
         ({"size": [math.nan, 1, 1]}, "malformed"),
+        ({"detection_score": 1e308}, r"its `detection_score` \[1e\+308\] is beyond 1e\+09"),
+        ({"translation": [0, -1e200, 1]}, "its `translation`.*is beyond"),
+        ({"size": [1, 1, 1e120]}, "its `size`.*is beyond"),
+        ({"velocity": [math.nan, 1e200]}, "its `velocity`.*is beyond"),
     ],
 )
 def test_malformed_boxes(truths: list[GroundTruth], change: ResultBox, message: str) -> None:
@@ -151,6 +155,14 @@ def test_malformed_truth(truths: list[GroundTruth], column: int, value: float, t
     odd = [replace(truths[0], boxes=replace(boxes, values=values)), *truths[1:]]
     with pytest.raises(DataError, match=f"the truth: box 0 of .*{truths[0].sample_token}.*{told}"):
         evaluate(odd, {})
+
+
+def test_rotations_of_any_length(truths: list[GroundTruth]) -> None:
+    results = as_results(truths)
+    expected = evaluate(truths, results)
+    for length, box in zip((1e200, 1e-200, 3.0), results[truths[0].sample_token], strict=False):
+        box["rotation"] = [length * q for q in box["rotation"]]
+    assert evaluate(truths, results).as_json() == expected.as_json()
 
 
 def test_too_many_boxes(truths: list[GroundTruth]) -> None:

@@ -256,7 +256,7 @@ def test_real_scenes(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"scores": 1e308}, "its `detection_score`.*is beyond"),
+        ({"scores": float("inf")}, "its `detection_score`.*infinite"),
         ({"scores": float("nan")}, "its `detection_score`.*no number"),
         ({"values": 0.0}, "its `size`.*must be above zero"),
     ],
