@@ -146,6 +146,9 @@ def _sample(content: dict[str, Any], detections: Any) -> BagSample:
     counts = [a[name] for a in annotations for name in _COUNTS]
     if not all(type(count) is int and abs(count) < 2**31 for count in counts):
         raise DataError(f"one of {', '.join(_COUNTS)} of an annotation is no number of points")
+    racks = np.array(content["bicycle_racks"], dtype=np.float64).reshape(-1, 7)
+    if not np.isfinite(racks).all():
+        raise DataError("a bicycle rack of it has a number that is none")
     classes = NUSCENES
     if "classes" in content:
         classes = ClassList(tuple(from_mapping(ObjectClass, one) for one in content["classes"]))
@@ -168,7 +171,7 @@ def _sample(content: dict[str, Any], detections: Any) -> BagSample:
         tuple(a["num_radar_pts"] for a in annotations),
         tuple(a["attribute"] for a in annotations),
         tuple(a["visibility"] for a in annotations),
-        np.array(content["bicycle_racks"], dtype=np.float64).reshape(-1, 7),
+        racks,
         classes,
     )
     return BagSample(content["scene"], truth, stamps_ns)
