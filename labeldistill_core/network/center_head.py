@@ -65,7 +65,9 @@ class TaskMaps:
         ]
         return torch.cat(codes, dim=1).mT
 
-    def codes_of_all(self, maps: Sequence[TaskMaps], cells: Tensor, names: Sequence[str]) -> Tensor:
+    def codes_of_tasks(
+        self, maps: Sequence[TaskMaps], cells: Tensor, names: Sequence[str]
+    ) -> Tensor:
         """Codes (B, T, M, 10) of cells (B, T, M) of the tasks `maps` of a head, as `codes_at`."""
         codes = [task.codes_at(cells[:, i], names) for i, task in enumerate(maps)]
         return torch.stack(codes, dim=1)

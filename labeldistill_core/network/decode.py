@@ -37,7 +37,7 @@ class DecodableMaps(Protocol):
     def codes_at(self, cells: Tensor, names: Sequence[str] = ALL_MAPS) -> Tensor:
         """Box codes of cells (B, M), each row times X plus column; see `TaskMaps.codes_at`."""
 
-    def codes_of_all(self, maps: Sequence[Self], cells: Tensor, names: Sequence[str]) -> Tensor:
+    def codes_of_tasks(self, maps: Sequence[Self], cells: Tensor, names: Sequence[str]) -> Tensor:
         """Of cells (B, T, M) of several tasks of a head, in their order."""
 
 
@@ -104,7 +104,7 @@ def suppressed(
     finite = ~scores.isnan().any()[None]
     if not (maps[0].heatmap.is_cuda if fixed is None else fixed):
         return _remaining(maps, scores, labels, cells, finite, grid, config)
-    codes = maps[0].codes_of_all(maps, cells, ALL_MAPS)
+    codes = maps[0].codes_of_tasks(maps, cells, ALL_MAPS)
     boxes = _boxes_of(codes, cells, grid)
     valid = _valid(boxes, scores, config)
     keep, settled = circle_nms(
@@ -140,7 +140,7 @@ def _remaining(
         if not tasks:
             break
         places, seen = cells[:, tasks, part], slice(0, part.stop)
-        codes = maps[0].codes_of_all([maps[i] for i in tasks], places, PLACE_MAPS)
+        codes = maps[0].codes_of_tasks([maps[i] for i in tasks], places, PLACE_MAPS)
         centers[:, tasks, part] = found = _centers(codes, places, grid)
         keep[:, tasks, part] = _valid(found, scores[:, tasks, part], config)
         keep[:, tasks, seen], _ = circle_nms(
@@ -155,7 +155,7 @@ def _remaining(
     chosen = (~keep).byte().argsort(dim=-1, stable=True)[..., :left]
     scores, labels, cells, keep = (x.gather(-1, chosen) for x in (scores, labels, cells, keep))
     centers = centers.gather(2, chosen[..., None].expand(-1, -1, -1, 3))
-    boxes = _boxes_at(centers, maps[0].codes_of_all(maps, cells, SHAPE_MAPS))
+    boxes = _boxes_at(centers, maps[0].codes_of_tasks(maps, cells, SHAPE_MAPS))
     return Candidates(boxes, scores, labels, keep, keep, keep.new_ones(1), finite)
 
 

@@ -132,12 +132,12 @@ class SparseTaskMaps:
 
     def codes_at(self, cells: Tensor, names: Sequence[str] = ALL_MAPS) -> Tensor:
         """See `TaskMaps.codes_at`."""
-        return self.codes_of_all([self], cells[:, None], names)[:, 0]
+        return self.codes_of_tasks([self], cells[:, None], names)[:, 0]
 
-    def codes_of_all(
+    def codes_of_tasks(
         self, maps: Sequence[SparseTaskMaps], cells: Tensor, names: Sequence[str]
     ) -> Tensor:
-        """See `TaskMaps.codes_of_all`."""
+        """See `TaskMaps.codes_of_tasks`."""
         all_of_them = len(maps) == len(self.branches.hidden_weight)
         tasks = slice(None) if all_of_them else [task.task for task in maps]
         code: Tensor = self.branches(self.padded, cells, names, tasks)

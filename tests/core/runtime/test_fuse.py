@@ -60,7 +60,7 @@ def test_no_cell_has_no_codes(student: Student, tiny_config: StudentConfig) -> N
     with torch.inference_mode():
         maps = head(torch.zeros(1, first.in_channels, 6, 7))
         none = torch.zeros(1, len(maps), 0, dtype=torch.int64)
-        assert maps[0].codes_of_all(maps, none, ALL_MAPS).shape == (1, len(maps), 0, 10)
+        assert maps[0].codes_of_tasks(maps, none, ALL_MAPS).shape == (1, len(maps), 0, 10)
 
 
 def test_weights_are_stored_in_the_precision_of_the_step(student: Student) -> None:
