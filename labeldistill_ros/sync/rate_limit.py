@@ -5,6 +5,8 @@ from __future__ import annotations
 
 _SLACK = 0.1
 """Share of a period by which a set may come early: stamps jitter."""
+_LONGEST_NS = 1e18
+"""Infinity, which the period of the smallest rates is, would be due now and always."""
 
 
 class RateLimit:
@@ -19,7 +21,7 @@ class RateLimit:
         if rate_hz <= 0:
             self._due_ns = None
             return True
-        period_ns = 1e9 / rate_hz
+        period_ns = min(1e9 / rate_hz, _LONGEST_NS)
         # More than a period early is time that went back; more than a period late is a pause, after
         # which counting from the old schedule would let a burst through.
         if self._due_ns is None or not -period_ns < self._due_ns - stamp_ns <= period_ns:

@@ -29,3 +29,7 @@ def test_a_faster_limit_than_the_cameras_passes_all() -> None:
 
 def test_pauses_and_jumps_start_it_afresh() -> None:
     assert passed([0.0, 0.1, 50.0, 50.1, 50.6, 3.0, 3.1, 3.5], 2.0) == [0.0, 50.0, 50.6, 3.0, 3.5]
+
+
+def test_the_smallest_rate_passes_one() -> None:
+    assert passed([k / 10 for k in range(50)], 5e-324) == [0.0]
