@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the vehicle gets of a training run: the student alone, in one file."""
+"""What others get of a training run: its network alone, in one file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from labeldistill_core.checkpoints import file_sha256, save_student
+from labeldistill_core.checkpoints import Kind, file_sha256, save_network
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_json import from_mapping
+from labeldistill_core.distillation.config import LabelEncoderConfig
+from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.lidar.config import TeacherConfig
+from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.names import shown
 from labeldistill_core.network.student import Student
 from labeldistill_core.weights import load_weights
@@ -21,6 +26,12 @@ from labeldistill_core.weights import load_weights
 IDENTITY = "labeldistill.identity"
 """Key under which a run's checkpoint says what made the run."""
 _NETWORK = "network."
+_NETWORKS: Mapping[Kind, tuple[type[Any], Callable[[Any], nn.Module]]] = {
+    "teacher": (TeacherConfig, Teacher),
+    "label encoder": (LabelEncoderConfig, LabelEncoder),
+    "student": (StudentConfig, Student),
+}
+"""Configuration and network of each stage."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,8 @@ class Written:
 
     file: Path
     """Path of the file that was written."""
+    kind: Kind
+    """Of the network."""
     note: str
     """What its network was trained on."""
 
@@ -39,7 +52,7 @@ class Written:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How the student of a run is written."""
+    """How the network of a run is written."""
 
     which: Literal["last", "best"] = "last"
     """Checkpoint of the run to take: the last one, or the best, which is there when the run was
@@ -49,42 +62,57 @@ class ExportOptions:
 
 
 def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Written:  # noqa: B008
-    """Write the student of a run, without teachers and optimizer, as the node loads it.
+    """Write the network of a run, without optimizer, as the node and the next stage load it.
 
     Args:
-        run: folder of `labeldistill train student`, or one of its checkpoints.
+        run: folder of `labeldistill train`, or one of its checkpoints.
         out: file to write, `*.safetensors`.
         options: which of its networks, and how.
 
     Raises:
-        CheckpointError: there is no such checkpoint, or it is not a student's.
+        CheckpointError: there is no such checkpoint, or it is damaged.
     """
     file = run if run.is_file() else _checkpoint(run, options.which)
     content = read_run(file)
-    # What made the run goes into the student's file, which then says by itself where it comes from.
+    # What made the run goes into the network's file, which then says by itself where it comes from.
     record = {**content[IDENTITY], "steps": content["global_step"]}
-    if record.get("stage") != "student":
-        raise CheckpointError(f"{file} is a checkpoint of a {record.get('stage')}, not a student")
+    kind: Any = record.get("stage")
+    if kind not in _NETWORKS:
+        raise _damaged(file, f"it is of the stage {kind}")
+    config_class, network_class = _NETWORKS[kind]
     try:
-        student = Student(from_mapping(StudentConfig, record.pop("config")))
+        config = from_mapping(config_class, record.pop("config"))
+        network = network_class(config)
     except ConfigError as error:
         raise CheckpointError(f"{file}: {error}") from error
     weights = {
         name.removeprefix(_NETWORK): tensor
         for name, tensor in content["state_dict"].items()
-        # Adaptors and optimizer stay behind: the vehicle needs neither.
+        # Adaptors and an autoencoder's head stay behind: nobody needs them any more.
         if name.startswith(_NETWORK)
     }
-    load_weights(student, weights, str(file))
-    teachers = [
-        name for name, key in (("LiDAR", "teacher"), ("label", "label_encoder")) if record.get(key)
+    load_weights(network, weights, str(file))
+    note = _note(kind, record)
+    save_network(out, kind, network, config, note, getattr(torch, options.dtype), record)
+    return Written(out, kind, note)
+
+
+def _note(kind: Kind, record: Mapping[str, Any]) -> str:
+    """What a network was trained on, and from what."""
+    parts = [
+        f"preset {record['preset']}",
+        f"{record['steps']} steps on {record['samples']} samples",
+        f"seed {record['recipe']['seed']}",
     ]
-    note = (
-        f"preset {record['preset']}, {record['steps']} steps on {record['samples']} samples, "
-        f"seed {record['recipe']['seed']}, {' and '.join(teachers) or 'no'} teacher"
-    )
-    save_student(out, student, note, getattr(torch, options.dtype), record)
-    return Written(out, note)
+    if kind == "student":
+        teachers = (("LiDAR", "teacher"), ("label", "label_encoder"))
+        given = [name for name, key in teachers if record.get(key)]
+        parts.append(f"{' and '.join(given) or 'no'} teacher")
+    if kind == "label encoder":
+        parts.append(record["aim"])
+    if record.get("init"):
+        parts.append(f"from the {kind} {record['init']}")
+    return ", ".join(parts)
 
 
 def read_run(file: Path) -> Mapping[str, Any]:
@@ -118,7 +146,7 @@ def _checkpoint(run: Path, which: str) -> Path:
     file = run / "checkpoints" / f"{which}.ckpt"
     if not file.is_file():
         raise CheckpointError(
-            f"{run} holds no checkpoint `{which}`: give the folder of `labeldistill train student`"
+            f"{run} holds no checkpoint `{which}`: give the folder of `labeldistill train`"
             + (" --validate val" if which == "best" else "")
         )
     return file

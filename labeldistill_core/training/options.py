@@ -24,7 +24,6 @@ from labeldistill_core.options import StudentFields, TablesOptions, take_single_
 from labeldistill_core.presets import Preset, Recipes
 from labeldistill_core.training.fit import Machine
 from labeldistill_core.training.label_encoder import Aim
-from labeldistill_core.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -162,11 +161,6 @@ class TrainingOptions(TablesOptions):
         if self.val_scenes:
             return named_scenes(tables, self.val_scenes)
         return split_scenes(tables, "val")
-
-    def note(self, recipe: Recipe, samples: int) -> str:
-        """What a checkpoint says of its origin."""
-        trained = f"{recipe.epochs} epochs on {samples} samples"
-        return f"preset {self.preset_name}, {trained}, seed {recipe.seed}"
 
     def identity(
         self, stage: str, data: LidarDataset | StudentDataset, **parts: Any

@@ -12,10 +12,7 @@ from pathlib import Path
 
 from lightning.pytorch import seed_everything
 
-from labeldistill_core.checkpoints import (
-    file_sha256,
-    save_network,
-)
+from labeldistill_core.checkpoints import file_sha256
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
@@ -80,10 +77,9 @@ def train_teacher(dataroot: Path, out: Path, options: TeacherOptions) -> Written
         options.validate_every,
     ):  # fmt: skip
         return None
-    file, note = out / "teacher.safetensors", options.note(recipe, len(data))
-    note += f", from the teacher {identity['init']}" if options.init else ""
-    save_network(file, "teacher", stage.network, config, note)
-    return Written(file, note)
+    # From the checkpoint and not from memory: the file is then what `labeldistill export` would
+    # write.
+    return export(out, out / "teacher.safetensors")
 
 
 def train_label_encoder(dataroot: Path, out: Path, options: LabelEncoderOptions) -> Written | None:
@@ -115,10 +111,7 @@ def train_label_encoder(dataroot: Path, out: Path, options: LabelEncoderOptions)
         options.validate_every,
     ):  # fmt: skip
         return None
-    file = out / "label_encoder.safetensors"
-    note = f"{options.note(recipe, len(data))}, {options.aim}"
-    save_network(file, "label encoder", stage.network, config, note)
-    return Written(file, note)
+    return export(out, out / "label_encoder.safetensors")
 
 
 def _lidar_data(
@@ -209,8 +202,6 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
         options.validate_every,
     ):  # fmt: skip
         return None
-    # From the checkpoint and not from memory: the file is then what `labeldistill export` would
-    # write.
     return export(out, out / "student.safetensors")
 
 

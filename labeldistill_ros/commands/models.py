@@ -16,18 +16,22 @@ from labeldistill_core.training import export as exporting
 def export(
     run: Positional[Path], out: Positional[Path], options: Flat[exporting.ExportOptions]
 ) -> None:
-    """Write the student of a run, without teachers and optimizer, as the node loads it.
+    """Write the network of a run, without optimizer, as the node and the next stage load it.
 
     The file holds averaged weights and their hash, the configuration with the class names, and the
     record of the training. A run that is still going on can be exported, too.
 
     Args:
-        run: folder of `labeldistill train student`, or one of its checkpoints.
+        run: folder of `labeldistill train`, or one of its checkpoints.
         out: file to write, `*.safetensors`.
         options: which of its networks, and how.
     """
-    print(exporting.export(run, out, options))
-    tell_written(out, then=("labeldistill", "bench", "--model", out))
+    written = exporting.export(run, out, options)
+    print(written)
+    # Only a student runs by itself.
+    tell_written(
+        out, then=("labeldistill", "bench", "--model", out) if written.kind == "student" else ()
+    )
 
 
 def export_onnx(checkpoint: Positional[Path], out: Positional[Path]) -> None:

@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from labeldistill_core.cameras import CAMERAS
-from labeldistill_core.checkpoints import load_student
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
     LidarDataset,
@@ -33,7 +32,6 @@ from labeldistill_core.lidar.config import SweepsConfig
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.targets import build_targets
-from labeldistill_core.runtime import Detector
 from labeldistill_core.training.checkpointing import WholeCheckpoints
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.student import StudentStage
@@ -216,35 +214,6 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(
 def interrupt_after_first_epoch(stage: TeacherStage) -> None:
     if stage.current_epoch == 1:
         raise KeyboardInterrupt
-
-
-def test_export_writes_what_the_node_loads(
-    synthetic_dataroot: Path,
-    tmp_path: Path,
-    small_in_presets: None,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    common = small_training()
-    root, run = str(synthetic_dataroot), tmp_path / "student"
-    teacher = tmp_path / "teacher" / "teacher.safetensors"
-    assert main(["train", "teacher", root, str(teacher.parent), *common]) == 0
-    assert main(["train", "student", root, str(run), "--teacher", str(teacher), *common]) == 0
-    capsys.readouterr()
-    exported = tmp_path / "vehicle.safetensors"
-    assert main(["export", str(run), str(exported)]) == 0
-    assert "2 steps" in capsys.readouterr().out
-    assert Detector.load(exported).config == small()
-    one, two = load_student(exported), load_student(run / "student.safetensors")
-    weights = two.student.state_dict()
-    assert all(torch.equal(w, weights[n]) for n, w in one.student.state_dict().items())
-    assert one.record == two.record
-    assert one.record["recipe"]["batch_size"] == 4
-    assert exported.stat().st_size < 0.5 * (run / "checkpoints" / "last.ckpt").stat().st_size
-    assert str(tmp_path).encode() not in exported.read_bytes()
-    assert main(["export", str(run), str(exported), "--which", "best"]) == 2
-    assert "--validate val" in capsys.readouterr().err
-    assert main(["export", str(teacher.parent), str(exported)]) == 2
-    assert "is a checkpoint of a teacher, not a student" in capsys.readouterr().err
 
 
 DDP = """
