@@ -23,3 +23,5 @@ $labeldistill train student "$work/world" "$work/run" --devices 2 --teacher-cach
 	--label-encoder "$work/labels/label_encoder.safetensors" --distillation.ratio 1 3 2
 $labeldistill evaluate "$work/run/student.safetensors" "$work/world" --split val
 cp "$work/run/student.safetensors" config/models/demo.safetensors
+cp "$work/teacher/teacher.safetensors" config/models/demo_teacher.safetensors
+cp "$work/labels/label_encoder.safetensors" config/models/demo_label_encoder.safetensors
