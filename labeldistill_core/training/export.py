@@ -77,7 +77,7 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
     # What made the run goes into the network's file, which then says by itself where it comes from.
     record = {**content[IDENTITY], "steps": content["global_step"]}
     kind: Any = record.get("stage")
-    if kind not in _NETWORKS:
+    if kind not in tuple(_NETWORKS):  # of a damaged file it may be anything, also unhashable
         raise _damaged(file, f"it is of the stage {kind}")
     config_class, network_class = _NETWORKS[kind]
     try:
