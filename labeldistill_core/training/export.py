@@ -25,7 +25,8 @@ from labeldistill_core.weights import load_weights
 
 IDENTITY = "labeldistill.identity"
 """Key under which a run's checkpoint says what made the run."""
-_NETWORK = "network."
+_PREFIX = "network."
+"""Of the names of its weights, in the checkpoint of a run."""
 _NETWORKS: Mapping[Kind, tuple[type[Any], Callable[[Any], nn.Module]]] = {
     "teacher": (TeacherConfig, Teacher),
     "label encoder": (LabelEncoderConfig, LabelEncoder),
@@ -74,25 +75,26 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
     """
     file = run if run.is_file() else _checkpoint(run, options.which)
     content = read_run(file)
-    # What made the run goes into the network's file, which then says by itself where it comes from.
-    record = {**content[IDENTITY], "steps": content["global_step"]}
-    kind: Any = record.get("stage")
-    if kind not in tuple(_NETWORKS):  # of a damaged file it may be anything, also unhashable
-        raise _damaged(file, f"it is of the stage {kind}")
-    config_class, network_class = _NETWORKS[kind]
     try:
+        # What made the run goes into the network's file, which then says by itself where it comes
+        # from.
+        record = {**content[IDENTITY], "steps": content["global_step"]}
+        kind: Kind = record["stage"]
+        config_class, network_class = _NETWORKS[kind]
         config = from_mapping(config_class, record.pop("config"))
+        note = _note(kind, record)
         network = network_class(config)
+        weights = {
+            name.removeprefix(_PREFIX): tensor
+            for name, tensor in content["state_dict"].items()
+            # Adaptors and an autoencoder's head stay behind: nobody needs them any more.
+            if name.startswith(_PREFIX)
+        }
     except ConfigError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    weights = {
-        name.removeprefix(_NETWORK): tensor
-        for name, tensor in content["state_dict"].items()
-        # Adaptors and an autoencoder's head stay behind: nobody needs them any more.
-        if name.startswith(_NETWORK)
-    }
+    except (AttributeError, LookupError, TypeError) as error:
+        raise _damaged(file, f"what it says of its run: {error!r}") from error
     load_weights(network, weights, str(file))
-    note = _note(kind, record)
     save_network(out, kind, network, config, note, getattr(torch, options.dtype), record)
     return Written(out, kind, note)
 

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from labeldistill_core.checkpoints import file_sha256, load_student
+from labeldistill_core.errors import CheckpointError
 from labeldistill_core.runtime import Detector
+from labeldistill_core.training.export import IDENTITY, export
 from labeldistill_ros.cli import main
 from tests.support.small_networks import small
 from tests.support.small_training import small_training
@@ -65,3 +69,22 @@ def test_export_writes_teachers_as_the_next_stage_loads_them(
     again = tmp_path / "again"
     assert main(["train", "teacher", root, str(again), "--init", str(file), *common]) == 0
     assert f"seed 0, from the teacher {file_sha256(file)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        "student",
+        {},
+        {"stage": "pilot"},
+        {"stage": ["student"]},
+        {"stage": "student"},
+        {"stage": "student", "config": asdict(small()), "preset": "demo", "samples": 1},
+    ],
+    ids=["word", "empty", "other stage", "list", "no config", "no recipe"],
+)
+def test_a_run_that_does_not_say_what_made_it_is_damaged(identity: Any, tmp_path: Path) -> None:
+    run = tmp_path / "last.ckpt"
+    torch.save({IDENTITY: identity, "global_step": 1, "state_dict": {}}, run)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged or not of this project"):
+        export(run, tmp_path / "out.safetensors")
