@@ -332,10 +332,10 @@ def test_one_to_twelve_cameras(count: int) -> None:
 
 
 def test_the_page_shows_a_configuration_that_can_be_read(repository: Path) -> None:
-    page = (repository / "docs" / "training.md").read_text()
+    page = (repository / "docs" / "configuration.md").read_text()
     shown = page.partition("```yaml\n")[2].partition("```")[0]
     demo = to_yaml(PRESETS["demo"])
     lists = demo[demo.index("cameras: [") : demo.index("# What commands call it.")]
-    read = from_yaml(demo.replace(lists, shown), "docs/training.md")
+    read = from_yaml(demo.replace(lists, shown), "docs/configuration.md")
     assert read.student.cameras == ("wide", "left", "right", "rear")
     assert read.student.head.tasks == (("car",), ("person", "bike"))
