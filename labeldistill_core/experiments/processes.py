@@ -18,14 +18,15 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
-from labeldistill_core.errors import LabelDistillError
+from labeldistill_core.errors import LabelDistillError, StoppedError
 from labeldistill_core.processes import end_with_parent
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
+from labeldistill_core.signals import StopRequest
 
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
@@ -43,7 +44,8 @@ def in_processes(
 ) -> Generator[_Result]:
     """Results in the order of the work, which the processes share, and the cores and GPUs as well.
 
-    The first that fails ends all of them at once, as does whoever stops this process.
+    The first that fails ends all of them at once. Ctrl-C and SIGTERM end them as they end a single
+    one, which saves what is whole.
 
     Args:
         function: of a module, as for pickle.
@@ -54,6 +56,7 @@ def in_processes(
 
     Raises:
         LabelDistillError: a process was killed.
+        StoppedError: a signal came to this process.
         Exception: whatever the function raises.
     """
     # spawned, since neither CUDA nor threads survive a fork
@@ -64,33 +67,46 @@ def in_processes(
     workers: list[SpawnProcess] = []
     results: dict[int, _Result] = {}
     todo = iter(range(len(work)))
+    with StopRequest(_stop):
+        try:
+            for place in range(min(processes, len(work))):
+                ours, theirs = context.Pipe()
+                serve = (function, theirs, place, threads)
+                workers.append(context.Process(target=_serve, args=serve))
+                workers[-1].start()
+                theirs.close()  # so that a process that ends is noticed
+                _give(ours, todo, work, outputs, busy)
+            for index in range(len(work)):
+                # In the order of the work, whichever ends first: a caller pairs results with what
+                # it asked for.
+                while index not in results:
+                    for connection in wait(list(busy)):
+                        assert isinstance(connection, Connection)
+                        done = busy.pop(connection)
+                        results[done] = _answer(connection, outputs[done])
+                        if on_result:
+                            on_result(done, results[done])
+                        _give(connection, todo, work, outputs, busy)
+                yield results.pop(index)
+        finally:
+            _end(workers)
+
+
+def _end(workers: Sequence[SpawnProcess]) -> None:
+    until = time.monotonic() + _GRACE_S
     try:
-        for place in range(min(processes, len(work))):
-            ours, theirs = context.Pipe()
-            workers.append(context.Process(target=_serve, args=(function, theirs, place, threads)))
-            workers[-1].start()
-            theirs.close()  # so that a process that ends is noticed
-            _give(ours, todo, work, outputs, busy)
-        for index in range(len(work)):
-            # In the order of the work, whichever ends first: a caller pairs results with what it
-            # asked for.
-            while index not in results:
-                for connection in wait(list(busy)):
-                    assert isinstance(connection, Connection)
-                    done = busy.pop(connection)
-                    results[done] = _answer(connection, outputs[done])
-                    if on_result:
-                        on_result(done, results[done])
-                    _give(connection, todo, work, outputs, busy)
-            yield results.pop(index)
-    finally:
         for worker in workers:
             worker.terminate()  # a training saves what is whole
-        until = time.monotonic() + _GRACE_S
         for worker in workers:
             worker.join(max(0.0, until - time.monotonic()))
+    finally:  # a second signal may end the waiting
+        for worker in workers:
             worker.kill()
             worker.join()
+
+
+def _stop(number: int) -> NoReturn:
+    raise StoppedError("stopped, repeat the command to go on", number)
 
 
 def _give(
@@ -145,6 +161,9 @@ def _serve(
         with _output_to(output):
             try:
                 answer = False, function(work)
+            except StoppedError as stopped:
+                connection.send((True, stopped))
+                return
             except Exception as error:
                 _LOG.exception("failed")
                 # Sent as a value: an exception that ended the process would be known only by its

@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import Self
 
 from labeldistill_core.errors import StoppedError
+from labeldistill_core.signals import StopRequest
 from labeldistill_core.training.checkpointing import Keep
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 10.0
 """For the step that is going on; a scheduler such as Slurm kills 30 s after its signal."""
 
@@ -32,28 +32,23 @@ class Stop(Callback):
         self._trains = False
         self._signal: int | None = None
         self._timer: threading.Timer | None = None
-        self._before: dict[int, Any] = {}
+        self._signals = StopRequest(self._receive)
 
     def __enter__(self) -> Self:
-        """Take over the signals; only a main thread is given them."""
-        # A training in a thread, as in a notebook or a test, is ended by whoever started it.
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.getsignal(number) for number in _SIGNALS}
-            self._listen()
+        """Take over the signals."""
+        self._signals.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Give the signals back."""
         if self._timer:
             self._timer.cancel()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._signals.__exit__()
 
     def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
         """Take the signals over again, since lightning has one of them by now."""
         self._step, self._trains = trainer.global_step, True
-        if self._before:
-            self._listen()
+        self._signals.listen()
 
     def on_train_batch_end(
         self, trainer: Trainer, _: LightningModule, __: Any, ___: Any, batch_idx: int
@@ -71,11 +66,7 @@ class Stop(Callback):
         if self._asked(trainer):
             self._end(trainer)
 
-    def _listen(self) -> None:
-        for number in _SIGNALS:
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, _: object) -> None:
+    def _receive(self, number: int) -> None:
         # The second signal, or one while nothing can be saved yet.
         if self._signal is not None or not self._trains:
             raise self._error(number)

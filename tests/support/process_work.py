@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from labeldistill_core.errors import ConfigError, StoppedError
+from labeldistill_core.signals import StopRequest
 
 _FOREVER_S = 300.0
 
@@ -48,6 +49,25 @@ def take(seconds: float) -> float:
 def stop(_: int) -> None:
     """As a training ends that is told to."""
     raise StoppedError("stopped at step 3, repeat the command to go on", signal.SIGTERM)
+
+
+def save_when_told(pid_file: Path) -> None:
+    """As a training does: a stop lets it save, which takes a while, and a second one does not."""
+    told: list[int] = []
+
+    def receive(number: int) -> None:
+        if told:
+            raise StoppedError("stopped without saving", number)
+        told.append(number)
+
+    with StopRequest(receive):
+        pid_file.write_text(str(os.getpid()))
+        until = time.monotonic() + _FOREVER_S
+        while not told and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(1.0)
+        pid_file.with_suffix(".saved").touch()
+    raise StoppedError("saved", told[0])
 
 
 def end_itself(_: int) -> None:

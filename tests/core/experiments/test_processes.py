@@ -57,26 +57,52 @@ def test_a_killed_process_is_told(tmp_path: Path) -> None:
         list(in_processes(process_work.end_itself, [0], [tmp_path / "0.txt"], 2))
 
 
-def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+def parent_of(work: str, tmp_path: Path) -> subprocess.Popen[str]:
+    """A program that has one process do such work, which has begun."""
     script = tmp_path / "parent.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from tests.support.process_work import sleep\n"
+        f"from tests.support.process_work import {work}\n"
+        "from labeldistill_core.console import exit_code\n"
         "from labeldistill_core.experiments.processes import in_processes\n"
+        "def call():\n"
+        f"    list(in_processes({work}, [Path('{tmp_path}/pid')], [Path('{tmp_path}/o')], 1))\n"
         "if __name__ == '__main__':\n"
-        f"    list(in_processes(sleep, [Path('{tmp_path}/pid')], [Path('{tmp_path}/o')], 1))\n"
+        "    raise SystemExit(exit_code(call, 'parent'))\n"
     )
-    path = os.pathsep.join(sys.path)
-    with subprocess.Popen(
-        [sys.executable, script], env=os.environ | {"PYTHONPATH": path}
-    ) as parent:
-        try:
-            until = time.monotonic() + 60.0
-            while not (tmp_path / "pid").exists() and time.monotonic() < until:
-                time.sleep(0.05)
-        finally:
-            parent.kill()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen(
+        [sys.executable, script], env=environment, start_new_session=True, text=True,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    until = time.monotonic() + 60.0
+    while not (tmp_path / "pid").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    return parent
+
+
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    with parent_of("sleep", tmp_path) as parent:
+        parent.kill()
     assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("to", ["the parent", "all"])
+def test_what_the_parent_is_told_lets_processes_save(
+    tmp_path: Path, number: signal.Signals, to: str
+) -> None:
+    with parent_of("save_when_told", tmp_path) as parent:
+        send = os.kill if to == "the parent" else os.killpg
+        send(parent.pid, number)
+        begun = time.monotonic()
+        _, told = parent.communicate(timeout=60)
+        took_s = time.monotonic() - begun
+    assert parent.returncode == 128 + number
+    assert told.splitlines()[-1] == "stopped, repeat the command to go on"
+    assert (tmp_path / "pid.saved").exists()
+    assert is_gone(int((tmp_path / "pid").read_text()))
+    assert took_s < 10.0
 
 
 def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

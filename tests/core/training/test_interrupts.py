@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from labeldistill_core import console
+from labeldistill_core import console, signals
 from labeldistill_core.errors import CheckpointError, ConfigError, NotFiniteError, StoppedError
 from labeldistill_core.training import interrupts
 from labeldistill_core.training.fit import Machine, fit
@@ -58,7 +58,17 @@ def test_a_signal_saves_and_the_run_goes_on(synthetic_dataroot: Path, tmp_path: 
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_a_second_signal_ends_at_once(synthetic_dataroot: Path, tmp_path: Path) -> None:
+def test_signals_of_one_stop_save(synthetic_dataroot: Path, tmp_path: Path) -> None:
+    # as where a terminal signals all processes, and the one that started this passes it on
+    twice = (signal.SIGINT, signal.SIGTERM)
+    assert signalled(synthetic_dataroot, tmp_path, twice, 4).signal == signal.SIGINT
+    assert steps(tmp_path) == 2
+
+
+def test_a_second_signal_ends_at_once(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "ONE_STOP_S", 0.0)
     twice = (signal.SIGINT, signal.SIGINT)
     assert signalled(synthetic_dataroot, tmp_path, twice, 4).signal == signal.SIGINT
     assert not (tmp_path / "checkpoints/last.ckpt").exists()
@@ -67,6 +77,7 @@ def test_a_second_signal_ends_at_once(synthetic_dataroot: Path, tmp_path: Path) 
 def test_a_step_that_takes_long_is_not_waited_for(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(signals, "ONE_STOP_S", 0.0)
     monkeypatch.setattr(interrupts, "GRACE_S", 0.0)
     stopped = signalled(synthetic_dataroot, tmp_path, (signal.SIGTERM,), 3)
     assert stopped.signal == signal.SIGTERM
