@@ -10,14 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from labeldistill_core.boxes import Boxes3D
-from labeldistill_core.classes import ClassList, ObjectClass
-from labeldistill_core.config import BevGrid, StudentConfig
+from labeldistill_core.classes import ClassList
+from labeldistill_core.config import StudentConfig
 from labeldistill_core.distillation.adaptors import Adaptor
-from labeldistill_core.distillation.config import DistillationConfig, TeacherNorm
+from labeldistill_core.distillation.config import (
+    DistillationConfig,
+    LabelEncoderConfig,
+    TeacherNorm,
+)
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.distillation.losses import ObjectMasks, feature_loss, response_loss
 from labeldistill_core.distillation.partition import Partition
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.lidar.config import TeacherConfig
 from labeldistill_core.network.student import StudentOutput
 from labeldistill_core.network.targets import TaskTargets
 
@@ -101,8 +106,7 @@ class Distiller(nn.Module):
         self.lidar_adaptor = self.label_adaptor = None
         quiet = config.adaptors == "quiet"
         if teacher and config.needs_teacher:
-            head = teacher.config.head
-            _require_same_cells("teacher", student, teacher.config.grid, head.tasks, head.classes)
+            require_same_cells("teacher", student, teacher.config)
         if teacher and config.lidar_weight:
             self.lidar_adaptor = Adaptor(
                 [p.size("lidar") for p in self.partitions],
@@ -110,10 +114,7 @@ class Distiller(nn.Module):
                 quiet=quiet,
             )
         if label_encoder and config.label_weight:
-            encoder = label_encoder.config
-            _require_same_cells(
-                "label encoder", student, encoder.grid, encoder.tasks, encoder.classes
-            )
+            require_same_cells("label encoder", student, label_encoder.config)
             self.label_adaptor = Adaptor(
                 [p.size("label") for p in self.partitions],
                 label_encoder.config.channels,
@@ -184,17 +185,31 @@ class Distiller(nn.Module):
         return feature_loss(adapted, features, masks, config.objects, config.scale)
 
 
-def _require_same_cells(
-    name: str,
-    student: StudentConfig,
-    grid: BevGrid,
-    tasks: Sequence[Sequence[str]],
-    classes: tuple[ObjectClass, ...],
+def require_same_cells(
+    name: str, student: StudentConfig, other: TeacherConfig | LabelEncoderConfig
 ) -> None:
+    """See that a teacher's features lie where the student's do, and mean the same classes.
+
+    Args:
+        name: of the teacher, for the message.
+        student: that is taught.
+        other: the teacher.
+
+    Raises:
+        ConfigError: it has other cells or classes.
+    """
+    head = other.head if isinstance(other, TeacherConfig) else other
     # By name and order, which is what labels mean; ranges and categories may be other ones.
-    theirs = tuple(map(tuple, tasks)), ClassList(classes).names
+    theirs = tuple(map(tuple, head.tasks)), ClassList(head.classes).names
     own = student.head.tasks, student.head.class_list.names
-    if not grid.same_cells(student.grid) or theirs != own:
+    if not other.grid.same_cells(student.grid):
         raise ConfigError(
-            f"the {name} has other cells or classes than the student: train it for this preset"
+            f"the {name} has other cells than the student ({other.grid}, not {student.grid}): "
+            "train it for this configuration"
         )
+    for found, wanted in zip(theirs, own, strict=True):
+        if found != wanted:
+            raise ConfigError(
+                f"the {name} has other classes than the student ({found}, not {wanted}): train it "
+                "for this configuration"
+            )

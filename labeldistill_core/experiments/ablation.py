@@ -14,7 +14,10 @@ from typing import Any
 
 from labeldistill_core.checkpoints import file_sha256, read_checkpoint
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.samples import boxes_sha256
 from labeldistill_core.distillation.config import DistillationConfig
+from labeldistill_core.distillation.distiller import require_same_cells
+from labeldistill_core.distillation.label_encoder import load_label_encoder
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.evaluation.breakdown import break_down
 from labeldistill_core.evaluation.counted_boxes import evaluation_boxes
@@ -24,10 +27,13 @@ from labeldistill_core.experiments.ablation_report import (
     FinishedRun,
     Scores,
     finished_runs,
+    read_figures,
     write_report,
 )
 from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.files import write_whole
+from labeldistill_core.lidar.teacher import load_teacher
+from labeldistill_core.presets import Preset
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.training.label_encoder import Aim
@@ -98,9 +104,9 @@ class AblationOptions(TrainingOptions):
     """Name of the configuration of all networks."""
     arms: tuple[str, ...] = MAIN
     """Ways of training to compare: none, lidar, lidar+label, lidar+label+partition, autoencoder,
-    ratio-1:3:2, ratio-3:1:2."""
+    ratio-1:3:2, ratio-3:1:2. They take the place of the configuration's `distillation`."""
     seeds: int = 3
-    """Runs of each arm, each with another seed."""
+    """Runs of each arm, each with another seed, from `--seed` on."""
     jobs: int = 1
     """Runs at a time, which share the cores and the GPUs; each writes what it has to say to
     `output.txt` in its folder."""
@@ -145,29 +151,34 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
         CheckpointError: the folder holds a run of other settings.
     """
     arms, jobs = tuple(dict.fromkeys(options.arms)), options.jobs
-    teacher = options.teacher
     # The budget on the command line is that of the students; teachers are trained to their end, on
     # all scenes, once for all arms.
     plain = replace(options, epochs=None, learning_rate=None, batch_size=None, scenes=0)
+    # Jobs share the cores.
+    loaders = options.machine.loaders
+    loaders = max(1, loaders // jobs) if loaders else 0
+    options = replace(options, machine=replace(options.machine, workers=loaders))
+    preset = options.resolved()
+    tables = NuScenesTables(dataroot, options.version, preset.student.head.class_list)
+    trained, scored = options.scene_names(tables)[0], options.scored_scenes(tables)
+    about = _about(tables, trained, scored, options) | {"jobs": str(jobs)}
     taught = [ARMS[name] for name in arms if ARMS[name].distillation]
+    if taught:
+        _refuse_other_cells(preset, options.teacher, options.label_encoder)
+    teacher = options.teacher
     if taught and teacher is None:
+        # A training that has come to its end returns at once, or refuses other settings.
         teacher = out / "teacher" / "teacher.safetensors"
-        if not teacher.exists():
-            train_teacher(dataroot, teacher.parent, TeacherOptions.like(plain))
+        train_teacher(dataroot, teacher.parent, TeacherOptions.like(plain))
     encoders: dict[bool, Path | None] = {False: options.label_encoder, True: None}
     for autoencoder in sorted({arm.autoencoder for arm in taught if arm.needs_labels}):
         if encoders[autoencoder] is None:
             assert teacher is not None
             encoders[autoencoder] = _encoder(dataroot, out, teacher, plain, autoencoder)
-    # Jobs share the cores.
-    loaders = max(1, options.machine.loaders // jobs)
-    options = replace(options, machine=replace(options.machine, workers=loaders))
-    classes = options.resolved().student.head.class_list
-    tables = NuScenesTables(dataroot, options.version, classes)
-    trained, scored = options.scene_names(tables)[0], options.scored_scenes(tables)
-    about = _about(tables, trained, scored, options) | {"jobs": str(jobs)}
     # seed by seed, so that an early stop leaves a fair comparison
-    order = [(seed, name) for seed in range(options.seeds) for name in arms]
+    order = [(options.seed + i, name) for i in range(options.seeds) for name in arms]
+    samples = [token for name in (*trained, *scored) for token in tables.samples(name)]
+    data = hashlib.sha256(" ".join([*samples, boxes_sha256(tables, samples)]).encode()).hexdigest()
     runs = [
         AblationRun(
             dataroot,
@@ -175,12 +186,12 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
             ARMS[name],
             ARMS[name].given(teacher, encoders, options.init),
             tuple(trained),
+            data,
             replace(options, seed=seed),
         )
         for seed, name in order
     ]
-    samples = [token for name in (*trained, *scored) for token in tables.samples(name)]
-    sums = [run.check_sum(samples) for run in runs]
+    sums = [run.check_sum for run in runs]
     files = (out / "ablation.json", options.json)
     before = {run.settings: run for file in files for run in finished_runs(file)}
     found: dict[int, Scores] = {}
@@ -219,14 +230,28 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
 def _encoder(
     dataroot: Path, out: Path, teacher: Path, options: TrainingOptions, autoencoder: bool
 ) -> Path:
-    """A label encoder of this teacher, trained if there is none yet."""
+    """A label encoder of this teacher; a training that has come to its end returns at once."""
     aim: Aim = "autoencoder" if autoencoder else "inverse-head"
     file = out / ("autoencoder_stage" if autoencoder else "label_encoder")
     file /= "label_encoder.safetensors"
-    if not file.exists():
-        stage = LabelEncoderOptions.like(options, teacher=teacher, aim=aim)
-        train_label_encoder(dataroot, file.parent, stage)
+    stage = LabelEncoderOptions.like(options, teacher=teacher, aim=aim)
+    train_label_encoder(dataroot, file.parent, stage)
     return file
+
+
+def _refuse_other_cells(preset: Preset, teacher: Path | None, label_encoder: Path | None) -> None:
+    """See that the given teachers suit the student, before any arm is trained for hours.
+
+    Raises:
+        CheckpointError: a file is no such network.
+        ConfigError: it has other cells or classes.
+    """
+    student = preset.student
+    if teacher:
+        require_same_cells(f"teacher {teacher}", student, load_teacher(teacher).config)
+    if label_encoder:
+        encoder = load_label_encoder(label_encoder).config
+        require_same_cells(f"label encoder {label_encoder}", student, encoder)
 
 
 @dataclass(frozen=True)
@@ -243,12 +268,15 @@ class AblationRun:
     """Checkpoints to train with, see `Arm.given`."""
     scenes: tuple[str, ...]
     """Names of the scenes to train on."""
+    data: str
+    """Hash of the samples, to train on and to score, and of their boxes."""
     options: TrainingOptions
     """Options of the training, with the seed of this run."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """What its scores belong to, as JSON."""
+        preset = self.options.resolved()
         settings = {
             "arm": asdict(self.arm),
             "preset": self.options.preset_name,
@@ -256,31 +284,20 @@ class AblationRun:
             "published": self.options.published,
             "precision": self.options.machine.precision,
             "scenes": self.scenes,
-            **({"val_scenes": self.options.val_scenes} if self.options.val_scenes else {}),
-            "recipe": asdict(self.options.resolved().recipes.student),
+            "val_scenes": self.options.val_scenes,
+            "data_sha256": self.data,
+            "sample": asdict(preset.samples),
+            "recipe": asdict(preset.recipes.student),
+            "student": asdict(preset.student),
             # By content: a teacher that was trained anew under the same name makes other students.
             **{name: path and file_sha256(path) for name, path in self.given.items()},
         }
-        own = self.options.resolved()
-        named = replace(self.options, config=None, fields=None).resolved()
-        # Only where they are other networks than the preset's, as in runs of earlier versions.
-        networks = ("student", "teacher", "label_encoder")
-        if any(getattr(own, name) != getattr(named, name) for name in networks):
-            settings["networks"] = {name: asdict(getattr(own, name)) for name in networks}
         return dict(json.loads(json.dumps(settings)))
 
-    def check_sum(self, samples: Sequence[str]) -> str:
-        """Of the settings and of what a folder by itself stands for.
-
-        Args:
-            samples: tokens of what is trained on and scored.
-        """
-        whole = {
-            **self.settings,
-            "student": asdict(self.options.resolved().student),
-            "samples": samples,
-        }
-        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    @property
+    def check_sum(self) -> str:
+        """Of the settings."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
     def kept(self) -> Scores | None:
         """What an earlier call left in the folder.
@@ -292,9 +309,9 @@ class AblationRun:
         if not file.exists():
             return None
         try:
-            found = json.loads(file.read_bytes())
-            settings, scores = found["settings"], Scores(**found["scores"])
-        except (KeyError, RecursionError, TypeError, ValueError) as error:
+            found = read_figures(file)
+            settings, scores = found["settings"], Scores.from_json(found["scores"])
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{file} is damaged: remove it, and the run is scored anew"
             ) from error
@@ -316,7 +333,7 @@ class AblationRun:
         )
         train_student(self.dataroot, self.folder, stage)
         scores = _score(self.folder / "student.safetensors", self.dataroot, self.options)
-        content = {"settings": self.settings, "scores": asdict(scores)}
+        content = {"settings": self.settings, "scores": scores.to_json()}
         # Whole or not at all, since a later call takes this file for a finished run.
         write_whole(self.folder / _SCORES, json.dumps(content, indent=1).encode())
         return scores

@@ -6,14 +6,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.files import write_json, write_whole
+from labeldistill_core.files import read_bounded, write_json, write_whole
+
+_LARGEST = 1 << 26
+"""Bytes of a file of figures; a run takes 4 KiB."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,19 @@ class Scores:
     """mAP by band of distance. LiDAR returns are known of true boxes alone, so of them there is
     only the recall."""
 
+    def to_json(self) -> dict[str, Any]:
+        """As nested dictionaries; JSON knows no NaN, so what is unknown is null."""
+        return {name: _mapped(value, _null_of_nan) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Scores:
+        """The reverse of `to_json`.
+
+        Raises:
+            ValueError: the content is something else.
+        """
+        return msgspec.convert(_mapped(content, _nan_of_null), cls)
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -47,14 +64,24 @@ class FinishedRun:
     """What it scored."""
 
     def to_json(self) -> dict[str, Any]:
-        """As nested dictionaries; JSON knows no NaN, so what is unknown is null."""
-        return {**vars(self), "scores": _mapped(asdict(self.scores), _null_of_nan)}
+        """As nested dictionaries."""
+        return {**vars(self), "scores": self.scores.to_json()}
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> FinishedRun:
-        """The reverse of `to_json`."""
-        scores = Scores(**_mapped(content["scores"], _nan_of_null))
-        return cls(content["arm"], content["seed"], content["settings"], scores)
+
+def read_figures(file: Path) -> dict[str, Any]:
+    """An object of JSON that a file holds.
+
+    Raises:
+        ValueError: it holds something else.
+        LabelDistillError: it is no file, or far too large.
+    """
+    try:
+        content = json.loads(read_bounded(file, _LARGEST))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it is a {type(content).__name__}")  # noqa: TRY004 - as json does
+    return content
 
 
 def finished_runs(file: Path | None) -> list[FinishedRun]:
@@ -63,14 +90,17 @@ def finished_runs(file: Path | None) -> list[FinishedRun]:
     Raises:
         ConfigError: it is no file of figures.
     """
-    if file is None or not file.exists():
+    # What is no file, such as a terminal or a pipe, is written to alone.
+    if file is None or not file.is_file():
         return []
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return [FinishedRun.from_json(run) for run in content.get("runs", [])]
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        runs = read_figures(file).get("runs", [])
+        made = [{**run, "scores": Scores.from_json(run["scores"])} for run in runs]
+        return [msgspec.convert(run, FinishedRun) for run in made]
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{file} holds no figures of an ablation ({error}): give another file"
+            f"{file} holds no figures of an ablation ({error}): remove it, and the runs are read "
+            "from their folders"
         ) from error
 
 
@@ -109,10 +139,13 @@ def write_report(
         name: {
             "mAP": _spread([s.mean_ap for s in scores]),
             "NDS": _spread([s.nds for s in scores]),
-            **{key: _spread([s.errors[key] for s in scores]) for key in scores[0].errors},
+            **{
+                key: _spread([s.errors.get(key, math.nan) for s in scores])
+                for key in scores[0].errors
+            },
             **{
                 part: {
-                    group: _spread([getattr(s, part)[group] for s in scores])
+                    group: _spread([getattr(s, part).get(group, math.nan) for s in scores])
                     for group in getattr(scores[0], part)
                 }
                 for part in ("mean_ap_by_distance", "recall")
@@ -139,7 +172,9 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
     }
 
 
-def _shown(spread: Mapping[str, float | None]) -> str:
+def _shown(spread: Mapping[str, float | None] | None) -> str:
+    if spread is None:  # of a group that other arms have
+        return "-"
     mean, std = ("-" if spread[key] is None else f"{spread[key]:.3f}" for key in ("mean", "std"))
     return f"{mean} ± {std}"
 
@@ -151,7 +186,9 @@ def _table(arms: Mapping[str, Any]) -> str:
         f"| arm | mAP | NDS | {' | '.join(errors)} |",
         f"|---|{'---|' * (2 + len(errors))}",
         *(
-            f"| {name} | " + " | ".join(_shown(arm[key]) for key in ("mAP", "NDS", *errors)) + " |"
+            f"| {name} | "
+            + " | ".join(_shown(arm.get(key)) for key in ("mAP", "NDS", *errors))
+            + " |"
             for name, arm in arms.items()
         ),
     ]
@@ -162,7 +199,7 @@ def _table(arms: Mapping[str, Any]) -> str:
             f"|---|{'---|' * len(arms)}",
             *(
                 f"| {group} | "
-                + " | ".join(_shown(arm[key][group]) for arm in arms.values())
+                + " | ".join(_shown(arm[key].get(group)) for arm in arms.values())
                 + " |"
                 for group in first[key]
             ),

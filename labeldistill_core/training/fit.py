@@ -310,7 +310,8 @@ def _checked_step(last: Path, identity: dict[str, Any], epoch_steps: int) -> int
     if recipe.get("epochs", 0) * epoch_steps <= step:
         longer = max(recipe.get("epochs", 0), identity["recipe"]["epochs"])
         before = {**before, "recipe": {**recipe, "epochs": longer}}
-    differences = list(_differences(_with_classes(before), identity))
+    before = {"boxes_sha256": identity.get("boxes_sha256"), **_with_classes(before)}
+    differences = list(_differences(before, identity))
     if differences:
         raise CheckpointError(
             f"{last.parents[1]} holds a run with another configuration: {'; '.join(differences)}. "

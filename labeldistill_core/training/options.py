@@ -15,7 +15,12 @@ from typing_extensions import Self
 from labeldistill_core.config_files import chosen_preset
 from labeldistill_core.console import last_value
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.data.samples import LidarDataset, SampleConfig, StudentDataset
+from labeldistill_core.data.samples import (
+    LidarDataset,
+    SampleConfig,
+    StudentDataset,
+    boxes_sha256,
+)
 from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.distillation.config import DistillationConfig, LabelEncoderConfig
 from labeldistill_core.errors import ConfigError
@@ -163,7 +168,11 @@ class TrainingOptions(TablesOptions):
         return split_scenes(tables, "val")
 
     def identity(
-        self, stage: str, data: LidarDataset | StudentDataset, **parts: Any
+        self,
+        stage: str,
+        tables: NuScenesTables,
+        data: LidarDataset | StudentDataset,
+        **parts: Any,
     ) -> Mapping[str, Any]:
         """What a run must have in common with the one that it takes up."""
         return {
@@ -174,6 +183,8 @@ class TrainingOptions(TablesOptions):
             # By their tokens: a root that became whole meanwhile has other samples under the same
             # indices.
             "samples_sha256": hashlib.sha256(" ".join(data.tokens).encode()).hexdigest(),
+            # Their boxes too, which other versions of the tables may have of the same samples.
+            "boxes_sha256": boxes_sha256(tables, data.tokens),
             **parts,
         }
 

@@ -178,7 +178,7 @@ def test_networks_of_other_classes_do_not_train_together(tables: NuScenesTables)
     other = replace(preset.label_encoder, classes=turned)
     with pytest.raises(ConfigError, match="classes or channels are not the teacher's"):
         LabelEncoderStage(other, preset.recipes.label_encoder, Teacher(preset.teacher))
-    with pytest.raises(ConfigError, match="label encoder has other cells or classes"):
+    with pytest.raises(ConfigError, match="label encoder has other classes than the student"):
         Distiller(
             replace(preset.distillation, lidar_weight=0.0, response_weight=0.0),
             preset.student,

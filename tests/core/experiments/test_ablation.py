@@ -8,12 +8,19 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from labeldistill_core import presets
 from labeldistill_core.config_files import to_yaml
-from labeldistill_core.errors import CheckpointError, DataError
+from labeldistill_core.errors import CheckpointError, ConfigError, DataError
 from labeldistill_core.experiments.ablation import ARMS, AblationRun
+from labeldistill_core.experiments.ablation_report import (
+    FinishedRun,
+    Scores,
+    finished_runs,
+    write_report,
+)
 from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.presets import Recipes
 from labeldistill_core.training.options import StudentOptions, TrainingOptions
@@ -78,6 +85,10 @@ def test_ablation_compares_arms_and_goes_on(
     assert "none/seed0 holds a run of other settings" in capsys.readouterr().err
     assert main([*command, "--arms", "none", "--published"]) == 2
     assert "none/seed0 holds a run of other settings" in capsys.readouterr().err
+    # nor what was found with a teacher's network of other cells, which is told before any training
+    shipped = Path(__file__).parents[3] / "config/models/demo_teacher.safetensors"
+    assert main([*command, "--arms", "none", "lidar", "--teacher", str(shipped)]) == 2
+    assert "demo_teacher.safetensors has other cells than the student" in capsys.readouterr().err
     command[2] = str(tmp_path / "again")
     assert main([*command, *init, "--seeds", "1"]) == 0
     assert "2 steps on 4 samples" in json.loads(figures.read_text())["init"]
@@ -151,9 +162,51 @@ def test_figures_stand_for_folders_that_were_lost(
     content = json.loads(figures.read_text())
     assert len(content["arms"]["none"]["seeds"]) == 1
     assert len(content["runs"]) == 3
-    figures.write_text("[]")
-    assert main([*command, "--seeds", "1"]) == 2
-    assert "figures.json holds no figures of an ablation" in capsys.readouterr().err
+    # another world has scenes of the same names
+    other = tmp_path / "other"
+    shutil.copytree(synthetic_dataroot, other)
+    table = other / "v1.0-mini" / "sample_annotation.json"
+    rows = json.loads(table.read_text())
+    table.write_text(json.dumps([{**row, "size": [9.0, 9.0, 9.0]} for row in rows]))
+    command[1] = str(other)
+    assert main([*command, "--seeds", "1", "--learning-rate", "1e-5"]) == 2
+    assert "none/seed0 holds a run of other settings" in capsys.readouterr().err
+    trained.clear()
+    command[2] = str(tmp_path / "third")
+    assert main([*command, "--seeds", "1", "--seed", "5"]) == 0
+    assert trained == [5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "[" * 100_000, '{"runs": 3}', '{"runs": [5]}',
+        '{"runs": [{"arm": "none", "seed": 0, "settings": [1], "scores": {}}]}',
+        '{"runs": [{"arm": "none", "seed": 0, "settings": "a", "scores": {"mean_ap": "b"}}]}',
+        '{"runs": [{"arm": "none", "seed": 0, "settings": "a",'
+        ' "scores": {"mean_ap": 0.1, "nds": 0.1, "errors": null}}]}',
+    ],
+    ids=["empty", "list", "deep", "number", "no run", "list of settings", "word", "no errors"],
+)  # fmt: skip
+def test_damaged_figures_are_named(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"figures.json holds no figures of an ablation"):
+        finished_runs(file)
+
+
+def test_figures_come_back(tmp_path: Path) -> None:
+    whole = Scores(0.2, 0.3, {"trans_err": float("nan")}, {"distance 0-10 m": 1}, {"0-10 m": 0.5})
+    bare = Scores(0.1, 0.2, {"trans_err": 0.5})
+    runs = [FinishedRun("none", 0, "a", whole), FinishedRun("lidar", 0, "b", bare)]
+    file = tmp_path / "figures.json"
+    write_report(tmp_path, file, {"none": [whole], "lidar": [bare]}, {}, runs)
+    first, second = finished_runs(file)
+    assert second == runs[1]
+    assert np.isnan(first.scores.errors["trans_err"])
+    assert first.scores.recall == whole.recall
+    assert "| distance 0-10 m | 1.000 ± - | - |" in (tmp_path / "table.md").read_text()
+    assert finished_runs(Path("/dev/full")) == []
 
 
 def test_a_run_is_reported_when_it_ends(tmp_path: Path) -> None:
@@ -173,11 +226,14 @@ def test_a_run_is_reported_when_it_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "[" * 100_000, '{"settings": {}}', '{"scores": 5}'],
-    ids=["empty", "list", "deep", "settings", "scores"],
-)
+    [
+        "", "[]", "[" * 100_000, '{"settings": {}}', '{"scores": 5}',
+        '{"settings": {}, "scores": {"mean_ap": 1, "nds": "b", "errors": {}}}',
+    ],
+    ids=["empty", "list", "deep", "settings", "scores", "word"],
+)  # fmt: skip
 def test_damaged_scores_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(text)
-    run = AblationRun(tmp_path, tmp_path, ARMS["none"], {}, (), TrainingOptions())
+    run = AblationRun(tmp_path, tmp_path, ARMS["none"], {}, (), "", TrainingOptions())
     with pytest.raises(CheckpointError, match=r"scores.json is damaged: remove it"):
         run.kept()

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -321,7 +324,27 @@ def test_weights_alone_decay() -> None:
     assert set(everything.values()) == {0.1}
 
 
-def test_a_run_is_known_by_its_samples() -> None:
-    one, two = (SimpleNamespace(tokens=tokens) for tokens in (["a", "b"], ["a", "c"]))
-    first, other = (TrainingOptions().identity("teacher", data) for data in (one, two))  # type: ignore[arg-type]
-    assert {key for key in first if first[key] != other[key]} == {"samples_sha256"}
+def test_a_run_is_known_by_its_samples_and_their_boxes(
+    synthetic_dataroot: Path, tmp_path: Path
+) -> None:
+    version = "v1.0-mini"
+    shutil.copytree(synthetic_dataroot / version, tmp_path / version)
+    file = tmp_path / version / "sample_annotation.json"
+    rows = json.loads(file.read_text())
+    for row in rows:
+        row["size"][0] *= 2
+    file.write_text(json.dumps(rows))
+    tables, others = NuScenesTables(synthetic_dataroot), NuScenesTables(tmp_path)
+    tokens = [token for scene in tables.scene_names for token in tables.samples(scene)]
+
+    def identity(tables: NuScenesTables, tokens: list[str]) -> Mapping[str, Any]:
+        data = SimpleNamespace(tokens=tokens)
+        return TrainingOptions().identity("teacher", tables, data)  # type: ignore[arg-type]
+
+    def differing(other: Mapping[str, Any]) -> set[str]:
+        return {key for key in first if first[key] != other[key]}
+
+    first = identity(tables, tokens)
+    assert differing(identity(NuScenesTables(synthetic_dataroot), tokens)) == set()
+    assert differing(identity(others, tokens)) == {"boxes_sha256"}
+    assert differing(identity(tables, tokens[::-1])) == {"samples_sha256", "boxes_sha256"}
