@@ -316,19 +316,39 @@ def build_network(
         wanted = from_json(config, file.config)
     except ConfigError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
+    # Before the weights are read, so that a file of another network costs no memory.
+    built = fitting_network(wanted, network, file.outline, str(file.path))
+    load_weights(built, file.weights(), str(file.path))
+    return built.eval()
+
+
+def fitting_network(
+    config: Config,
+    network: Callable[[Config], Network],
+    weights: Mapping[str, Tensor],
+    origin: str,
+) -> Network:
+    """A network of a configuration, once it is known that weights fit it.
+
+    Args:
+        config: of the network.
+        network: makes the network from it.
+        weights: or their outline.
+        origin: of both, for the message.
+
+    Raises:
+        CheckpointError: there can be no such network, or the weights do not fit it.
+    """
     # A configuration can ask for any amount of memory; on the meta device nothing takes any.
     try:
         with torch.device("meta"), _Unfilled():
-            outline = network(wanted).state_dict()
+            outline = network(config).state_dict()
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{file.path}: no network can be made of its configuration: {error}"
+            f"{origin}: no network can be made of its configuration: {error}"
         ) from error
-    # Before the weights are read, so that a file of another network costs no memory.
-    check_fit(outline, file.outline, str(file.path))
-    built = network(wanted)
-    load_weights(built, file.weights(), str(file.path))
-    return built.eval()
+    check_fit(outline, weights, origin)
+    return network(config)
 
 
 class _Unfilled(TorchFunctionMode):

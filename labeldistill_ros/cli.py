@@ -39,7 +39,7 @@ COMMANDS = {
     "train student": "train the camera student",
     "config": "print a configuration to make one's own of",
     "export-onnx": "write a student as an ONNX graph",
-    "export": "write the student of a run for the node",
+    "export": "write the network of a run: for the node, or the next stage",
     "overfit": "try a new data set: learn a few of its samples",
     "ablation": "compare ways of distilling, several runs each",
     "evaluate": "run a network on a data root and score it",

@@ -3,15 +3,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import ZipFile
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from labeldistill_core.checkpoints import Kind, file_sha256, save_network
+from labeldistill_core.checkpoints import (
+    Kind,
+    file_sha256,
+    fitting_network,
+    kind_of,
+    save_network,
+)
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_json import from_mapping
 from labeldistill_core.distillation.config import LabelEncoderConfig
@@ -19,7 +27,7 @@ from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.lidar.config import TeacherConfig
 from labeldistill_core.lidar.teacher import Teacher
-from labeldistill_core.names import shown
+from labeldistill_core.names import plain_text, shown
 from labeldistill_core.network.student import Student
 from labeldistill_core.weights import load_weights
 
@@ -73,7 +81,9 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
     """
-    file = run if run.is_file() else _checkpoint(run, options.which)
+    file = _checkpoint(run, options.which)
+    if out.exists() and out.samefile(file):
+        raise CheckpointError(f"{out} is the run's own checkpoint: name another file to write")
     content = read_run(file)
     try:
         # What made the run goes into the network's file, which then says by itself where it comes
@@ -83,7 +93,6 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
         config_class, network_class = _NETWORKS[kind]
         config = from_mapping(config_class, record.pop("config"))
         note = _note(kind, record)
-        network = network_class(config)
         weights = {
             name.removeprefix(_PREFIX): tensor
             for name, tensor in content["state_dict"].items()
@@ -94,6 +103,7 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
         raise CheckpointError(f"{file}: {error}") from error
     except (AttributeError, LookupError, TypeError) as error:
         raise _damaged(file, f"what it says of its run: {error!r}") from error
+    network = fitting_network(config, network_class, weights, str(file))
     load_weights(network, weights, str(file))
     save_network(out, kind, network, config, note, getattr(torch, options.dtype), record)
     return Written(out, kind, note)
@@ -114,7 +124,7 @@ def _note(kind: Kind, record: Mapping[str, Any]) -> str:
         parts.append(record["aim"])
     if record.get("init"):
         parts.append(f"from the {kind} {record['init']}")
-    return ", ".join(parts)
+    return ", ".join(map(plain_text, parts))
 
 
 def read_run(file: Path) -> Mapping[str, Any]:
@@ -123,32 +133,75 @@ def read_run(file: Path) -> Mapping[str, Any]:
     Raises:
         CheckpointError: the file is damaged or not of this project.
     """
+    if kind := kind_of(file):
+        raise CheckpointError(
+            f"{file} is the file of a {plain_text(kind)}, as the next stage loads it, and no "
+            "checkpoint of a run: use it as it is, or give the folder of its run"
+        )
     try:
+        # Torch does not compare the check sums that it writes, and a flipped bit would train and
+        # detect worse without a word.
+        with ZipFile(file) as archive:
+            bad = archive.testzip()
         # Tensors and plain values alone, since a pickle could run any program; mapped, since the
-        # optimizer's part of the file, the larger one, is not read.
+        # optimizer's part of the file, the larger one, is not needed to export.
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # damaged bytes lead torch's unpickler to errors of any kind
         raise _damaged(file, str(error)) from error
+    fault = f"{bad} has another check sum" if bad else _fault(content)
+    if fault:
+        raise _damaged(file, fault)
+    return dict(content)
+
+
+def _fault(content: Any) -> str:
+    """What the content of a checkpoint has that no run writes, or lacks; empty when nothing."""
     if not isinstance(content, dict):
-        raise _damaged(file, f"it holds a {type(content).__name__}")
+        return f"it holds a {type(content).__name__}"
     for key in (IDENTITY, "global_step", "state_dict"):
         if key not in content:
-            raise _damaged(file, f"it has no {key}")
-    return content
+            return f"it has no {key}"
+    identity, weights, step = content[IDENTITY], content["state_dict"], content["global_step"]
+    if type(step) is not int or step < 0:
+        return f"its step is {step!r}"
+    try:
+        same = json.loads(json.dumps(identity)) == identity
+        json.dumps(identity, ensure_ascii=False).encode()
+    except (RecursionError, TypeError, ValueError):
+        same = False
+    if not same:
+        return "what it says of its run is no JSON"
+    if not isinstance(weights, dict) or not all(map(_is_weight, weights, weights.values())):
+        return "its weights are no tensors by name"
+    return ""
+
+
+def _is_weight(name: Any, tensor: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+    )
 
 
 def _damaged(file: Path, why: str) -> CheckpointError:
     what = shown(" ".join(why.split()))
-    return CheckpointError(
-        f"{file} is damaged or not of this project ({what}): remove it to start anew"
-    )
+    mend = "take the last one" if file.name == "best.ckpt" else "remove it to start the run anew"
+    return CheckpointError(f"{file} is damaged or not of this project ({what}): {mend}")
 
 
 def _checkpoint(run: Path, which: str) -> Path:
+    if run.is_file():
+        if which == "best" and run.name != "best.ckpt":
+            raise CheckpointError(f"{run} is one checkpoint: `--which best` chooses in a folder")
+        return run
     file = run / "checkpoints" / f"{which}.ckpt"
-    if not file.is_file():
+    if file.is_file():
+        return file
+    if which == "best" and file.with_name("last.ckpt").is_file():
         raise CheckpointError(
-            f"{run} holds no checkpoint `{which}`: give the folder of `labeldistill train`"
-            + (" --validate val" if which == "best" else "")
+            f"{run} has no best checkpoint, since it was not scored (`--validate val`): take the "
+            "last one"
         )
-    return file
+    raise CheckpointError(f"{run} holds no run: give the folder of a `labeldistill train ...`")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 import torch
 
 from labeldistill_core.checkpoints import file_sha256, load_student
+from labeldistill_core.config_json import to_json
 from labeldistill_core.errors import CheckpointError
 from labeldistill_core.runtime import Detector
-from labeldistill_core.training.export import IDENTITY, export
+from labeldistill_core.training.export import IDENTITY, export, read_run
 from labeldistill_ros.cli import main
-from tests.support.small_networks import small
+from tests.support.small_networks import small, small_teacher
 from tests.support.small_training import small_training
 
 
@@ -42,8 +44,33 @@ def test_export_writes_what_the_node_loads(
     assert one.record["recipe"]["batch_size"] == 4
     assert exported.stat().st_size < 0.5 * (run / "checkpoints" / "last.ckpt").stat().st_size
     assert str(tmp_path).encode() not in exported.read_bytes()
+    # the average of the weights, which is what the checkpoint's own names mean
+    last = run / "checkpoints" / "last.ckpt"
+    content = read_run(last)
+    average, current = content["state_dict"], content["current_model_state"]
+    for name, weight in one.student.state_dict().items():
+        stored = average[f"network.{name}"]
+        assert torch.equal(
+            weight, stored.half().to(weight.dtype) if weight.is_floating_point() else stored
+        )
+    assert any(not torch.equal(average[name], current[name]) for name in average)
     assert main(["export", str(run), str(exported), "--which", "best"]) == 2
     assert "--validate val" in capsys.readouterr().err
+    before = last.read_bytes()
+    for given, wrong, told in (
+        ([last, last], [], "last.ckpt is the run's own checkpoint: name another file"),
+        ([exported, tmp_path / "x"], [], "is the file of a student, as the next stage loads it"),
+        ([last, exported], ["--which", "best"], "is one checkpoint: `--which best` chooses"),
+        ([tmp_path / "none", exported], [], "none holds no run: give the folder"),
+    ):
+        assert main(["export", *map(str, given), *wrong]) == 2
+        assert told in capsys.readouterr().err
+    assert last.read_bytes() == before
+    # a flipped bit in the middle, where a weight or the optimizer's memory of one lies
+    middle = len(before) // 2
+    last.write_bytes(before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :])
+    assert main(["export", str(run), str(exported)]) == 2
+    assert "has another check sum" in capsys.readouterr().err
 
 
 def test_export_writes_teachers_as_the_next_stage_loads_them(
@@ -87,4 +114,50 @@ def test_a_run_that_does_not_say_what_made_it_is_damaged(identity: Any, tmp_path
     run = tmp_path / "last.ckpt"
     torch.save({IDENTITY: identity, "global_step": 1, "state_dict": {}}, run)
     with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged or not of this project"):
+        export(run, tmp_path / "out.safetensors")
+
+
+def identity_of_a_run(**parts: Any) -> dict[str, Any]:
+    return {
+        "stage": "student", "config": json.loads(to_json(small())), "preset": "small", "samples": 1,
+        "recipe": {"seed": 0}, **parts,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"global_step": "abc"}, "its step is 'abc'"),
+        ({"global_step": torch.tensor(1)}, r"its step is tensor\(1\)"),
+        ({IDENTITY: identity_of_a_run(samples=torch.tensor(1))}, "no JSON"),
+        ({IDENTITY: identity_of_a_run(teacher=torch.zeros(2))}, "no JSON"),
+        ({IDENTITY: identity_of_a_run(more={(1, 2): 3})}, "no JSON"),
+        ({IDENTITY: identity_of_a_run(preset="\ud800")}, "no JSON"),
+        ({"state_dict": {"network.a": "b"}}, "no tensors"),
+        ({"state_dict": {"network.a": torch.zeros(2).to_sparse()}}, "no tensors"),
+        ({"state_dict": {"network.a": torch.zeros(2, device="meta")}}, "no tensors"),
+        ({"state_dict": [1]}, "no tensors"),
+    ],
+    ids=str,
+)
+def test_what_no_run_writes_is_damage(content: Any, told: str, tmp_path: Path) -> None:
+    run = tmp_path / "last.ckpt"
+    whole = {IDENTITY: identity_of_a_run(), "global_step": 1, "state_dict": {}}
+    torch.save(whole | content, run)
+    with pytest.raises(CheckpointError, match=rf"last\.ckpt is damaged .*{told}"):
+        export(run, tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(-1, "no network can be made of its configuration"), (10**6, "does not fit the network")],
+    ids=["negative", "too large"],
+)
+def test_a_network_that_cannot_be_is_told_before_it_takes_memory(
+    value: int, told: str, tmp_path: Path
+) -> None:
+    run, config = tmp_path / "last.ckpt", json.loads(to_json(small_teacher()))
+    identity = identity_of_a_run(stage="teacher", config={**config, "out_channels": value})
+    torch.save({IDENTITY: identity, "global_step": 1, "state_dict": {}}, run)
+    with pytest.raises(CheckpointError, match=told):
         export(run, tmp_path / "out.safetensors")
