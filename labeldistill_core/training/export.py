@@ -169,8 +169,8 @@ def _fault(content: Any) -> str:
         json.dumps(identity, ensure_ascii=False).encode()
     except (RecursionError, TypeError, ValueError):
         same = False
-    if not same:
-        return "what it says of its run is no JSON"
+    if not same or not isinstance(identity, dict):
+        return "what it says of its run is no JSON object"
     if not isinstance(weights, dict) or not all(map(_is_weight, weights, weights.values())):
         return "its weights are no tensors by name"
     return ""
