@@ -136,7 +136,7 @@ class _KeyFrames:
         augmentation: AugmentationConfig | None,
         points: PointSource | None,
     ) -> None:
-        self._tables, self._cameras, self._points = tables, cameras, points
+        self.tables, self._cameras, self._points = tables, cameras, points
         self._augmentation = augmentation or AugmentationConfig()
         self.tokens = [token for scene in scenes for token in tables.samples(scene)]
         """Of the samples, in the order of the indices."""
@@ -147,17 +147,17 @@ class _KeyFrames:
 
     def classes(self, index: int) -> frozenset[str]:
         """Names of the classes that stand in a sample."""
-        return self._tables.classes(self.tokens[index])
+        return self.tables.classes(self.tokens[index])
 
     def _count(self, tokens: set[str], what: str) -> None:
         if tokens:
-            root, count = self._tables.dataroot, len(self.tokens)
+            root, count = self.tables.dataroot, len(self.tokens)
             _LOG.warning("%s is partial: %d of %d samples %s", root, len(tokens), count, what)
 
     def _lacking(self, tokens: Sequence[str], what: str, blobs: str) -> DataError:
         return DataError(
             f"{len(tokens)} of {len(self.tokens)} samples lack {what} under "
-            f"{self._tables.dataroot}, such as sample {tokens[0]}: unpack the {blobs} blobs there, "
+            f"{self.tables.dataroot}, such as sample {tokens[0]}: unpack the {blobs} blobs there, "
             "choose scenes that are whole, or train on what is there with --partial"
         )
 
@@ -167,14 +167,14 @@ class _KeyFrames:
         LiDAR samples need no camera: the mean is that of those on record, and without any it is the
         pose at the scan.
         """
-        poses = self._tables.camera_poses(token)
+        poses = self.tables.camera_poses(token)
         names = poses if self._cameras is None else self._cameras
         found = [poses[name] for name in names if name in poses]
-        return Transform.mean(found) if found else self._tables.ground_truth(token).fixed_from_ego
+        return Transform.mean(found) if found else self.tables.ground_truth(token).fixed_from_ego
 
     def _boxes(self, token: str, map_from_ego: Transform) -> Boxes3D:
         """Boxes that count, see `GroundTruth.touched`, in the model's frame."""
-        truth = self._tables.ground_truth(token)
+        truth = self.tables.ground_truth(token)
         # A box that no sensor hit cannot be learned from any of them, and the metrics leave it out
         # too.
         boxes = truth.boxes[torch.from_numpy(truth.touched)]
@@ -227,7 +227,7 @@ class LidarDataset(_KeyFrames, Dataset[LidarSample]):
         try:
             pose = self._pose(token)
             boxes = bev.apply(self._boxes(token, pose))
-            points = (self._points(self._tables, token, pose, bev),) if self._points else ()
+            points = (self._points(self.tables, token, pose, bev),) if self._points else ()
         except DataError as error:
             raise DataError(f"sample {token}: {error}") from error
         return LidarSample((token,), (boxes,), (pose,), points)
@@ -321,7 +321,7 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             raise DataError(f"sample {tokens[0]}: {error}") from error
 
     def _load(self, tokens: tuple[str, ...], seed: int | None) -> StudentSample:
-        config, tables = self._config, self._tables
+        config, tables = self._config, self.tables
         # Frames that stand in for missing ones come twice; each image is decoded once.
         largest = 1.0 if seed is None else self._augmentation.resize[1]
         reduction = partial(decode_reduction, image=config.image, largest_resize=largest)
@@ -347,10 +347,10 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
     def _depth(
         self, token: str, frames: FrameSet, transforms: Sequence[ImageTransform]
     ) -> NDArray[np.float32]:
-        if self._partial and not self._tables.has_scan(token):
+        if self._partial and not self.tables.has_scan(token):
             size = self._config.image
             return np.zeros((len(transforms), size.height, size.width), np.float32)
-        lidar = self._tables.lidar(token)
+        lidar = self.tables.lidar(token)
         points = lidar.scan()
         # By way of the map: between the scan and an image the vehicle has moved.
         fixed_from_lidar = lidar.fixed_from_ego @ lidar.ego_from_sensor

@@ -168,11 +168,7 @@ class TrainingOptions(TablesOptions):
         return split_scenes(tables, "val")
 
     def identity(
-        self,
-        stage: str,
-        tables: NuScenesTables,
-        data: LidarDataset | StudentDataset,
-        **parts: Any,
+        self, stage: str, data: LidarDataset | StudentDataset, **parts: Any
     ) -> Mapping[str, Any]:
         """What a run must have in common with the one that it takes up."""
         return {
@@ -184,7 +180,7 @@ class TrainingOptions(TablesOptions):
             # indices.
             "samples_sha256": hashlib.sha256(" ".join(data.tokens).encode()).hexdigest(),
             # Their boxes too, which other versions of the tables may have of the same samples.
-            "boxes_sha256": boxes_sha256(tables, data.tokens),
+            "boxes_sha256": boxes_sha256(data.tables, data.tokens),
             **parts,
         }
 

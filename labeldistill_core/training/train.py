@@ -65,10 +65,9 @@ def train_teacher(dataroot: Path, out: Path, options: TeacherOptions) -> Written
     if options.init:
         # Weights alone: the preset says what the network is.
         load_initial(stage.network, options.init, "teacher", partial=options.partial)
-    tables, data, scored = _lidar_data(stage, options, dataroot, recipe, Points(config.sweeps))
+    data, scored = _lidar_data(stage, options, dataroot, recipe, Points(config.sweeps))
     identity = options.identity(
         "teacher",
-        tables,
         data,
         config=asdict(config),
         init=_sha256(options.init),
@@ -99,10 +98,9 @@ def train_label_encoder(dataroot: Path, out: Path, options: LabelEncoderOptions)
     seed_everything(recipe.seed, workers=True, verbose=False)
     norm = preset.distillation.teacher_norm
     stage = LabelEncoderStage(config, recipe, load_teacher(options.teacher), options.aim, norm)
-    tables, data, scored = _lidar_data(stage, options, dataroot, recipe)
+    data, scored = _lidar_data(stage, options, dataroot, recipe)
     identity = options.identity(
         "label encoder",
-        tables,
         data,
         config=asdict(config),
         aim=options.aim,
@@ -122,8 +120,8 @@ def _lidar_data(
     dataroot: Path,
     recipe: Recipe,
     points: Points | None = None,
-) -> tuple[NuScenesTables, LidarDataset, LidarDataset | None]:
-    """The tables, samples to train on and samples to score, without images."""
+) -> tuple[LidarDataset, LidarDataset | None]:
+    """Samples to train on and samples to score, without images."""
     student = options.resolved().student
     tables = stage.tables = NuScenesTables(dataroot, options.version, student.head.class_list)
     cameras = student.cameras
@@ -134,7 +132,7 @@ def _lidar_data(
     for data in (trained, scored):
         if points and len(data):
             points.look_for_sweeps(tables, data.tokens, partial=options.partial)
-    return tables, trained, scored if len(scored) else None
+    return trained, scored if len(scored) else None
 
 
 def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written | None:
@@ -190,7 +188,6 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
         points.look_for_sweeps(tables, data.tokens, partial=options.partial)
     identity = options.identity(
         "student",
-        tables,
         data,
         config=asdict(config),
         distillation=asdict(distillation) if distiller else None,

@@ -338,8 +338,8 @@ def test_a_run_is_known_by_its_samples_and_their_boxes(
     tokens = [token for scene in tables.scene_names for token in tables.samples(scene)]
 
     def identity(tables: NuScenesTables, tokens: list[str]) -> Mapping[str, Any]:
-        data = SimpleNamespace(tokens=tokens)
-        return TrainingOptions().identity("teacher", tables, data)  # type: ignore[arg-type]
+        data = SimpleNamespace(tables=tables, tokens=tokens)
+        return TrainingOptions().identity("teacher", data)  # type: ignore[arg-type]
 
     def differing(other: Mapping[str, Any]) -> set[str]:
         return {key for key in first if first[key] != other[key]}
