@@ -162,6 +162,11 @@ def test_figures_stand_for_folders_that_were_lost(
     content = json.loads(figures.read_text())
     assert len(content["arms"]["none"]["seeds"]) == 1
     assert len(content["runs"]) == 3
+    kept = figures.read_bytes()
+    figures.write_text("[]")
+    assert main([*command, "--seeds", "1"]) == 2
+    assert "figures.json holds no figures of an ablation" in capsys.readouterr().err
+    figures.write_bytes(kept)
     # another world has scenes of the same names
     other = tmp_path / "other"
     shutil.copytree(synthetic_dataroot, other)

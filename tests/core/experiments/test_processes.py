@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,8 +59,9 @@ def test_a_killed_process_is_told(tmp_path: Path) -> None:
         list(in_processes(process_work.end_itself, [0], [tmp_path / "0.txt"], 2))
 
 
-def parent_of(work: str, tmp_path: Path) -> subprocess.Popen[str]:
-    """A program that has one process do such work, which has begun."""
+@contextmanager
+def parent_of(work: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program that has one process do such work, which has begun; ended with the block."""
     script = tmp_path / "parent.py"
     script.write_text(
         "from pathlib import Path\n"
@@ -71,19 +74,22 @@ def parent_of(work: str, tmp_path: Path) -> subprocess.Popen[str]:
         "    raise SystemExit(exit_code(call, 'parent'))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    parent = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, script], env=environment, start_new_session=True, text=True,
         stderr=subprocess.PIPE,
-    )  # fmt: skip
-    until = time.monotonic() + 60.0
-    while not (tmp_path / "pid").exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    return parent
+    ) as parent:  # fmt: skip
+        try:
+            until = time.monotonic() + 60.0
+            while not (tmp_path / "pid").exists() and time.monotonic() < until:
+                time.sleep(0.05)
+            yield parent
+        finally:
+            parent.kill()
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
-    with parent_of("sleep", tmp_path) as parent:
-        parent.kill()
+    with parent_of("sleep", tmp_path):
+        pass  # which ends by a kill
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
