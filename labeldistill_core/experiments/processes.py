@@ -31,8 +31,8 @@ from labeldistill_core.signals import StopRequest
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 _LOG = logging.getLogger(__name__)
-_GRACE_S = 15.0
-"""For a training to save itself."""
+_GRACE_S = 60.0
+"""For a training to end its step and save itself; a second signal ends the waiting."""
 
 
 def in_processes(

@@ -33,15 +33,13 @@ class Identity(Callback):
 
 
 class Keep(Callback):
-    """Saves the run every so many steps and at the end of each epoch, in one file."""
+    """Saves the run every so many steps, before it is scored and at the end of each epoch."""
 
-    def __init__(self, file: Path, every: int) -> None:
-        """Where, and how many steps apart."""
-        self._file, self._every, self._saved = file, every, 0
-
-    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
-        """A run that is taken up has just been saved; gradients of half a step never are."""
-        self._saved = trainer.global_step
+    def __init__(self, file: Path, every: int, step: int) -> None:
+        """Where, how many steps apart, and the step that the file is of."""
+        self._file, self._every, self._scores = file, every, False
+        self.saved = step
+        """Step of the run in the file; 0 while there is none."""
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Save after a full number of steps."""
@@ -49,17 +47,34 @@ class Keep(Callback):
         if trainer.global_step % self._every == 0 and not trainer.is_last_batch:
             self.save(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
-        """Save what the steps since have changed."""
-        self.save(trainer)
+    def on_validation_start(self, trainer: Trainer, _: LightningModule) -> None:
+        """Save before the scoring, which may take long, and is not done again."""
+        # As the run will be at the end of the epoch.
+        epoch: Any = trainer.fit_loop.epoch_progress
+        epoch.increment_processed()
+        self._scores = True
+        try:
+            self.save(trainer)
+        finally:
+            epoch.total.processed -= 1
+            epoch.current.processed -= 1
 
-    def save(self, trainer: Trainer) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
+        """Save what the steps since have changed, and the best score so far."""
+        self.save(trainer, again=self._scores)
+        self._scores = False
+
+    def save(self, trainer: Trainer, again: bool = False) -> None:
         """Save what the steps since have changed; to be called behind a whole step.
+
+        Args:
+            trainer: of the run.
+            again: save also where no step was made since.
 
         Raises:
             NotFiniteError: the weights are not; the file stays as it was.
         """
-        if trainer.global_step == self._saved:
+        if trainer.global_step == self.saved and not again:
             return
         # Looked at before the last good file is replaced: a run that diverged could not be taken
         # up.
@@ -68,7 +83,7 @@ class Keep(Callback):
                 f"stopped at step {trainer.global_step}, and {self._file} stays as it was: {bad}"
             )
         trainer.save_checkpoint(self._file)
-        self._saved = trainer.global_step
+        self.saved = trainer.global_step
 
 
 class KeepBest(Callback):

@@ -160,8 +160,8 @@ def fit(
     }
     with _locked(out), _told(out, machine):
         step = _checked_step(last, whole, each) if last.exists() else 0
-        keep = Keep(last, save_every)
-        stop = Stop(keep, step)
+        keep = Keep(last, save_every, step)
+        stop = Stop(keep)
         callbacks = [Identity(whole), keep, stop]
         if validation is not None:
             callbacks.append(KeepBest(last.with_name("best.ckpt"), "val/mAP"))
@@ -310,7 +310,8 @@ def _checked_step(last: Path, identity: dict[str, Any], epoch_steps: int) -> int
     if recipe.get("epochs", 0) * epoch_steps <= step:
         longer = max(recipe.get("epochs", 0), identity["recipe"]["epochs"])
         before = {**before, "recipe": {**recipe, "epochs": longer}}
-    before = {"boxes_sha256": identity.get("boxes_sha256"), **_with_classes(before)}
+    unknown = {key: identity.get(key) for key in ("boxes_sha256", "sensors_sha256")}
+    before = {**unknown, **_with_classes(before)}  # which runs of earlier versions do not tell
     differences = list(_differences(before, identity))
     if differences:
         raise CheckpointError(

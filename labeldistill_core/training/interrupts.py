@@ -22,14 +22,14 @@ GRACE_S = 10.0
 class Stop(Callback):
     """Saves and ends the run behind the step in which a signal comes.
 
-    Before the first step, at a second signal, and where the step takes long, it ends at once, with
-    the last checkpoint as it is.
+    Before the first step, while it is scored, at a second signal, and where the step takes long, it
+    ends at once, with the last checkpoint as it is.
     """
 
-    def __init__(self, keep: Keep, step: int) -> None:
-        """Save with `keep`; the run is at a step."""
-        self._keep, self._step = keep, step
-        self._trains = False
+    def __init__(self, keep: Keep) -> None:
+        """Save with `keep`."""
+        self._keep, self._step = keep, keep.saved
+        self._at_once = True
         self._signal: int | None = None
         self._timer: threading.Timer | None = None
         self._signals = StopRequest(self._receive)
@@ -39,15 +39,16 @@ class Stop(Callback):
         self._signals.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Give the signals back."""
-        if self._timer:
-            self._timer.cancel()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Give the signals back, and tell of one that came behind the last step."""
+        self._stop_waiting()
         self._signals.__exit__()
+        if self._signal is not None and kind is None:
+            raise self._error(self._signal)
 
     def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
         """Take the signals over again, since lightning has one of them by now."""
-        self._step, self._trains = trainer.global_step, True
+        self._step, self._at_once = trainer.global_step, False
         self._signals.listen()
 
     def on_train_batch_end(
@@ -66,9 +67,21 @@ class Stop(Callback):
         if self._asked(trainer):
             self._end(trainer)
 
+    def on_validation_start(self, trainer: Trainer, _: LightningModule) -> None:
+        """End before the scoring, or at once while it goes on: the steps are saved by now."""
+        if trainer.world_size > 1:
+            return  # the others would wait for this one's boxes
+        self._step, self._at_once = trainer.global_step, True
+        if self._signal is not None:
+            raise self._error(self._signal)
+
+    def on_validation_end(self, _: Trainer, __: LightningModule) -> None:
+        """Wait for the end of a step again."""
+        self._at_once = False
+
     def _receive(self, number: int) -> None:
-        # The second signal, or one while nothing can be saved yet.
-        if self._signal is not None or not self._trains:
+        # The second signal, or one while there is nothing to save.
+        if self._signal is not None or self._at_once:
             raise self._error(number)
         self._signal = number
         # the second signal comes by itself
@@ -87,7 +100,13 @@ class Stop(Callback):
         # wait in the next one.
         return trainer.strategy.reduce_boolean_decision(came, all=False)
 
+    def _stop_waiting(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
     def _end(self, trainer: Trainer) -> None:
+        # The step is behind us, and a slow disk takes what it takes.
+        self._stop_waiting()
         self._keep.save(trainer)
         number = self._signal or signal.SIGTERM
         if not trainer.is_global_zero:
@@ -95,4 +114,11 @@ class Stop(Callback):
         raise self._error(number)
 
     def _error(self, number: int) -> StoppedError:
-        return StoppedError(f"stopped at step {self._step}, repeat the command to go on", number)
+        saved = self._keep.saved
+        if saved == self._step:
+            return StoppedError(f"stopped at step {saved}, repeat the command to go on", number)
+        kept = f"step {saved} is saved" if saved else "nothing is saved yet"
+        return StoppedError(
+            f"stopped at step {self._step}; {kept}, and the repeated command goes on from there",
+            number,
+        )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,29 +16,37 @@ from torch import Tensor
 
 from labeldistill_core import console, signals
 from labeldistill_core.errors import CheckpointError, ConfigError, NotFiniteError, StoppedError
-from labeldistill_core.training import interrupts
+from labeldistill_core.files import write_whole
+from labeldistill_core.training import checkpointing, interrupts
 from labeldistill_core.training.fit import Machine, fit
 from tests.core.training.test_resume import RECIPE, made, run, steps
 
 
 def signalled(
-    root: Path, out: Path, numbers: tuple[signal.Signals, ...], batch: int
+    root: Path,
+    out: Path,
+    numbers: tuple[signal.Signals, ...],
+    call: int,
+    function: str = "training_step",
+    scored: bool = False,
 ) -> StoppedError:
-    """What ends a run of the teacher to which signals come in a batch, counted from its start."""
+    """What ends a run of the teacher to which signals come in a call, counted from its start."""
     stage, data, collate = made("teacher", root, RECIPE)
-    batches, step = 0, stage.training_step
+    stage.tables = data.tables
+    calls, inner = 0, getattr(stage, function)
 
-    def counting(sample: Any, batch_idx: int) -> Tensor:
-        nonlocal batches
-        if batches == batch:
+    def counting(*args: Any) -> Any:
+        nonlocal calls
+        if calls == call:
             for number in numbers:
                 signal.raise_signal(number)
-        batches += 1
-        return step(sample, batch_idx)
+        calls += 1
+        return inner(*args)
 
-    stage.training_step = counting  # type: ignore[method-assign, assignment]
+    setattr(stage, function, counting)
+    machine = Machine("32-true", workers=0)
     with pytest.raises(StoppedError) as stopped:
-        fit(stage, data, collate, out, {"stage": "teacher"}, Machine("32-true", workers=0))
+        fit(stage, data, collate, out, {"stage": "teacher"}, machine, data if scored else None)
     return stopped.value
 
 
@@ -81,7 +90,47 @@ def test_a_step_that_takes_long_is_not_waited_for(
     monkeypatch.setattr(interrupts, "GRACE_S", 0.0)
     stopped = signalled(synthetic_dataroot, tmp_path, (signal.SIGTERM,), 3)
     assert stopped.signal == signal.SIGTERM
-    assert "stopped at step 1, repeat" in str(stopped)
+    assert str(stopped) == (
+        "stopped at step 1; nothing is saved yet, and the repeated command goes on from there"
+    )
+
+
+def test_a_slow_disk_is_waited_for(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(path: Path, data: memoryview) -> None:
+        time.sleep(1.5)
+        write_whole(path, data)
+
+    monkeypatch.setattr(signals, "ONE_STOP_S", 0.0)
+    monkeypatch.setattr(interrupts, "GRACE_S", 1.0)
+    monkeypatch.setattr(checkpointing, "write_whole", slowly)
+    stopped = signalled(synthetic_dataroot, tmp_path, (signal.SIGTERM,), 5)
+    assert str(stopped) == "stopped at step 2, repeat the command to go on"
+    assert steps(tmp_path) == 2
+
+
+@pytest.mark.parametrize("function", ["validation_step", "on_validation_epoch_end"])
+def test_a_signal_while_a_run_is_scored_loses_no_step(
+    function: str, synthetic_dataroot: Path, tmp_path: Path
+) -> None:
+    whole = run("teacher", synthetic_dataroot, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    stopped = signalled(synthetic_dataroot, parts, (signal.SIGTERM,), 0, function, scored=True)
+    assert str(stopped) == "stopped at step 3, repeat the command to go on"
+    assert steps(parts) == 3
+    again = run("teacher", synthetic_dataroot, parts)
+    assert whole is not None
+    assert again is not None
+    assert steps(parts) == 6
+    assert [name for name in whole if not torch.equal(whole[name], again[name])] == []
+
+
+def test_a_signal_behind_the_last_step_is_told(synthetic_dataroot: Path, tmp_path: Path) -> None:
+    numbers = (signal.SIGTERM,)
+    stopped = signalled(synthetic_dataroot, tmp_path, numbers, 0, "on_train_end")
+    assert stopped.signal == signal.SIGTERM
+    assert str(stopped) == "stopped at step 6, repeat the command to go on"
 
 
 def test_the_exit_code_tells_the_signal(capsys: pytest.CaptureFixture[str]) -> None:
