@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -98,6 +99,25 @@ def read_bounded(path: Path, most: int) -> bytes:
     return b"".join(parts)
 
 
+def refuse_unwritable(path: Path) -> None:
+    """See that a file can be written later, before what is to stand in it is worked out.
+
+    Folders are made.
+
+    Raises:
+        OSError: it is a folder, or its folder cannot be written to.
+    """
+    if open_descriptor(path) is not None or (path.exists() and not path.is_file()):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        return
+    folder = Path(os.path.realpath(path)).parent
+    with naming(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Tell which file it was where the system does not, as on a full disk.
@@ -125,7 +145,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written, as on a full disk; a file of this name stays as it was.
     """
-    if (number := _descriptor(path)) is not None:
+    if (number := open_descriptor(path)) is not None:
         with TemporaryDirectory() as folder:
             content = Path(folder) / "content"
             yield content
@@ -152,7 +172,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def _descriptor(path: Path) -> int | None:
+def open_descriptor(path: Path) -> int | None:
     """Number of the open file that a path stands for, as `/dev/stdout` does; None for others.
 
     Opened by its name anew, a file to which the shell sends the output would lose what is in it.

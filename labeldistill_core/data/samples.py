@@ -7,7 +7,6 @@ Source: BEVDepth's image and bird's-eye-view augmentation, which LabelDistill ta
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -364,21 +363,3 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             )  # fmt: skip
             maps.append(depth_map(seen, transform, self._sample.depth_collisions))
         return np.stack(maps)
-
-
-def boxes_sha256(tables: NuScenesTables, tokens: Sequence[str]) -> str:
-    """Hash of the boxes that samples have, as far as training and scoring see them.
-
-    Args:
-        tables: of the data root.
-        tokens: of the samples.
-    """
-    digest = hashlib.sha256()
-    for token in tokens:
-        truth = tables.ground_truth(token)
-        # Rounded, since the last bits of headings and velocities depend on the processor.
-        values = np.nan_to_num(truth.boxes.values.numpy() * 1e4, nan=-1e9).round().astype(np.int64)
-        digest.update(values.tobytes())
-        said = truth.boxes.labels.tolist(), truth.attributes, truth.num_lidar_pts
-        digest.update(repr(said).encode())
-    return digest.hexdigest()

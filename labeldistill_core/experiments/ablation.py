@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from labeldistill_core.checkpoints import file_sha256, read_checkpoint
+from labeldistill_core.data.fingerprint import boxes_sha256, sensors_sha256
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.data.samples import boxes_sha256
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.distillation.distiller import require_same_cells
 from labeldistill_core.distillation.label_encoder import load_label_encoder
@@ -30,8 +30,9 @@ from labeldistill_core.experiments.ablation_report import (
     read_figures,
     write_report,
 )
+from labeldistill_core.experiments.arms import ARMS, MAIN, Arm
 from labeldistill_core.experiments.processes import in_processes
-from labeldistill_core.files import write_whole
+from labeldistill_core.files import refuse_unwritable, write_whole
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.presets import Preset
 from labeldistill_core.provenance import commit, machine
@@ -46,54 +47,7 @@ from labeldistill_core.training.options import (
 from labeldistill_core.training.train import train_label_encoder, train_student, train_teacher
 
 _LOG = logging.getLogger(__name__)
-_SHARED = DistillationConfig(partition="none")
 _SCORES = "scores.json"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way of training the student."""
-
-    distillation: DistillationConfig | None
-    """None trains without teachers."""
-    autoencoder: bool = False
-    """Take the label encoder that was trained with a head of its own (paper, Table 6)."""
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether a label encoder teaches."""
-        return self.distillation is not None and self.distillation.label_weight > 0
-
-    def given(
-        self, teacher: Path | None, encoders: Mapping[bool, Path | None], init: Path | None
-    ) -> dict[str, Path | None]:
-        """The checkpoints that its students are trained with, by option of `train_student`.
-
-        Args:
-            teacher: the LiDAR detector.
-            encoders: the label encoder; under True, the one with a head of its own.
-            init: student to start from.
-        """
-        return {
-            "teacher": teacher if self.distillation else None,
-            "label_encoder": encoders[self.autoencoder] if self.needs_labels else None,
-            "init": init,
-        }
-
-
-ARMS: dict[str, Arm] = {
-    "none": Arm(None),
-    "lidar": Arm(replace(_SHARED, label_weight=0.0)),
-    "lidar+label": Arm(_SHARED),
-    "lidar+label+partition": Arm(DistillationConfig()),
-    "autoencoder": Arm(DistillationConfig(), autoencoder=True),
-    "ratio-1:3:2": Arm(DistillationConfig(ratio=(1, 3, 2))),
-    "ratio-3:1:2": Arm(DistillationConfig(ratio=(3, 1, 2))),
-}
-"""Arms (a) to (d) of the paper's Table 4, and those of its Tables 5 and 6; ratios are
-LiDAR:label:camera."""
-MAIN = ("none", "lidar", "lidar+label", "lidar+label+partition")
-"""What is trained when nothing else is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +105,12 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
         CheckpointError: the folder holds a run of other settings.
     """
     arms, jobs = tuple(dict.fromkeys(options.arms)), options.jobs
+    files = (out / "ablation.json", *([options.json] if options.json else []))
+    for file in files:
+        refuse_unwritable(file)  # before a run takes hours
     # The budget on the command line is that of the students; teachers are trained to their end, on
     # all scenes, once for all arms.
-    plain = replace(options, epochs=None, learning_rate=None, batch_size=None, scenes=0)
+    plain = replace(options, epochs=None, learning_rate=None, batch_size=None, scenes=0, seed=None)
     # Jobs share the cores.
     loaders = options.machine.loaders
     loaders = max(1, loaders // jobs) if loaders else 0
@@ -176,9 +133,11 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
             assert teacher is not None
             encoders[autoencoder] = _encoder(dataroot, out, teacher, plain, autoencoder)
     # seed by seed, so that an early stop leaves a fair comparison
-    order = [(options.seed + i, name) for i in range(options.seeds) for name in arms]
+    first = preset.recipes.student.seed
+    order = [(first + i, name) for i in range(options.seeds) for name in arms]
     samples = [token for name in (*trained, *scored) for token in tables.samples(name)]
-    data = hashlib.sha256(" ".join([*samples, boxes_sha256(tables, samples)]).encode()).hexdigest()
+    said = boxes_sha256(tables, samples), sensors_sha256(tables, samples)
+    data = hashlib.sha256(" ".join([*samples, *said]).encode()).hexdigest()
     runs = [
         AblationRun(
             dataroot,
@@ -186,13 +145,13 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
             ARMS[name],
             ARMS[name].given(teacher, encoders, options.init),
             tuple(trained),
+            tuple(scored),
             data,
             replace(options, seed=seed),
         )
         for seed, name in order
     ]
     sums = [run.check_sum for run in runs]
-    files = (out / "ablation.json", options.json)
     before = {run.settings: run for file in files for run in finished_runs(file)}
     found: dict[int, Scores] = {}
     for index, run in enumerate(runs):
@@ -218,7 +177,7 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
         own = {
             sums[i]: FinishedRun(order[i][1], order[i][0], sums[i], found[i]) for i in sorted(found)
         }
-        write_report(out, options.json, results, about, list({**before, **own}.values()))
+        write_report(out, options.json, results, about, list(own.values()))
 
     for index in sorted(found):
         report(index, found[index])
@@ -268,8 +227,10 @@ class AblationRun:
     """Checkpoints to train with, see `Arm.given`."""
     scenes: tuple[str, ...]
     """Names of the scenes to train on."""
+    scored: tuple[str, ...]
+    """Names of the scenes to score."""
     data: str
-    """Hash of the samples, to train on and to score, and of their boxes."""
+    """Hash of the samples, to train on and to score, and of what the tables say of them."""
     options: TrainingOptions
     """Options of the training, with the seed of this run."""
 
@@ -284,7 +245,7 @@ class AblationRun:
             "published": self.options.published,
             "precision": self.options.machine.precision,
             "scenes": self.scenes,
-            "val_scenes": self.options.val_scenes,
+            "scored": self.scored,
             "data_sha256": self.data,
             "sample": asdict(preset.samples),
             "recipe": asdict(preset.recipes.student),
@@ -332,7 +293,7 @@ class AblationRun:
             **self.given,
         )
         train_student(self.dataroot, self.folder, stage)
-        scores = _score(self.folder / "student.safetensors", self.dataroot, self.options)
+        scores = _score(self)
         content = {"settings": self.settings, "scores": scores.to_json()}
         # Whole or not at all, since a later call takes this file for a finished run.
         write_whole(self.folder / _SCORES, json.dumps(content, indent=1).encode())
@@ -354,10 +315,11 @@ def _score_all(
                 pass
 
 
-def _score(checkpoint: Path, dataroot: Path, options: TrainingOptions) -> Scores:
-    detector = Detector.load(checkpoint, device="auto")
-    tables = NuScenesTables(dataroot, options.version, detector.config.head.class_list)
-    samples = {name: tables.samples(name) for name in options.scored_scenes(tables)}
+def _score(run: AblationRun) -> Scores:
+    detector = Detector.load(run.folder / "student.safetensors", device="auto")
+    classes = detector.config.head.class_list
+    tables = NuScenesTables(run.dataroot, run.options.version, classes)
+    samples = {name: tables.samples(name) for name in run.scored}
     found = student_results(detector, tables, samples)
     boxes = evaluation_boxes([tables.ground_truth(token) for token in found], found)
     metrics, parts = evaluate_boxes(boxes), break_down(boxes)

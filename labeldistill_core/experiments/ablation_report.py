@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.files import read_bounded, write_json, write_whole
+from labeldistill_core.files import open_descriptor, read_bounded, write_json, write_whole
 
 _LARGEST = 1 << 26
 """Bytes of a file of figures; a run takes 4 KiB."""
@@ -91,16 +91,19 @@ def finished_runs(file: Path | None) -> list[FinishedRun]:
         ConfigError: it is no file of figures.
     """
     # What is no file, such as a terminal or a pipe, is written to alone.
-    if file is None or not file.is_file():
+    if file is None or not file.is_file() or open_descriptor(file) is not None:
         return []
     try:
-        runs = read_figures(file).get("runs", [])
+        figures = read_figures(file)
+        if not {"arms", "runs"} & set(figures):
+            raise ValueError("it has neither arms nor runs")
+        runs = figures.get("runs", [])
         made = [{**run, "scores": Scores.from_json(run["scores"])} for run in runs]
         return [msgspec.convert(run, FinishedRun) for run in made]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{file} holds no figures of an ablation ({error}): remove it, and the runs are read "
-            "from their folders"
+            f"{file} holds no figures of an ablation ({error}): name another file; or, where it "
+            "was one, remove it, and the runs are read from their folders"
         ) from error
 
 
@@ -133,7 +136,10 @@ def write_report(
         file: another file for the JSON.
         results: the scores of each arm's runs, by its name.
         about: what all runs have in common.
-        runs: every run by itself, for `finished_runs`.
+        runs: every run by itself, for `finished_runs`; others that the files hold stay there.
+
+    Raises:
+        ConfigError: a file is none of figures.
     """
     arms = {
         name: {
@@ -154,10 +160,12 @@ def write_report(
         }
         for name, scores in results.items()
     }
-    content = {"arms": arms, **about, "runs": [run.to_json() for run in runs]}
+    own = {run.settings: run for run in runs}
     # Written after each run, so that a call which is cut off leaves what it has found.
     for target in (out / "ablation.json", *([file] if file else [])):
-        write_json(target, content)
+        # Read again, since another call may have written to it meanwhile.
+        kept = {run.settings: run for run in finished_runs(target)} | own
+        write_json(target, {"arms": arms, **about, "runs": [r.to_json() for r in kept.values()]})
     write_whole(out / "table.md", _table(arms).encode())
     _plot(out / "ablation.png", arms)
 

@@ -14,13 +14,9 @@ from typing_extensions import Self
 
 from labeldistill_core.config_files import chosen_preset
 from labeldistill_core.console import last_value
+from labeldistill_core.data.fingerprint import boxes_sha256, sensors_sha256
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.data.samples import (
-    LidarDataset,
-    SampleConfig,
-    StudentDataset,
-    boxes_sha256,
-)
+from labeldistill_core.data.samples import LidarDataset, SampleConfig, StudentDataset
 from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.distillation.config import DistillationConfig, LabelEncoderConfig
 from labeldistill_core.errors import ConfigError
@@ -84,8 +80,9 @@ class TrainingOptions(TablesOptions):
     """Highest learning rate, for the recipe's reference batch; the recipe's when not given."""
     class_balanced: bool | None = None
     """Draw samples so that classes are equally frequent; the recipe's when not given."""
-    seed: int = 0
-    """Another one draws other weights, another order and other augmentations."""
+    seed: int | None = None
+    """Another one draws other weights, another order and other augmentations; the recipe's when not
+    given."""
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
     """Which devices train, and how."""
 
@@ -143,9 +140,9 @@ class TrainingOptions(TablesOptions):
         if self.published:
             preset = preset.as_published()
         # None means "as the recipe has it", so that a preset's own values need no second place.
-        names = ("epochs", "batch_size", "accumulate", "learning_rate", "class_balanced")
+        names = ("epochs", "batch_size", "accumulate", "learning_rate", "class_balanced", "seed")
         given: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
-        return replace(preset, recipes=preset.recipes.with_settings(seed=self.seed, **given))
+        return replace(preset, recipes=preset.recipes.with_settings(**given))
 
     @property
     def preset_name(self) -> str:
@@ -179,8 +176,9 @@ class TrainingOptions(TablesOptions):
             # By their tokens: a root that became whole meanwhile has other samples under the same
             # indices.
             "samples_sha256": hashlib.sha256(" ".join(data.tokens).encode()).hexdigest(),
-            # Their boxes too, which other versions of the tables may have of the same samples.
+            # What the tables say of them too, which may be mended, or be another version's.
             "boxes_sha256": boxes_sha256(data.tables, data.tokens),
+            "sensors_sha256": sensors_sha256(data.tables, data.tokens),
             **parts,
         }
 

@@ -13,14 +13,17 @@ import pytest
 
 from labeldistill_core import presets
 from labeldistill_core.config_files import to_yaml
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import CheckpointError, ConfigError, DataError
-from labeldistill_core.experiments.ablation import ARMS, AblationRun
+from labeldistill_core.experiments.ablation import AblationRun
 from labeldistill_core.experiments.ablation_report import (
     FinishedRun,
     Scores,
     finished_runs,
     write_report,
 )
+from labeldistill_core.experiments.arms import ARMS
 from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.presets import Recipes
 from labeldistill_core.training.options import StudentOptions, TrainingOptions
@@ -140,6 +143,7 @@ def test_figures_stand_for_folders_that_were_lost(
     trained: list[int] = []
 
     def noted(dataroot: Path, folder: Path, options: StudentOptions) -> object:
+        assert options.seed is not None
         trained.append(options.seed)
         if options.seed == 2:
             raise DataError("the disk is gone")
@@ -180,18 +184,34 @@ def test_figures_stand_for_folders_that_were_lost(
     command[2] = str(tmp_path / "third")
     assert main([*command, "--seeds", "1", "--seed", "5"]) == 0
     assert trained == [5]
+    # the same scenes by their names
+    scored = split_scenes(NuScenesTables(other), "val")
+    assert main([*command, "--seeds", "1", "--seed", "5", "--val-scenes", *scored]) == 0
+    assert trained == [5]
+    # a root that is whole by now has other samples
+    image = next((other / "samples" / "CAM_FRONT").iterdir())
+    image.rename(tmp_path / "image")
+    assert main([*command, "--seeds", "1", "--seed", "6", "--partial"]) == 0
+    (tmp_path / "image").rename(image)
+    assert main([*command, "--seeds", "1", "--seed", "6"]) == 2
+    assert "none/seed6 holds a run of other settings" in capsys.readouterr().err
+    # figures that cannot be written are told before a run is trained
+    command[command.index(str(figures))] = str(tmp_path)
+    assert main([*command, "--seeds", "1", "--seed", "7"]) == 2
+    assert f"{tmp_path}: Is a directory: name a file in it" in capsys.readouterr().err
+    assert trained == [5, 6]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "[" * 100_000, '{"runs": 3}', '{"runs": [5]}',
+        "", "[]", "[" * 100_000, '{"runs": 3}', '{"runs": [5]}', '{"precious": 1}',
         '{"runs": [{"arm": "none", "seed": 0, "settings": [1], "scores": {}}]}',
         '{"runs": [{"arm": "none", "seed": 0, "settings": "a", "scores": {"mean_ap": "b"}}]}',
         '{"runs": [{"arm": "none", "seed": 0, "settings": "a",'
         ' "scores": {"mean_ap": 0.1, "nds": 0.1, "errors": null}}]}',
     ],
-    ids=["empty", "list", "deep", "number", "no run", "list of settings", "word", "no errors"],
+    ids=["empty", "list", "deep", "number", "no run", "other", "settings", "word", "errors"],
 )  # fmt: skip
 def test_damaged_figures_are_named(text: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
@@ -212,6 +232,9 @@ def test_figures_come_back(tmp_path: Path) -> None:
     assert first.scores.recall == whole.recall
     assert "| distance 0-10 m | 1.000 ± - | - |" in (tmp_path / "table.md").read_text()
     assert finished_runs(Path("/dev/full")) == []
+    # another call's runs stay
+    write_report(tmp_path, file, {"none": [bare]}, {}, [FinishedRun("none", 1, "c", bare)])
+    assert [run.settings for run in finished_runs(file)] == ["a", "b", "c"]
 
 
 def test_a_run_is_reported_when_it_ends(tmp_path: Path) -> None:
@@ -239,6 +262,6 @@ def test_a_run_is_reported_when_it_ends(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_damaged_scores_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(text)
-    run = AblationRun(tmp_path, tmp_path, ARMS["none"], {}, (), "", TrainingOptions())
+    run = AblationRun(tmp_path, tmp_path, ARMS["none"], {}, (), (), "", TrainingOptions())
     with pytest.raises(CheckpointError, match=r"scores.json is damaged: remove it"):
         run.kept()

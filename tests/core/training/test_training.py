@@ -324,7 +324,7 @@ def test_weights_alone_decay() -> None:
     assert set(everything.values()) == {0.1}
 
 
-def test_a_run_is_known_by_its_samples_and_their_boxes(
+def test_a_run_is_known_by_its_samples_and_what_is_said_of_them(
     synthetic_dataroot: Path, tmp_path: Path
 ) -> None:
     version = "v1.0-mini"
@@ -346,5 +346,15 @@ def test_a_run_is_known_by_its_samples_and_their_boxes(
 
     first = identity(tables, tokens)
     assert differing(identity(NuScenesTables(synthetic_dataroot), tokens)) == set()
-    assert differing(identity(others, tokens)) == {"boxes_sha256"}
-    assert differing(identity(tables, tokens[::-1])) == {"samples_sha256", "boxes_sha256"}
+    # which has no images and scans either
+    assert differing(identity(others, tokens)) == {"boxes_sha256", "sensors_sha256"}
+    hashes = {"samples_sha256", "boxes_sha256", "sensors_sha256"}
+    assert differing(identity(tables, tokens[::-1])) == hashes
+    # a calibration that was mended
+    root = tmp_path / "mended"
+    shutil.copytree(synthetic_dataroot, root)
+    file = root / version / "calibrated_sensor.json"
+    rows = json.loads(file.read_text())
+    rows[0]["translation"][2] += 0.5
+    file.write_text(json.dumps(rows))
+    assert differing(identity(NuScenesTables(root), tokens)) == {"sensors_sha256"}

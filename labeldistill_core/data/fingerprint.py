@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hashes of what the tables say of samples: what a run that goes on must find as it was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labeldistill_core.data.nuscenes import NuScenesTables
+
+
+def boxes_sha256(tables: NuScenesTables, tokens: Sequence[str]) -> str:
+    """Hash of the boxes that samples have, as far as training and scoring see them.
+
+    Args:
+        tables: of the data root.
+        tokens: of the samples.
+    """
+    digest = hashlib.sha256()
+    for token in tokens:
+        truth = tables.ground_truth(token)
+        digest.update(_rounded(truth.boxes.values.numpy(), 1e4))
+        said = truth.boxes.labels.tolist(), truth.attributes, truth.num_lidar_pts
+        digest.update(repr(said).encode())
+    return digest.hexdigest()
+
+
+def sensors_sha256(tables: NuScenesTables, tokens: Sequence[str]) -> str:
+    """Hash of the cameras and LiDAR scans of samples: calibrations, poses, times and files.
+
+    Files count by their names and by whether they are there, not by what is in them.
+
+    Args:
+        tables: of the data root.
+        tokens: of the samples.
+    """
+    digest = hashlib.sha256()
+    for token in tokens:
+        for channel, record in sorted(tables.sensors(token).items()):
+            if record.modality not in ("camera", "lidar"):
+                continue
+            name = record.path.relative_to(tables.dataroot).as_posix()
+            said = channel, record.stamp_ns, record.width_px, record.height_px, name
+            digest.update(repr((*said, record.is_there)).encode())
+            for values in (
+                record.ego_from_sensor.matrix,
+                record.fixed_from_ego.matrix,
+                record.intrinsics_px,
+            ):
+                digest.update(_rounded(values, 1e6))
+    return digest.hexdigest()
+
+
+def _rounded(values: Any, share: float) -> bytes:
+    """Numbers in steps of one over a share: the last bits of poses depend on the processor."""
+    return bytes(np.nan_to_num(values * share, nan=-1e9).round().astype(np.int64).tobytes())
