@@ -200,6 +200,11 @@ def file_sha256(path: Path) -> str:
     Raises:
         CheckpointError: there is no such file.
     """
+    if (path / "checkpoints" / "last.ckpt").is_file():
+        raise CheckpointError(
+            f"{path} is the folder of a run: give the *.safetensors in it, or, while the run goes "
+            "on, what `labeldistill export` writes"
+        )
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: give the path of a .safetensors file")
     # In parts, so that a file of gigabytes takes no memory.
@@ -264,6 +269,12 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     if path.suffix == ".onnx":
         return CheckpointError(
             f"{path} is an ONNX graph: give the *.safetensors that it was exported from"
+        )
+    if path.suffix == ".ckpt":
+        return CheckpointError(
+            f"{path} is no safetensors file: the network of a run's checkpoint is written by "
+            "`labeldistill export`; published checkpoints are read with `labeldistill "
+            "convert-checkpoint`"
         )
     return CheckpointError(
         f"{path} is truncated or no safetensors file ({error}); published checkpoints are "

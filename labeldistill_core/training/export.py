@@ -82,8 +82,11 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
         CheckpointError: there is no such checkpoint, or it is damaged.
     """
     file = _checkpoint(run, options.which)
-    if out.exists() and out.samefile(file):
-        raise CheckpointError(f"{out} is the run's own checkpoint: name another file to write")
+    if out.is_file() and out.suffix != ".safetensors" and out.stat().st_size and not kind_of(out):
+        # Such as a checkpoint of a run, which could not be taken up any more.
+        raise CheckpointError(
+            f"{out} is there and is no file of a network: name another one to write, or remove it"
+        )
     content = read_run(file)
     try:
         # What made the run goes into the network's file, which then says by itself where it comes
@@ -171,6 +174,9 @@ def _fault(content: Any) -> str:
         same = False
     if not same or not isinstance(identity, dict):
         return "what it says of its run is no JSON object"
+    recipe = identity.get("recipe")
+    if not isinstance(recipe, dict) or type(recipe.get("epochs")) is not int:
+        return "its recipe is none"
     if not isinstance(weights, dict) or not all(map(_is_weight, weights, weights.values())):
         return "its weights are no tensors by name"
     return ""

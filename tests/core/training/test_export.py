@@ -56,16 +56,25 @@ def test_export_writes_what_the_node_loads(
     assert any(not torch.equal(average[name], current[name]) for name in average)
     assert main(["export", str(run), str(exported), "--which", "best"]) == 2
     assert "--validate val" in capsys.readouterr().err
-    before = last.read_bytes()
+    before, other = last.read_bytes(), tmp_path / "other.ckpt"
+    other.write_bytes(before)
     for given, wrong, told in (
-        ([last, last], [], "last.ckpt is the run's own checkpoint: name another file"),
+        ([last, last], [], "last.ckpt is there and is no file of a network: name another"),
+        ([last, other], [], "other.ckpt is there and is no file of a network: name another"),
         ([exported, tmp_path / "x"], [], "is the file of a student, as the next stage loads it"),
         ([last, exported], ["--which", "best"], "is one checkpoint: `--which best` chooses"),
         ([tmp_path / "none", exported], [], "none holds no run: give the folder"),
     ):
         assert main(["export", *map(str, given), *wrong]) == 2
         assert told in capsys.readouterr().err
-    assert last.read_bytes() == before
+    assert last.read_bytes() == other.read_bytes() == before
+    # who gives a run for its network is told how to get it
+    for network, told in (
+        (last, "network of a run's checkpoint is written by `labeldistill export`"),
+        (run, "is the folder of a run: give the *.safetensors in it"),
+    ):
+        assert main(["evaluate", str(network), root]) == 2
+        assert told in capsys.readouterr().err
     # a flipped bit in the middle, where a weight or the optimizer's memory of one lies
     middle = len(before) // 2
     last.write_bytes(before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :])
@@ -120,7 +129,7 @@ def test_a_run_that_does_not_say_what_made_it_is_damaged(identity: Any, tmp_path
 def identity_of_a_run(**parts: Any) -> dict[str, Any]:
     return {
         "stage": "student", "config": json.loads(to_json(small())), "preset": "small", "samples": 1,
-        "recipe": {"seed": 0}, **parts,
+        "recipe": {"seed": 0, "epochs": 1}, **parts,
     }  # fmt: skip
 
 
@@ -133,6 +142,8 @@ def identity_of_a_run(**parts: Any) -> dict[str, Any]:
         ({IDENTITY: identity_of_a_run(teacher=torch.zeros(2))}, "no JSON"),
         ({IDENTITY: identity_of_a_run(more={(1, 2): 3})}, "no JSON"),
         ({IDENTITY: identity_of_a_run(preset="\ud800")}, "no JSON"),
+        ({IDENTITY: identity_of_a_run(recipe=None)}, "its recipe is none"),
+        ({IDENTITY: identity_of_a_run(recipe={"seed": 0, "epochs": "2"})}, "its recipe is none"),
         ({"state_dict": {"network.a": "b"}}, "no tensors"),
         ({"state_dict": {"network.a": torch.zeros(2).to_sparse()}}, "no tensors"),
         ({"state_dict": {"network.a": torch.zeros(2, device="meta")}}, "no tensors"),
