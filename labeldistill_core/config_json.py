@@ -23,6 +23,8 @@ _MAX_MESSAGE = 2000
 """Characters that are told of a configuration that does not fit."""
 _LARGEST = 1e300
 """Beyond it, integers of JSON are no floats."""
+_LARGEST_INT = 2**32
+"""Sizes and counts are far smaller, and a seed is below it."""
 
 Config = TypeVar("Config")
 
@@ -144,6 +146,8 @@ def _scalar(value: Any, kind: type) -> Any:
     # JSON's integers have any size, and Python reads NaN and Infinity where JSON has none
     if kind is float and not (abs(value) <= _LARGEST and math.isfinite(value)):
         raise ConfigError(f"{reprlib.repr(value)} is no finite number")
+    if kind is int and abs(value) > _LARGEST_INT:
+        raise ConfigError(f"{reprlib.repr(value)} is far too large")
     return kind(value)
 
 

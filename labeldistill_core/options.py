@@ -12,6 +12,7 @@ import tyro
 
 from labeldistill_core.config import StudentConfig
 from labeldistill_core.config_files import classes_of
+from labeldistill_core.config_json import from_mapping, to_mapping
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.runtime.device import Precision
 
@@ -35,19 +36,24 @@ def take_single_fields(args: Sequence[str], default: FieldsT) -> tuple[FieldsT, 
 
     Returns:
         The fields, and the arguments that are none.
+
+    Raises:
+        ConfigError: a number is not finite.
     """
     # An option has hyphens where its field has underscores.
     paths = tuple(f"--{each.name.replace('_', '-')}." for each in fields(default))
     # By themselves, since the help of a command would drown in them.
     if {"-h", "--help"} & set(args) or not any(word.startswith(paths) for word in args):
         return default, list(args)
-    return tyro.cli(
+    found, rest = tyro.cli(
         type(default),
         args=args,
         default=default,
         return_unknown_args=True,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    # As strictly as what a file says: a command line has numbers such as nan, too.
+    return from_mapping(type(default), to_mapping(found), "the options"), rest
 
 
 @dataclass(frozen=True, kw_only=True)

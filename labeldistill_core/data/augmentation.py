@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from labeldistill_core.data.batch import evaluation_transform
 from labeldistill_core.data.bev_augmentation import BevAugmentation
 from labeldistill_core.data.crop import top_px
 from labeldistill_core.data.images import ImageTransform
+from labeldistill_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,19 @@ class AugmentationConfig:
     """Range of the factor on the size of the world."""
     bev_flip: bool = True
     """Whether the world is mirrored along each axis in half of the samples."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name, least in (
+            ("resize", 0.0), ("bev_scale", 0.0), ("image_rotation_deg", -math.inf),
+            ("bev_rotation_deg", -math.inf),
+        ):  # fmt: skip
+            low, high = getattr(self, name)
+            if not least < low <= high < math.inf:
+                kind = "finite" if least < 0 else "positive"
+                raise ConfigError(
+                    f"augmentation.{name} is {low} to {high}: both must be {kind}, the lesser first"
+                )
 
     @property
     def keeps_world(self) -> bool:

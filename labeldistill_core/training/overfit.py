@@ -121,8 +121,8 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
             f"none of the first {options.samples} samples of {', '.join(names)} has images"
         )
     warn_of_lost_horizons(tables, data.tokens, config.cameras, config.image)
-    seed_everything(options.seed, verbose=False)
     recipe = replace(preset.recipes.student, seed=options.seed)
+    seed_everything(options.seed, verbose=False)
     stage = StudentStage(config, recipe).train()
     for module in stage.network.modules():
         if isinstance(module, torch.nn.Dropout):

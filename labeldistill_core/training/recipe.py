@@ -14,6 +14,12 @@ from torch import Tensor
 from labeldistill_core.data.augmentation import AugmentationConfig
 from labeldistill_core.errors import ConfigError
 
+LARGEST_SEED = 2**32 - 1
+"""What numpy's generator takes."""
+_POSITIVE = ("epochs", "batch_size", "accumulate", "learning_rate", "reference_batch")
+_NOT_NEGATIVE = ("image_rate", "weight_decay", "velocity_weight", "gradient_clip")
+_SHARES = ("milestones", "warmup_share", "ema_decay")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -56,11 +62,20 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("epochs", "batch_size", "accumulate", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"recipe.{name} is {getattr(self, name)}: it must be positive")
-        if self.velocity_weight < 0:
-            raise ConfigError(f"recipe.velocity_weight is {self.velocity_weight}: it is negative")
+        for names, fits, range_ in (
+            # Written so that NaN, of which no comparison holds, fits nothing.
+            (_POSITIVE, lambda value: 0 < value < math.inf, "must be positive"),
+            (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "must be 0 or more"),
+            (_SHARES, lambda value: 0 <= value <= 1, "must be between 0 and 1"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if not all(map(fits, value if isinstance(value, tuple) else (value,))):
+                    raise ConfigError(f"recipe.{name} is {value}: it {range_}")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise ConfigError(f"recipe.seed is {self.seed}: it must be 0 to {LARGEST_SEED}")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ConfigError(f"recipe.milestones are {self.milestones}: they must ascend")
 
     def code_weights(self, device: torch.device) -> Tensor | None:
         """Weights (10,) of the box code's numbers in the box loss; None when all are one."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.experiments.ablation import ARMS
+from labeldistill_core.experiments.arms import ARMS
 from labeldistill_core.published import behaviour
 from labeldistill_core.training.fit import Machine
 from labeldistill_core.training.options import StudentOptions
@@ -28,6 +28,15 @@ from labeldistill_core.training.overfit import OverfitOptions
         (lambda: OverfitOptions(steps=0), "--steps and --learning-rate must be above 0"),
         (lambda: OverfitOptions(samples=-1), "--samples must be 0 or more"),
         (lambda: OverfitOptions(learning_rate=float("nan")), "--learning-rate must be above 0"),
+        (lambda: StudentOptions(seed=-1).resolved(), "recipe.seed is -1"),
+        (
+            lambda: StudentOptions.prepared(["--student.head.heatmap-bias", "nan"]),
+            "the options: student.head.heatmap_bias: nan is no finite number",
+        ),
+        (
+            lambda: StudentOptions.prepared(["--student.depth-net.mid-channels", "9" * 20]),
+            r"student.depth_net.mid_channels: 9*\.* is far too large",
+        ),
     ],
 )
 def test_impossible_numbers(options: Callable[[], object], told: str) -> None:

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from labeldistill_core.data.augmentation import AugmentationConfig
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.presets import find_preset
 from labeldistill_core.training.options import TrainingOptions
 from labeldistill_core.training.recipe import Recipe
 
@@ -26,10 +30,54 @@ def test_the_rate_rises_then_falls() -> None:
     assert factors[-1] == pytest.approx(0.0)
     steps = replace(recipe, schedule="steps", milestones=(0.5, 0.75))
     assert [steps.rate_factor(step, 100) for step in (49, 50, 75)] == [1.0, 0.1, 0.01]
-    with pytest.raises(ConfigError, match="batch_size is 0"):
-        replace(recipe, batch_size=0)
-    with pytest.raises(ConfigError, match="velocity_weight is -1"):
-        replace(recipe, velocity_weight=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("batch_size", 0, "must be positive"),
+        ("reference_batch", -4, "must be positive"),
+        ("learning_rate", math.nan, "must be positive"),
+        ("learning_rate", math.inf, "must be positive"),
+        ("velocity_weight", -1.0, "must be 0 or more"),
+        ("weight_decay", math.nan, "must be 0 or more"),
+        ("gradient_clip", -1.0, "must be 0 or more"),
+        ("image_rate", -1.0, "must be 0 or more"),
+        ("ema_decay", math.nan, "must be between 0 and 1"),
+        ("warmup_share", 5.0, "must be between 0 and 1"),
+        ("milestones", (0.5, -2.0), "must be between 0 and 1"),
+        ("milestones", (0.75, 0.5), "must ascend"),
+        ("seed", -1, "must be 0 to 4294967295"),
+        ("seed", 2**32, "must be 0 to 4294967295"),
+    ],
+)
+def test_a_recipe_that_trains_nothing_is_refused(field: str, value: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"recipe\.{field} .*{told}"):
+        replace(Recipe(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("resize", (2.0, 1.0)),
+        ("resize", (0.0, 1.0)),
+        ("bev_scale", (-1.0, 1.0)),
+        ("bev_rotation_deg", (math.nan, 1.0)),
+        ("image_rotation_deg", (0.0, math.inf)),
+    ],
+)
+def test_ranges_of_augmentation_can_be_drawn_from(field: str, values: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"augmentation\.{field} is .*the lesser first"):
+        AugmentationConfig(**{field: values})  # type: ignore[arg-type]
+
+
+def test_the_seed_of_a_recipe_counts_where_none_is_given() -> None:
+    recipes = find_preset("demo").recipes.with_settings(seed=5)
+    options = TrainingOptions.prepared([])[0]
+    assert options.fields
+    options = replace(options, fields=replace(options.fields, recipes=recipes))
+    assert options.resolved().recipes.student.seed == 5
+    assert replace(options, seed=0).resolved().recipes.teacher.seed == 0
 
 
 @pytest.mark.parametrize("stage", ["teacher", "label_encoder"])
