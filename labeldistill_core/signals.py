@@ -35,11 +35,7 @@ class StopRequest:
         """Take over the signals; only a main thread is given them."""
         # Work in a thread, as in a notebook or a test, is ended by whoever started it.
         if threading.current_thread() is threading.main_thread():
-            before = {number: signal.getsignal(number) for number in _SIGNALS}
-            # Who ignores one, such as a shell for a job in the background, wants it ignored.
-            self._before = {
-                n: handler for n, handler in before.items() if handler != signal.SIG_IGN
-            }
+            self._before = {number: signal.getsignal(number) for number in _SIGNALS}
             self.listen()
         return self
 

@@ -42,17 +42,3 @@ def test_other_threads_leave_signals_alone() -> None:
     thread.start()
     thread.join()
     assert found == [before]
-
-
-def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "ONE_STOP_S", 0.0)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `command &` in a script
-    seen: list[int] = []
-    try:
-        with StopRequest(seen.append):
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGTERM)
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert seen == [signal.SIGTERM]
