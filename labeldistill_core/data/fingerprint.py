@@ -11,6 +11,9 @@ import numpy as np
 
 from labeldistill_core.data.nuscenes import NuScenesTables
 
+_MOST_STEPS = 2.0**62
+"""Farther ones are no 64-bit integers."""
+
 
 def boxes_sha256(tables: NuScenesTables, tokens: Sequence[str]) -> str:
     """Hash of the boxes that samples have, as far as training and scoring see them.
@@ -56,4 +59,6 @@ def sensors_sha256(tables: NuScenesTables, tokens: Sequence[str]) -> str:
 
 def _rounded(values: Any, share: float) -> bytes:
     """Numbers in steps of one over a share: the last bits of poses depend on the processor."""
-    return bytes(np.nan_to_num(values * share, nan=-1e9).round().astype(np.int64).tobytes())
+    with np.errstate(over="ignore"):  # whoever uses such numbers refuses them by name
+        steps = np.nan_to_num(values * share, nan=-1e9).round()
+    return bytes(steps.clip(-_MOST_STEPS, _MOST_STEPS).astype(np.int64).tobytes())

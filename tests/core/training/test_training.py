@@ -358,3 +358,7 @@ def test_a_run_is_known_by_its_samples_and_what_is_said_of_them(
     rows[0]["translation"][2] += 0.5
     file.write_text(json.dumps(rows))
     assert differing(identity(NuScenesTables(root), tokens)) == {"sensors_sha256"}
+    # numbers that no integer holds
+    rows[0]["translation"] = [1e305, -1e305, 1e20]
+    file.write_text(json.dumps(rows))
+    assert differing(identity(NuScenesTables(root), tokens)) == {"sensors_sha256"}
