@@ -107,9 +107,9 @@ def refuse_unwritable(path: Path) -> None:
     Raises:
         OSError: it is a folder, or its folder cannot be written to.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if open_descriptor(path) is not None or (path.exists() and not path.is_file()):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         return
     folder = Path(os.path.realpath(path)).parent
     with naming(path):

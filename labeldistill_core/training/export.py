@@ -79,7 +79,8 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
         options: which of its networks, and how.
 
     Raises:
-        CheckpointError: there is no such checkpoint, or it is damaged.
+        CheckpointError: there is no such checkpoint, it is damaged, or what is to be written over
+            is no network.
     """
     file = _checkpoint(run, options.which)
     if out.is_file() and out.suffix != ".safetensors" and out.stat().st_size and not kind_of(out):
