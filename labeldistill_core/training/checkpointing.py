@@ -40,6 +40,8 @@ class Keep(Callback):
         self._file, self._every, self._scores = file, every, False
         self.saved = step
         """Step of the run in the file; 0 while there is none."""
+        self.saving = False
+        """Whether the run is being saved."""
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Save after a full number of steps."""
@@ -82,7 +84,11 @@ class Keep(Callback):
             raise NotFiniteError(
                 f"stopped at step {trainer.global_step}, and {self._file} stays as it was: {bad}"
             )
-        trainer.save_checkpoint(self._file)
+        self.saving = True
+        try:
+            trainer.save_checkpoint(self._file)
+        finally:
+            self.saving = False
         self.saved = trainer.global_step
 
 

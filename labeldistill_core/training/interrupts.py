@@ -31,7 +31,7 @@ class Stop(Callback):
         self._keep, self._step = keep, keep.saved
         self._at_once = True
         self._signal: int | None = None
-        self._timer: threading.Timer | None = None
+        self._ended = threading.Event()
         self._signals = StopRequest(self._receive)
 
     def __enter__(self) -> Self:
@@ -41,7 +41,7 @@ class Stop(Callback):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Give the signals back, and tell of one that came behind the last step."""
-        self._stop_waiting()
+        self._ended.set()
         self._signals.__exit__()
         if self._signal is not None and kind is None:
             raise self._error(self._signal)
@@ -84,12 +84,18 @@ class Stop(Callback):
         if self._signal is not None or self._at_once:
             raise self._error(number)
         self._signal = number
-        # the second signal comes by itself
-        thread = threading.main_thread().ident
-        assert thread is not None
-        self._timer = threading.Timer(GRACE_S, signal.pthread_kill, (thread, number))
-        self._timer.daemon = True
-        self._timer.start()
+        threading.Thread(target=self._insist, args=(number,), daemon=True).start()
+
+    def _insist(self, number: int) -> None:
+        """Send the second signal by itself when the step takes long."""
+        while not self._ended.wait(GRACE_S):
+            # Where the run is being saved the step is behind us, and a slow disk takes what it
+            # takes.
+            if not self._keep.saving:
+                thread = threading.main_thread().ident
+                assert thread is not None
+                signal.pthread_kill(thread, number)
+                return
 
     def _asked(self, trainer: Trainer) -> bool:
         """Whether a signal came to any process of the run."""
@@ -100,13 +106,8 @@ class Stop(Callback):
         # wait in the next one.
         return trainer.strategy.reduce_boolean_decision(came, all=False)
 
-    def _stop_waiting(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-
     def _end(self, trainer: Trainer) -> None:
-        # The step is behind us, and a slow disk takes what it takes.
-        self._stop_waiting()
+        self._ended.set()
         self._keep.save(trainer)
         number = self._signal or signal.SIGTERM
         if not trainer.is_global_zero:

@@ -95,9 +95,16 @@ def test_a_step_that_takes_long_is_not_waited_for(
     )
 
 
+@pytest.mark.parametrize(("call", "step"), [(5, 2), (7, 3)], ids=["within", "last"])
 def test_a_slow_disk_is_waited_for(
-    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: int,
+    step: int,
+    synthetic_dataroot: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also where the end of an epoch saves by itself."""
+
     def slowly(path: Path, data: memoryview) -> None:
         time.sleep(1.5)
         write_whole(path, data)
@@ -105,9 +112,9 @@ def test_a_slow_disk_is_waited_for(
     monkeypatch.setattr(signals, "ONE_STOP_S", 0.0)
     monkeypatch.setattr(interrupts, "GRACE_S", 1.0)
     monkeypatch.setattr(checkpointing, "write_whole", slowly)
-    stopped = signalled(synthetic_dataroot, tmp_path, (signal.SIGTERM,), 5)
-    assert str(stopped) == "stopped at step 2, repeat the command to go on"
-    assert steps(tmp_path) == 2
+    stopped = signalled(synthetic_dataroot, tmp_path, (signal.SIGTERM,), call)
+    assert str(stopped) == f"stopped at step {step}, repeat the command to go on"
+    assert steps(tmp_path) == step
 
 
 @pytest.mark.parametrize("function", ["validation_step", "on_validation_epoch_end"])
