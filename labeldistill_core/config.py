@@ -33,7 +33,8 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _require_positive(name: str, *values: int) -> None:
+def require_positive(name: str, *values: int) -> None:
+    """Refuse sizes and counts of which a network cannot be made."""
     _require(min(values) > 0, f"{name} is {', '.join(map(str, values))}: use positive numbers")
 
 
@@ -86,7 +87,7 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         """Check the width."""
-        _require_positive("image_encoder.backbone.base_channels", self.base_channels)
+        require_positive("image_encoder.backbone.base_channels", self.base_channels)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class ImageEncoderConfig:
 
     def __post_init__(self) -> None:
         """Check the widths."""
-        _require_positive("image_encoder.neck_channels", *self.neck_channels)
+        require_positive("image_encoder.neck_channels", *self.neck_channels)
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,8 @@ class DepthNetConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and divisibility."""
-        _require_positive("depth_net.mid_channels", self.mid_channels)
-        _require_positive("depth_net.context_channels", self.context_channels)
+        require_positive("depth_net.mid_channels", self.mid_channels)
+        require_positive("depth_net.context_channels", self.context_channels)
         _require(0 <= self.dropout <= 1, f"depth_net.dropout is {self.dropout}: use 0 to 1")
         _require(
             self.deform_groups >= 0,
@@ -232,8 +233,8 @@ class BevEncoderConfig:
 
     def __post_init__(self) -> None:
         """Check the widths."""
-        _require_positive("bev_encoder.base_channels", self.base_channels)
-        _require_positive("bev_encoder.neck_channels", *self.neck_channels)
+        require_positive("bev_encoder.base_channels", self.base_channels)
+        require_positive("bev_encoder.neck_channels", *self.neck_channels)
 
 
 @dataclass(frozen=True)
@@ -258,8 +259,8 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         """Check widths, tasks and classes."""
-        _require_positive("head.shared_channels", self.shared_channels)
-        _require_positive("head.branch_channels", self.branch_channels)
+        require_positive("head.shared_channels", self.shared_channels)
+        require_positive("head.branch_channels", self.branch_channels)
         _require(
             bool(self.tasks) and all(self.tasks), "head.tasks needs a task, and each task a class"
         )
@@ -303,8 +304,8 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _require_positive("decode.max_candidates", self.max_candidates)
-        _require_positive("decode.max_per_task", self.max_per_task)
+        require_positive("decode.max_candidates", self.max_candidates)
+        require_positive("decode.max_per_task", self.max_per_task)
         _require(
             0 <= self.score_threshold <= 1,
             f"decode.score_threshold is {self.score_threshold}: use a number from 0 to 1",

@@ -7,11 +7,12 @@ the published ones.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from labeldistill_core.classes import NUSCENES, ObjectClass
-from labeldistill_core.config import BevGrid
+from labeldistill_core.config import BevGrid, require_positive
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.lidar.config import TeacherConfig
 
@@ -46,6 +47,10 @@ class LabelEncoderConfig:
     """Cells without a box are zero, or, as published, what the MLPs make of zeros."""
     classes: tuple[ObjectClass, ...] = NUSCENES.members
     """Classes of the ground truth, in the order of its labels; see `HeadConfig.classes`."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require_positive("label_encoder.channels", *self.channels, self.hidden_channels)
 
     @classmethod
     def of(cls, teacher: TeacherConfig, hidden_channels: int = 256) -> LabelEncoderConfig:
@@ -106,8 +111,8 @@ class DistillationConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         weights = (self.lidar_weight, self.label_weight, self.response_weight)
-        if min(weights) < 0:
-            raise ConfigError(f"distillation weights {weights} must not be negative")
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise ConfigError(f"distillation weights {weights} must be numbers, 0 or more")
         if min(self.ratio[:2]) < 1 or self.ratio[2] < 0:
             raise ConfigError(
                 f"distillation.ratio {self.ratio}: LiDAR and label need a share of at least 1"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from labeldistill_core.config import BevGrid, DecodeConfig, HeadConfig
+from labeldistill_core.config import BevGrid, DecodeConfig, HeadConfig, require_positive
 from labeldistill_core.errors import ConfigError
 
 
@@ -32,6 +32,18 @@ class SweepsConfig:
     frame: Literal["model", "lidar"] = "model"
     """Ego frame of the points: the one that boxes are given in, the mean of the cameras' poses; or
     the one at the time of the scan, as in the published code."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("past", "future", "repeat_when_alone"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"teacher.sweeps.{name} is {getattr(self, name)}: it must be 0 or more"
+                )
+        if not self.max_range_m > 0:
+            raise ConfigError(
+                f"teacher.sweeps.max_range_m is {self.max_range_m}: it must be positive"
+            )
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,18 @@ class TeacherConfig:
     """Scans that make up the input."""
 
     def __post_init__(self) -> None:
-        """Check that the voxels end up in the cells."""
+        """Check ranges, and that the voxels end up in the cells."""
+        for name in (
+            "max_points", "max_voxels", "encoder_channels", "out_channels", "second_channels",
+            "neck_channels",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            require_positive(f"teacher.{name}", *(value if isinstance(value, tuple) else (value,)))
+        if min(*self.height_padding, *self.second_layers) < 0:
+            raise ConfigError(
+                f"teacher.height_padding {self.height_padding} and second_layers "
+                f"{self.second_layers} must be 0 or more"
+            )
         stages = len(self.encoder_channels)
         if len(self.height_padding) != stages - 1:
             raise ConfigError(

@@ -83,7 +83,7 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
             is no network.
     """
     file = _checkpoint(run, options.which)
-    if out.is_file() and out.suffix != ".safetensors" and out.stat().st_size and not kind_of(out):
+    if out.is_file() and out.stat().st_size and not kind_of(out):
         # Such as a checkpoint of a run, which could not be taken up any more.
         raise CheckpointError(
             f"{out} is there and is no file of a network: name another one to write, or remove it"

@@ -16,7 +16,9 @@ from labeldistill_core.errors import ConfigError
 
 _LARGEST_SEED = 2**32 - 1
 """What numpy's generator takes."""
-_POSITIVE = ("epochs", "batch_size", "accumulate", "learning_rate", "reference_batch")
+_LARGEST_COUNT = 2**31 - 1
+_COUNTS = ("epochs", "batch_size", "accumulate", "reference_batch")
+_POSITIVE = ("learning_rate",)
 _NOT_NEGATIVE = ("image_rate", "weight_decay", "velocity_weight", "gradient_clip")
 _SHARES = ("milestones", "warmup_share", "ema_decay")
 
@@ -64,6 +66,11 @@ class Recipe:
         """Check ranges."""
         for names, fits, range_ in (
             # Written so that NaN, of which no comparison holds, fits nothing.
+            (
+                _COUNTS,
+                lambda value: 1 <= value <= _LARGEST_COUNT,
+                f"must be 1 to {_LARGEST_COUNT}",
+            ),
             (_POSITIVE, lambda value: 0 < value < math.inf, "must be positive"),
             (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "must be 0 or more"),
             (_SHARES, lambda value: 0 <= value <= 1, "must be between 0 and 1"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -218,5 +219,6 @@ def test_a_missing_teacher_is_named() -> None:
     # also where it is asked for responses alone
     with pytest.raises(ConfigError, match="teacher has other cells"):
         Distiller(DistillationConfig(0.0, 0.0, 1.0), other, Teacher(SMALL), None)
-    with pytest.raises(ConfigError, match="must not be negative"):
-        DistillationConfig(lidar_weight=-1)
+    for weight in (-1, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="must be numbers, 0 or more"):
+            DistillationConfig(lidar_weight=weight)

@@ -236,12 +236,22 @@ def test_checkpoints_of_another_network_are_refused(tmp_path: Path) -> None:
     [
         ({"voxel_m": (0.5, 0.4, 0.4)}, "does not grow to a cell of 1.6 m in 2 halvings"),
         ({"height_padding": (1,)}, "one number between two of the 3 stages"),
+        ({"height_padding": (1, -1)}, "must be 0 or more"),
+        ({"max_voxels": (-1, 5)}, "teacher.max_voxels is -1, 5: use positive numbers"),
+        ({"neck_channels": (8, 0)}, "teacher.neck_channels is 8, 0: use positive numbers"),
         ({"grid": BevGrid((-12.8, 12.8), (-12.0, 12.0), cell_m=1.6)}, "even number of rows"),
     ],
 )
 def test_configurations_that_do_not_fit(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(SMALL, **change)
+
+
+@pytest.mark.parametrize("change", [{"past": -3}, {"future": -1}, {"max_range_m": 0.0}])
+def test_sweeps_that_there_are_none_of(change: dict[str, Any]) -> None:
+    (name,) = change
+    with pytest.raises(ConfigError, match=f"teacher.sweeps.{name} is {change[name]}: it must be"):
+        SweepsConfig(**change)
 
 
 def test_scans_meet_in_one_frame() -> None:

@@ -58,9 +58,12 @@ def test_export_writes_what_the_node_loads(
     assert "--validate val" in capsys.readouterr().err
     before, other = last.read_bytes(), tmp_path / "other.ckpt"
     other.write_bytes(before)
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(last)
     for given, wrong, told in (
         ([last, last], [], "last.ckpt is there and is no file of a network: name another"),
         ([last, other], [], "other.ckpt is there and is no file of a network: name another"),
+        ([last, link], [], "link.safetensors is there and is no file of a network: name another"),
         ([exported, tmp_path / "x"], [], "is the file of a student, as the next stage loads it"),
         ([last, exported], ["--which", "best"], "is one checkpoint: `--which best` chooses"),
         ([tmp_path / "none", exported], [], "none holds no run: give the folder"),
@@ -161,7 +164,10 @@ def test_what_no_run_writes_is_damage(content: Any, told: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(-1, "no network can be made of its configuration"), (10**6, "does not fit the network")],
+    [
+        (-1, r"teacher\.out_channels is -1: use positive numbers"),
+        (10**6, "does not fit the network"),
+    ],
     ids=["negative", "too large"],
 )
 def test_a_network_that_cannot_be_is_told_before_it_takes_memory(

@@ -35,8 +35,9 @@ def test_the_rate_rises_then_falls() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
-        ("batch_size", 0, "must be positive"),
-        ("reference_batch", -4, "must be positive"),
+        ("batch_size", 0, "must be 1 to 2147483647"),
+        ("accumulate", 10**24, "must be 1 to 2147483647"),
+        ("reference_batch", -4, "must be 1 to 2147483647"),
         ("learning_rate", math.nan, "must be positive"),
         ("learning_rate", math.inf, "must be positive"),
         ("velocity_weight", -1.0, "must be 0 or more"),
