@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -56,6 +57,24 @@ def sole_user(lock: Path, refusal: str) -> Iterator[bool]:
         yield held.is_locked
     finally:
         held.release()
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait while another process is in such a block for the same folder, and leave no lock file.
+
+    The system lets go of it for a process that dies.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # of a file system without locks
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def refuse_special(path: Path) -> None:
@@ -112,10 +131,15 @@ def refuse_unwritable(path: Path) -> None:
     if open_descriptor(path) is not None or (path.exists() and not path.is_file()):
         return
     folder = Path(os.path.realpath(path)).parent
-    with naming(path):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
+    except FileExistsError as error:  # which would read as if what is there were in the way
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
+    except OSError as error:
+        error.filename = str(path)  # it names a temporary one
+        raise
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.nuscenes_records import SensorRecord
 
 _MOST_STEPS = 2.0**62
 """Farther ones are no 64-bit integers."""
@@ -28,6 +29,11 @@ def boxes_sha256(tables: NuScenesTables, tokens: Sequence[str]) -> str:
         digest.update(_rounded(truth.boxes.values.numpy(), 1e4))
         said = truth.boxes.labels.tolist(), truth.attributes, truth.num_lidar_pts
         digest.update(repr(said).encode())
+        # Told where there are any, which is seldom: both decide which boxes count.
+        if any(truth.num_radar_pts):
+            digest.update(f"radar {truth.num_radar_pts}".encode())
+        if len(truth.bicycle_racks):
+            digest.update(b"racks" + _rounded(truth.bicycle_racks, 1e4))
     return digest.hexdigest()
 
 
@@ -43,18 +49,45 @@ def sensors_sha256(tables: NuScenesTables, tokens: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for token in tokens:
         for channel, record in sorted(tables.sensors(token).items()):
-            if record.modality not in ("camera", "lidar"):
-                continue
-            name = record.path.relative_to(tables.dataroot).as_posix()
-            said = channel, record.stamp_ns, record.width_px, record.height_px, name
-            digest.update(repr((*said, record.is_there)).encode())
-            for values in (
-                record.ego_from_sensor.matrix,
-                record.fixed_from_ego.matrix,
-                record.intrinsics_px,
-            ):
-                digest.update(_rounded(values, 1e6))
+            if record.modality in ("camera", "lidar"):
+                _add(digest, tables, channel, record)
     return digest.hexdigest()
+
+
+def sweeps_sha256(
+    tables: NuScenesTables, tokens: Sequence[str], past: int, future: int
+) -> str | None:
+    """Hash of the LiDAR scans around those of samples, as `sensors_sha256` has their own.
+
+    Args:
+        tables: of the data root.
+        tokens: of the samples.
+        past: scans before each, at most.
+        future: scans after it, at most.
+
+    Returns:
+        None where no scans are asked for.
+    """
+    if not past and not future:
+        return None
+    digest = hashlib.sha256()
+    for token in tokens:
+        digest.update(token.encode())
+        for record in tables.lidar_sweeps(token, past, future):
+            _add(digest, tables, record.channel, record)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, tables: NuScenesTables, channel: str, record: SensorRecord) -> None:
+    name = record.path.relative_to(tables.dataroot).as_posix()
+    said = channel, record.stamp_ns, record.width_px, record.height_px, name
+    digest.update(repr((*said, record.is_there)).encode())
+    for values in (
+        record.ego_from_sensor.matrix,
+        record.fixed_from_ego.matrix,
+        record.intrinsics_px,
+    ):
+        digest.update(_rounded(values, 1e6))
 
 
 def _rounded(values: Any, share: float) -> bytes:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labeldistill_core.checkpoints import file_sha256, read_checkpoint
-from labeldistill_core.data.fingerprint import boxes_sha256, sensors_sha256
+from labeldistill_core.data.fingerprint import boxes_sha256, sensors_sha256, sweeps_sha256
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.distillation.distiller import require_same_cells
@@ -106,8 +107,11 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     """
     arms, jobs = tuple(dict.fromkeys(options.arms)), options.jobs
     files = (out / "ablation.json", *([options.json] if options.json else []))
+    # before a training takes hours
+    _refuse_own_output(out, options.json)
     for file in files:
-        refuse_unwritable(file)  # before a run takes hours
+        refuse_unwritable(file)
+    before = {run.settings: run for file in files for run in finished_runs(file)}
     # The budget on the command line is that of the students; teachers are trained to their end, on
     # all scenes, once for all arms.
     plain = replace(options, epochs=None, learning_rate=None, batch_size=None, scenes=0, seed=None)
@@ -116,6 +120,8 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     loaders = max(1, loaders // jobs) if loaders else 0
     options = replace(options, machine=replace(options.machine, workers=loaders))
     preset = options.resolved()
+    first = preset.recipes.student.seed
+    replace(options, seed=first + options.seeds - 1).resolved()  # refuses one beyond the last seed
     tables = NuScenesTables(dataroot, options.version, preset.student.head.class_list)
     trained, scored = options.scene_names(tables)[0], options.scored_scenes(tables)
     about = _about(tables, trained, scored, options) | {"jobs": str(jobs)}
@@ -133,11 +139,11 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
             assert teacher is not None
             encoders[autoencoder] = _encoder(dataroot, out, teacher, plain, autoencoder)
     # seed by seed, so that an early stop leaves a fair comparison
-    first = preset.recipes.student.seed
     order = [(first + i, name) for i in range(options.seeds) for name in arms]
     samples = [token for name in (*trained, *scored) for token in tables.samples(name)]
     said = boxes_sha256(tables, samples), sensors_sha256(tables, samples)
     data = hashlib.sha256(" ".join([*samples, *said]).encode()).hexdigest()
+    sweeps = _sweeps(tables, trained, teacher) if taught else None
     runs = [
         AblationRun(
             dataroot,
@@ -147,12 +153,12 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
             tuple(trained),
             tuple(scored),
             data,
+            sweeps if ARMS[name].distillation else None,
             replace(options, seed=seed),
         )
         for seed, name in order
     ]
     sums = [run.check_sum for run in runs]
-    before = {run.settings: run for file in files for run in finished_runs(file)}
     found: dict[int, Scores] = {}
     for index, run in enumerate(runs):
         # Before one of other settings is trained; and also from the figures, since the folder of a
@@ -186,6 +192,14 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     return (out / "table.md").read_text(encoding="utf-8")
 
 
+def _sweeps(tables: NuScenesTables, scenes: Sequence[str], teacher: Path | None) -> str | None:
+    """Hash of the scans that a teacher sees between samples."""
+    assert teacher is not None
+    seen = load_teacher(teacher).config.sweeps
+    samples = [token for name in scenes for token in tables.samples(name)]
+    return sweeps_sha256(tables, samples, seen.past, seen.future)
+
+
 def _encoder(
     dataroot: Path, out: Path, teacher: Path, options: TrainingOptions, autoencoder: bool
 ) -> Path:
@@ -196,6 +210,22 @@ def _encoder(
     stage = LabelEncoderOptions.like(options, teacher=teacher, aim=aim)
     train_label_encoder(dataroot, file.parent, stage)
     return file
+
+
+def _refuse_own_output(out: Path, file: Path | None) -> None:
+    """See that the figures would not take the place of what the runs write.
+
+    Raises:
+        ConfigError: the file is in their folder and called otherwise than the figures there.
+    """
+    if not file:
+        return
+    real, folder = (Path(os.path.realpath(path)) for path in (file, out))
+    if folder in real.parents and real != folder / "ablation.json":
+        raise ConfigError(
+            f"--json {file} is in the folder of the runs, which has its figures in "
+            "ablation.json: leave --json out, or name a file elsewhere"
+        )
 
 
 def _refuse_other_cells(preset: Preset, teacher: Path | None, label_encoder: Path | None) -> None:
@@ -231,6 +261,8 @@ class AblationRun:
     """Names of the scenes to score."""
     data: str
     """Hash of the samples, to train on and to score, and of what the tables say of them."""
+    sweeps: str | None
+    """Hash of the scans that the LiDAR teacher sees between the samples to train on."""
     options: TrainingOptions
     """Options of the training, with the seed of this run."""
 
@@ -247,6 +279,7 @@ class AblationRun:
             "scenes": self.scenes,
             "scored": self.scored,
             "data_sha256": self.data,
+            "sweeps_sha256": self.sweeps,
             "sample": asdict(preset.samples),
             "recipe": asdict(preset.recipes.student),
             "student": asdict(preset.student),
@@ -272,7 +305,7 @@ class AblationRun:
         try:
             found = read_figures(file)
             settings, scores = found["settings"], Scores.from_json(found["scores"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{file} is damaged: remove it, and the run is scored anew"
             ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,13 @@ import msgspec
 import numpy as np
 
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.files import open_descriptor, read_bounded, write_json, write_whole
+from labeldistill_core.files import (
+    one_at_a_time,
+    open_descriptor,
+    read_bounded,
+    write_json,
+    write_whole,
+)
 
 _LARGEST = 1 << 26
 """Bytes of a file of figures; a run takes 4 KiB."""
@@ -47,7 +54,11 @@ class Scores:
         Raises:
             ValueError: the content is something else.
         """
-        return msgspec.convert(_mapped(content, _nan_of_null), cls)
+        scores = msgspec.convert(_mapped(content, _nan_of_null), cls)
+        for score in (scores.mean_ap, scores.nds):
+            if score < 0 or score > 1:  # unknown is NaN
+                raise ValueError(f"it has a score of {score}")
+        return scores
 
 
 @dataclass(frozen=True)
@@ -95,12 +106,12 @@ def finished_runs(file: Path | None) -> list[FinishedRun]:
         return []
     try:
         figures = read_figures(file)
-        if not {"arms", "runs"} & set(figures):
-            raise ValueError("it has neither arms nor runs")
+        if not isinstance(figures.get("arms"), dict):
+            raise ValueError("it has no arms")
         runs = figures.get("runs", [])
         made = [{**run, "scores": Scores.from_json(run["scores"])} for run in runs]
         return [msgspec.convert(run, FinishedRun) for run in made]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{file} holds no figures of an ablation ({error}): name another file; or, where it "
             "was one, remove it, and the runs are read from their folders"
@@ -163,9 +174,11 @@ def write_report(
     own = {run.settings: run for run in runs}
     # Written after each run, so that a call which is cut off leaves what it has found.
     for target in (out / "ablation.json", *([file] if file else [])):
-        # Read again, since another call may have written to it meanwhile.
-        kept = {run.settings: run for run in finished_runs(target)} | own
-        write_json(target, {"arms": arms, **about, "runs": [r.to_json() for r in kept.values()]})
+        with one_at_a_time(Path(os.path.realpath(target)).parent):
+            # Read again, since another call may have written to it meanwhile.
+            kept = {run.settings: run for run in finished_runs(target)} | own
+            listed = [run.to_json() for run in kept.values()]
+            write_json(target, {"arms": arms, **about, "runs": listed})
     write_whole(out / "table.md", _table(arms).encode())
     _plot(out / "ablation.png", arms)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,15 @@ from labeldistill_core.training.trackers import Tracker, make_logger
 
 _LOG = logging.getLogger(__name__)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ADDED = ("boxes_sha256", "sensors_sha256", "sweeps_sha256", "teacher_norm")
+"""Parts of a run's identity that runs of earlier versions do not tell."""
+_MEANT = {
+    "samples_sha256": "the samples",
+    "boxes_sha256": "the samples' boxes",
+    "sensors_sha256": "calibrations, poses, times or names of the samples' images and scans",
+    "sweeps_sha256": "calibrations, poses, times or names of the scans between samples",
+}
+"""What a hash stands for, whose numbers tell nobody anything."""
 
 
 class Samples(Protocol):
@@ -79,8 +89,10 @@ class Machine:
         """Refuse numbers with which nothing can run."""
         if self.devices < 1 or self.nodes < 1:
             raise ConfigError("--devices and --nodes must be 1 or more")
-        if (self.workers is not None and self.workers < 0) or not self.teacher_cache_gib >= 0:
-            raise ConfigError("--workers and --teacher-cache-gib must be 0 or more")
+        if self.workers is not None and self.workers < 0:
+            raise ConfigError("--workers must be 0 or more")
+        if not 0 <= self.teacher_cache_gib < math.inf:
+            raise ConfigError("--teacher-cache-gib must be a number, 0 or more")
 
     @property
     def processes(self) -> int:
@@ -310,8 +322,8 @@ def _checked_step(last: Path, identity: dict[str, Any], epoch_steps: int) -> int
     if recipe.get("epochs", 0) * epoch_steps <= step:
         longer = max(recipe.get("epochs", 0), identity["recipe"]["epochs"])
         before = {**before, "recipe": {**recipe, "epochs": longer}}
-    unknown = {key: identity.get(key) for key in ("boxes_sha256", "sensors_sha256")}
-    before = {**unknown, **_with_classes(before)}  # which runs of earlier versions do not tell
+    unknown = {key: identity[key] for key in _ADDED if key in identity}
+    before = {**unknown, **_with_classes(before)}
     differences = list(_differences(before, identity))
     if differences:
         raise CheckpointError(
@@ -339,4 +351,6 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
             for key in sorted({*before, *now})
             for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
         ]
-    return [] if before == now else [f"{name} was {before}, is {now}"]
+    if before == now:
+        return []
+    return [f"{_MEANT[name]} are others" if name in _MEANT else f"{name} was {before}, is {now}"]

@@ -14,13 +14,13 @@ from typing_extensions import Self
 
 from labeldistill_core.config_files import chosen_preset
 from labeldistill_core.console import last_value
-from labeldistill_core.data.fingerprint import boxes_sha256, sensors_sha256
+from labeldistill_core.data.fingerprint import boxes_sha256, sensors_sha256, sweeps_sha256
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, SampleConfig, StudentDataset
 from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.distillation.config import DistillationConfig, LabelEncoderConfig
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.lidar.config import TeacherConfig
+from labeldistill_core.lidar.config import SweepsConfig, TeacherConfig
 from labeldistill_core.options import StudentFields, TablesOptions, take_single_fields
 from labeldistill_core.presets import Preset, Recipes
 from labeldistill_core.training.fit import Machine
@@ -165,9 +165,21 @@ class TrainingOptions(TablesOptions):
         return split_scenes(tables, "val")
 
     def identity(
-        self, stage: str, data: LidarDataset | StudentDataset, **parts: Any
+        self,
+        stage: str,
+        data: LidarDataset | StudentDataset,
+        sweeps: SweepsConfig | None,
+        **parts: Any,
     ) -> Mapping[str, Any]:
-        """What a run must have in common with the one that it takes up."""
+        """What a run must have in common with the one that it takes up.
+
+        Args:
+            stage: what is trained.
+            data: samples to train on.
+            sweeps: scans that a LiDAR detector sees of each; None where there is none.
+            **parts: what only this stage has.
+        """
+        scans = (sweeps.past, sweeps.future) if sweeps else (0, 0)
         return {
             "stage": stage,
             "preset": self.preset_name,
@@ -179,6 +191,7 @@ class TrainingOptions(TablesOptions):
             # What the tables say of them too, which may be mended, or be another version's.
             "boxes_sha256": boxes_sha256(data.tables, data.tokens),
             "sensors_sha256": sensors_sha256(data.tables, data.tokens),
+            "sweeps_sha256": sweeps_sha256(data.tables, data.tokens, *scans),
             **parts,
         }
 

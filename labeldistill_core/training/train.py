@@ -69,6 +69,7 @@ def train_teacher(dataroot: Path, out: Path, options: TeacherOptions) -> Written
     identity = options.identity(
         "teacher",
         data,
+        config.sweeps,
         config=asdict(config),
         init=_sha256(options.init),
     )
@@ -102,9 +103,11 @@ def train_label_encoder(dataroot: Path, out: Path, options: LabelEncoderOptions)
     identity = options.identity(
         "label encoder",
         data,
+        None,
         config=asdict(config),
         aim=options.aim,
         teacher=file_sha256(options.teacher),
+        teacher_norm=norm,
     )
     if not fit(
         stage, data, LidarSample.collate, out, identity, options.machine, scored,
@@ -189,6 +192,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
     identity = options.identity(
         "student",
         data,
+        points.config if points else None,
         config=asdict(config),
         distillation=asdict(distillation) if distiller else None,
         sample=asdict(sample),

@@ -15,7 +15,14 @@ import pytest
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_columns import ResultBox
 from labeldistill_core.evaluation.result_file import write_results
-from labeldistill_core.files import read_bounded, whole_file, write_json, write_whole
+from labeldistill_core.files import (
+    one_at_a_time,
+    read_bounded,
+    refuse_unwritable,
+    whole_file,
+    write_json,
+    write_whole,
+)
 
 
 class _Broken(Mapping[str, list[ResultBox]]):
@@ -115,3 +122,31 @@ def test_what_was_printed_stays_where_the_output_is_a_file(name: str, tmp_path: 
     with (tmp_path / "out").open("wb") as out:
         subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
     assert (tmp_path / "out").read_text() == "before\ncontent\nafter\n"
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("figures")
+    with pytest.raises(NotADirectoryError, match="Not a directory: '.*/file/x.json'"):
+        refuse_unwritable(file / "x.json")
+    with pytest.raises(OSError, match="'/proc/x.json'"):
+        refuse_unwritable(Path("/proc/x.json"))
+    assert file.read_text() == "figures"
+
+
+def test_one_after_the_other_adds_to_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "count"
+    file.write_text("0")
+    code = f"""
+from pathlib import Path
+from labeldistill_core.files import one_at_a_time
+for _ in range(200):
+    with one_at_a_time(Path({str(tmp_path)!r})):
+        file = Path({str(file)!r})
+        file.write_text(str(int(file.read_text()) + 1))
+"""
+    others = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [other.wait() for other in others] == [0, 0]
+    assert file.read_text() == "400"
+    with one_at_a_time(tmp_path):
+        assert [each.name for each in tmp_path.iterdir()] == ["count"]

@@ -199,19 +199,37 @@ def test_figures_stand_for_folders_that_were_lost(
     command[command.index(str(figures))] = str(tmp_path)
     assert main([*command, "--seeds", "1", "--seed", "7"]) == 2
     assert f"{tmp_path}: Is a directory: name a file in it" in capsys.readouterr().err
+    # nor figures that the runs would write over
+    own = str(Path(command[2]) / "table.md")
+    command[command.index(str(tmp_path))] = own
+    assert main([*command, "--seeds", "1", "--seed", "7"]) == 2
+    assert f"--json {own} is in the folder of the runs" in capsys.readouterr().err
+    # the last of the seeds
+    command[command.index(own)] = str(figures)
+    assert main([*command, "--seeds", "2", "--seed", str(2**32 - 1)]) == 2
+    assert f"recipe.seed is {2**32}" in capsys.readouterr().err
     assert trained == [5, 6]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "[" * 100_000, '{"runs": 3}', '{"runs": [5]}', '{"precious": 1}',
-        '{"runs": [{"arm": "none", "seed": 0, "settings": [1], "scores": {}}]}',
-        '{"runs": [{"arm": "none", "seed": 0, "settings": "a", "scores": {"mean_ap": "b"}}]}',
-        '{"runs": [{"arm": "none", "seed": 0, "settings": "a",'
+        "", "[]", "[" * 100_000, '{"arms": {}, "runs": 3}', '{"arms": {}, "runs": [5]}',
+        '{"precious": 1}',
+        '{"arms": {}, "runs": [{"arm": "none", "seed": 0, "settings": [1], "scores": {}}]}',
+        '{"arms": {}, "runs": [{"arm": "none", "seed": 0, "settings": "a",'
+        ' "scores": {"mean_ap": "b"}}]}',
+        '{"arms": {}, "runs": [{"arm": "none", "seed": 0, "settings": "a",'
         ' "scores": {"mean_ap": 0.1, "nds": 0.1, "errors": null}}]}',
+        '{"arms": 5}',
+        '{"arms": {}, "runs": [{"arm": "none", "seed": 0, "settings": "a",'
+        ' "scores": {"mean_ap": Infinity, "nds": 0.1, "errors": {}}}]}',
+        '{"arms": {}, "runs": [{"scores": ' + '{"a": ' * 900 + "1" + "}" * 901 + "]}",
     ],
-    ids=["empty", "list", "deep", "number", "no run", "other", "settings", "word", "errors"],
+    ids=[
+        "empty", "list", "deep", "number", "no run", "other", "settings", "word", "errors",
+        "arms", "infinity", "deep scores",
+    ],
 )  # fmt: skip
 def test_damaged_figures_are_named(text: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
@@ -257,11 +275,13 @@ def test_a_run_is_reported_when_it_ends(tmp_path: Path) -> None:
     [
         "", "[]", "[" * 100_000, '{"settings": {}}', '{"scores": 5}',
         '{"settings": {}, "scores": {"mean_ap": 1, "nds": "b", "errors": {}}}',
+        '{"settings": {}, "scores": {"mean_ap": 7, "nds": 0.1, "errors": {}}}',
+        '{"settings": {}, "scores": ' + '{"a": ' * 900 + "1" + "}" * 901,
     ],
-    ids=["empty", "list", "deep", "settings", "scores", "word"],
+    ids=["empty", "list", "deep", "settings", "scores", "word", "seven", "deep scores"],
 )  # fmt: skip
 def test_damaged_scores_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(text)
-    run = AblationRun(tmp_path, tmp_path, ARMS["none"], {}, (), (), "", TrainingOptions())
+    run = AblationRun(tmp_path, tmp_path, ARMS["none"], {}, (), (), "", None, TrainingOptions())
     with pytest.raises(CheckpointError, match=r"scores.json is damaged: remove it"):
         run.kept()

@@ -21,8 +21,9 @@ from labeldistill_core.training.overfit import OverfitOptions
     [
         (lambda: Machine(devices=0), "--devices and --nodes must be 1"),
         (lambda: Machine(nodes=-1), "--devices and --nodes must be 1"),
-        (lambda: Machine(workers=-1), "--workers and --teacher-cache-gib must be 0"),
-        (lambda: Machine(teacher_cache_gib=float("nan")), "--teacher-cache-gib must be 0"),
+        (lambda: Machine(workers=-1), "--workers must be 0 or more"),
+        (lambda: Machine(teacher_cache_gib=float("nan")), "--teacher-cache-gib must be a number"),
+        (lambda: Machine(teacher_cache_gib=float("inf")), "--teacher-cache-gib must be a number"),
         (lambda: StudentOptions(validate_every=0), "--validate-every must be 1"),
         (lambda: StudentOptions(scenes=-1), "--scenes must be 0"),
         (lambda: OverfitOptions(steps=0), "--steps and --learning-rate must be above 0"),

@@ -339,7 +339,7 @@ def test_a_run_is_known_by_its_samples_and_what_is_said_of_them(
 
     def identity(tables: NuScenesTables, tokens: list[str]) -> Mapping[str, Any]:
         data = SimpleNamespace(tables=tables, tokens=tokens)
-        return TrainingOptions().identity("teacher", data)  # type: ignore[arg-type]
+        return TrainingOptions().identity("teacher", data, SweepsConfig(2, 1))  # type: ignore[arg-type]
 
     def differing(other: Mapping[str, Any]) -> set[str]:
         return {key for key in first if first[key] != other[key]}
@@ -348,7 +348,7 @@ def test_a_run_is_known_by_its_samples_and_what_is_said_of_them(
     assert differing(identity(NuScenesTables(synthetic_dataroot), tokens)) == set()
     # which has no images and scans either
     assert differing(identity(others, tokens)) == {"boxes_sha256", "sensors_sha256"}
-    hashes = {"samples_sha256", "boxes_sha256", "sensors_sha256"}
+    hashes = {"samples_sha256", "boxes_sha256", "sensors_sha256", "sweeps_sha256"}
     assert differing(identity(tables, tokens[::-1])) == hashes
     # a calibration that was mended
     root = tmp_path / "mended"
