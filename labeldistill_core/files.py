@@ -130,16 +130,21 @@ def refuse_unwritable(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if open_descriptor(path) is not None or (path.exists() and not path.is_file()):
         return
-    folder = Path(os.path.realpath(path)).parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
+        with TemporaryFile(dir=_made_folder(Path(os.path.realpath(path)))):
             pass
-    except FileExistsError as error:  # which would read as if what is there were in the way
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
     except OSError as error:
         error.filename = str(path)  # it names a temporary one
         raise
+
+
+def _made_folder(file: Path) -> Path:
+    """The folder of a file, which is made where it is not there."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a file, which nobody is to remove for another one's sake
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(file)) from error
+    return file.parent
 
 
 @contextmanager
@@ -185,7 +190,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
     try:
         # In the same folder, since renaming is atomic within one file system alone.
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _made_folder(target)
         yield partial
         os.replace(partial, target)
     except BaseException as error:

@@ -129,6 +129,8 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     file.write_text("figures")
     with pytest.raises(NotADirectoryError, match="Not a directory: '.*/file/x.json'"):
         refuse_unwritable(file / "x.json")
+    with pytest.raises(NotADirectoryError, match="Not a directory: '.*/file/x.json'"):
+        write_whole(file / "x.json", b"")
     with pytest.raises(OSError, match="'/proc/x.json'"):
         refuse_unwritable(Path("/proc/x.json"))
     assert file.read_text() == "figures"
