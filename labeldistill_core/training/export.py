@@ -56,7 +56,9 @@ class Written:
 
     def __str__(self) -> str:
         """File, note and the file's hash, which a vehicle can be told to insist on."""
-        return f"{self.file}: {self.note}, sha256 {file_sha256(self.file)}"
+        # What went into a pipe or a device cannot be read again.
+        known = f", sha256 {file_sha256(self.file)}" if self.file.is_file() else ""
+        return f"{self.file}: {self.note}{known}"
 
 
 @dataclass(frozen=True)
