@@ -283,8 +283,10 @@ def _locked(out: Path) -> Iterator[None]:
         return
     refusal = f"another process trains in {out}: give another folder, or wait for its end"
     with sole_user(out / ".lock", refusal) as alone:
-        for left in (out / "checkpoints").glob("*.partial") if alone else ():
-            left.unlink(missing_ok=True)  # by a run that was killed while it saved
+        if alone:
+            for pattern in ("checkpoints/*.partial", "*.safetensors.*.partial"):
+                for left in out.glob(pattern):
+                    left.unlink(missing_ok=True)  # by a run that was killed while it saved
         yield
 
 

@@ -179,10 +179,14 @@ def test_a_run_that_came_to_its_end_can_be_lengthened(
     with pytest.raises(CheckpointError, match="recipe.epochs was 1, is 2"):
         run("label encoder", synthetic_dataroot, tmp_path, two)
     # of a process that was killed while it saved
-    left = tmp_path / "checkpoints" / "last.ckpt.0123abcd.partial"
-    left.write_bytes(b"half")
+    left = [
+        tmp_path / "checkpoints" / "last.ckpt.0123abcd.partial",
+        tmp_path / "label_encoder.safetensors.0123abcd.partial",
+    ]
+    for file in left:
+        file.write_bytes(b"half")
     assert run("label encoder", synthetic_dataroot, tmp_path, one) is not None
-    assert not left.exists()
+    assert not any(file.exists() for file in left)
     assert steps(tmp_path) == 3
     assert run("label encoder", synthetic_dataroot, tmp_path, two) is not None
     assert steps(tmp_path) == 6
