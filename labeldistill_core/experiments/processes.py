@@ -31,6 +31,8 @@ from labeldistill_core.signals import StopRequest
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 _LOG = logging.getLogger(__name__)
+_LEAVE_S = 10.0
+"""For a process without work to leave."""
 _GRACE_S = 60.0
 """For a training to end its step and save itself; a second signal ends the waiting."""
 
@@ -89,7 +91,16 @@ def in_processes(
                         _give(connection, todo, work, outputs, busy)
                 yield results.pop(index)
         finally:
+            if not busy:
+                _let_leave(workers)
             _end(workers)
+
+
+def _let_leave(workers: Sequence[SpawnProcess]) -> None:
+    """Wait for those that have no more work, which give back by themselves what they have."""
+    until = time.monotonic() + _LEAVE_S
+    for worker in workers:
+        worker.join(max(0.0, until - time.monotonic()))
 
 
 def _end(workers: Sequence[SpawnProcess]) -> None:
@@ -121,6 +132,8 @@ def _give(
         with _alive(outputs[index]):
             connection.send((work[index], outputs[index]))
         busy[connection] = index
+    else:
+        connection.close()  # by which the process leaves, with the memory that it has
 
 
 def _answer(connection: Connection, output: Path) -> Any:

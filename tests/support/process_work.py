@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from labeldistill_core.errors import ConfigError, StoppedError
 from labeldistill_core.signals import StopRequest
 
 _FOREVER_S = 300.0
+_lock: Any = None
 
 
 def square(number: int) -> tuple[int, int]:
@@ -44,6 +47,12 @@ def sleep(pid_file: Path) -> None:
 def take(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
+
+
+def keep_a_lock(_: int) -> None:
+    """As a progress bar does: the system's semaphore is given back when the process leaves."""
+    global _lock
+    _lock = multiprocessing.get_context("spawn").Lock()
 
 
 def stop(_: int) -> None:

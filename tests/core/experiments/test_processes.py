@@ -48,6 +48,18 @@ def test_who_has_no_more_work_leaves_quietly(tmp_path: Path) -> None:
     assert [output.read_text() for output in outputs] == [""] * len(seconds)
 
 
+def test_who_leaves_gives_back_what_it_has(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from labeldistill_core.experiments.processes import in_processes
+from tests.support.process_work import keep_a_lock
+outputs = [Path({str(tmp_path)!r}) / str(i) for i in range(3)]
+list(in_processes(keep_a_lock, range(3), outputs, 2))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "leaked" not in ended.stderr
+
+
 def test_a_training_that_was_stopped_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match="repeat the command to go on") as told:
         list(in_processes(process_work.stop, [0], [tmp_path / "0.txt"], 2))
