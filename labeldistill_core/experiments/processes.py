@@ -90,9 +90,8 @@ def in_processes(
                             on_result(done, results[done])
                         _give(connection, todo, work, outputs, busy)
                 yield results.pop(index)
+            _let_leave(workers)
         finally:
-            if not busy:
-                _let_leave(workers)
             _end(workers)
 
 

@@ -37,6 +37,10 @@ def fail_beside(sleeper: Path) -> None:
     sleep(sleeper)
 
 
+def fail(_: int) -> None:
+    raise ConfigError("no such thing")
+
+
 def sleep(pid_file: Path) -> None:
     draft = pid_file.with_suffix(".draft")
     draft.write_text(str(os.getpid()))

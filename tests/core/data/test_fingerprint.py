@@ -25,10 +25,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def change(root: Path, table: str, change: Callable[[Rows], object]) -> None:
+def change(root: Path, table: str, edit: Callable[[Rows], object]) -> None:
     file = root / VERSION / f"{table}.json"
     rows = json.loads(file.read_text())
-    change(rows)
+    edit(rows)
     file.write_text(json.dumps(rows))
 
 

@@ -40,6 +40,14 @@ def test_the_first_that_fails_ends_all(tmp_path: Path) -> None:
     assert not any(output.exists() for output in outputs[2:])
 
 
+def test_nobody_waits_for_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_LEAVE_S", 120.0)
+    begin_s = time.monotonic()
+    with pytest.raises(ConfigError, match="no such thing"):
+        list(in_processes(process_work.fail, [0], [tmp_path / "0.txt"], 1))
+    assert time.monotonic() - begin_s < 120.0
+
+
 def test_who_has_no_more_work_leaves_quietly(tmp_path: Path) -> None:
     # The first works on while the others have ended, one after the other.
     seconds = [8.0, 0.0, 0.5, 1.0]
