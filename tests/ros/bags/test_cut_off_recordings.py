@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,11 +78,14 @@ def looping(bag: Path, ros_context: Context) -> Iterator[None]:
     player.close()
 
 
-def size_of(file: Path) -> int:
-    """Bytes of a file; none when it went between listing and asking, as SQLite's journal does."""
-    with suppress(FileNotFoundError):
-        return file.stat().st_size
-    return 0
+def safe_bytes(files: Callable[[], Iterable[Path]]) -> int:
+    """Bytes that outlive a kill: none while SQLite has a journal, by which it would take back."""
+    size = 0
+    for file in files():
+        with suppress(FileNotFoundError):  # it went between listing and asking
+            size += file.stat().st_size
+    # Asked afterwards: without one now, what the file has grown to is committed.
+    return 0 if any(file.name.endswith("-journal") for file in files()) else size
 
 
 def record_until(out: Path, number: signal.Signals, storage: str) -> str:
@@ -92,8 +96,8 @@ def record_until(out: Path, number: signal.Signals, storage: str) -> str:
     try:
         end = time.monotonic() + 180
         while time.monotonic() < end:
-            files = out.parent.glob(f".{out.name}.partial-{process.pid}/*/*")
-            if sum(map(size_of, files)) > 100_000:  # after more than one flush
+            files = partial(out.parent.glob, f".{out.name}.partial-{process.pid}/*/*")
+            if safe_bytes(files) > 100_000:  # after more than one flush
                 break
             time.sleep(0.05)
         process.send_signal(number)
