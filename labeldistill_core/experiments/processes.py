@@ -31,7 +31,7 @@ from labeldistill_core.signals import StopRequest
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 _LOG = logging.getLogger(__name__)
-_LEAVE_S = 10.0
+LEAVE_S = 10.0
 """For a process without work to leave."""
 _GRACE_S = 60.0
 """For a training to end its step and save itself; a second signal ends the waiting."""
@@ -97,7 +97,7 @@ def in_processes(
 
 def _let_leave(workers: Sequence[SpawnProcess]) -> None:
     """Wait for those that have no more work, which give back by themselves what they have."""
-    until = time.monotonic() + _LEAVE_S
+    until = time.monotonic() + LEAVE_S
     for worker in workers:
         worker.join(max(0.0, until - time.monotonic()))
 

@@ -41,7 +41,7 @@ def test_the_first_that_fails_ends_all(tmp_path: Path) -> None:
 
 
 def test_nobody_waits_for_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_LEAVE_S", 120.0)
+    monkeypatch.setattr(processes, "LEAVE_S", 120.0)
     begin_s = time.monotonic()
     with pytest.raises(ConfigError, match="no such thing"):
         list(in_processes(process_work.fail, [0], [tmp_path / "0.txt"], 1))
