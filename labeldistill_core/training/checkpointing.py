@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from labeldistill_core.errors import NotFiniteError
+from labeldistill_core.errors import CheckpointError, NotFiniteError
 from labeldistill_core.files import write_whole
-from labeldistill_core.training.export import IDENTITY
+from labeldistill_core.training.export import IDENTITY, read_run
 from labeldistill_core.weights import not_finite
+
+_LOG = logging.getLogger(__name__)
 
 
 class Identity(Callback):
@@ -41,7 +44,7 @@ class Keep(Callback):
         self.saved = step
         """Step of the run in the file; 0 while there is none."""
         self.saving = False
-        """Whether the run is being saved."""
+        """Whether a checkpoint is being written."""
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Save after a full number of steps."""
@@ -84,12 +87,16 @@ class Keep(Callback):
             raise NotFiniteError(
                 f"stopped at step {trainer.global_step}, and {self._file} stays as it was: {bad}"
             )
+        self.write(trainer, self._file)
+        self.saved = trainer.global_step
+
+    def write(self, trainer: Trainer, file: Path) -> None:
+        """Write a checkpoint, and say so meanwhile."""
         self.saving = True
         try:
-            trainer.save_checkpoint(self._file)
+            trainer.save_checkpoint(file)
         finally:
             self.saving = False
-        self.saved = trainer.global_step
 
 
 class KeepBest(Callback):
@@ -98,9 +105,20 @@ class KeepBest(Callback):
     The best score goes with the run's own checkpoints, so that the folder may be moved.
     """
 
-    def __init__(self, file: Path, metric: str) -> None:
-        """Where, and by which metric; more is better."""
-        self._file, self._metric, self._best = file, metric, -math.inf
+    def __init__(self, keep: Keep, file: Path, metric: str) -> None:
+        """What writes checkpoints, where, and by which metric; more is better."""
+        self._keep, self._file, self._metric, self._best = keep, file, metric, -math.inf
+
+    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
+        """Take up the score of an epoch whose best checkpoint was the last that was written."""
+        if not trainer.global_step or not self._file.is_file():
+            return
+        try:
+            best = read_run(self._file)
+            if best["global_step"] == trainer.global_step:
+                self.load_state_dict(best["callbacks"][self.state_key])
+        except (CheckpointError, LookupError, TypeError):
+            _LOG.warning("%s is damaged: the next better epoch replaces it", self._file)
 
     def on_validation_end(self, trainer: Trainer, _: LightningModule) -> None:
         """Compare the score of all samples."""
@@ -109,7 +127,7 @@ class KeepBest(Callback):
         score = float(trainer.callback_metrics[self._metric])
         if score > self._best:
             self._best = score
-            trainer.save_checkpoint(self._file)
+            self._keep.write(trainer, self._file)
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far."""

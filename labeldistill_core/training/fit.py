@@ -176,7 +176,7 @@ def fit(
         stop = Stop(keep)
         callbacks = [Identity(whole), keep, stop]
         if validation is not None:
-            callbacks.append(KeepBest(last.with_name("best.ckpt"), "val/mAP"))
+            callbacks.append(KeepBest(keep, last.with_name("best.ckpt"), "val/mAP"))
         trainer = _trainer(out, recipe, machine, validate_every, callbacks)
         order = EpochOrder(
             indices, recipe.batch_size, recipe.seed, trainer.global_rank, trainer.world_size

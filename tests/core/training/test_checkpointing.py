@@ -1,15 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The best checkpoint is the best one, wherever the folder lies."""
+"""The best checkpoint is the best one, wherever the folder lies and however the run was ended."""
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from lightning.pytorch import LightningModule
+import pytest
+from lightning.pytorch import LightningModule, Trainer
 
-from labeldistill_core.training.checkpointing import KeepBest
+from labeldistill_core import signals
+from labeldistill_core.errors import StoppedError
+from labeldistill_core.files import write_whole
+from labeldistill_core.training import checkpointing, interrupts
+from labeldistill_core.training.checkpointing import Keep, KeepBest
+from labeldistill_core.training.export import read_run
+from labeldistill_core.training.fit import Machine, fit
+from tests.core.training.test_resume import RECIPE, made, steps
+
+
+def kept(folder: Path) -> KeepBest:
+    return KeepBest(Keep(folder / "last.ckpt", 1, 0), folder / "best.ckpt", "val/mAP")
 
 
 def scored(keep: KeepBest, scores: list[float]) -> list[Path]:
@@ -24,8 +38,79 @@ def scored(keep: KeepBest, scores: list[float]) -> list[Path]:
 
 
 def test_a_better_score_replaces_the_file_after_the_folder_was_moved(tmp_path: Path) -> None:
-    first = KeepBest(tmp_path / "run/best.ckpt", "val/mAP")
+    first = kept(tmp_path / "run")
     assert len(scored(first, [0.0, 0.2, 0.1, float("nan")])) == 2
-    moved = KeepBest(tmp_path / "moved/best.ckpt", "val/mAP")
+    moved = kept(tmp_path / "moved")
     moved.load_state_dict(first.state_dict())
     assert scored(moved, [0.1, 0.3, 0.3]) == [tmp_path / "moved/best.ckpt"]
+
+
+def train(root: Path, out: Path, monkeypatch: pytest.MonkeyPatch, scores: dict[int, float]) -> None:
+    """Train a teacher that scores so at these steps."""
+    stage, data, collate = made("teacher", root, RECIPE)
+    stage.tables = data.tables
+    inner = KeepBest.on_validation_end
+
+    def given(keep: KeepBest, trainer: Trainer, module: LightningModule) -> None:
+        trainer.callback_metrics["val/mAP"].fill_(scores[trainer.global_step])
+        inner(keep, trainer, module)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(KeepBest, "on_validation_end", given)
+        fit(stage, data, collate, out, {"stage": "teacher"}, Machine("32-true", workers=0), data)
+
+
+class Killed(Exception):
+    """Ends a run as nothing does that asks it to."""
+
+
+def test_a_worse_epoch_does_not_replace_the_best_of_a_killed_run(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = tmp_path / "checkpoints/best.ckpt"
+
+    def killed(path: Path, data: memoryview) -> None:
+        if best.exists():
+            raise Killed  # between the best checkpoint and the last
+        write_whole(path, data)
+
+    monkeypatch.setattr(checkpointing, "write_whole", killed)
+    with pytest.raises(Killed):
+        train(synthetic_dataroot, tmp_path, monkeypatch, {3: 0.5})
+    assert read_run(best)["global_step"] == 3
+    monkeypatch.setattr(checkpointing, "write_whole", write_whole)
+    train(synthetic_dataroot, tmp_path, monkeypatch, {6: 0.4})
+    assert steps(tmp_path) == 6
+    assert read_run(best)["global_step"] == 3
+
+
+def test_a_slow_disk_is_waited_for_by_the_best_checkpoint(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(path: Path, data: memoryview) -> None:
+        if path.name == "best.ckpt":
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(1.5)
+        write_whole(path, data)
+
+    monkeypatch.setattr(signals, "ONE_STOP_S", 0.0)
+    monkeypatch.setattr(interrupts, "GRACE_S", 1.0)
+    monkeypatch.setattr(checkpointing, "write_whole", slowly)
+    with pytest.raises(StoppedError, match="stopped at step 3, repeat the command to go on"):
+        train(synthetic_dataroot, tmp_path, monkeypatch, {3: 0.5})
+    assert read_run(tmp_path / "checkpoints/best.ckpt")["global_step"] == 3
+
+
+def test_a_damaged_best_checkpoint_ends_no_run(
+    synthetic_dataroot: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    best = tmp_path / "checkpoints/best.ckpt"
+    with pytest.raises(KeyError, match="3"):
+        train(synthetic_dataroot, tmp_path, monkeypatch, {})
+    best.write_bytes(b"damaged")
+    train(synthetic_dataroot, tmp_path, monkeypatch, {6: 0.6})
+    assert "best.ckpt is damaged: the next better epoch replaces it" in caplog.text
+    assert read_run(best)["global_step"] == 6
