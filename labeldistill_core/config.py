@@ -33,9 +33,10 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def require_positive(name: str, *values: int) -> None:
+def require_positive(name: str, *values: float) -> None:
     """Refuse sizes and counts of which a network cannot be made."""
-    _require(min(values) > 0, f"{name} is {', '.join(map(str, values))}: use positive numbers")
+    told = ", ".join(map(str, values)) or "empty"
+    _require(min(values, default=0) > 0, f"{name} is {told}: use positive numbers")
 
 
 @dataclass(frozen=True)

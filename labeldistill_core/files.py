@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import logging
 import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 TEXT_BYTES = 1 << 20
 """Of a text that people write; the longest of ours has a twentieth of it."""
 _PART_BYTES = 1 << 24
+LONGEST_WAIT_S = 60.0
+"""For another process to leave a block of `one_at_a_time`."""
 
 
 @contextmanager
@@ -45,7 +49,7 @@ def sole_user(lock: Path, refusal: str) -> Iterator[bool]:
         ConfigError: another process holds it.
         OSError: the file cannot be made.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    _made_folder(lock)
     held = FileLock(lock, timeout=0, mode=0o644)
     try:
         held.acquire()
@@ -63,18 +67,31 @@ def sole_user(lock: Path, refusal: str) -> Iterator[bool]:
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Wait while another process is in such a block for the same folder, and leave no lock file.
 
-    The system lets go of it for a process that dies.
-
-    Raises:
-        OSError: the folder cannot be opened.
+    The system lets go of it for a process that dies. Who is in the block after a minute is not
+    waited for: it may be what started this process, as the shell's `flock` does.
     """
-    number = os.open(folder, os.O_RDONLY)
+    number = None
     try:
-        with suppress(OSError):  # of a file system without locks
-            fcntl.flock(number, fcntl.LOCK_EX)
+        with suppress(OSError):  # unreadable, gone, or on a file system without locks
+            number = os.open(folder, os.O_RDONLY)
+            _wait_for(number, folder)
         yield
     finally:
-        os.close(number)
+        if number is not None:
+            os.close(number)
+
+
+def _wait_for(number: int, folder: Path) -> None:
+    until_s = time.monotonic() + LONGEST_WAIT_S
+    while True:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until_s:
+                _LOG.warning("%s is locked by another process, and not waited for", folder)
+                return
+        time.sleep(0.05)
 
 
 def refuse_special(path: Path) -> None:
@@ -199,6 +216,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         with suppress(OSError):  # as where a part of the path is a file
             partial.unlink()
         raise
+
+
+def clear_partial(*files: Path) -> None:
+    """Remove what processes left that were killed while they wrote these files.
+
+    To be called where no other process writes them: see `whole_file`.
+    """
+    for file in files:
+        for left in file.parent.glob(f"{glob.escape(file.name)}.{'[0-9a-f]' * 8}.partial"):
+            left.unlink(missing_ok=True)
 
 
 def open_descriptor(path: Path) -> int | None:

@@ -50,7 +50,8 @@ class LabelEncoderConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        require_positive("label_encoder.channels", *self.channels, self.hidden_channels)
+        require_positive("label_encoder.channels", *self.channels)
+        require_positive("label_encoder.hidden_channels", self.hidden_channels)
 
     @classmethod
     def of(cls, teacher: TeacherConfig, hidden_channels: int = 256) -> LabelEncoderConfig:

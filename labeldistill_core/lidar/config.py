@@ -80,8 +80,8 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         """Check ranges, and that the voxels end up in the cells."""
         for name in (
-            "max_points", "max_voxels", "encoder_channels", "out_channels", "second_channels",
-            "neck_channels",
+            "voxel_m", "max_points", "max_voxels", "encoder_channels", "out_channels",
+            "second_channels", "neck_channels",
         ):  # fmt: skip
             value = getattr(self, name)
             require_positive(f"teacher.{name}", *(value if isinstance(value, tuple) else (value,)))
@@ -103,6 +103,11 @@ class TeacherConfig:
                     f"teacher.voxel_m {self.voxel_m} does not grow to a cell of "
                     f"{self.grid.cell_m} m in {stages - 1} halvings"
                 )
+        if self.heights < 1:
+            raise ConfigError(
+                f"teacher.voxel_m {self.voxel_m} and height_padding {self.height_padding} leave no "
+                f"layer of grid.z_m {self.grid.z_m}"
+            )
         if self.grid.rows % 2 or self.grid.columns % 2:
             raise ConfigError("teacher.grid needs an even number of rows and columns")
 

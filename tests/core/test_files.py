@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -12,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from labeldistill_core import files
 from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation.result_columns import ResultBox
 from labeldistill_core.evaluation.result_file import write_results
 from labeldistill_core.files import (
+    clear_partial,
     one_at_a_time,
     read_bounded,
     refuse_unwritable,
+    sole_user,
     whole_file,
     write_json,
     write_whole,
@@ -133,7 +137,41 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_whole(file / "x.json", b"")
     with pytest.raises(OSError, match="'/proc/x.json'"):
         refuse_unwritable(Path("/proc/x.json"))
+    with (
+        pytest.raises(NotADirectoryError, match="Not a directory: '.*/file/.lock'"),
+        sole_user(file / ".lock", "another one"),
+    ):
+        pass
     assert file.read_text() == "figures"
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
+    file = tmp_path / "net[1].bin"
+    left = tmp_path / "net[1].bin.0123abcd.partial"
+    stays = [
+        tmp_path / name
+        for name in ("net[1].bin", "net[1].bin.mine.partial", "net1.bin.0123abcd.partial")
+    ]
+    for each in (left, *stays):
+        each.write_bytes(b"half")
+    clear_partial(file, tmp_path / "none" / "file")
+    assert sorted(tmp_path.iterdir()) == sorted(stays)
+
+
+def test_who_holds_a_folder_for_long_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "LONGEST_WAIT_S", 0.2)
+    number = os.open(tmp_path, os.O_RDONLY)  # as the shell's `flock` before it starts a command
+    fcntl.flock(number, fcntl.LOCK_EX)
+    with one_at_a_time(tmp_path):
+        assert f"{tmp_path} is locked by another process, and not waited for" in caplog.text
+    os.close(number)
+    with one_at_a_time(tmp_path / "gone"):
+        write_json(tmp_path / "gone" / "figures.json", {})
+    caplog.clear()
+    with one_at_a_time(tmp_path):
+        assert caplog.text == ""
 
 
 def test_one_after_the_other_adds_to_a_file(tmp_path: Path) -> None:
