@@ -7,7 +7,7 @@ from __future__ import annotations
 class LabelDistillError(Exception):
     """Base of all errors of this project, which a user can mend.
 
-    A command prints its message in one line and ends with 2; `console` lists all exit codes.
+    A command prints its message in one line and ends with 2; `exit_codes` lists all exit codes.
     """
 
 

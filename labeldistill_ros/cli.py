@@ -14,7 +14,8 @@ from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from labeldistill_core.console import REFUSED, call_command, exit_code
+from labeldistill_core.console import call_command
+from labeldistill_core.exit_codes import REFUSED, exit_code
 from labeldistill_core.processes import refuse_odd_launcher
 from labeldistill_core.spinning import bound_spinning
 from labeldistill_ros.early_signals import started
@@ -185,7 +186,7 @@ def find_command(name: str) -> Callable[..., object]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments name; returns the exit code, see `console`.
+    """Run the command that the arguments name; returns the exit code, see `exit_codes`.
 
     Raises:
         SystemExit: the options are wrong, or help was asked for.

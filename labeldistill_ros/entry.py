@@ -15,7 +15,7 @@ from labeldistill_ros.standard_streams import lose_what_nobody_reads
 
 
 def command() -> NoReturn:
-    """The program `labeldistill`; ends with the codes of `console`."""
+    """The program `labeldistill`; ends with the codes of `exit_codes`."""
     begin_program()  # the search for garbage goes on when the command is imported, see `cli`
     from labeldistill_ros.cli import main
 
@@ -23,7 +23,7 @@ def command() -> NoReturn:
 
 
 def node() -> NoReturn:
-    """The program `detector_node`; ends with the codes of `console`."""
+    """The program `detector_node`; ends with the codes of `exit_codes`."""
     begin_program()
     lose_what_nobody_reads()
     from labeldistill_ros.node.detector_node import main

@@ -23,7 +23,7 @@ from tyro.conf import Positional
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, FrameSet
 from labeldistill_core.checkpoints import load_student
-from labeldistill_core.console import MISSED, Flat
+from labeldistill_core.console import Flat
 from labeldistill_core.data.batch import camera_batch, mean_ego_pose
 from labeldistill_core.data.images import decode_reduction
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -32,6 +32,7 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.result_boxes import result_columns
 from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
+from labeldistill_core.exit_codes import MISSED
 from labeldistill_core.files import write_json
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.decode import decode

@@ -16,8 +16,9 @@ import torch
 from benchmarks.detector.pooling import measure_pooling
 from benchmarks.detector.report import Report
 from benchmarks.detector.streaming import measure_streaming
-from labeldistill_core.console import MISSED, Flat
+from labeldistill_core.console import Flat
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.exit_codes import MISSED
 from labeldistill_core.files import write_json
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import find_preset

@@ -14,7 +14,8 @@ from benchmarks.node.failures import as_json, run_scene
 from benchmarks.node.hostile import HostileOptions, run_hostile
 from benchmarks.node.load import LoadOptions, run_load
 from benchmarks.node.processes import run_refusals, run_signals
-from labeldistill_core.console import MISSED, Flat, run_command, tell_written
+from labeldistill_core.console import Flat, run_command, tell_written
+from labeldistill_core.exit_codes import MISSED
 from labeldistill_core.files import write_json
 from labeldistill_ros.isolated_domain import own_domain
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from labeldistill_core.console import MISSED, REFUSED, Flat, tell_written
+from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_core.evaluation.verdict import write_junit
+from labeldistill_core.exit_codes import MISSED, REFUSED
 from labeldistill_core.files import write_json
 from labeldistill_core.installed_files import demo_model
 from labeldistill_core.options import ClassesOptions, DetectorOptions

@@ -11,8 +11,9 @@ import tyro
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from labeldistill_core.console import REFUSED, Flat, tell_written
+from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.errors import ConfigError
+from labeldistill_core.exit_codes import REFUSED
 from labeldistill_core.labelling import label as labelling
 from labeldistill_core.processes import worker_count
 from labeldistill_ros.bags.dataset.convert import plan_drives, write_drives

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labeldistill_core.console import MISSED, Flat, tell_written
+from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.evaluation.verdict import write_junit
+from labeldistill_core.exit_codes import MISSED
 from labeldistill_ros import demo as demonstration
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from labeldistill_core.console import MISSED, Flat, tell_written
+from labeldistill_core.console import Flat, tell_written
+from labeldistill_core.exit_codes import MISSED
 from labeldistill_core.files import write_json
 from labeldistill_ros.doctor.bag import observe_bag
 from labeldistill_ros.doctor.examination import DoctorOptions, Observe, examine

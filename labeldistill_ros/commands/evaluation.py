@@ -13,7 +13,7 @@ from labeldistill_core.evaluation import evaluate as scoring
 from labeldistill_core.evaluation import statistics as describing
 from labeldistill_core.evaluation.metrics import json_ready
 from labeldistill_core.evaluation.result_file import write_results
-from labeldistill_core.files import write_json
+from labeldistill_core.files import refuse_unwritable, write_json
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
 from labeldistill_core.visualization import view as drawing
@@ -39,6 +39,8 @@ def evaluate(
     """
     # A switch of the whole process, so the command sets it and no function of the library does.
     keep_freed_memory(resolve_device(options.device))
+    if out:
+        refuse_unwritable(out / "results.json")
     found = scoring.run_checkpoint(checkpoint, dataroot, options)
     try:
         # Before they are scored, which may fail after hours of detecting.

@@ -15,8 +15,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from tyro.conf import Positional
 
-from labeldistill_core.console import INTERRUPTED, Flat, tell_written
+from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.errors import BagError
+from labeldistill_core.exit_codes import INTERRUPTED
 from labeldistill_ros.bags import controls as controlling
 from labeldistill_ros.bags import replay as replaying
 from labeldistill_ros.bags.recorder import Recorder, RecordOptions

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from labeldistill_core.console import MISSED, Flat, tell_written
+from labeldistill_core.console import Flat, tell_written
+from labeldistill_core.exit_codes import MISSED
 from labeldistill_core.experiments import ablation as comparison
 from labeldistill_core.options import TablesOptions
 from labeldistill_core.runtime.allocator import keep_freed_memory

@@ -30,8 +30,8 @@ from rclpy.qos import qos_profile_parameters
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
-from labeldistill_core.console import FAULT, REFUSED, exit_code
 from labeldistill_core.errors import LabelDistillError
+from labeldistill_core.exit_codes import FAULT, REFUSED, exit_code
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
 from labeldistill_ros.inputs.clock import BACK_NS
@@ -345,7 +345,7 @@ def _words(error: Exception) -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop; returns the exit code, see `console`."""
+    """Run the node until it is told to stop; returns the exit code, see `exit_codes`."""
     return exit_code(lambda: _run(args), "detector_node")
 
 

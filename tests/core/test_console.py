@@ -12,8 +12,9 @@ import torch
 from typing_extensions import Self
 from tyro.conf import Positional
 
-from labeldistill_core.console import Flat, exit_code, run_command, tell_written
+from labeldistill_core.console import Flat, run_command, tell_written
 from labeldistill_core.errors import ConfigError, DataError
+from labeldistill_core.exit_codes import exit_code
 from labeldistill_core.files import write_whole
 
 
@@ -193,7 +194,7 @@ def test_arguments_reach_the_command_as_they_are() -> None:
 def test_a_full_output_is_named_and_gets_nothing_more(size: int, tmp_path: Path) -> None:
     code = (
         "import resource, sys\n"
-        "from labeldistill_core.console import exit_code\n"
+        "from labeldistill_core.exit_codes import exit_code\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))\n"
         f"sys.exit(exit_code(lambda: print('x' * {size}), 'program'))"
     )

@@ -53,7 +53,7 @@ def test_signals_at_the_end_change_no_exit_code() -> None:
 
 def test_no_output_can_be_written_and_the_code_still_tells() -> None:
     code = (
-        "from labeldistill_core.console import exit_code\n"
+        "from labeldistill_core.exit_codes import exit_code\n"
         "from labeldistill_core.errors import DataError\n"
         "def refuse(): raise DataError('no')\n"
         "raise SystemExit(10 * exit_code(refuse, 'x') + exit_code(lambda: 0, 'x'))\n"

@@ -86,7 +86,7 @@ def parent_of(work: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     script.write_text(
         "from pathlib import Path\n"
         f"from tests.support.process_work import {work}\n"
-        "from labeldistill_core.console import exit_code\n"
+        "from labeldistill_core.exit_codes import exit_code\n"
         "from labeldistill_core.experiments.processes import in_processes\n"
         "def call():\n"
         f"    list(in_processes({work}, [Path('{tmp_path}/pid')], [Path('{tmp_path}/o')], 1))\n"

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from labeldistill_core import console, signals
+from labeldistill_core import exit_codes, signals
 from labeldistill_core.errors import CheckpointError, ConfigError, NotFiniteError, StoppedError
 from labeldistill_core.files import write_whole
 from labeldistill_core.training import checkpointing, interrupts
@@ -144,7 +144,7 @@ def test_the_exit_code_tells_the_signal(capsys: pytest.CaptureFixture[str]) -> N
     def call() -> None:
         raise StoppedError("stopped at step 3", signal.SIGTERM)
 
-    assert console.exit_code(call, "train") == 143
+    assert exit_codes.exit_code(call, "train") == 143
     assert capsys.readouterr().err == "stopped at step 3\n"
 
 
