@@ -251,7 +251,7 @@ def read_checkpoint(path: Path, kind: Kind) -> CheckpointFile:
             f"{path} holds no network configuration: it was not written by this project; "
             "use `labeldistill convert-checkpoint`"
         )
-    found = metadata.get(_KIND_KEY, "student")
+    found = _kind(metadata)
     if found != kind:
         raise CheckpointError(f"{path} holds a {plain_text(str(found))}, and a {kind} is needed")
     return CheckpointFile(
@@ -301,13 +301,17 @@ def _record(path: Path, text: str) -> Mapping[str, Any]:
 
 
 def kind_of(path: Path) -> str:
-    """Kind of the network in a file; empty when the file says nothing of it."""
+    """Kind of the network in a file; empty when the file is none of ours."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError):
         return ""
-    return metadata.get(_KIND_KEY, "")
+    return _kind(metadata) if _CONFIG_KEY in metadata else ""
+
+
+def _kind(metadata: Mapping[str, str]) -> str:
+    return metadata.get(_KIND_KEY, "student")  # as before files told it
 
 
 def build_network(

@@ -29,7 +29,7 @@ def boxes_sha256(tables: NuScenesTables, tokens: Sequence[str]) -> str:
         digest.update(_rounded(truth.boxes.values.numpy(), 1e4))
         said = truth.boxes.labels.tolist(), truth.attributes, truth.num_lidar_pts
         digest.update(repr(said).encode())
-        # Told where there are any, which is seldom: both decide which boxes count.
+        # Told where there are any: both decide which boxes count.
         if any(truth.num_radar_pts):
             digest.update(f"radar {truth.num_radar_pts}".encode())
         if len(truth.bicycle_racks):
@@ -51,6 +51,26 @@ def sensors_sha256(tables: NuScenesTables, tokens: Sequence[str]) -> str:
         for channel, record in sorted(tables.sensors(token).items()):
             if record.modality in ("camera", "lidar"):
                 _add(digest, tables, channel, record)
+    return digest.hexdigest()
+
+
+def poses_sha256(tables: NuScenesTables, tokens: Sequence[str], *, scans: bool) -> str:
+    """Hash of what is known of samples without their images: poses, and the LiDAR scan.
+
+    As `sensors_sha256`, but no image that comes or goes changes it.
+
+    Args:
+        tables: of the data root.
+        tokens: of the samples.
+        scans: with the scan of each, which is to be there; else the poses alone.
+    """
+    digest = hashlib.sha256()
+    for token in tokens:
+        for channel, pose in sorted(tables.camera_poses(token).items()):
+            digest.update(channel.encode() + _rounded(pose.matrix, 1e6))
+        if scans:
+            record = tables.lidar(token)
+            _add(digest, tables, record.channel, record)
     return digest.hexdigest()
 
 

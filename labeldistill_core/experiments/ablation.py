@@ -38,6 +38,7 @@ from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.presets import Preset
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector
+from labeldistill_core.training.identity import differences
 from labeldistill_core.training.label_encoder import Aim
 from labeldistill_core.training.options import (
     LabelEncoderOptions,
@@ -45,6 +46,7 @@ from labeldistill_core.training.options import (
     TeacherOptions,
     TrainingOptions,
 )
+from labeldistill_core.training.recipe import LARGEST_SEED
 from labeldistill_core.training.train import train_label_encoder, train_student, train_teacher
 
 _LOG = logging.getLogger(__name__)
@@ -121,7 +123,10 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     options = replace(options, machine=replace(options.machine, workers=loaders))
     preset = options.resolved()
     first = preset.recipes.student.seed
-    replace(options, seed=first + options.seeds - 1).resolved()  # refuses one beyond the last seed
+    if first + options.seeds - 1 > LARGEST_SEED:
+        raise ConfigError(
+            f"--seeds {options.seeds} from --seed {first} on go beyond the last, {LARGEST_SEED}"
+        )
     tables = NuScenesTables(dataroot, options.version, preset.student.head.class_list)
     trained, scored = options.scene_names(tables)[0], options.scored_scenes(tables)
     about = _about(tables, trained, scored, options) | {"jobs": str(jobs)}
@@ -140,10 +145,15 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
             encoders[autoencoder] = _encoder(dataroot, out, teacher, plain, autoencoder)
     # seed by seed, so that an early stop leaves a fair comparison
     order = [(first + i, name) for i in range(options.seeds) for name in arms]
-    samples = [token for name in (*trained, *scored) for token in tables.samples(name)]
+    learnt, seen = (
+        [token for name in names for token in tables.samples(name)] for names in (trained, scored)
+    )
+    # As the training leaves them out where the root is partial.
+    learnt = [token for token in learnt if tables.has_images(token, preset.student.cameras)]
+    samples = [*learnt, *seen]
     said = boxes_sha256(tables, samples), sensors_sha256(tables, samples)
     data = hashlib.sha256(" ".join([*samples, *said]).encode()).hexdigest()
-    sweeps = _sweeps(tables, trained, teacher) if taught else None
+    sweeps = _sweeps(tables, learnt, teacher) if taught else None
     runs = [
         AblationRun(
             dataroot,
@@ -192,12 +202,12 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     return (out / "table.md").read_text(encoding="utf-8")
 
 
-def _sweeps(tables: NuScenesTables, scenes: Sequence[str], teacher: Path | None) -> str | None:
+def _sweeps(tables: NuScenesTables, samples: Sequence[str], teacher: Path | None) -> str | None:
     """Hash of the scans that a teacher sees between samples."""
     assert teacher is not None
     seen = load_teacher(teacher).config.sweeps
-    samples = [token for name in scenes for token in tables.samples(name)]
-    return sweeps_sha256(tables, samples, seen.past, seen.future)
+    scanned = [token for token in samples if tables.has_scan(token)]
+    return sweeps_sha256(tables, scanned, seen.past, seen.future)
 
 
 def _encoder(
@@ -220,8 +230,10 @@ def _refuse_own_output(out: Path, file: Path | None) -> None:
     """
     if not file:
         return
-    real, folder = (Path(os.path.realpath(path)) for path in (file, out))
-    if folder in real.parents and real != folder / "ablation.json":
+    real, folder, own = (
+        Path(os.path.realpath(path)) for path in (file, out, out / "ablation.json")
+    )
+    if folder in real.parents and real != own:
         raise ConfigError(
             f"--json {file} is in the folder of the runs, which has its figures in "
             "ablation.json: leave --json out, or name a file elsewhere"
@@ -304,15 +316,15 @@ class AblationRun:
             return None
         try:
             found = read_figures(file)
-            settings, scores = found["settings"], Scores.from_json(found["scores"])
+            settings, scores = dict(found["settings"]), Scores.from_json(found["scores"])
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{file} is damaged: remove it, and the run is scored anew"
             ) from error
-        if settings != self.settings:
+        if different := differences(settings, self.settings):
             raise CheckpointError(
-                f"{self.folder} holds a run of other settings: give another folder, or repeat the "
-                "call as it was"
+                f"{self.folder} holds a run of other settings: {'; '.join(different)}. Give "
+                f"another folder, or repeat the call as it was; without {_SCORES} it is scored anew"
             )
         return scores
 

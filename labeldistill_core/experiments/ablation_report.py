@@ -22,6 +22,7 @@ from labeldistill_core.files import (
     write_json,
     write_whole,
 )
+from labeldistill_core.names import plain_text
 
 _LARGEST = 1 << 26
 """Bytes of a file of figures; a run takes 4 KiB."""
@@ -55,9 +56,14 @@ class Scores:
             ValueError: the content is something else.
         """
         scores = msgspec.convert(_mapped(content, _nan_of_null), cls)
-        for score in (scores.mean_ap, scores.nds):
-            if score < 0 or score > 1:  # unknown is NaN
-                raise ValueError(f"it has a score of {score}")
+        shares = (*scores.recall.values(), *scores.mean_ap_by_distance.values())
+        for share in (scores.mean_ap, scores.nds, *shares):
+            # Unknown is NaN; sums of shares are off by a last digit.
+            if share < 0 or share > 1 + 1e-9:
+                raise ValueError(f"it has a score of {share}")
+        for name, error in scores.errors.items():
+            if error < 0 or math.isinf(error):
+                raise ValueError(f"it has a {plain_text(name)} of {error}")
         return scores
 
 

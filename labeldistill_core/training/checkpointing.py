@@ -105,9 +105,17 @@ class KeepBest(Callback):
     The best score goes with the run's own checkpoints, so that the folder may be moved.
     """
 
-    def __init__(self, keep: Keep, file: Path, metric: str) -> None:
-        """What writes checkpoints, where, and by which metric; more is better."""
-        self._keep, self._file, self._metric, self._best = keep, file, metric, -math.inf
+    def __init__(self, keep: Keep, file: Path, metric: str, scored: str) -> None:
+        """Begin without a score.
+
+        Args:
+            keep: writes checkpoints.
+            file: of the best one.
+            metric: by which it is; more is better.
+            scored: hash of what is scored, since scores of other samples compare with none.
+        """
+        self._keep, self._file, self._metric, self._scored = keep, file, metric, scored
+        self._best = -math.inf
 
     def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
         """Take up the score of an epoch whose best checkpoint was the last that was written."""
@@ -131,11 +139,15 @@ class KeepBest(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far."""
-        return {"best": self._best}
+        return {"best": self._best, "scored": self._scored}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the best score of the run so far."""
-        self._best = state["best"]
+        # Runs of earlier versions do not tell what they scored.
+        if state.get("scored", self._scored) == self._scored:
+            self._best = state["best"]
+        else:
+            _LOG.warning("other samples are scored than before: the best checkpoint begins anew")
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -25,6 +25,7 @@ from labeldistill_core.config_json import from_mapping
 from labeldistill_core.distillation.config import LabelEncoderConfig
 from labeldistill_core.distillation.label_encoder import LabelEncoder
 from labeldistill_core.errors import CheckpointError, ConfigError
+from labeldistill_core.files import open_descriptor
 from labeldistill_core.lidar.config import TeacherConfig
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.names import plain_text, shown
@@ -41,6 +42,8 @@ _NETWORKS: Mapping[Kind, tuple[type[Any], Callable[[Any], nn.Module]]] = {
     "student": (StudentConfig, Student),
 }
 """Configuration and network of each stage."""
+KINDS: tuple[Kind, ...] = tuple(_NETWORKS)
+"""What the stages train."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Written:
     def __str__(self) -> str:
         """File, note and the file's hash, which a vehicle can be told to insist on."""
         # What went into a pipe or a device cannot be read again.
-        known = f", sha256 {file_sha256(self.file)}" if self.file.is_file() else ""
+        kept = self.file.is_file() and open_descriptor(self.file) is None
+        known = f", sha256 {file_sha256(self.file)}" if kept else ""
         return f"{self.file}: {self.note}{known}"
 
 
@@ -70,6 +74,24 @@ class ExportOptions:
     scored."""
     dtype: Literal["float16", "float32"] = "float16"
     """Number format in which the weights are stored."""
+
+
+def network_file(kind: Kind) -> str:
+    """Name of the file in a run's folder that its network goes to."""
+    return f"{kind.replace(' ', '_')}.safetensors"
+
+
+def refuse_other_file(out: Path) -> None:
+    """See that a network would take the place of nothing but a network.
+
+    Raises:
+        CheckpointError: what is there is another file.
+    """
+    if out.is_file() and out.stat().st_size and not kind_of(out):
+        # Such as a checkpoint of a run, which could not be taken up any more.
+        raise CheckpointError(
+            f"{out} is there and is no file of a network: name another one to write, or remove it"
+        )
 
 
 def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Written:  # noqa: B008
@@ -85,11 +107,7 @@ def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Wr
             is no network.
     """
     file = _checkpoint(run, options.which)
-    if out.is_file() and out.stat().st_size and not kind_of(out):
-        # Such as a checkpoint of a run, which could not be taken up any more.
-        raise CheckpointError(
-            f"{out} is there and is no file of a network: name another one to write, or remove it"
-        )
+    refuse_other_file(out)
     content = read_run(file)
     try:
         # What made the run goes into the network's file, which then says by itself where it comes
@@ -196,7 +214,12 @@ def _is_weight(name: Any, tensor: Any) -> bool:
 
 def _damaged(file: Path, why: str) -> CheckpointError:
     what = shown(" ".join(why.split()))
-    mend = "take the last one" if file.name == "best.ckpt" else "remove it to start the run anew"
+    best = file.with_name("best.ckpt")
+    mend = "remove it to start the run anew"
+    if file == best:
+        mend = "take the last one"
+    elif best.is_file():
+        mend = f"put {best.name} in its place to go on from there, or remove both to start anew"
     return CheckpointError(f"{file} is damaged or not of this project ({what}): {mend}")
 
 

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,13 +20,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
-from labeldistill_core.classes import NUSCENES
+from labeldistill_core.data.fingerprint import boxes_sha256
 from labeldistill_core.errors import CheckpointError, ConfigError, LabelDistillError
-from labeldistill_core.files import sole_user
+from labeldistill_core.files import clear_partial, sole_user
 from labeldistill_core.processes import RANKS, end_with_parent
 from labeldistill_core.training.averaging import MovingAverage
 from labeldistill_core.training.checkpointing import Identity, Keep, KeepBest, WholeCheckpoints
-from labeldistill_core.training.export import IDENTITY, read_run
+from labeldistill_core.training.export import IDENTITY, KINDS, network_file, read_run
+from labeldistill_core.training.identity import differences
 from labeldistill_core.training.interrupts import Stop
 from labeldistill_core.training.loaders import SharedCollate, begin_loading, loading_error
 from labeldistill_core.training.logs import JsonLines, LogFirst, Pace, progress
@@ -36,20 +37,17 @@ from labeldistill_core.training.stage import Stage
 from labeldistill_core.training.trackers import Tracker, make_logger
 
 _LOG = logging.getLogger(__name__)
+_MOST_GIB = 1 << 20
+"""Of a disk; more are a slip."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_ADDED = ("boxes_sha256", "sensors_sha256", "sweeps_sha256", "teacher_norm")
-"""Parts of a run's identity that runs of earlier versions do not tell."""
-_MEANT = {
-    "samples_sha256": "the samples",
-    "boxes_sha256": "the samples' boxes",
-    "sensors_sha256": "calibrations, poses, times or names of the samples' images and scans",
-    "sweeps_sha256": "calibrations, poses, times or names of the scans between samples",
-}
-"""What a hash stands for, whose numbers tell nobody anything."""
 
 
 class Samples(Protocol):
     """A data set whose key is an index, or an index and the seed of the augmentation."""
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        """Of the samples, by index."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -91,8 +89,8 @@ class Machine:
             raise ConfigError("--devices and --nodes must be 1 or more")
         if self.workers is not None and self.workers < 0:
             raise ConfigError("--workers must be 0 or more")
-        if not 0 <= self.teacher_cache_gib < math.inf:
-            raise ConfigError("--teacher-cache-gib must be a number, 0 or more")
+        if not 0 <= self.teacher_cache_gib <= _MOST_GIB:
+            raise ConfigError(f"--teacher-cache-gib must be a number from 0 to {_MOST_GIB}")
 
     @property
     def processes(self) -> int:
@@ -158,7 +156,7 @@ def fit(
     # As it will be read back, so that a tuple and its list do not look like a change.
     whole = json.loads(json.dumps({**identity, "recipe": asdict(recipe)}))
     whole["precision"], whole["processes"] = machine.precision, processes
-    last = out / "checkpoints" / "last.ckpt"
+    last, best = (out / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     # Steps of the optimizer in an epoch, rounded up: lightning steps at an epoch's end whatever was
     # accumulated.
     each = -(-(len(indices) // (recipe.batch_size * processes)) // recipe.accumulate)
@@ -171,12 +169,17 @@ def fit(
         "persistent_workers": machine.loaders > 0,
     }
     with _locked(out), _told(out, machine):
+        if best.exists() and not last.exists():
+            raise CheckpointError(
+                f"{best} is of a run whose last checkpoint is gone: rename it to {last.name} to go "
+                "on from there, or move it away to train anew"
+            )
         step = _checked_step(last, whole, each) if last.exists() else 0
         keep = Keep(last, save_every, step)
         stop = Stop(keep)
         callbacks = [Identity(whole), keep, stop]
         if validation is not None:
-            callbacks.append(KeepBest(keep, last.with_name("best.ckpt"), "val/mAP"))
+            callbacks.append(KeepBest(keep, best, "val/mAP", _said_of(validation, stage)))
         trainer = _trainer(out, recipe, machine, validate_every, callbacks)
         order = EpochOrder(
             indices, recipe.batch_size, recipe.seed, trainer.global_rank, trainer.world_size
@@ -199,6 +202,13 @@ def fit(
                 weights_only=True,
             )
     return trainer.is_global_zero and trainer.state.status == "finished"
+
+
+def _said_of(validation: Samples, stage: Stage) -> str:
+    """Hash of what is scored."""
+    assert stage.tables is not None
+    said = *validation.tokens, boxes_sha256(stage.tables, validation.tokens)
+    return hashlib.sha256(" ".join(said).encode()).hexdigest()
 
 
 def _drawn(data: Samples, recipe: Recipe, processes: int) -> Sequence[int]:
@@ -284,9 +294,9 @@ def _locked(out: Path) -> Iterator[None]:
     refusal = f"another process trains in {out}: give another folder, or wait for its end"
     with sole_user(out / ".lock", refusal) as alone:
         if alone:
-            for pattern in ("checkpoints/*.partial", "*.safetensors.*.partial"):
-                for left in out.glob(pattern):
-                    left.unlink(missing_ok=True)  # by a run that was killed while it saved
+            # of a run that was killed while it saved
+            names = ("checkpoints/last.ckpt", "checkpoints/best.ckpt", *map(network_file, KINDS))
+            clear_partial(*(out / name for name in names))
         yield
 
 
@@ -324,35 +334,10 @@ def _checked_step(last: Path, identity: dict[str, Any], epoch_steps: int) -> int
     if recipe.get("epochs", 0) * epoch_steps <= step:
         longer = max(recipe.get("epochs", 0), identity["recipe"]["epochs"])
         before = {**before, "recipe": {**recipe, "epochs": longer}}
-    unknown = {key: identity[key] for key in _ADDED if key in identity}
-    before = {**unknown, **_with_classes(before)}
-    differences = list(_differences(before, identity))
-    if differences:
+    if different := differences(before, identity):
         raise CheckpointError(
-            f"{last.parents[1]} holds a run with another configuration: {'; '.join(differences)}. "
+            f"{last.parents[1]} holds a run with another configuration: {'; '.join(different)}. "
             "Give another folder, or repeat the call as it was to go on with that run"
         )
     _LOG.info("going on from %s, step %d", last, step)
     return int(step)
-
-
-def _with_classes(before: Any) -> Any:
-    """A run's identity as today's version writes it: heads without classes learnt nuScenes'."""
-    if not isinstance(before, dict):
-        return before
-    whole = {key: _with_classes(value) for key, value in before.items()}
-    if "tasks" in whole:
-        whole.setdefault("classes", json.loads(json.dumps([*map(asdict, NUSCENES.members)])))
-    return whole
-
-
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            line
-            for key in sorted({*before, *now})
-            for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    if before == now:
-        return []
-    return [f"{_MEANT[name]} are others" if name in _MEANT else f"{name} was {before}, is {now}"]

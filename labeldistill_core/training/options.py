@@ -14,7 +14,12 @@ from typing_extensions import Self
 
 from labeldistill_core.config_files import chosen_preset
 from labeldistill_core.console import last_value
-from labeldistill_core.data.fingerprint import boxes_sha256, sensors_sha256, sweeps_sha256
+from labeldistill_core.data.fingerprint import (
+    boxes_sha256,
+    poses_sha256,
+    sensors_sha256,
+    sweeps_sha256,
+)
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, SampleConfig, StudentDataset
 from labeldistill_core.data.splits import named_scenes, split_scenes
@@ -180,6 +185,11 @@ class TrainingOptions(TablesOptions):
             **parts: what only this stage has.
         """
         scans = (sweeps.past, sweeps.future) if sweeps else (0, 0)
+        if stage == "student":
+            told = {"sensors_sha256": sensors_sha256(data.tables, data.tokens)}
+        else:  # which may be trained before the images are there
+            seen = poses_sha256(data.tables, data.tokens, scans=sweeps is not None)
+            told = {"poses_sha256": seen}
         return {
             "stage": stage,
             "preset": self.preset_name,
@@ -190,7 +200,7 @@ class TrainingOptions(TablesOptions):
             "samples_sha256": hashlib.sha256(" ".join(data.tokens).encode()).hexdigest(),
             # What the tables say of them too, which may be mended, or be another version's.
             "boxes_sha256": boxes_sha256(data.tables, data.tokens),
-            "sensors_sha256": sensors_sha256(data.tables, data.tokens),
+            **told,
             "sweeps_sha256": sweeps_sha256(data.tables, data.tokens, *scans),
             **parts,
         }

@@ -14,7 +14,7 @@ from torch import Tensor
 from labeldistill_core.data.augmentation import AugmentationConfig
 from labeldistill_core.errors import ConfigError
 
-_LARGEST_SEED = 2**32 - 1
+LARGEST_SEED = 2**32 - 1
 """What numpy's generator takes."""
 _LARGEST_COUNT = 2**31 - 1
 _COUNTS = ("epochs", "batch_size", "accumulate", "reference_batch")
@@ -79,8 +79,8 @@ class Recipe:
                 value = getattr(self, name)
                 if not all(map(fits, value if isinstance(value, tuple) else (value,))):
                     raise ConfigError(f"recipe.{name} is {value}: it {range_}")
-        if not 0 <= self.seed <= _LARGEST_SEED:
-            raise ConfigError(f"recipe.seed is {self.seed}: it must be 0 to {_LARGEST_SEED}")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise ConfigError(f"recipe.seed is {self.seed}: it must be 0 to {LARGEST_SEED}")
         if list(self.milestones) != sorted(self.milestones):
             raise ConfigError(f"recipe.milestones are {self.milestones}: they must ascend")
 

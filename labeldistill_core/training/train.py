@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lightning.pytorch import seed_everything
 
-from labeldistill_core.checkpoints import file_sha256
+from labeldistill_core.checkpoints import Kind, file_sha256
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
@@ -24,11 +24,12 @@ from labeldistill_core.data.samples import (
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import load_label_encoder
-from labeldistill_core.files import user_cache
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.files import refuse_unwritable, user_cache
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import CachedTeacher
-from labeldistill_core.training.export import Written, export
+from labeldistill_core.training.export import Written, export, network_file, refuse_other_file
 from labeldistill_core.training.fit import Machine, fit
 from labeldistill_core.training.initial_weights import load_initial
 from labeldistill_core.training.label_encoder import LabelEncoderStage
@@ -60,6 +61,7 @@ def train_teacher(dataroot: Path, out: Path, options: TeacherOptions) -> Written
     """
     preset = options.resolved()
     recipe, config = preset.recipes.teacher, preset.teacher
+    target = _target(out, "teacher", options.init)
     seed_everything(recipe.seed, workers=True, verbose=False)
     stage = TeacherStage(config, recipe)
     if options.init:
@@ -80,7 +82,7 @@ def train_teacher(dataroot: Path, out: Path, options: TeacherOptions) -> Written
         return None
     # From the checkpoint and not from memory: the file is then what `labeldistill export` would
     # write.
-    return export(out, out / "teacher.safetensors")
+    return export(out, target)
 
 
 def train_label_encoder(dataroot: Path, out: Path, options: LabelEncoderOptions) -> Written | None:
@@ -96,6 +98,7 @@ def train_label_encoder(dataroot: Path, out: Path, options: LabelEncoderOptions)
     """
     preset = options.resolved()
     recipe, config = preset.recipes.label_encoder, preset.label_encoder
+    target = _target(out, "label encoder")
     seed_everything(recipe.seed, workers=True, verbose=False)
     norm = preset.distillation.teacher_norm
     stage = LabelEncoderStage(config, recipe, load_teacher(options.teacher), options.aim, norm)
@@ -114,7 +117,7 @@ def train_label_encoder(dataroot: Path, out: Path, options: LabelEncoderOptions)
         options.validate_every,
     ):  # fmt: skip
         return None
-    return export(out, out / "label_encoder.safetensors")
+    return export(out, target)
 
 
 def _lidar_data(
@@ -152,6 +155,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
     preset = options.resolved()
     recipe, config = preset.recipes.student, preset.student
     distillation, sample = preset.distillation, preset.samples
+    target = _target(out, "student", options.init)
     seed_everything(recipe.seed, workers=True, verbose=False)
     distiller = points = None
     if options.teacher or options.label_encoder:
@@ -206,7 +210,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
         options.validate_every,
     ):  # fmt: skip
         return None
-    return export(out, out / "student.safetensors")
+    return export(out, target)
 
 
 def _student_teacher(
@@ -219,6 +223,25 @@ def _student_teacher(
     # In the user's cache, where the next run finds it; beside the run for a user without a home.
     folder = machine.teacher_cache or (user_cache() or out) / "teacher"
     return CachedTeacher.load(file, folder, int(machine.teacher_cache_gib * 2**30))
+
+
+def _target(out: Path, kind: Kind, init: Path | None = None) -> Path:
+    """File of the network, which can be written when the training has ended.
+
+    Raises:
+        CheckpointError: what is there is no network.
+        ConfigError: it is what the training starts from.
+        OSError: nothing can be written there.
+    """
+    target = out / network_file(kind)
+    refuse_unwritable(target)
+    refuse_other_file(target)
+    if init and init.exists() and target.exists() and init.samefile(target):
+        raise ConfigError(
+            f"--init {init} would be written over by the {kind} that is trained from it: give "
+            "another folder"
+        )
+    return target
 
 
 def _sha256(file: Path | None) -> str | None:

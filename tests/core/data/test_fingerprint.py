@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
-from labeldistill_core.data.fingerprint import boxes_sha256, sensors_sha256, sweeps_sha256
+from labeldistill_core.data.fingerprint import (
+    boxes_sha256,
+    poses_sha256,
+    sensors_sha256,
+    sweeps_sha256,
+)
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.synthetic.dataset import WorldOptions, write_dataset
 
@@ -39,6 +44,8 @@ def hashes(root: Path, past: int = 2, future: int = 1) -> dict[str, str | None]:
         "boxes": boxes_sha256(tables, tokens),
         "sensors": sensors_sha256(tables, tokens),
         "sweeps": sweeps_sha256(tables, tokens, past, future),
+        "poses": poses_sha256(tables, tokens, scans=False),
+        "scans": poses_sha256(tables, tokens, scans=True),
     }
 
 
@@ -96,3 +103,27 @@ def test_scans_between_samples_count_where_they_are_seen(root: Path) -> None:
     assert changed(first, moved) == {"sweeps"}
     near.path.unlink()
     assert changed(moved, hashes(root)) == {"sweeps"}
+
+
+def test_images_that_come_later_change_no_teacher(root: Path) -> None:
+    first = hashes(root)
+    next((root / "samples" / "CAM_FRONT").iterdir()).unlink()
+    assert changed(first, hashes(root)) == {"sensors"}
+    # nor do those of tables that leave the sizes to the images
+    for file in (root / "samples" / "CAM_FRONT").iterdir():
+        file.unlink()
+    change(root, "sample_data", lambda rows: [row.update(width=0, height=0) for row in rows])
+    tables = NuScenesTables(root)
+    tokens = tables.samples(tables.scene_names[0])
+    for scans, name in ((False, "poses"), (True, "scans")):
+        assert poses_sha256(tables, tokens, scans=scans) == first[name]
+    change(root, "ego_pose", lambda rows: [row["translation"].reverse() for row in rows])
+    tables = NuScenesTables(root)
+    assert poses_sha256(tables, tokens, scans=False) != first["poses"]
+
+
+def test_a_scan_counts_for_those_who_see_it(root: Path) -> None:
+    first = hashes(root)
+    tables = NuScenesTables(root)
+    tables.lidar(tables.samples(tables.scene_names[0])[0]).path.unlink()
+    assert changed(first, hashes(root)) == {"sensors", "scans"}

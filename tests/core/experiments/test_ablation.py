@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from labeldistill_core import presets
+from labeldistill_core.checkpoints import save_network
 from labeldistill_core.config_files import to_yaml
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
@@ -25,13 +26,15 @@ from labeldistill_core.experiments.ablation_report import (
 )
 from labeldistill_core.experiments.arms import ARMS
 from labeldistill_core.experiments.processes import in_processes
+from labeldistill_core.lidar.config import SweepsConfig
+from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.presets import Recipes
 from labeldistill_core.training.options import StudentOptions, TrainingOptions
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.train import train_student
 from labeldistill_ros.cli import main
 from tests.support import process_work
-from tests.support.small_networks import small_preset
+from tests.support.small_networks import small_preset, small_teacher
 from tests.support.small_training import small_training
 
 
@@ -125,6 +128,43 @@ def test_ablation_runs_several_students_at_once(
     assert "use several with --jobs instead of --devices" in capsys.readouterr().err
 
 
+def test_a_partial_root_is_compared_as_it_is_trained_on(
+    synthetic_dataroot: Path, tmp_path: Path, small_file: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Samples without a scan or an image are left out of what it is known by, too."""
+    shutil.copytree(synthetic_dataroot, tmp_path / "root")
+    tables = NuScenesTables(tmp_path / "root")
+    without = tables.samples(split_scenes(tables, "train")[0])[0]
+    lidar = tables.lidar(without).token
+    file = tmp_path / "root" / "v1.0-mini" / "sample_data.json"
+    rows = [row for row in json.loads(file.read_text()) if row["token"] != lidar]
+    by_token = {row["token"]: row for row in rows}
+    for row in rows:
+        for end in ("prev", "next"):
+            row[end] = row[end] if row[end] in by_token else ""
+    file.write_text(json.dumps(rows))
+    teacher = tmp_path / "teacher.safetensors"
+    network = Teacher(replace(small_teacher(), sweeps=SweepsConfig(2, 1)))
+    save_network(teacher, "teacher", network, network.config)
+    trained: list[Path] = []
+
+    def noted(dataroot: Path, folder: Path, options: StudentOptions) -> object:
+        trained.append(folder)
+        return train_student(dataroot, folder, options)
+
+    monkeypatch.setattr("labeldistill_core.experiments.ablation.train_student", noted)
+    command = [
+        "ablation", str(tmp_path / "root"), str(tmp_path / "out"), "--arms", "lidar", "--seeds",
+        "1", "--teacher", str(teacher), *small_training(small_file, split="train", batch_size=2),
+    ]  # fmt: skip
+    assert main(command) == 2
+    assert "1 of 4 samples lack LiDAR scans" in capsys.readouterr().err
+    assert main([*command, "--partial"]) == 0
+    assert main([*command, "--partial"]) == 0
+    assert len(trained) == 2
+
+
 def test_figures_stand_for_folders_that_were_lost(
     synthetic_dataroot: Path, tmp_path: Path, small_file: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str],
@@ -207,7 +247,24 @@ def test_figures_stand_for_folders_that_were_lost(
     # the last of the seeds
     command[command.index(own)] = str(figures)
     assert main([*command, "--seeds", "2", "--seed", str(2**32 - 1)]) == 2
-    assert f"recipe.seed is {2**32}" in capsys.readouterr().err
+    told = f"--seeds 2 from --seed {2**32 - 1} on go beyond the last"
+    assert told in capsys.readouterr().err
+    assert trained == [5, 6]
+    # a link to the figures in the folder is no other file
+    link = Path(command[2]) / "link.json"
+    (Path(command[2]) / "ablation.json").rename(link)
+    (Path(command[2]) / "ablation.json").symlink_to(link)
+    command[command.index(str(figures))] = str(Path(command[2]) / "ablation.json")
+    assert main([*command, "--seeds", "1", "--seed", "5"]) == 0
+    # nor are scores of a version that did not tell what is nothing here
+    scores = Path(command[2]) / "none" / "seed5" / "scores.json"
+    content = json.loads(scores.read_text())
+    assert content["settings"].pop("sweeps_sha256") is None
+    scores.write_text(json.dumps(content))
+    assert main([*command, "--seeds", "1", "--seed", "5"]) == 0
+    assert main([*command, "--seeds", "1", "--seed", "5", "--batch-size", "1"]) == 2
+    told = "holds a run of other settings: recipe.batch_size was 2, is 1. Give another folder"
+    assert told in capsys.readouterr().err
     assert trained == [5, 6]
 
 
@@ -224,11 +281,15 @@ def test_figures_stand_for_folders_that_were_lost(
         '{"arms": 5}',
         '{"arms": {}, "runs": [{"arm": "none", "seed": 0, "settings": "a",'
         ' "scores": {"mean_ap": Infinity, "nds": 0.1, "errors": {}}}]}',
+        '{"arms": {}, "runs": [{"arm": "none", "seed": 0, "settings": "a",'
+        ' "scores": {"mean_ap": 0.1, "nds": 0.1, "errors": {"trans_err": Infinity}}}]}',
+        '{"arms": {}, "runs": [{"arm": "none", "seed": 0, "settings": "a",'
+        ' "scores": {"mean_ap": 0.1, "nds": 0.1, "errors": {}, "recall": {"x": -7}}}]}',
         '{"arms": {}, "runs": [{"scores": ' + '{"a": ' * 900 + "1" + "}" * 901 + "]}",
     ],
     ids=[
         "empty", "list", "deep", "number", "no run", "other", "settings", "word", "errors",
-        "arms", "infinity", "deep scores",
+        "arms", "infinity", "infinite error", "negative recall", "deep scores",
     ],
 )  # fmt: skip
 def test_damaged_figures_are_named(text: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from lightning.pytorch import LightningModule, Trainer
 
 from labeldistill_core import signals
-from labeldistill_core.errors import StoppedError
+from labeldistill_core.errors import CheckpointError, StoppedError
 from labeldistill_core.files import write_whole
 from labeldistill_core.training import checkpointing, interrupts
 from labeldistill_core.training.checkpointing import Keep, KeepBest
@@ -22,8 +22,8 @@ from labeldistill_core.training.fit import Machine, fit
 from tests.core.training.test_resume import RECIPE, made, steps
 
 
-def kept(folder: Path) -> KeepBest:
-    return KeepBest(Keep(folder / "last.ckpt", 1, 0), folder / "best.ckpt", "val/mAP")
+def kept(folder: Path, scored: str = "those") -> KeepBest:
+    return KeepBest(Keep(folder / "last.ckpt", 1, 0), folder / "best.ckpt", "val/mAP", scored)
 
 
 def scored(keep: KeepBest, scores: list[float]) -> list[Path]:
@@ -43,6 +43,20 @@ def test_a_better_score_replaces_the_file_after_the_folder_was_moved(tmp_path: P
     moved = kept(tmp_path / "moved")
     moved.load_state_dict(first.state_dict())
     assert scored(moved, [0.1, 0.3, 0.3]) == [tmp_path / "moved/best.ckpt"]
+
+
+def test_scores_of_other_samples_are_not_compared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = kept(tmp_path)
+    scored(first, [0.9])
+    other = kept(tmp_path, "others")
+    other.load_state_dict(first.state_dict())
+    assert "other samples are scored than before: the best checkpoint begins anew" in caplog.text
+    assert len(scored(other, [0.5, 0.4])) == 1
+    before = kept(tmp_path)
+    before.load_state_dict({"best": 0.9})  # as a version wrote it that did not tell
+    assert scored(before, [0.5]) == []
 
 
 def train(root: Path, out: Path, monkeypatch: pytest.MonkeyPatch, scores: dict[int, float]) -> None:
@@ -99,6 +113,20 @@ def test_a_slow_disk_is_waited_for_by_the_best_checkpoint(
     with pytest.raises(StoppedError, match="stopped at step 3, repeat the command to go on"):
         train(synthetic_dataroot, tmp_path, monkeypatch, {3: 0.5})
     assert read_run(tmp_path / "checkpoints/best.ckpt")["global_step"] == 3
+
+
+def test_the_best_of_another_run_is_not_taken_for_ones_own(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, best = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    train(synthetic_dataroot, tmp_path, monkeypatch, {3: 0.9, 6: 0.5})
+    last.unlink()
+    with pytest.raises(CheckpointError, match=r"last checkpoint is gone: rename it to last\.ckpt"):
+        train(synthetic_dataroot, tmp_path, monkeypatch, {})
+    best.rename(last)
+    train(synthetic_dataroot, tmp_path, monkeypatch, {6: 0.6})
+    assert steps(tmp_path) == 6
+    assert not best.exists()
 
 
 def test_a_damaged_best_checkpoint_ends_no_run(

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from labeldistill_core.checkpoints import file_sha256, load_student
 from labeldistill_core.config_json import to_json
@@ -56,6 +60,24 @@ def test_export_writes_what_the_node_loads(
     assert any(not torch.equal(average[name], current[name]) for name in average)
     assert main(["export", str(run), str(exported), "--which", "best"]) == 2
     assert "--validate val" in capsys.readouterr().err
+    # into the output, where nothing else may stand
+    program = [sys.executable, "-c", "from labeldistill_ros.entry import command; command()"]
+    with (tmp_path / "piped.safetensors").open("wb") as piped:
+        done = subprocess.run(
+            [*program, "export", run, "/dev/stdout"], stdout=piped, stderr=subprocess.PIPE,
+            check=True, text=True,
+        )  # fmt: skip
+    assert (tmp_path / "piped.safetensors").read_bytes() == exported.read_bytes()
+    assert "2 steps" in done.stderr
+    assert "sha256" not in done.stderr
+    # also over one of a version that told no kind
+    old = tmp_path / "old.safetensors"
+    with safe_open(exported, framework="pt") as new:
+        said = {name: text for name, text in new.metadata().items() if "kind" not in name}
+    save_file(load_file(exported), old, said)
+    assert Detector.load(old).config == small()
+    assert main(["export", str(run), str(old)]) == 0
+    capsys.readouterr()
     before, other = last.read_bytes(), tmp_path / "other.ckpt"
     other.write_bytes(before)
     link = tmp_path / "link.safetensors"

@@ -24,6 +24,7 @@ from labeldistill_core.training.overfit import OverfitOptions
         (lambda: Machine(workers=-1), "--workers must be 0 or more"),
         (lambda: Machine(teacher_cache_gib=float("nan")), "--teacher-cache-gib must be a number"),
         (lambda: Machine(teacher_cache_gib=float("inf")), "--teacher-cache-gib must be a number"),
+        (lambda: Machine(teacher_cache_gib=1e305), "--teacher-cache-gib must be a number from 0"),
         (lambda: StudentOptions(validate_every=0), "--validate-every must be 1"),
         (lambda: StudentOptions(scenes=-1), "--scenes must be 0"),
         (lambda: OverfitOptions(steps=0), "--steps and --learning-rate must be above 0"),

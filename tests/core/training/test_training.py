@@ -157,6 +157,18 @@ def test_bad_calls(
     assert "4 samples are fewer than one batch of 99" in capsys.readouterr().err
     assert main([*command, "--scenes", "-1"]) == 2
     assert "--scenes must be 0 or more" in capsys.readouterr().err
+    # told before a training takes hours, and nothing is lost
+    for path, told in (
+        ("file", "Not a directory"), ("text/student.safetensors", "is no file of a network"),
+        ("folder/student.safetensors/file", "Is a directory"),
+    ):  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("figures")
+        command[3] = str(tmp_path / path.partition("/")[0])
+        assert main([*command, "--split", "all", "--batch-size", "2"]) == 2
+        assert told in capsys.readouterr().err
+        assert (tmp_path / path).read_text() == "figures"
+        assert not list(tmp_path.rglob("*.ckpt"))
     assert main([*command[:3], str(tmp_path), "--version", "v1.0-x"]) == 2
     assert "v1.0-mini" in capsys.readouterr().err
 
@@ -175,11 +187,14 @@ def test_evaluate_scores_a_checkpoint(
     from labeldistill_core.checkpoints import save_student
     from labeldistill_core.network.student import Student
 
-    save_student(tmp_path / "s.safetensors", Student(small()))
-    assert main(
-        ["evaluate", str(tmp_path / "s.safetensors"), str(synthetic_dataroot), "--version",
-         "v1.0-mini", "--split", "val", "--out", str(tmp_path / "eval")]
-    ) == 0  # fmt: skip
+    file = tmp_path / "s.safetensors"
+    save_student(file, Student(small()))
+    command = ["evaluate", str(file), str(synthetic_dataroot), "--version", "v1.0-mini"]
+    assert main([*command, "--split", "val", "--out", str(file)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Not a directory" in said.err
+    assert main([*command, "--split", "val", "--out", str(tmp_path / "eval")]) == 0
     assert "(4 samples)" in capsys.readouterr().out
     assert (tmp_path / "eval" / "metrics.json").exists()
     assert (tmp_path / "eval" / "results.json").exists()
@@ -272,8 +287,13 @@ def test_a_teacher_starts_from_another(
     assert f"from the teacher {file_sha256(first)}" in capsys.readouterr().out
     weights, before = (dict(load_teacher(file).named_parameters()) for file in (second, first))
     assert all(torch.equal(weights[name], before[name]) for name in before)
-    assert main([*still, "--init", str(second)]) == 2
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(second.read_bytes())
+    assert main([*still, "--init", str(other)]) == 2
     assert "init was" in capsys.readouterr().err
+    assert main([*still, "--init", str(second)]) == 2
+    assert "would be written over by the teacher that is trained from it" in capsys.readouterr().err
+    assert second.read_bytes() == other.read_bytes()
     (tmp_path / "damaged.safetensors").write_bytes(first.read_bytes()[:-100])
     damaged = ["--init", str(tmp_path / "damaged.safetensors")]
     assert main([*start, str(tmp_path / "x"), *common, *damaged]) == 2
@@ -337,9 +357,11 @@ def test_a_run_is_known_by_its_samples_and_what_is_said_of_them(
     tables, others = NuScenesTables(synthetic_dataroot), NuScenesTables(tmp_path)
     tokens = [token for scene in tables.scene_names for token in tables.samples(scene)]
 
-    def identity(tables: NuScenesTables, tokens: list[str]) -> Mapping[str, Any]:
+    def identity(
+        tables: NuScenesTables, tokens: list[str], stage: str = "student"
+    ) -> Mapping[str, Any]:
         data = SimpleNamespace(tables=tables, tokens=tokens)
-        return TrainingOptions().identity("teacher", data, SweepsConfig(2, 1))  # type: ignore[arg-type]
+        return TrainingOptions().identity(stage, data, SweepsConfig(2, 1))  # type: ignore[arg-type]
 
     def differing(other: Mapping[str, Any]) -> set[str]:
         return {key for key in first if first[key] != other[key]}
@@ -355,10 +377,15 @@ def test_a_run_is_known_by_its_samples_and_what_is_said_of_them(
     shutil.copytree(synthetic_dataroot, root)
     file = root / version / "calibrated_sensor.json"
     rows = json.loads(file.read_text())
-    rows[0]["translation"][2] += 0.5
+    camera = next(row for row in rows if row["camera_intrinsic"])
+    camera["translation"][2] += 0.5
     file.write_text(json.dumps(rows))
     assert differing(identity(NuScenesTables(root), tokens)) == {"sensors_sha256"}
+    # of a camera, whose images no teacher sees either
+    next((root / "samples" / "CAM_FRONT").iterdir()).unlink()
+    first_teacher = identity(tables, tokens, "teacher")
+    assert identity(NuScenesTables(root), tokens, "teacher") == first_teacher
     # numbers that no integer holds
-    rows[0]["translation"] = [1e305, -1e305, 1e20]
+    camera["translation"] = [1e305, -1e305, 1e20]
     file.write_text(json.dumps(rows))
     assert differing(identity(NuScenesTables(root), tokens)) == {"sensors_sha256"}
