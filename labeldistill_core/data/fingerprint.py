@@ -102,16 +102,14 @@ def _add(digest: Any, tables: NuScenesTables, channel: str, record: SensorRecord
     name = record.path.relative_to(tables.dataroot).as_posix()
     said = channel, record.stamp_ns, record.width_px, record.height_px, name
     digest.update(repr((*said, record.is_there)).encode())
-    for values in (
-        record.ego_from_sensor.matrix,
-        record.fixed_from_ego.matrix,
-        record.intrinsics_px,
-    ):
-        digest.update(_rounded(values, 1e6))
+    poses = record.ego_from_sensor.matrix, record.fixed_from_ego.matrix, record.intrinsics_px
+    # Together, since a data root has a million of them.
+    digest.update(_rounded(np.concatenate([values.ravel() for values in poses]), 1e6))
 
 
 def _rounded(values: Any, share: float) -> bytes:
     """Numbers in steps of one over a share: the last bits of poses depend on the processor."""
     with np.errstate(over="ignore"):  # whoever uses such numbers refuses them by name
-        steps = np.nan_to_num(values * share, nan=-1e9).round()
+        steps = np.round(values * share)
+    steps[np.isnan(steps)] = -1e9
     return bytes(steps.clip(-_MOST_STEPS, _MOST_STEPS).astype(np.int64).tobytes())
