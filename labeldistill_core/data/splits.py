@@ -85,7 +85,7 @@ def named_scenes(tables: NuScenesTables, given: Sequence[str]) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{text} is no list of scenes: {error}") from error
         names += [line.strip() for line in lines if line.strip()]
-    return _known(tables, names, ", ".join(given))
+    return _known(tables, names, ", ".join(text or repr(text) for text in given))
 
 
 def _known(tables: NuScenesTables, names: Sequence[str], where: str) -> list[str]:

@@ -34,4 +34,5 @@ def found_version(dataroot: Path, version: str | None) -> str:
     there = f"it has the versions {', '.join(versions)}" if versions else "it has no tables at all"
     if version is None and versions:
         raise DataError(f"data root {dataroot}: {there}; say which (--version)")
-    raise DataError(f"data root {dataroot} has no tables {version or '*'}/*.json; {there}")
+    named = "*" if version is None else version or repr(version)
+    raise DataError(f"data root {dataroot} has no tables {named}/*.json; {there}")

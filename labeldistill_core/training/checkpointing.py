@@ -125,7 +125,7 @@ class KeepBest(Callback):
             best = read_run(self._file)
             if best["global_step"] == trainer.global_step:
                 self.load_state_dict(best["callbacks"][self.state_key])
-        except (CheckpointError, LookupError, TypeError):
+        except (CheckpointError, AttributeError, LookupError, TypeError):
             _LOG.warning("%s is damaged: the next better epoch replaces it", self._file)
 
     def on_validation_end(self, trainer: Trainer, _: LightningModule) -> None:

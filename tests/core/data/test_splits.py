@@ -101,6 +101,8 @@ def test_scenes_are_named_one_by_one_or_in_a_file(root: Path, tmp_path: Path) ->
     assert named_scenes(tables, ["scene-0061", str(file)]) == ["scene-0061", "scene-0103"]
     with pytest.raises(DataError, match="has no scene 'scene-1'"):
         named_scenes(tables, ["scene-1"])
+    with pytest.raises(DataError, match="^'': .* has no scene ''"):
+        named_scenes(tables, [""])
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="no list of scenes"):
         named_scenes(tables, [str(file)])
@@ -123,6 +125,8 @@ def test_evaluation_takes_named_scenes(root: Path) -> None:
 
 def test_a_version_needs_no_name_where_it_is_clear(root: Path) -> None:
     assert NuScenesTables(root).version == MINI
+    with pytest.raises(DataError, match=r"no tables ''/\*\.json; it has the versions v1\.0-mini"):
+        NuScenesTables(root, "")
     shutil.copytree(root / MINI, root / "v1.0-other")
     with pytest.raises(DataError, match=r"versions v1.0-mini, v1.0-other; say which \(--version\)"):
         NuScenesTables(root)

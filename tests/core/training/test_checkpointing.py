@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from labeldistill_core import signals
@@ -129,16 +130,20 @@ def test_the_best_of_another_run_is_not_taken_for_ones_own(
     assert not best.exists()
 
 
+@pytest.mark.parametrize("whole", [False, True])
 def test_a_damaged_best_checkpoint_ends_no_run(
     synthetic_dataroot: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    whole: bool,
 ) -> None:
-    best = tmp_path / "checkpoints/best.ckpt"
+    last, best = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     with pytest.raises(KeyError, match="3"):
         train(synthetic_dataroot, tmp_path, monkeypatch, {})
     best.write_bytes(b"damaged")
+    if whole:
+        torch.save(dict(read_run(last), callbacks={kept(tmp_path).state_key: None}), best)
     train(synthetic_dataroot, tmp_path, monkeypatch, {6: 0.6})
     assert "best.ckpt is damaged: the next better epoch replaces it" in caplog.text
     assert read_run(best)["global_step"] == 6
