@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -145,11 +145,15 @@ def refuse_unwritable(path: Path) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if open_descriptor(path) is not None or (path.exists() and not path.is_file()):
+    if not stays(path):
         return
+    target = Path(os.path.realpath(path))
+    partial = _partial(target)
     try:
-        with TemporaryFile(dir=_made_folder(Path(os.path.realpath(path)))):
-            pass
+        _made_folder(target)
+        # Under the name that it will have first, which is longer than its own.
+        partial.touch(exist_ok=False)
+        partial.unlink()
     except OSError as error:
         error.filename = str(path)  # it names a temporary one
         raise
@@ -203,8 +207,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield path
         return
     target = Path(os.path.realpath(path))
-    # A name for each writer: two that share one would mix their bytes, or rename half a file.
-    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+    partial = _partial(target)
     try:
         # In the same folder, since renaming is atomic within one file system alone.
         _made_folder(target)
@@ -218,14 +221,35 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def clear_partial(*files: Path) -> None:
-    """Remove what processes left that were killed while they wrote these files.
+def _partial(target: Path) -> Path:
+    """Where a file is written before it is whole.
 
-    To be called where no other process writes them: see `whole_file`.
+    A name for each writer: two that share one would mix their bytes, or rename half a file.
     """
+    return target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+
+
+def clear_partial(*files: Path, older_s: float = 0.0) -> None:
+    """Remove what processes left that were killed while they wrote these files; see `whole_file`.
+
+    Args:
+        *files: which no other process writes now; or
+        older_s: which may be written now, in less than these seconds.
+    """
+    before_s = time.time() - older_s
     for file in files:
         for left in file.parent.glob(f"{glob.escape(file.name)}.{'[0-9a-f]' * 8}.partial"):
-            left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # it became whole meanwhile
+                if left.stat().st_mtime <= before_s:
+                    left.unlink()
+
+
+def stays(path: Path) -> bool:
+    """Whether what is written to a path can be read from it again and replaced.
+
+    Not so of devices, pipes and what is open already, as `/dev/stdout`.
+    """
+    return open_descriptor(path) is None and (path.is_file() or not path.exists())
 
 
 def open_descriptor(path: Path) -> int | None:

@@ -4,53 +4,42 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from labeldistill_core.checkpoints import file_sha256, read_checkpoint
+from labeldistill_core.checkpoints import read_checkpoint
 from labeldistill_core.data.fingerprint import boxes_sha256, sensors_sha256, sweeps_sha256
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.distillation.distiller import require_same_cells
 from labeldistill_core.distillation.label_encoder import load_label_encoder
-from labeldistill_core.errors import CheckpointError, ConfigError
-from labeldistill_core.evaluation.breakdown import break_down
-from labeldistill_core.evaluation.counted_boxes import evaluation_boxes
-from labeldistill_core.evaluation.metrics import evaluate_boxes
-from labeldistill_core.evaluation.predictions import student_results
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.experiments.ablation_report import (
     FinishedRun,
     Scores,
     finished_runs,
-    read_figures,
     write_report,
 )
-from labeldistill_core.experiments.arms import ARMS, MAIN, Arm
+from labeldistill_core.experiments.ablation_run import AblationRun
+from labeldistill_core.experiments.arms import ARMS, MAIN
 from labeldistill_core.experiments.processes import in_processes
-from labeldistill_core.files import refuse_unwritable, write_whole
+from labeldistill_core.files import refuse_unwritable, stays
 from labeldistill_core.lidar.teacher import load_teacher
 from labeldistill_core.presets import Preset
 from labeldistill_core.provenance import commit, machine
-from labeldistill_core.runtime.detector import Detector
-from labeldistill_core.training.identity import differences
 from labeldistill_core.training.label_encoder import Aim
 from labeldistill_core.training.options import (
     LabelEncoderOptions,
-    StudentOptions,
     TeacherOptions,
     TrainingOptions,
 )
 from labeldistill_core.training.recipe import LARGEST_SEED
-from labeldistill_core.training.train import train_label_encoder, train_student, train_teacher
+from labeldistill_core.training.train import train_label_encoder, train_teacher
 
 _LOG = logging.getLogger(__name__)
-_SCORES = "scores.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,14 +166,14 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
         if kept:
             found[index] = kept
 
-    def report(index: int, scores: Scores) -> None:
-        """Write what is known as soon as a run ends, whichever it is."""
-        found[index] = scores
+    def tell(index: int) -> None:
         seed, name = order[index]
         _LOG.info(
             "arm %s, seed %d: mAP %.3f, NDS %.3f; %d of %d runs",
-            name, seed, scores.mean_ap, scores.nds, len(found), len(runs),
+            name, seed, found[index].mean_ap, found[index].nds, len(found), len(runs),
         )  # fmt: skip
+
+    def write() -> None:
         results = {
             arm: [found[i] for i in sorted(found) if order[i][1] == arm]
             for arm in arms
@@ -193,10 +182,21 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
         own = {
             sums[i]: FinishedRun(order[i][1], order[i][0], sums[i], found[i]) for i in sorted(found)
         }
-        write_report(out, options.json, results, about, list(own.values()))
+        file = options.json
+        if file and not stays(file) and len(found) < len(runs):
+            file = None  # what went into a pipe could not be replaced
+        write_report(out, file, results, about, list(own.values()))
+
+    def report(index: int, scores: Scores) -> None:
+        """Write what is known as soon as a run ends, whichever it is."""
+        found[index] = scores
+        tell(index)
+        write()
 
     for index in sorted(found):
-        report(index, found[index])
+        tell(index)
+    if found:
+        write()
     missing = [index for index in range(len(runs)) if index not in found]
     _score_all([runs[i] for i in missing], jobs, lambda i, scores: report(missing[i], scores))
     return (out / "table.md").read_text(encoding="utf-8")
@@ -255,96 +255,6 @@ def _refuse_other_cells(preset: Preset, teacher: Path | None, label_encoder: Pat
         require_same_cells(f"label encoder {label_encoder}", student, encoder)
 
 
-@dataclass(frozen=True)
-class AblationRun:
-    """One student to be trained and scored."""
-
-    dataroot: Path
-    """nuScenes data root."""
-    folder: Path
-    """Folder that the run writes to."""
-    arm: Arm
-    """Which teachers the student has, and how it listens to them."""
-    given: Mapping[str, Path | None]
-    """Checkpoints to train with, see `Arm.given`."""
-    scenes: tuple[str, ...]
-    """Names of the scenes to train on."""
-    scored: tuple[str, ...]
-    """Names of the scenes to score."""
-    data: str
-    """Hash of the samples, to train on and to score, and of what the tables say of them."""
-    sweeps: str | None
-    """Hash of the scans that the LiDAR teacher sees between the samples to train on."""
-    options: TrainingOptions
-    """Options of the training, with the seed of this run."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What its scores belong to, as JSON."""
-        preset = self.options.resolved()
-        settings = {
-            "arm": asdict(self.arm),
-            "preset": self.options.preset_name,
-            # It changes the network too, of which the recipe tells nothing.
-            "published": self.options.published,
-            "precision": self.options.machine.precision,
-            "scenes": self.scenes,
-            "scored": self.scored,
-            "data_sha256": self.data,
-            "sweeps_sha256": self.sweeps,
-            "sample": asdict(preset.samples),
-            "recipe": asdict(preset.recipes.student),
-            "student": asdict(preset.student),
-            # By content: a teacher that was trained anew under the same name makes other students.
-            **{name: path and file_sha256(path) for name, path in self.given.items()},
-        }
-        return dict(json.loads(json.dumps(settings)))
-
-    @property
-    def check_sum(self) -> str:
-        """Of the settings."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
-
-    def kept(self) -> Scores | None:
-        """What an earlier call left in the folder.
-
-        Raises:
-            CheckpointError: with other settings.
-        """
-        file = self.folder / _SCORES
-        if not file.exists():
-            return None
-        try:
-            found = read_figures(file)
-            settings, scores = dict(found["settings"]), Scores.from_json(found["scores"])
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"{file} is damaged: remove it, and the run is scored anew"
-            ) from error
-        if different := differences(settings, self.settings):
-            raise CheckpointError(
-                f"{self.folder} holds a run of other settings: {'; '.join(different)}. Give "
-                f"another folder, or repeat the call as it was; without {_SCORES} it is scored anew"
-            )
-        return scores
-
-    def scores(self) -> Scores:
-        """Train and score, or take what an earlier call found."""
-        if kept := self.kept():
-            return kept
-        stage = StudentOptions.like(
-            self.options,
-            distillation=self.arm.distillation or DistillationConfig(),
-            **self.given,
-        )
-        train_student(self.dataroot, self.folder, stage)
-        scores = _score(self)
-        content = {"settings": self.settings, "scores": scores.to_json()}
-        # Whole or not at all, since a later call takes this file for a finished run.
-        write_whole(self.folder / _SCORES, json.dumps(content, indent=1).encode())
-        return scores
-
-
 def _score_all(
     runs: Sequence[AblationRun], jobs: int, report: Callable[[int, Scores], None]
 ) -> None:
@@ -358,23 +268,6 @@ def _score_all(
         with closing(in_processes(AblationRun.scores, runs, outputs, jobs, report)) as results:
             for _ in results:
                 pass
-
-
-def _score(run: AblationRun) -> Scores:
-    detector = Detector.load(run.folder / "student.safetensors", device="auto")
-    classes = detector.config.head.class_list
-    tables = NuScenesTables(run.dataroot, run.options.version, classes)
-    samples = {name: tables.samples(name) for name in run.scored}
-    found = student_results(detector, tables, samples)
-    boxes = evaluation_boxes([tables.ground_truth(token) for token in found], found)
-    metrics, parts = evaluate_boxes(boxes), break_down(boxes)
-    recall = {
-        f"{criterion} {group.name}": group.recall
-        for criterion in ("distance", "LiDAR returns")
-        for group in parts.criteria[criterion]
-    }
-    banded = {group.name: group.mean_ap for group in parts.distance}
-    return Scores(metrics.mean_ap, metrics.nds, metrics.tp_errors, recall, banded)
 
 
 def _about(

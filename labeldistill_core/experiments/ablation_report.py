@@ -19,6 +19,7 @@ from labeldistill_core.files import (
     one_at_a_time,
     open_descriptor,
     read_bounded,
+    whole_file,
     write_json,
     write_whole,
 )
@@ -248,4 +249,5 @@ def _plot(file: Path, arms: Mapping[str, Any]) -> None:
             axes.set_title(f"{key}: each seed, and the mean")
             axes.grid(axis="y", alpha=0.3)
             axes.set_xticks(range(len(arms)), list(arms), rotation=20, ha="right")
-    figure.savefig(file, dpi=120)
+    with whole_file(file) as part:
+        figure.savefig(part, format="png", dpi=120)

@@ -170,18 +170,28 @@ def _serve(
             work, output = connection.recv()
         except EOFError:  # the parent has no more work; a traceback would end up in the last output
             return
-        with _output_to(output):
-            try:
-                answer = False, function(work)
-            except StoppedError as stopped:
-                connection.send((True, stopped))
-                return
-            except Exception as error:
-                _LOG.exception("failed")
-                # Sent as a value: an exception that ended the process would be known only by its
-                # absence.
-                answer = True, error
-        connection.send(answer)
+        try:
+            with _output_to(output):
+                failed, answer = _answered(function, work)
+        except OSError as error:  # of the output
+            failed, answer = True, error
+        connection.send((failed, answer))
+        if isinstance(answer, StoppedError):
+            return
+
+
+def _answered(function: Callable[[Any], Any], work: Any) -> tuple[bool, Any]:
+    """Whether a call failed, and what it returned or raised.
+
+    As a value, since an exception that ended the process would be known only by its absence.
+    """
+    try:
+        return False, function(work)
+    except StoppedError as stopped:
+        return True, stopped
+    except Exception as error:
+        _LOG.exception("failed")
+        return True, error
 
 
 def share_machine(place: int, threads: int) -> None:

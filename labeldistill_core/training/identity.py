@@ -42,11 +42,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     left_out = {key for key in _ADDED if key not in both}
     if before.get(_SAMPLES) != now.get(_SAMPLES):
         left_out |= _ABOUT_SAMPLES.keys()  # of others, all of it is another
-    then, today = (
-        {key: value for key, value in identity.items() if key not in left_out}
-        for identity in (_with_classes(before), now)
-    )
-    return list(_differences(then, today))
+    try:
+        then, today = (
+            {key: value for key, value in identity.items() if key not in left_out}
+            for identity in (_with_classes(before), now)
+        )
+        return list(_differences(then, today))
+    except RecursionError:
+        return ["it is nested deeper than that of any run"]
 
 
 def _with_classes(before: Any) -> Any:

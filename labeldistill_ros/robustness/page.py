@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from labeldistill_core.files import write_whole
+from labeldistill_core.files import whole_file, write_whole
 from labeldistill_ros.robustness.degradation import Degradation
 
 BEGIN = "<!-- table: written by labeldistill robustness -->"
@@ -55,5 +55,5 @@ def write_plot(path: Path, rows: Sequence[Degradation]) -> None:
     # Bars are drawn from below; the table's first row belongs on top.
     axes.invert_yaxis()
     axes.legend(loc="lower right")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    with whole_file(path) as part:
+        figure.savefig(part, format="svg", metadata={"Date": None})

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -154,8 +155,19 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
     ]
     for each in (left, *stays):
         each.write_bytes(b"half")
+    # which may be being written now
+    clear_partial(file, older_s=600.0)
+    assert left.exists()
     clear_partial(file, tmp_path / "none" / "file")
     assert sorted(tmp_path.iterdir()) == sorted(stays)
+
+
+def test_a_name_is_too_long_before_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / f"{'x' * 240}.json"
+    for attempt in (refuse_unwritable, partial(write_whole, data=b"")):
+        with pytest.raises(OSError, match=r"File name too long: '.*x\.json'"):
+            attempt(file)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_who_holds_a_folder_for_long_is_not_waited_for(

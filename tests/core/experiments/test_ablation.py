@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,13 @@ from labeldistill_core.config_files import to_yaml
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import CheckpointError, ConfigError, DataError
-from labeldistill_core.experiments.ablation import AblationRun
 from labeldistill_core.experiments.ablation_report import (
     FinishedRun,
     Scores,
     finished_runs,
     write_report,
 )
+from labeldistill_core.experiments.ablation_run import AblationRun
 from labeldistill_core.experiments.arms import ARMS
 from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.lidar.config import SweepsConfig
@@ -153,7 +154,7 @@ def test_a_partial_root_is_compared_as_it_is_trained_on(
         trained.append(folder)
         return train_student(dataroot, folder, options)
 
-    monkeypatch.setattr("labeldistill_core.experiments.ablation.train_student", noted)
+    monkeypatch.setattr("labeldistill_core.experiments.ablation_run.train_student", noted)
     command = [
         "ablation", str(tmp_path / "root"), str(tmp_path / "out"), "--arms", "lidar", "--seeds",
         "1", "--teacher", str(teacher), *small_training(small_file, split="train", batch_size=2),
@@ -189,7 +190,7 @@ def test_figures_stand_for_folders_that_were_lost(
             raise DataError("the disk is gone")
         return train_student(dataroot, folder, options)
 
-    monkeypatch.setattr("labeldistill_core.experiments.ablation.train_student", noted)
+    monkeypatch.setattr("labeldistill_core.experiments.ablation_run.train_student", noted)
     assert main([*command, "--seeds", "1"]) == 0
     assert trained == []
     assert json.loads(figures.read_text()) == first
@@ -268,6 +269,31 @@ def test_figures_stand_for_folders_that_were_lost(
     assert trained == [5, 6]
 
 
+def test_a_pipe_gets_figures_once_and_a_finished_training_is_not_made_longer(
+    synthetic_dataroot: Path, tmp_path: Path, small_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["ablation", str(synthetic_dataroot), str(out), "--arms", "none"]
+    small = partial(small_training, small_file, split="train", batch_size=2)
+    assert main([*command, "--seeds", "1", *small()]) == 0
+    capfd.readouterr()
+    assert main([*command, "--seeds", "2", *small(), "--json", "/dev/stdout"]) == 0
+    assert [run["seed"] for run in json.loads(capfd.readouterr().out)["runs"]] == [0, 1]
+    # as where the call was cut off while the student was scored
+    scores = out / "none" / "seed1" / "scores.json"
+    content = scores.read_bytes()
+    scores.unlink()
+    assert main([*command, "--seed", "1", "--seeds", "1", *small(epochs=2)]) == 2
+    told = f"{out / 'none' / 'seed1'} holds a run of 1 epochs, and 2 are asked for: give another"
+    assert told in capfd.readouterr().err
+    # what would score the same student is told where there is such a thing
+    scores.write_bytes(content)
+    anew = "without scores.json it is scored anew"
+    for other, helps in ((["--val-scenes", "scene-0061"], True), (["--learning-rate", "1"], False)):
+        assert main([*command, "--seed", "1", "--seeds", "1", *small(), *other]) == 2
+        assert (anew in capfd.readouterr().err) == helps
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -338,8 +364,9 @@ def test_a_run_is_reported_when_it_ends(tmp_path: Path) -> None:
         '{"settings": {}, "scores": {"mean_ap": 1, "nds": "b", "errors": {}}}',
         '{"settings": {}, "scores": {"mean_ap": 7, "nds": 0.1, "errors": {}}}',
         '{"settings": {}, "scores": ' + '{"a": ' * 900 + "1" + "}" * 901,
+        '{"settings": [["a", 1]], "scores": {"mean_ap": 0.1, "nds": 0.1, "errors": {}}}',
     ],
-    ids=["empty", "list", "deep", "settings", "scores", "word", "seven", "deep scores"],
+    ids=["empty", "list", "deep", "settings", "scores", "word", "seven", "deep scores", "pairs"],
 )  # fmt: skip
 def test_damaged_scores_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(text)

@@ -48,6 +48,12 @@ def test_nobody_waits_for_one_that_failed(tmp_path: Path, monkeypatch: pytest.Mo
     assert time.monotonic() - begin_s < 120.0
 
 
+def test_an_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"(File exists|Not a directory).*file"):
+        list(in_processes(process_work.square, [1], [tmp_path / "file" / "output.txt"], 1))
+
+
 def test_who_has_no_more_work_leaves_quietly(tmp_path: Path) -> None:
     # The first works on while the others have ended, one after the other.
     seconds = [8.0, 0.0, 0.5, 1.0]
