@@ -150,8 +150,8 @@ def save_network(
         record: how it was trained, as JSON.
 
     Raises:
-        CheckpointError: weights are not finite, or the file cannot be written; a file of this name
-            stays as it was.
+        CheckpointError: weights are not finite; a file of this name stays as it was.
+        OSError: the file cannot be written; one of this name stays as it was.
     """
     state = network.state_dict()
     if bad := not_finite(state):
@@ -165,10 +165,7 @@ def save_network(
         _RECORD_KEY: json.dumps(record or {}, indent=1),
         _WEIGHTS_KEY: weights_sha256(tensors),
     }
-    try:
-        write_whole(path, _serialized(tensors, metadata))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"cannot write {path}: {error}") from error
+    write_whole(path, _serialized(tensors, metadata))
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -301,7 +298,14 @@ def _record(path: Path, text: str) -> Mapping[str, Any]:
 
 
 def kind_of(path: Path) -> str:
-    """Kind of the network in a file; empty when the file is none of ours."""
+    """Kind of the network in a file; empty when the file is none of ours.
+
+    Raises:
+        OSError: the file cannot be opened, so that nobody knows.
+    """
+    if path.is_file():
+        with path.open("rb"):
+            pass
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}

@@ -102,7 +102,8 @@ class Keep(Callback):
 class KeepBest(Callback):
     """Saves the run where it scores better than ever before, always in the same file.
 
-    The best score goes with the run's own checkpoints, so that the folder may be moved.
+    What is compared with is the score that this file tells, so that the file is never replaced by a
+    worse one, whatever became of the run's last checkpoint.
     """
 
     def __init__(self, keep: Keep, file: Path, metric: str, scored: str) -> None:
@@ -117,16 +118,22 @@ class KeepBest(Callback):
         self._keep, self._file, self._metric, self._scored = keep, file, metric, scored
         self._best = -math.inf
 
-    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
-        """Take up the score of an epoch whose best checkpoint was the last that was written."""
-        if not trainer.global_step or not self._file.is_file():
+    def on_train_start(self, *_: Any) -> None:
+        """Take up the score of the best checkpoint so far."""
+        if not self._file.is_file():
             return
         try:
-            best = read_run(self._file)
-            if best["global_step"] == trainer.global_step:
-                self.load_state_dict(best["callbacks"][self.state_key])
-        except (CheckpointError, AttributeError, LookupError, TypeError):
-            _LOG.warning("%s is damaged: the next better epoch replaces it", self._file)
+            state = read_run(self._file)["callbacks"][self.state_key]
+            # Runs of earlier versions do not tell what they scored.
+            best, scored = float(state["best"]), state.get("scored", self._scored)
+        except (CheckpointError, AttributeError, LookupError, TypeError, ValueError):
+            best = math.nan
+        if math.isnan(best):
+            _LOG.warning("%s is damaged: the next epoch that is scored replaces it", self._file)
+        elif scored != self._scored:
+            _LOG.warning("other samples are scored than before: the best checkpoint begins anew")
+        else:
+            self._best = best
 
     def on_validation_end(self, trainer: Trainer, _: LightningModule) -> None:
         """Compare the score of all samples."""
@@ -140,14 +147,6 @@ class KeepBest(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The best score so far."""
         return {"best": self._best, "scored": self._scored}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the best score of the run so far."""
-        # Runs of earlier versions do not tell what they scored.
-        if state.get("scored", self._scored) == self._scored:
-            self._best = state["best"]
-        else:
-            _LOG.warning("other samples are scored than before: the best checkpoint begins anew")
 
 
 class WholeCheckpoints(TorchCheckpointIO):

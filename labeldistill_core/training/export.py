@@ -156,6 +156,7 @@ def read_run(file: Path) -> Mapping[str, Any]:
 
     Raises:
         CheckpointError: the file is damaged or not of this project.
+        OSError: it cannot be opened.
     """
     if kind := kind_of(file):
         raise CheckpointError(
@@ -185,6 +186,10 @@ def _fault(content: Any) -> str:
     for key in (IDENTITY, "global_step", "state_dict"):
         if key not in content:
             return f"it has no {key}"
+    # Without which it could not be taken up.
+    for key, kind in (("callbacks", dict), ("loops", dict), ("optimizer_states", list)):
+        if not isinstance(content.get(key), kind):
+            return f"its {key} are none"
     identity, weights, step = content[IDENTITY], content["state_dict"], content["global_step"]
     if type(step) is not int or step < 0:
         return f"its step is {step!r}"
@@ -219,7 +224,7 @@ def _damaged(file: Path, why: str) -> CheckpointError:
     if file == best:
         mend = "take the last one"
     elif best.is_file():
-        mend = f"put {best.name} in its place to go on from there, or remove both to start anew"
+        mend = f"copy {best.name} over it to go on from there, or remove both to start anew"
     return CheckpointError(f"{file} is damaged or not of this project ({what}): {mend}")
 
 
@@ -233,7 +238,6 @@ def _checkpoint(run: Path, which: str) -> Path:
         return file
     if which == "best" and file.with_name("last.ckpt").is_file():
         raise CheckpointError(
-            f"{run} has no best checkpoint, since it was not scored (`--validate val`): take the "
-            "last one"
+            f"{run} has no best checkpoint, as of a run without `--validate val`: take the last one"
         )
     raise CheckpointError(f"{run} holds no run: give the folder of a `labeldistill train ...`")

@@ -39,6 +39,8 @@ from labeldistill_core.training.trackers import Tracker, make_logger
 _LOG = logging.getLogger(__name__)
 _MOST_GIB = 1 << 20
 """Of a disk; more are a slip."""
+_EXPORT_S = 600.0
+"""An export takes seconds, on the slowest of disks less than these."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -168,10 +170,10 @@ def fit(
         # Starting a loading process imports torch, which takes seconds in each epoch.
         "persistent_workers": machine.loaders > 0,
     }
-    with _locked(out), _told(out, machine):
+    with _locked(out), _told(out, last, machine):
         if best.exists() and not last.exists():
             raise CheckpointError(
-                f"{best} is of a run whose last checkpoint is gone: rename it to {last.name} to go "
+                f"{best} is of a run whose last checkpoint is gone: copy it to {last.name} to go "
                 "on from there, or move it away to train anew"
             )
         step = _checked_step(last, whole, each) if last.exists() else 0
@@ -205,9 +207,10 @@ def fit(
 
 
 def _said_of(validation: Samples, stage: Stage) -> str:
-    """Hash of what is scored."""
+    """Hash of what is scored, in whatever order."""
     assert stage.tables is not None
-    said = *validation.tokens, boxes_sha256(stage.tables, validation.tokens)
+    tokens = sorted(validation.tokens)
+    said = *tokens, boxes_sha256(stage.tables, tokens)
     return hashlib.sha256(" ".join(said).encode()).hexdigest()
 
 
@@ -268,7 +271,7 @@ def _trainer(
 
 
 @contextmanager
-def _told(out: Path, machine: Machine) -> Iterator[None]:
+def _told(out: Path, last: Path, machine: Machine) -> Iterator[None]:
     """Say what ended a run, where the error itself does not, and the mend."""
     try:
         yield
@@ -280,8 +283,8 @@ def _told(out: Path, machine: Machine) -> Iterator[None]:
         if error.errno not in _NO_ROOM:
             raise
         raise CheckpointError(
-            f"cannot write to {out}: {error.strerror}. Make room and repeat the call: it goes on "
-            "from last.ckpt"
+            f"cannot write to {out}: {error.strerror}. Make room and repeat the call: it "
+            + (f"goes on from {last.name}" if last.exists() else "begins anew")
         ) from error
 
 
@@ -295,8 +298,9 @@ def _locked(out: Path) -> Iterator[None]:
     with sole_user(out / ".lock", refusal) as alone:
         if alone:
             # of a run that was killed while it saved
-            names = ("checkpoints/last.ckpt", "checkpoints/best.ckpt", *map(network_file, KINDS))
-            clear_partial(*(out / name for name in names))
+            clear_partial(*(out / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")))
+            # `labeldistill export` may write there, too.
+            clear_partial(*(out / network_file(kind) for kind in KINDS), older_s=_EXPORT_S)
         yield
 
 

@@ -169,6 +169,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 ) -> None:
     out = tmp_path / "run"
     command = ["train", "teacher", str(synthetic_dataroot), str(out), *small_training(epochs=4)]
+    with files_no_larger_than(100_000):
+        assert main(command) == 2
+    assert "Make room and repeat the call: it begins anew" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         patch.setattr(TeacherStage, "on_train_epoch_start", interrupt_after_first_epoch)
         with pytest.raises(SystemExit):
@@ -177,7 +180,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     before = last.read_bytes()
     with files_no_larger_than(100_000):
         assert main(command) == 2
-    assert "repeat the call" in capsys.readouterr().err
+    assert "repeat the call: it goes on from last.ckpt" in capsys.readouterr().err
     assert last.read_bytes() == before
     assert list(last.parent.glob("*.partial")) == []
     assert not (out / "teacher.safetensors").exists()
@@ -187,7 +190,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     # a run that has ended, and whose network does not fit on the disk any more
     with files_no_larger_than(100_000):
         assert main(command) == 2
-    assert f"cannot write {file}" in capsys.readouterr().err
+    assert f"{file}: File too large: raise the limit" in capsys.readouterr().err
     assert file.read_bytes() == before
     assert [path.name for path in out.glob("*.partial")] == []
 

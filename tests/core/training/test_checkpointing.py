@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from labeldistill_core.training import checkpointing, interrupts
 from labeldistill_core.training.checkpointing import Keep, KeepBest
 from labeldistill_core.training.export import read_run
 from labeldistill_core.training.fit import Machine, fit
+from tests.core.training.test_export import content_of_a_run
 from tests.core.training.test_resume import RECIPE, made, steps
 
 
@@ -38,11 +41,19 @@ def scored(keep: KeepBest, scores: list[float]) -> list[Path]:
     return saved
 
 
+def with_best(keep: KeepBest, folder: Path, state: object) -> KeepBest:
+    """One that goes on where the best checkpoint says so of itself."""
+    folder.mkdir(exist_ok=True)
+    content = content_of_a_run({"recipe": {"epochs": 1}}, 3, **{keep.state_key: state})
+    torch.save(content, folder / "best.ckpt")
+    keep.on_train_start()
+    return keep
+
+
 def test_a_better_score_replaces_the_file_after_the_folder_was_moved(tmp_path: Path) -> None:
     first = kept(tmp_path / "run")
     assert len(scored(first, [0.0, 0.2, 0.1, float("nan")])) == 2
-    moved = kept(tmp_path / "moved")
-    moved.load_state_dict(first.state_dict())
+    moved = with_best(kept(tmp_path / "moved"), tmp_path / "moved", first.state_dict())
     assert scored(moved, [0.1, 0.3, 0.3]) == [tmp_path / "moved/best.ckpt"]
 
 
@@ -51,28 +62,52 @@ def test_scores_of_other_samples_are_not_compared(
 ) -> None:
     first = kept(tmp_path)
     scored(first, [0.9])
-    other = kept(tmp_path, "others")
-    other.load_state_dict(first.state_dict())
-    assert "other samples are scored than before: the best checkpoint begins anew" in caplog.text
+    other = with_best(kept(tmp_path, "others"), tmp_path, first.state_dict())
+    told = "other samples are scored than before: the best checkpoint begins anew"
+    assert caplog.text.count(told) == 1
     assert len(scored(other, [0.5, 0.4])) == 1
-    before = kept(tmp_path)
-    before.load_state_dict({"best": 0.9})  # as a version wrote it that did not tell
-    assert scored(before, [0.5]) == []
+    # as a version wrote it that did not tell
+    assert scored(with_best(kept(tmp_path), tmp_path, {"best": 0.9}), [0.5]) == []
 
 
-def train(root: Path, out: Path, monkeypatch: pytest.MonkeyPatch, scores: dict[int, float]) -> None:
-    """Train a teacher that scores so at these steps."""
-    stage, data, collate = made("teacher", root, RECIPE)
+@pytest.mark.parametrize("state", [None, [1, 2], {}, {"best": "a"}, {"best": float("nan")}])
+def test_a_checkpoint_that_tells_no_score_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, state: object
+) -> None:
+    keep = with_best(kept(tmp_path), tmp_path, state)
+    assert "best.ckpt is damaged: the next epoch that is scored replaces it" in caplog.text
+    assert len(scored(keep, [0.1])) == 1
+
+
+def train(
+    root: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scores: dict[int, float] | None,
+    epochs: int = 2,
+) -> None:
+    """Train a teacher that scores so at these steps, or is not scored."""
+    stage, data, collate = made("teacher", root, replace(RECIPE, epochs=epochs))
+    validation = None if scores is None else data
     stage.tables = data.tables
     inner = KeepBest.on_validation_end
 
     def given(keep: KeepBest, trainer: Trainer, module: LightningModule) -> None:
+        assert scores is not None
         trainer.callback_metrics["val/mAP"].fill_(scores[trainer.global_step])
         inner(keep, trainer, module)
 
     with monkeypatch.context() as patched:
         patched.setattr(KeepBest, "on_validation_end", given)
-        fit(stage, data, collate, out, {"stage": "teacher"}, Machine("32-true", workers=0), data)
+        fit(
+            stage,
+            data,
+            collate,
+            out,
+            {"stage": "teacher"},
+            Machine("32-true", workers=0),
+            validation,
+        )
 
 
 class Killed(Exception):
@@ -116,34 +151,43 @@ def test_a_slow_disk_is_waited_for_by_the_best_checkpoint(
     assert read_run(tmp_path / "checkpoints/best.ckpt")["global_step"] == 3
 
 
-def test_the_best_of_another_run_is_not_taken_for_ones_own(
+def test_the_best_takes_the_place_of_a_lost_last(
     synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last, best = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     train(synthetic_dataroot, tmp_path, monkeypatch, {3: 0.9, 6: 0.5})
     last.unlink()
-    with pytest.raises(CheckpointError, match=r"last checkpoint is gone: rename it to last\.ckpt"):
+    with pytest.raises(CheckpointError, match=r"last checkpoint is gone: copy it to last\.ckpt"):
         train(synthetic_dataroot, tmp_path, monkeypatch, {})
-    best.rename(last)
+    shutil.copy(best, last)
     train(synthetic_dataroot, tmp_path, monkeypatch, {6: 0.6})
     assert steps(tmp_path) == 6
-    assert not best.exists()
+    assert read_run(best)["global_step"] == 3  # the better one
+    # one that is gone is made again by the next epoch that is scored
+    best.rename(last)
+    train(synthetic_dataroot, tmp_path, monkeypatch, {6: 0.6})
+    assert read_run(best)["global_step"] == 6
 
 
-@pytest.mark.parametrize("whole", [False, True])
+def test_the_best_stays_where_the_run_was_not_scored_meanwhile(
+    synthetic_dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for epochs, scores in ((1, {3: 0.9}), (2, None), (3, {9: 0.1})):
+        train(synthetic_dataroot, tmp_path, monkeypatch, scores, epochs)
+    assert steps(tmp_path) == 9
+    assert read_run(tmp_path / "checkpoints/best.ckpt")["global_step"] == 3
+
+
 def test_a_damaged_best_checkpoint_ends_no_run(
     synthetic_dataroot: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    whole: bool,
 ) -> None:
-    last, best = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    best = tmp_path / "checkpoints/best.ckpt"
     with pytest.raises(KeyError, match="3"):
         train(synthetic_dataroot, tmp_path, monkeypatch, {})
     best.write_bytes(b"damaged")
-    if whole:
-        torch.save(dict(read_run(last), callbacks={kept(tmp_path).state_key: None}), best)
     train(synthetic_dataroot, tmp_path, monkeypatch, {6: 0.6})
-    assert "best.ckpt is damaged: the next better epoch replaces it" in caplog.text
+    assert "best.ckpt is damaged: the next epoch that is scored replaces it" in caplog.text
     assert read_run(best)["global_step"] == 6

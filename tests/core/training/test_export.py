@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -134,6 +136,27 @@ def test_export_writes_teachers_as_the_next_stage_loads_them(
     assert f"seed 0, from the teacher {file_sha256(file)}" in capsys.readouterr().out
 
 
+def test_a_run_may_be_in_the_folder_where_one_is(
+    synthetic_dataroot: Path,
+    tmp_path: Path,
+    small_in_presets: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    root = str(synthetic_dataroot)
+    assert main(["train", "teacher", root, ".", *small_training()]) == 0
+    assert f"label-encoder {root} ../label_encoder " in capsys.readouterr().out
+
+
+def content_of_a_run(identity: Any, step: int = 1, **callbacks: Any) -> dict[str, Any]:
+    """What is in the checkpoint of a run without weights."""
+    rest = {"loops": {}, "optimizer_states": [], "callbacks": callbacks}
+    return {IDENTITY: identity, "global_step": step, "state_dict": {}, **rest}
+
+
 @pytest.mark.parametrize(
     "identity",
     [
@@ -148,7 +171,7 @@ def test_export_writes_teachers_as_the_next_stage_loads_them(
 )
 def test_a_run_that_does_not_say_what_made_it_is_damaged(identity: Any, tmp_path: Path) -> None:
     run = tmp_path / "last.ckpt"
-    torch.save({IDENTITY: identity, "global_step": 1, "state_dict": {}}, run)
+    torch.save(content_of_a_run(identity), run)
     with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged or not of this project"):
         export(run, tmp_path / "out.safetensors")
 
@@ -175,13 +198,15 @@ def identity_of_a_run(**parts: Any) -> dict[str, Any]:
         ({"state_dict": {"network.a": torch.zeros(2).to_sparse()}}, "no tensors"),
         ({"state_dict": {"network.a": torch.zeros(2, device="meta")}}, "no tensors"),
         ({"state_dict": [1]}, "no tensors"),
+        ({"callbacks": []}, "its callbacks are none"),
+        ({"loops": None}, "its loops are none"),
+        ({"optimizer_states": {}}, "its optimizer_states are none"),
     ],
     ids=str,
 )
 def test_what_no_run_writes_is_damage(content: Any, told: str, tmp_path: Path) -> None:
     run = tmp_path / "last.ckpt"
-    whole = {IDENTITY: identity_of_a_run(), "global_step": 1, "state_dict": {}}
-    torch.save(whole | content, run)
+    torch.save(content_of_a_run(identity_of_a_run()) | content, run)
     with pytest.raises(CheckpointError, match=rf"last\.ckpt is damaged .*{told}"):
         export(run, tmp_path / "out.safetensors")
 
@@ -199,6 +224,28 @@ def test_a_network_that_cannot_be_is_told_before_it_takes_memory(
 ) -> None:
     run, config = tmp_path / "last.ckpt", json.loads(to_json(small_teacher()))
     identity = identity_of_a_run(stage="teacher", config={**config, "out_channels": value})
-    torch.save({IDENTITY: identity, "global_step": 1, "state_dict": {}}, run)
+    torch.save(content_of_a_run(identity), run)
     with pytest.raises(CheckpointError, match=told):
         export(run, tmp_path / "out.safetensors")
+
+
+def test_what_cannot_be_opened_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, file = tmp_path / "last.ckpt", tmp_path / "out.safetensors"
+    torch.save(content_of_a_run(identity_of_a_run()), run)
+    opened = Path.open
+
+    def refused(path: Path, *args: Any, **kwargs: Any) -> Any:  # as to another user than root
+        if path == unreadable:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refused)
+    unreadable = run
+    with pytest.raises(PermissionError, match=f"Permission denied: '{run}'"):
+        export(run, file)
+    file.write_bytes(b"of nobody knows whom")
+    unreadable = file
+    with pytest.raises(PermissionError, match=f"Permission denied: '{file}'"):
+        export(run, file)
