@@ -36,7 +36,8 @@ def _require(condition: bool, message: str) -> None:
 def require_positive(name: str, *values: float) -> None:
     """Refuse sizes and counts of which a network cannot be made."""
     told = ", ".join(map(str, values)) or "empty"
-    _require(min(values, default=0) > 0, f"{name} is {told}: use positive numbers")
+    positive = all(0 < value < float("inf") for value in values or (0.0,))
+    _require(positive, f"{name} is {told}: use positive numbers")
 
 
 @dataclass(frozen=True)

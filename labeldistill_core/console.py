@@ -9,13 +9,16 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from dataclasses import is_dataclass
 from functools import partial, wraps
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import Positional
 
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.exit_codes import exit_code
 from labeldistill_core.files import open_descriptor
 from labeldistill_core.names import plain_text
@@ -78,8 +81,25 @@ def call_command(
         if not plain:
             tyro.cli(prepared, prog=name, args=told)
         raise
+    _refuse_empty(call, words)
     with _beside_written(words):
         return call()
+
+
+def _refuse_empty(call: partial[Any], words: Sequence[str]) -> None:
+    """See that an option of several values has one, unlike `--scenes $(...)` with no output.
+
+    Without any it would mean the same as if it were not given.
+
+    Raises:
+        ConfigError: nothing stands behind it.
+    """
+    given = {word[2:].replace("-", "_") for word in words if word.startswith("--")}
+    options = [vars(value) for value in call.keywords.values() if is_dataclass(value)]
+    for name, value in chain(*(values.items() for values in (call.keywords, *options))):
+        if value == () and name in given:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"nothing stands behind {option}: name one, or leave it out")
 
 
 def _beside_written(words: Sequence[str]) -> AbstractContextManager[Any]:
@@ -91,7 +111,7 @@ def _beside_written(words: Sequence[str]) -> AbstractContextManager[Any]:
 
 def _prepared(
     command: Callable[..., Any], args: Sequence[str]
-) -> tuple[Callable[..., Callable[[], Any]], Sequence[str]]:
+) -> tuple[Callable[..., partial[Any]], Sequence[str]]:
     """What gives the command with its options, and the arguments that are left.
 
     Some options take their defaults from others.
@@ -107,7 +127,7 @@ def _prepared(
 
     # To call when all options are read, so that what the command raises is none of theirs.
     @wraps(command)
-    def with_defaults(*positional: Any, **named: Any) -> Callable[[], Any]:
+    def with_defaults(*positional: Any, **named: Any) -> partial[Any]:
         return partial(command, *positional, **named)
 
     signature = inspect.signature(command)

@@ -20,6 +20,7 @@ def found_version(dataroot: Path, version: str | None) -> str:
     Raises:
         DataError: it is not there, none is there, or none is named where there are several.
     """
+    version = version and version.rstrip("/")  # which a shell adds to the name of a folder
     if version and (dataroot / version / "scene.json").is_file():
         return version
     if not dataroot.is_dir():

@@ -9,6 +9,9 @@ from typing import Literal
 from labeldistill_core.config import BevGrid, DecodeConfig, HeadConfig, require_positive
 from labeldistill_core.errors import ConfigError
 
+_MAX_LAYERS = 4096
+"""Of voxels; the published network has 41. More are a slip that would take all memory."""
+
 
 @dataclass(frozen=True)
 class SweepsConfig:
@@ -103,6 +106,12 @@ class TeacherConfig:
                     f"teacher.voxel_m {self.voxel_m} does not grow to a cell of "
                     f"{self.grid.cell_m} m in {stages - 1} halvings"
                 )
+        low, high = self.grid.z_m
+        if (high - low) / self.voxel_m[2] > _MAX_LAYERS:
+            raise ConfigError(
+                f"teacher.voxel_m {self.voxel_m} parts grid.z_m {self.grid.z_m} into more than "
+                f"{_MAX_LAYERS} layers: use higher voxels"
+            )
         if self.heights < 1:
             raise ConfigError(
                 f"teacher.voxel_m {self.voxel_m} and height_padding {self.height_padding} leave no "

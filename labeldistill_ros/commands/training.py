@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def train_teacher(
     _tell(
         train.train_teacher(dataroot, out, options),
         lambda file: (
-            *("train", "label-encoder", dataroot, out.with_name("label_encoder")),
+            *("train", "label-encoder", dataroot, _beside(out, "label_encoder")),
             *(*_same_network(options), "--teacher", file),
         ),
     )
@@ -65,7 +66,7 @@ def train_label_encoder(
     _tell(
         train.train_label_encoder(dataroot, out, options),
         lambda file: (
-            *("train", "student", dataroot, out.with_name("student"), *_same_network(options)),
+            *("train", "student", dataroot, _beside(out, "student"), *_same_network(options)),
             *("--teacher", options.teacher, "--label-encoder", file),
         ),
     )
@@ -92,7 +93,7 @@ def train_student(
             dataroot,
             *_same_tables(options),
             "--out",
-            out.with_name("scores"),
+            _beside(out, "scores"),
         ),  # fmt: skip
     )
 
@@ -147,6 +148,11 @@ def ablation(
     keep_freed_memory(resolve_device("auto"))
     print(comparison.ablation(dataroot, out, options))
     tell_written(out / "table.md", out / "ablation.png", options.json)
+
+
+def _beside(out: Path, name: str) -> Path:
+    """A folder beside another one, which may be called `.`."""
+    return Path(os.path.normpath(out / ".." / name))
 
 
 def _same_network(options: TrainingOptions) -> tuple[str | Path, ...]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +62,28 @@ def test_arguments_without_an_option_have_names(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         run_command("program", command, ["--help"])
     assert "program [-h] DATAROOT [RUN ...] [BAG]" in capsys.readouterr().out
+
+
+def test_an_option_of_several_values_has_one(capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass(frozen=True)
+    class Chosen:
+        of_these: tuple[str, ...] = ()
+
+    def command(options: Flat[Chosen], others: tuple[int, ...] = ()) -> None:
+        seen.append((options.of_these, others))
+
+    seen: list[Any] = []
+    for words in ([], ["--of-these", "a", "b", "--others", "1"]):
+        assert run_command("program", command, words) == 0
+    assert seen == [((), ()), (("a", "b"), (1,))]
+    # as by `--of-these $(command without output)`
+    for name, args in (
+        ("of-these", ("--of-these",)),
+        ("of-these", ("--of_these", "--others", "1")),
+        ("others", ("--of-these", "a", "--others")),
+    ):
+        assert run_command("program", command, args) == 2
+        assert f"nothing stands behind --{name}: name one" in capsys.readouterr().err
 
 
 @pytest.fixture

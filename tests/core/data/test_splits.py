@@ -132,7 +132,8 @@ def test_a_version_needs_no_name_where_it_is_clear(root: Path) -> None:
         NuScenesTables(root)
     shutil.copytree(root / MINI, root / "v1.0-trainval")
     assert NuScenesTables(root).version == "v1.0-trainval"
-    assert NuScenesTables(root, "v1.0-other").version == "v1.0-other"
+    for name in ("v1.0-other", "v1.0-other/"):
+        assert NuScenesTables(root, name).version == "v1.0-other"
     with pytest.raises(DataError, match="it has no tables at all"):
         NuScenesTables(root / "samples")
 

@@ -239,6 +239,8 @@ def test_checkpoints_of_another_network_are_refused(tmp_path: Path) -> None:
         ({"height_padding": (1, -1)}, "must be 0 or more"),
         ({"encoder_channels": ()}, "teacher.encoder_channels is empty: use positive numbers"),
         ({"voxel_m": (0.4, 0.4, 0.0)}, "teacher.voxel_m is 0.4, 0.4, 0.0: use positive numbers"),
+        ({"voxel_m": (0.4, 0.4, float("nan"))}, "teacher.voxel_m is 0.4, 0.4, nan: use positive"),
+        ({"voxel_m": (0.4, 0.4, 1e-320)}, "into more than 4096 layers: use higher voxels"),
         ({"voxel_m": (0.4, 0.4, 9.0)}, r"voxel_m .* leave no layer of grid.z_m \(-"),
         ({"max_voxels": (-1, 5)}, "teacher.max_voxels is -1, 5: use positive numbers"),
         ({"neck_channels": (8, 0)}, "teacher.neck_channels is 8, 0: use positive numbers"),
