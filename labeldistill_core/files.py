@@ -233,8 +233,8 @@ def clear_partial(*files: Path, older_s: float = 0.0) -> None:
     """Remove what processes left that were killed while they wrote these files; see `whole_file`.
 
     Args:
-        *files: which no other process writes now; or
-        older_s: which may be written now, in less than these seconds.
+        *files: as they are called when they are whole.
+        older_s: how long ago, since another process may be writing them; 0 where none can be.
     """
     before_s = time.time() - older_s
     for file in files:
