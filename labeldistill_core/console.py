@@ -7,11 +7,11 @@ import inspect
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import is_dataclass
 from functools import partial, wraps
-from itertools import chain
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -94,12 +94,25 @@ def _refuse_empty(call: partial[Any], words: Sequence[str]) -> None:
     Raises:
         ConfigError: nothing stands behind it.
     """
-    given = {word[2:].replace("-", "_") for word in words if word.startswith("--")}
-    options = [vars(value) for value in call.keywords.values() if is_dataclass(value)]
-    for name, value in chain(*(values.items() for values in (call.keywords, *options))):
-        if value == () and name in given:
+    words = [*words, "--"]
+    words = words[: words.index("--") + 1]
+    bare = {
+        word[2:].replace("-", "_")
+        for word, following in pairwise(words)
+        if word.startswith("--") and following.startswith("--")
+    }
+    for name, value in _values(call.keywords):
+        if name in bare and isinstance(value, tuple | list | dict) and not value:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"nothing stands behind {option}: name one, or leave it out")
+
+
+def _values(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Options by their names, with those of dataclasses among them."""
+    for name, value in options.items():
+        yield name, value
+        if is_dataclass(value):
+            yield from _values(vars(value))
 
 
 def _beside_written(words: Sequence[str]) -> AbstractContextManager[Any]:

@@ -196,7 +196,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         OSError: it cannot be written, as on a full disk; a file of this name stays as it was.
     """
     if (number := open_descriptor(path)) is not None:
-        with TemporaryDirectory() as folder:
+        with naming(path), TemporaryDirectory() as folder:
             content = Path(folder) / "content"
             yield content
             sys.stdout.flush()  # what was printed before
@@ -204,7 +204,8 @@ def whole_file(path: Path) -> Iterator[Path]:
                 shutil.copyfileobj(source, out)
         return
     if path.exists() and not path.is_file():
-        yield path
+        with naming(path):
+            yield path
         return
     target = Path(os.path.realpath(path))
     partial = _partial(target)

@@ -23,7 +23,7 @@ from labeldistill_core.experiments.ablation_report import (
     finished_runs,
     write_report,
 )
-from labeldistill_core.experiments.ablation_run import AblationRun
+from labeldistill_core.experiments.ablation_run import AblationRun, refuse_other_length
 from labeldistill_core.experiments.arms import ARMS, MAIN
 from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.files import refuse_unwritable, stays
@@ -126,6 +126,7 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     if taught and teacher is None:
         # A training that has come to its end returns at once, or refuses other settings.
         teacher = out / "teacher" / "teacher.safetensors"
+        refuse_other_length(teacher.parent, plain.resolved().recipes.teacher)
         train_teacher(dataroot, teacher.parent, TeacherOptions.like(plain))
     encoders: dict[bool, Path | None] = {False: options.label_encoder, True: None}
     for autoencoder in sorted({arm.autoencoder for arm in taught if arm.needs_labels}):
@@ -165,6 +166,8 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
         kept = run.kept() or (before[sums[index]].scores if sums[index] in before else None)
         if kept:
             found[index] = kept
+        else:
+            refuse_other_length(run.folder, preset.recipes.student)
 
     def tell(index: int) -> None:
         seed, name = order[index]
@@ -217,6 +220,7 @@ def _encoder(
     aim: Aim = "autoencoder" if autoencoder else "inverse-head"
     file = out / ("autoencoder_stage" if autoencoder else "label_encoder")
     file /= "label_encoder.safetensors"
+    refuse_other_length(file.parent, options.resolved().recipes.label_encoder)
     stage = LabelEncoderOptions.like(options, teacher=teacher, aim=aim)
     train_label_encoder(dataroot, file.parent, stage)
     return file

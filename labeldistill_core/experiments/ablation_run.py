@@ -25,11 +25,12 @@ from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.training.export import IDENTITY, read_run
 from labeldistill_core.training.identity import differences
 from labeldistill_core.training.options import StudentOptions, TrainingOptions
+from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.train import train_student
 
 _SCORES = "scores.json"
 _OF_SCORING = ("scored", "data_sha256")
-"""Settings that may change without another training."""
+"""Settings that may change without another training; the data are those of both."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,6 @@ class AblationRun:
         """
         file, now = self.folder / _SCORES, self.settings
         if not file.exists():
-            self._refuse_other_length()
             return None
         try:
             found = read_figures(file)
@@ -103,29 +103,14 @@ class AblationRun:
             ) from error
         if different := differences(settings, now):
             same_student = {**settings, **{key: now[key] for key in _OF_SCORING}}
-            other_student = differences(same_student, now)
-            anew = "" if other_student else f"; without {_SCORES} it is scored anew"
+            anew = f"; without {_SCORES} it is scored anew, if it learnt from the same samples"
+            if differences(same_student, now):
+                anew = ""
             raise CheckpointError(
                 f"{self.folder} holds a run of other settings: {'; '.join(different)}. Give "
                 f"another folder, or repeat the call as it was{anew}"
             )
         return scores
-
-    def _refuse_other_length(self) -> None:
-        """See that no finished training goes on, whose rates were those of a shorter one.
-
-        Raises:
-            CheckpointError: its epochs are others.
-        """
-        last = self.folder / "checkpoints" / "last.ckpt"
-        if not last.is_file():
-            return
-        before = read_run(last)[IDENTITY]["recipe"]["epochs"]
-        if before != (now := self.options.resolved().recipes.student.epochs):
-            raise CheckpointError(
-                f"{self.folder} holds a run of {before} epochs, and {now} are asked for: give "
-                "another folder, or repeat the call as it was"
-            )
 
     def scores(self) -> Scores:
         """Train and score, or take what an earlier call found."""
@@ -142,6 +127,30 @@ class AblationRun:
         # Whole or not at all, since a later call takes this file for a finished run.
         write_whole(self.folder / _SCORES, json.dumps(content, indent=1).encode())
         return scores
+
+
+def refuse_other_length(folder: Path, recipe: Recipe) -> None:
+    """See that no training of another length goes on.
+
+    A finished one can be lengthened, but its rates were those of the shorter one, and what was made
+    with its network would have another one beside it.
+
+    Args:
+        folder: of a run, which may not be there.
+        recipe: of the run that is to stand there.
+
+    Raises:
+        CheckpointError: its epochs are others.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return
+    before = read_run(last)[IDENTITY]["recipe"]["epochs"]
+    if before != recipe.epochs:
+        raise CheckpointError(
+            f"{folder} holds a run of {before} epochs, and {recipe.epochs} are asked for: give "
+            "another folder, or repeat the call as it was"
+        )
 
 
 def _score(run: AblationRun) -> Scores:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 
 from labeldistill_core.errors import LabelDistillError, StoppedError
+from labeldistill_core.files import naming
 from labeldistill_core.processes import end_with_parent
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
@@ -170,13 +171,14 @@ def _serve(
             work, output = connection.recv()
         except EOFError:  # the parent has no more work; a traceback would end up in the last output
             return
+        answer = None
         try:
-            with _output_to(output):
-                failed, answer = _answered(function, work)
+            with naming(output), _output_to(output):
+                answer = _answered(function, work)
         except OSError as error:  # of the output
-            failed, answer = True, error
-        connection.send((failed, answer))
-        if isinstance(answer, StoppedError):
+            answer = answer or (True, error)
+        connection.send(answer)
+        if isinstance(answer[1], StoppedError):
             return
 
 

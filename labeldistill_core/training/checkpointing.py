@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -99,6 +100,14 @@ class Keep(Callback):
             self.saving = False
 
 
+class _Told(msgspec.Struct):
+    """What the best checkpoint says of itself."""
+
+    best: float
+    scored: str | None = None
+    """Runs of earlier versions do not tell it."""
+
+
 class KeepBest(Callback):
     """Saves the run where it scores better than ever before, always in the same file.
 
@@ -123,17 +132,16 @@ class KeepBest(Callback):
         if not self._file.is_file():
             return
         try:
-            state = read_run(self._file)["callbacks"][self.state_key]
-            # Runs of earlier versions do not tell what they scored.
-            best, scored = float(state["best"]), state.get("scored", self._scored)
-        except (CheckpointError, AttributeError, LookupError, TypeError, ValueError):
-            best = math.nan
-        if math.isnan(best):
+            callbacks = msgspec.convert(read_run(self._file).get("callbacks"), dict[str, Any])
+            told = msgspec.convert(callbacks.get(self.state_key), _Told)
+        except (CheckpointError, msgspec.ValidationError):
+            told = _Told(math.nan)
+        if not 0 <= told.best <= 1:
             _LOG.warning("%s is damaged: the next epoch that is scored replaces it", self._file)
-        elif scored != self._scored:
+        elif told.scored not in (None, self._scored):
             _LOG.warning("other samples are scored than before: the best checkpoint begins anew")
         else:
-            self._best = best
+            self._best = told.best
 
     def on_validation_end(self, trainer: Trainer, _: LightningModule) -> None:
         """Compare the score of all samples."""

@@ -36,6 +36,8 @@ IDENTITY = "labeldistill.identity"
 """Key under which a run's checkpoint says what made the run."""
 _PREFIX = "network."
 """Of the names of its weights, in the checkpoint of a run."""
+_TO_GO_ON = {"callbacks": dict, "loops": dict, "optimizer_states": list}
+"""What lightning takes up of a checkpoint beside the weights."""
 _NETWORKS: Mapping[Kind, tuple[type[Any], Callable[[Any], nn.Module]]] = {
     "teacher": (TeacherConfig, Teacher),
     "label encoder": (LabelEncoderConfig, LabelEncoder),
@@ -151,8 +153,12 @@ def _note(kind: Kind, record: Mapping[str, Any]) -> str:
     return ", ".join(map(plain_text, parts))
 
 
-def read_run(file: Path) -> Mapping[str, Any]:
+def read_run(file: Path, taken_up: bool = False) -> Mapping[str, Any]:
     """Content of a run's checkpoint.
+
+    Args:
+        file: the checkpoint.
+        taken_up: whether the run is to go on from it, which needs more than its network.
 
     Raises:
         CheckpointError: the file is damaged or not of this project.
@@ -174,6 +180,9 @@ def read_run(file: Path) -> Mapping[str, Any]:
     except Exception as error:  # damaged bytes lead torch's unpickler to errors of any kind
         raise _damaged(file, str(error)) from error
     fault = f"{bad} has another check sum" if bad else _fault(content)
+    for key, form in _TO_GO_ON.items() if taken_up and not fault else ():
+        if not isinstance(content.get(key), form):
+            fault = f"it has no {key}"
     if fault:
         raise _damaged(file, fault)
     return dict(content)
@@ -186,10 +195,6 @@ def _fault(content: Any) -> str:
     for key in (IDENTITY, "global_step", "state_dict"):
         if key not in content:
             return f"it has no {key}"
-    # Without which it could not be taken up.
-    for key, kind in (("callbacks", dict), ("loops", dict), ("optimizer_states", list)):
-        if not isinstance(content.get(key), kind):
-            return f"its {key} are none"
     identity, weights, step = content[IDENTITY], content["state_dict"], content["global_step"]
     if type(step) is not int or step < 0:
         return f"its step is {step!r}"

@@ -331,7 +331,7 @@ def _quiet_lightning() -> None:
 
 def _checked_step(last: Path, identity: dict[str, Any], epoch_steps: int) -> int:
     """Step at which a run stopped; one that came to its end may be given more epochs."""
-    checkpoint = read_run(last)
+    checkpoint = read_run(last, taken_up=True)
     before, step = checkpoint[IDENTITY], checkpoint["global_step"]
     recipe = before.get("recipe", {})
     # Only behind its end, since the schedule of a run depends on its length.

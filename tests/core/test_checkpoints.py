@@ -82,6 +82,11 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one(
     assert path.read_bytes() == before
 
 
+def test_a_device_that_cannot_be_written_is_named(student: Student) -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        save_student(Path("/dev/full"), student)
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*absent.safetensors: give"):
         load_student(tmp_path / "absent.safetensors")

@@ -3,13 +3,14 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
+import tyro
 from typing_extensions import Self
 from tyro.conf import Positional
 
@@ -66,21 +67,40 @@ def test_arguments_without_an_option_have_names(capsys: pytest.CaptureFixture[st
 
 def test_an_option_of_several_values_has_one(capsys: pytest.CaptureFixture[str]) -> None:
     @dataclass(frozen=True)
+    class Inner:
+        named: Annotated[Mapping[str, str], tyro.conf.arg(name="named")] = field(
+            default_factory=dict
+        )
+
+    @dataclass(frozen=True)
     class Chosen:
         of_these: tuple[str, ...] = ()
+        inner: Annotated[Inner, tyro.conf.arg(name="")] = field(default_factory=Inner)
+        check: bool = False
 
-    def command(options: Flat[Chosen], others: tuple[int, ...] = ()) -> None:
-        seen.append((options.of_these, others))
+    def command(
+        words: Positional[tuple[str, ...]], options: Flat[Chosen], others: tuple[int, ...] = ()
+    ) -> None:
+        seen.append((words, options.of_these, options.inner.named, others))
 
     seen: list[Any] = []
-    for words in ([], ["--of-these", "a", "b", "--others", "1"]):
+    for words in (
+        ["--check"],
+        ["--of-these", "a", "b", "--others", "-1", "--named", "x", "y"],
+        ["--check", "--", "--others"],
+    ):
         assert run_command("program", command, words) == 0
-    assert seen == [((), ()), (("a", "b"), (1,))]
+    assert seen == [
+        ((), (), {}, ()),
+        ((), ("a", "b"), {"x": "y"}, (-1,)),
+        (("--others",), (), {}, ()),
+    ]
     # as by `--of-these $(command without output)`
     for name, args in (
         ("of-these", ("--of-these",)),
         ("of-these", ("--of_these", "--others", "1")),
         ("others", ("--of-these", "a", "--others")),
+        ("named", ("--named", "--of-these", "a")),
     ):
         assert run_command("program", command, args) == 2
         assert f"nothing stands behind --{name}: name one" in capsys.readouterr().err

@@ -25,6 +25,11 @@ def square(number: int) -> tuple[int, int]:
     return os.getpid(), number**2
 
 
+def say(word: str) -> str:
+    print(word)
+    return word
+
+
 def fail_beside(sleeper: Path) -> None:
     """The first call sleeps and says who it is, the second fails once it does."""
     mine = sleeper.with_name("mine")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from labeldistill_core import presets
 from labeldistill_core.checkpoints import save_network
@@ -34,6 +35,7 @@ from labeldistill_core.training.options import StudentOptions, TrainingOptions
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.train import train_student
 from labeldistill_ros.cli import main
+from tests.core.training.test_export import content_of_a_run
 from tests.support import process_work
 from tests.support.small_networks import small_preset, small_teacher
 from tests.support.small_training import small_training
@@ -286,12 +288,25 @@ def test_a_pipe_gets_figures_once_and_a_finished_training_is_not_made_longer(
     assert main([*command, "--seed", "1", "--seeds", "1", *small(epochs=2)]) == 2
     told = f"{out / 'none' / 'seed1'} holds a run of 1 epochs, and 2 are asked for: give another"
     assert told in capfd.readouterr().err
+    # the figures stand for its scores, whatever became of its checkpoint
+    last = scores.parent / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    last.write_bytes(b"")
+    assert main([*command, "--seeds", "2", *small()]) == 0
+    last.write_bytes(whole)
     # what would score the same student is told where there is such a thing
     scores.write_bytes(content)
     anew = "without scores.json it is scored anew"
     for other, helps in ((["--val-scenes", "scene-0061"], True), (["--learning-rate", "1"], False)):
         assert main([*command, "--seed", "1", "--seeds", "1", *small(), *other]) == 2
         assert (anew in capfd.readouterr().err) == helps
+    # nor is a teacher, which finished students had
+    of_teacher = out / "teacher" / "checkpoints" / "last.ckpt"
+    of_teacher.parent.mkdir(parents=True)
+    torch.save(content_of_a_run({"recipe": {"epochs": 5}}), of_teacher)
+    assert main([*command[:-1], "lidar", *small()]) == 2
+    told = "teacher holds a run of 5 epochs, and 20 are asked for"
+    assert told in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,11 @@ def test_nobody_waits_for_one_that_failed(tmp_path: Path, monkeypatch: pytest.Mo
     assert time.monotonic() - begin_s < 120.0
 
 
-def test_an_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_costs_no_result(tmp_path: Path) -> None:
+    assert list(in_processes(process_work.say, ["word"], [Path("/dev/full")], 1)) == ["word"]
+
+
+def test_an_output_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"(File exists|Not a directory).*file"):
         list(in_processes(process_work.square, [1], [tmp_path / "file" / "output.txt"], 1))

@@ -70,7 +70,11 @@ def test_scores_of_other_samples_are_not_compared(
     assert scored(with_best(kept(tmp_path), tmp_path, {"best": 0.9}), [0.5]) == []
 
 
-@pytest.mark.parametrize("state", [None, [1, 2], {}, {"best": "a"}, {"best": float("nan")}])
+@pytest.mark.parametrize(
+    "state",
+    [None, [1, 2], {}, {"best": "a"}, {"best": float("nan")}, {"best": 10**400}, {"best": 7.0}],
+    ids=["none", "list", "empty", "word", "nan", "huge", "seven"],
+)
 def test_a_checkpoint_that_tells_no_score_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, state: object
 ) -> None:

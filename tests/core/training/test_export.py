@@ -198,9 +198,6 @@ def identity_of_a_run(**parts: Any) -> dict[str, Any]:
         ({"state_dict": {"network.a": torch.zeros(2).to_sparse()}}, "no tensors"),
         ({"state_dict": {"network.a": torch.zeros(2, device="meta")}}, "no tensors"),
         ({"state_dict": [1]}, "no tensors"),
-        ({"callbacks": []}, "its callbacks are none"),
-        ({"loops": None}, "its loops are none"),
-        ({"optimizer_states": {}}, "its optimizer_states are none"),
     ],
     ids=str,
 )
@@ -209,6 +206,15 @@ def test_what_no_run_writes_is_damage(content: Any, told: str, tmp_path: Path) -
     torch.save(content_of_a_run(identity_of_a_run()) | content, run)
     with pytest.raises(CheckpointError, match=rf"last\.ckpt is damaged .*{told}"):
         export(run, tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("lacking", ["callbacks", "loops", "optimizer_states"])
+def test_what_goes_on_needs_more_than_its_network(lacking: str, tmp_path: Path) -> None:
+    run = tmp_path / "last.ckpt"
+    torch.save(content_of_a_run(identity_of_a_run()) | {lacking: None}, run)
+    assert read_run(run)["global_step"] == 1
+    with pytest.raises(CheckpointError, match=rf"last\.ckpt is damaged .*it has no {lacking}"):
+        read_run(run, taken_up=True)
 
 
 @pytest.mark.parametrize(
