@@ -35,9 +35,8 @@ def _require(condition: bool, message: str) -> None:
 
 def require_positive(name: str, *values: float) -> None:
     """Refuse sizes and counts of which a network cannot be made."""
-    told = ", ".join(map(str, values)) or "empty"
     positive = all(0 < value < float("inf") for value in values or (0.0,))
-    _require(positive, f"{name} is {told}: use positive numbers")
+    _require(positive, f"{name} is {', '.join(map(str, values)) or 'empty'}: use positive numbers")
 
 
 @dataclass(frozen=True)
