@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 from labeldistill_core.frames import Transform
@@ -14,8 +15,6 @@ from labeldistill_ros.messages.stamps import stamp_of
 from labeldistill_ros.parameters import Parameters
 
 _LOG = logging.getLogger(__name__)
-
-_FOREVER_S = 1e9
 
 Tell = Callable[[str], object]
 
@@ -68,7 +67,7 @@ def read_poses(bag: BagReader, parameters: Parameters, tell: Tell = _LOG.warning
 
 def _endless_buffer(tell: Tell) -> TransformBuffer:
     # Nothing is forgotten and nothing is a jump: a bag is read to its end before anybody asks.
-    return TransformBuffer(keep_s=_FOREVER_S, jump_s=_FOREVER_S, tell=tell)
+    return TransformBuffer(keep_s=math.inf, jump_s=math.inf, tell=tell)
 
 
 def _lookup_in(buffer: TransformBuffer) -> Lookup:

@@ -43,6 +43,8 @@ _NUMBERS = 7
 _SILENT = 1.5
 """Longest gap between such arrivals after which the next one is overdue."""
 
+LONGEST_GAP_S = 10.0
+"""Between two poses of a moving frame that are interpolated; more hides where it has been."""
 FARTHEST_M = 1e8
 """Of a frame from its parent: coordinates of UTM and from the Earth's centre stay below 1e7."""
 
@@ -123,21 +125,21 @@ class TransformBuffer:
 
     def __init__(
         self,
-        keep_s: float = 10.0,
+        keep_s: float = LONGEST_GAP_S,
         jump_s: float = 0.5,
         tell: Callable[[str], object] = _LOG.warning,
     ) -> None:
         """Begin without any transform.
 
         Args:
-            keep_s: history of a moving frame, which is forgotten when it is silent for longer.
+            keep_s: history of a moving frame, which is forgotten when it is silent for longer;
+                infinite to forget nothing.
             jump_s: a pose that is older than the newest by more than this says that time was set
                 back, unless newer ones go on coming; what is newer than it is dropped.
             tell: is given a sentence for each transform that is refused.
         """
         self._tell = tell
-        self._keep_ns, self._keep_s = round(keep_s * _NS), keep_s
-        self._jump_ns = round(jump_s * _NS)
+        self._keep_s, self._jump_ns = keep_s, jump_s * _NS
         self._edges: dict[str, _Edge] = {}
         self._swept_s = self._now_s = -math.inf
 
@@ -185,7 +187,7 @@ class TransformBuffer:
                 )
             edge = self._edges[child] = _Edge(parent)
         known = edge.fixed is not None if static else bool(edge.stamps_ns)
-        plain = abs(math.hypot(*wxyz) - 1.0) < _PLAIN and max(map(abs, translation)) <= FARTHEST_M
+        plain = abs(math.hypot(*wxyz) - 1.0) < _PLAIN and _is_near(translation)
         if known and not plain and (fault := _fault_of_pose(parent, child, pose)):
             # Those before it are better than none. One that comes first is kept, to be told of by
             # whoever asks for it.
@@ -194,7 +196,7 @@ class TransformBuffer:
         if static:
             edge.fixed = pose
         both = edge.fixed is not None and (bool(edge.stamps_ns) or not static)
-        if both and arrival_s - edge.told_both_s > self._keep_s:  # once where a bag is read
+        if both and arrival_s - edge.told_both_s >= self._keep_s:  # once where a bag is read
             edge.told_both_s = arrival_s
             self._tell(
                 f"frame {shown(child)} in {shown(parent)} is static and comes on /tf as "
@@ -202,7 +204,7 @@ class TransformBuffer:
             )
         if static:
             return False
-        back = bool(edge.stamps_ns) and stamp_ns < edge.stamps_ns[-1] - self._jump_ns
+        back = bool(edge.stamps_ns) and edge.stamps_ns[-1] - stamp_ns > self._jump_ns
         # A looped bag, or a stray stamp, or a second publisher whose clock is off? Whether time was
         # set back is seen by whether the newer stamps go on.
         jumped = back and edge.silent(arrival_s)
@@ -339,7 +341,16 @@ class TransformBuffer:
         i = bisect_right(stamps, stamp_ns) - 1
         if i >= 0 and stamps[i] == stamp_ns:
             return pose(i)
-        if 0 <= i < len(stamps) - 1 and stamps[i + 1] - stamps[i] <= self._keep_ns:
+        if 0 <= i < len(stamps) - 1:
+            gap_s = (stamps[i + 1] - stamps[i]) / _NS
+            if gap_s > LONGEST_GAP_S:
+                # One that belongs here may come yet: the later stamp may be of a wrong clock.
+                raise TransformError(
+                    f"{shown(edge.parent)} from {shown(child)} at {stamp_ns / _NS:.3f} s: the "
+                    f"stamp lies between two transforms that are {gap_s:.3f} s apart, and over "
+                    f"more than {LONGEST_GAP_S:g} s nothing is interpolated",
+                    may_come=True,
+                )
             # Rotations by slerp, translations linearly, as tf2 does. Nothing is extrapolated.
             fraction = (stamp_ns - stamps[i]) / (stamps[i + 1] - stamps[i])
             return pose(i).interpolate(pose(i + 1), fraction)
@@ -353,10 +364,16 @@ class TransformBuffer:
         )
 
 
+def _is_near(xyz: Xyz) -> bool:
+    """Whether all are numbers that a frame can be at."""
+    # One by one: a maximum of numbers and NaN depends on their order.
+    return all(abs(metres) <= FARTHEST_M for metres in xyz)
+
+
 def _transform(parent: str, child: str, pose: _Pose) -> Transform:
     """Raises `ValueError` where it is none."""
     wxyz, xyz = pose
-    if max(map(abs, xyz)) > FARTHEST_M:
+    if not _is_near(xyz):
         raise ValueError(f"it is at {list(xyz)} metres")
     return Transform.from_quaternion(parent, child, wxyz, xyz)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import io
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -48,7 +49,6 @@ from labeldistill_ros.messages.stamps import stamp_of
 
 _MARGIN_NS = 2_000_000_000
 """Poses are read for as long before and after the scene, since they come late or early."""
-_FOREVER_S = 1e9
 _PNG, _JPEG = "png", "jpg"
 
 
@@ -99,7 +99,7 @@ class SceneWriter:
         self._rectifier = Rectifier()
         # A scene is short, and its poses are asked for at its end: none may be forgotten, and a
         # recording played in order has no time that is set back.
-        self._buffer = TransformBuffer(keep_s=_FOREVER_S, jump_s=_FOREVER_S)
+        self._buffer = TransformBuffer(keep_s=math.inf, jump_s=math.inf)
         self._roles = roles_of(drive, scene, options)
         self._partners = partner_scans(drive, self._roles)
         self._waiting: list[_PartialScan] = []

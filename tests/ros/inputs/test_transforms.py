@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 
 import numpy as np
@@ -115,6 +116,44 @@ def test_bag_loop_drops_the_future(buffer: TransformBuffer) -> None:
     with pytest.raises(TransformError, match="newer"):
         buffer.lookup("odom", "base_link", S // 2)
     assert buffer.add("odom", "base_link", S // 20, yaw(0), (7.5, 0.0, 0.0)) is False
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e9])
+def test_a_pose_that_is_no_place_replaces_none(number: float, static: bool, axis: int) -> None:
+    told: list[str] = []
+    tf = TransformBuffer(tell=told.append)
+    for k in range(3):
+        place = [1.0, 2.0, 3.0]
+        if k == 1:
+            place[axis] = number
+        tf.add("map", "base_link", k * S, yaw(0), (place[0], place[1], place[2]), static=static)
+    (fault,) = told
+    assert "'map' from 'base_link' was published as no rigid transform" in fault
+    np.testing.assert_allclose(tf.lookup("map", "base_link", S).translation, [1, 2, 3])
+
+
+def test_what_is_forgotten_never_is_whole_for_all_stamps() -> None:
+    tf = TransformBuffer(keep_s=math.inf, jump_s=math.inf)
+    for k in range(101):
+        tf.add("map", "base_link", (1_700_000_000 + k) * S, yaw(0), (float(k), 0.0, 0.0))
+        if k == 50:
+            tf.add("map", "base_link", 0, yaw(0), (7.0, 7.0, 7.0))
+    for k in range(100):
+        found = tf.lookup("map", "base_link", 1_700_000_000 * S + k * S + S // 2)
+        np.testing.assert_allclose(found.translation, [k + 0.5, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_long_gaps_are_not_filled(endless: bool) -> None:
+    keep_s = math.inf if endless else 60.0
+    tf = TransformBuffer(keep_s=keep_s, jump_s=math.inf)
+    for second in (0, 10, 20.5):
+        tf.add("map", "base_link", round(second * S), yaw(0), (second, 0.0, 0.0))
+    assert tf.lookup("map", "base_link", 5 * S).translation[0] == pytest.approx(5)
+    with pytest.raises(TransformError, match="10.500 s apart, and over more than 10 s"):
+        tf.lookup("map", "base_link", 15 * S)
 
 
 @pytest.mark.parametrize(
