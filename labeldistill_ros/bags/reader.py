@@ -14,6 +14,7 @@ from typing import Any
 
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection, Qos
+from rosbags.typesys.store import Typestore
 
 from labeldistill_core.errors import BagError
 from labeldistill_core.files import refuse_special
@@ -23,7 +24,7 @@ from labeldistill_ros.bags.decompression import bound_chunks, decompress_file, z
 from labeldistill_ros.bags.file_formats import refuse_other_kinds
 from labeldistill_ros.bags.library_errors import library_reads
 from labeldistill_ros.bags.sqlite_files import refuse_odd_tables, refuse_unfinished
-from labeldistill_ros.messages.bag_family import typestore
+from labeldistill_ros.messages.bag_family import layout, typestore
 
 _LOG = logging.getLogger(__name__)
 _MOST_TOLD = 5
@@ -58,6 +59,7 @@ class BagReader:
             BagError: it is missing, damaged or no bag of ROS 2.
         """
         self.path = Path(path)
+        self._stores: dict[str, Typestore] = {}
         if not self.path.exists():
             raise BagError(f"no bag {self.path}: there is no such file or folder")
         refuse_other_kinds(self.path)
@@ -242,10 +244,25 @@ class BagReader:
         """The message of its CDR bytes.
 
         Raises:
-            BagError: it is damaged.
+            BagError: it is damaged, or of a type that has another layout in this bag than in ROS.
         """
         with library_reads(self.path):
-            return self._reader.deserialize(recorded.data, recorded.msgtype)
+            return self._store_of(recorded).deserialize_cdr(recorded.data, recorded.msgtype)
+
+    def _store_of(self, recorded: Recorded) -> Typestore:
+        """Whose classes a message gets: those of ROS, or the bag's where ROS has none."""
+        kind = recorded.msgtype
+        if kind not in self._stores:
+            ours, own = typestore(), self._reader.typestore
+            # Layout alone counts: a CameraInfo that was one of ROS 1 may have fields D and K.
+            if kind in ours.types and layout(ours, kind) != layout(own, kind):
+                raise BagError(
+                    f"{self.path}: {shown(kind)} of {recorded.topic} has other fields than in "
+                    "ROS 2 Humble and later: it was recorded with another version, so convert the "
+                    "bag, or leave the topic out"
+                )
+            self._stores[kind] = ours if kind in ours.types else own
+        return self._stores[kind]
 
     def _connections(self, topics: Sequence[str] | None) -> list[Connection]:
         if topics is None:

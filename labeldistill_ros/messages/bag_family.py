@@ -48,6 +48,24 @@ def typestore() -> Typestore:
     return store
 
 
+def layout(store: Typestore, kind: str) -> tuple[Any, ...]:
+    """Types of a message's fields in their order, down to numbers and strings, without names.
+
+    Two types of the same layout have the same bytes.
+    """
+
+    def told(field: Any) -> Any:
+        node, detail = field
+        if node == Nodetype.NAME:
+            return layout(store, detail)
+        if node == Nodetype.BASE:
+            return detail
+        inner, size = detail
+        return node, told(inner), size
+
+    return tuple(told(field) for _, field in store.fielddefs[kind][1])
+
+
 class BagMessages(MessageFamily):
     """Makes messages of `typestore`'s types."""
 
