@@ -7,7 +7,7 @@ import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,15 @@ from labeldistill_ros.inputs.transforms import FARTHEST_M
 from labeldistill_ros.messages.stamps import stamp_of
 from labeldistill_ros.sync.lone_stamps import lone_stamps
 
+T = TypeVar("T")
+
 _MOST_FRAMES = 1000
 MOUNT_MOVES_M, MOUNT_MOVES_RAD = 2e-3, 2e-3
 """A sensor stands still that moves by less; calibration tools are no better."""
+_PLACES_APART = 0.1
+"""Share of these by which a place differs from the one before."""
+_MOST_PLACES = 10_000
+"""Of a sensor whose mounting changes now and then; what has more never rests."""
 
 
 def fault_of_pose(pose: Array) -> str:
@@ -40,39 +46,79 @@ def fault_of_pose(pose: Array) -> str:
     return ""
 
 
+def told_within(told: list[tuple[int, T]], span_ns: tuple[int, int]) -> list[tuple[int, T]]:
+    """What held between two log times, of what was told at a log time and held until the next.
+
+    One of them at least: the first, where it was told after the span.
+    """
+    begin_ns, end_ns = span_ns
+    before = [known for known in told if known[0] <= begin_ns]
+    return [*before[-1:], *(k for k in told if begin_ns < k[0] <= end_ns)] or told[:1]
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far one pose is from another."""
+
+    metres: float = 0.0
+    """Between the two places."""
+    radians: float = 0.0
+    """Of the turn from one to the other."""
+
+    @classmethod
+    def between(cls, pose: Array, other: Array) -> Movement:
+        """That of two poses, (7,) each."""
+        shift = pose[:3] - other[:3]
+        # the angle of the turn between two unit quaternions, whose signs do not matter
+        cosine = min(1.0, abs(float(pose[3:] @ other[3:])))
+        return cls(float(np.sqrt(shift @ shift)), 2 * math.acos(cosine))
+
+    def farther(self, other: Movement) -> Movement:
+        """The larger of both, in metres and in radians."""
+        return Movement(max(self.metres, other.metres), max(self.radians, other.radians))
+
+    def exceeds(self, share: float = 1.0) -> bool:
+        """Whether a sensor that moves so does not stand, or by a share of that."""
+        return self.metres > share * MOUNT_MOVES_M or self.radians > share * MOUNT_MOVES_RAD
+
+
 @dataclass
 class Edge:
     """A frame in its parent, over time."""
 
     parent: str
     """Frame that it is told in."""
-    first: Array
-    """(7,) x, y, z in metres and quaternion w, x, y, z, as it was first published."""
+    places: list[tuple[int, Array]]
+    """When it was recorded somewhere else than before, and where: (7,) x, y, z in metres and
+    quaternion w, x, y, z. What never rests has the first of them alone."""
+    motion: Movement = Movement()
+    """Farthest from where it was first."""
     stamps_ns: array[int] = field(default_factory=lambda: array("q"))
     """When a moving frame was told of; empty where it came on /tf_static alone."""
     logs_ns: array[int] = field(default_factory=lambda: array("q"))
     """When each of these was recorded."""
     lone: set[int] = field(default_factory=set)
     """Stamps that were left out, since they are of another time than their neighbours."""
-    moved_m: float = 0.0
-    """Farthest from where it was first."""
-    moved_rad: float = 0.0
-    """Largest turn from how it was first."""
 
-    @property
-    def stands(self) -> bool:
-        """Whether it is where it was first all along."""
-        return self.moved_m <= MOUNT_MOVES_M and self.moved_rad <= MOUNT_MOVES_RAD
-
-    def take(self, pose: Array) -> None:
+    def take(self, pose: Array, log_ns: int) -> None:
         """Take it as it was published another time."""
+        last = self.places[-1][1]
+        if (pose == last).all():
+            return
         # Against the first and not the one before: a mounting that creeps moves little at each
         # step.
-        shift = pose[:3] - self.first[:3]
-        self.moved_m = max(self.moved_m, float(np.sqrt(shift @ shift)))
-        # the angle of the turn between two unit quaternions, whose signs do not matter
-        cosine = min(1.0, abs(float(pose[3:] @ self.first[3:])))
-        self.moved_rad = max(self.moved_rad, 2 * math.acos(cosine))
+        self.motion = self.motion.farther(Movement.between(pose, self.places[0][1]))
+        if len(self.places) < _MOST_PLACES and Movement.between(pose, last).exceeds(_PLACES_APART):
+            self.places.append((log_ns, pose))
+
+    def keep(self, span_ns: tuple[int, int]) -> None:
+        """Forget where it was outside of two log times, unless it stands all along."""
+        if not self.motion.exceeds() or len(self.places) >= _MOST_PLACES:
+            return
+        self.places = told_within(self.places, span_ns)
+        self.motion = Movement()
+        for _, pose in self.places[1:]:
+            self.motion = self.motion.farther(Movement.between(pose, self.places[0][1]))
 
 
 class Edges:
@@ -91,23 +137,24 @@ class Edges:
         for stamped in message.transforms:
             turn, place = stamped.transform.rotation, stamped.transform.translation
             pose = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
-            times_ns = None if static else (stamp_of(stamped), log_ns)
-            self.take(stamped.header.frame_id, stamped.child_frame_id, times_ns, pose)
+            stamp_ns = None if static else stamp_of(stamped)
+            self.take(stamped.header.frame_id, stamped.child_frame_id, stamp_ns, log_ns, pose)
 
     def add_odometry(self, message: Any, log_ns: int, base_frame: str) -> None:
         """Take a message of odometry; a driver that names no child means the vehicle."""
         turn, place = message.pose.pose.orientation, message.pose.pose.position
         pose = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
         child = message.child_frame_id or base_frame
-        self.take(message.header.frame_id, child, (stamp_of(message), log_ns), pose)
+        self.take(message.header.frame_id, child, stamp_of(message), log_ns, pose)
 
-    def take(self, parent: str, child: str, times_ns: tuple[int, int] | None, pose: Array) -> None:
+    def take(self, parent: str, child: str, stamp_ns: int | None, log_ns: int, pose: Array) -> None:
         """Take one pose of a frame.
 
         Args:
             parent: frame that it is told in.
             child: the frame.
-            times_ns: its stamp, and when it was recorded; None where it is told for good.
+            stamp_ns: its stamp; None where it is told for good.
+            log_ns: when it was recorded.
             pose: (7,) x, y, z in metres and quaternion w, x, y, z.
         """
         if fault := fault_of_pose(pose):
@@ -122,17 +169,17 @@ class Edges:
             # A bag with a new frame in every message would fill the memory.
             if len(self.by_child) >= _MOST_FRAMES:
                 return
-            edge = self.by_child[child] = Edge(parent, pose)
+            edge = self.by_child[child] = Edge(parent, [(log_ns, pose)])
         if edge.parent != parent:
             self.faults[child] = (
                 f"frame {shown(child)} has two parents, {shown(edge.parent)} and {shown(parent)}: "
                 "record the tree of one vehicle alone"
             )
             return
-        edge.take(pose)
-        if times_ns is not None:
-            edge.stamps_ns.append(times_ns[0])
-            edge.logs_ns.append(times_ns[1])
+        edge.take(pose, log_ns)
+        if stamp_ns is not None:
+            edge.stamps_ns.append(stamp_ns)
+            edge.logs_ns.append(log_ns)
 
     def leave_out_lone(self) -> None:
         """Forget poses whose stamps are not of the time of their neighbours."""
@@ -152,12 +199,12 @@ class Edges:
             if known is None:
                 self.by_child[child] = edge
                 continue
-            self.take(edge.parent, child, None, edge.first)
+            self.take(edge.parent, child, None, *edge.places[0])
+            known.places = sorted([*known.places, *edge.places], key=lambda place: place[0])
+            known.motion = known.motion.farther(edge.motion)
             known.stamps_ns += edge.stamps_ns
             known.logs_ns += edge.logs_ns
             known.lone |= edge.lone
-            known.moved_m = max(known.moved_m, edge.moved_m)
-            known.moved_rad = max(known.moved_rad, edge.moved_rad)
 
     @property
     def frames(self) -> list[str]:
@@ -192,10 +239,10 @@ class Edges:
             if fault := self.faults.get(child):
                 raise BagError(fault)
             edge = self.by_child[child]
-            if not edge.stands:
+            if (moved := edge.motion).exceeds():
                 raise BagError(
                     f"{shown(child)} moves in {shown(edge.parent)}, by up to "
-                    f"{edge.moved_m * 100:.1f} cm and {math.degrees(edge.moved_rad):.2f} degrees, "
+                    f"{moved.metres * 100:.1f} cm and {math.degrees(moved.radians):.2f} degrees, "
                     f"so that {shown(source)} has no calibration that holds: cut the bag where it "
                     "changes (--since, --until), or mount the sensor on the vehicle"
                 )
@@ -234,10 +281,11 @@ class Edges:
             frame = edge.parent
 
     def _first(self, frame: str, way: list[str]) -> Transform:
-        """`common_from_frame`, as the frames were first published."""
+        """`common_from_frame`, as the frames were first."""
         out = Transform.identity(frame, frame)
         while frame in way:
             edge = self.by_child[frame]
-            step = Transform.from_quaternion(edge.parent, frame, edge.first[3:], edge.first[:3])
+            pose = edge.places[0][1]
+            step = Transform.from_quaternion(edge.parent, frame, pose[3:], pose[:3])
             out, frame = step @ out, edge.parent
         return out

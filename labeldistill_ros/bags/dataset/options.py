@@ -36,7 +36,7 @@ class DatasetOptions:
     """Folder of the tables in the data root."""
     cameras: Mapping[str, str] = field(default_factory=dict)
     """The cameras to take, as pairs of a name and its image topic; without any, every image topic
-    that has a camera_info beside it is a camera, named after its topic."""
+    but the detector's own overlays is a camera, named after its topic."""
     lidars: tuple[str, ...] = ()
     """Topics of the LiDARs, whose points are merged in the frame of the first; without any, the
     only cloud of points that looks like one. The word none takes cameras alone."""

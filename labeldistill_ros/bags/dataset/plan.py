@@ -32,6 +32,7 @@ from labeldistill_ros.bags.dataset.survey import Stamps, Stream, Survey
 from labeldistill_ros.bags.dataset.topics import SensorTopics
 from labeldistill_ros.inputs.rectification import check_distortion
 from labeldistill_ros.messages.calibration import calibration_from_info
+from labeldistill_ros.messages.stamps import stamp_of
 
 _POSES_APART_S = 1.0
 """Between two poses that are interpolated; a vehicle may turn in more."""
@@ -159,6 +160,8 @@ def plan_drive(
     begin_ns = span_ns[0] - round(options.since_s * 1e9)
     for stream in called.values():
         stream.keep((stream.stamps_ns >= span_ns[0]) & (stream.stamps_ns <= span_ns[1]))
+    if logs := [stream.logs_ns for stream in called.values() if len(stream.logs)]:
+        survey.keep_calibrations((min(map(min, logs)), max(map(max, logs))))
     problems += stamp_faults(called)
     if not problems:  # a clock that is off would accuse the others of silence
         problems += silence_faults(
@@ -182,7 +185,9 @@ def plan_drive(
     cameras = {}
     for camera, topic in topics.images.items():
         planned = problems.tried(
-            lambda c=camera, t=topic: _camera(c, t, topics, survey, options),  # type: ignore[misc]
+            lambda c=camera, t=topic: _camera(  # type: ignore[misc]
+                c, t, topics.infos[c], survey, options, begin_ns
+            ),
             None,
         )
         if planned:
@@ -236,12 +241,12 @@ def _mount(name: str, topic: str, survey: Survey, options: DatasetOptions) -> Tr
 
 
 def _camera(
-    name: str, topic: str, topics: SensorTopics, survey: Survey, options: DatasetOptions
+    name: str, topic: str, told_on: str, survey: Survey, options: DatasetOptions, begin_ns: int
 ) -> PlannedCamera:
-    infos = survey.infos.get(topics.infos[name])
+    infos = survey.infos.get(told_on)
     if not infos:
         raise BagError(
-            f"{name}: no message on {topics.infos[name]}, so that its calibration is unknown: "
+            f"{name}: no message on {told_on}, so that its calibration is unknown: "
             "record it from the start"
         )
     mounted = _mount(name, topic, survey, options)
@@ -256,7 +261,8 @@ def _camera(
     for (log_ns, info), other in zip(infos[1:], others, strict=True):
         same_lens = np.array_equal(info.d, infos[0][1].d) or options.images_rectified
         if not (first.equals(other) and same_lens):
-            after_s = (log_ns - infos[0][0]) / 1e9
+            # A tenth of a second up, so that what begins there has the new one alone.
+            after_s = ((stamp_of(info) or log_ns) - begin_ns) // 10**8 / 10 + 0.1
             raise BagError(
                 f"{name}: its calibration changes after {after_s:.1f} s, and a scene has one: cut "
                 "the bag there (--since, --until), or publish one camera_info"

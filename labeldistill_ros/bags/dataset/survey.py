@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeldistill_core.errors import BagError, DataError
-from labeldistill_ros.bags.dataset.edges import Edges
+from labeldistill_ros.bags.dataset.edges import Edges, told_within
 from labeldistill_ros.bags.dataset.peek import peek_header
 from labeldistill_ros.bags.dataset.topics import (
     BOXES,
@@ -98,6 +98,13 @@ class Survey:
     shared_ids: set[str] = field(default_factory=set)
     """What boxes of one message share as `id`, the empty one included, so that it tells none of
     them from the others."""
+
+    def keep_calibrations(self, span_ns: tuple[int, int]) -> None:
+        """Forget intrinsics and mountings that did not hold between two log times."""
+        self.infos = {topic: told_within(told, span_ns) for topic, told in self.infos.items()}
+        for edges in (self.edges, self.odometry):
+            for edge in edges.by_child.values():
+                edge.keep(span_ns)
 
 
 def peek_points(reader: BagReader) -> dict[str, tuple[str, ...]]:

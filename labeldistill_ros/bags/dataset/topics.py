@@ -22,6 +22,7 @@ RADAR_FIELDS = (
 )  # fmt: skip
 """Of nuScenes' radars; its devkit reads no others."""
 _MOST_CAMERAS = 64
+_OVERLAY = "/debug/overlay/"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,9 @@ def _cameras(topics: Mapping[str, str], ignored: dict[str, str]) -> dict[str, st
     """Image topic of each camera; the compressed one where there are both."""
     found: dict[str, str] = {}
     for topic in _of(topics, _IMAGES):
+        if _OVERLAY in topic:
+            ignored[topic] = "an overlay of the detector"
+            continue
         before = found.get(_parent(topic))
         if before is None:
             found[_parent(topic)] = topic

@@ -2,6 +2,7 @@
 """Recordings that make no data set are refused, with what is missing and the mend."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,46 @@ def test_what_is_whole_of_a_drive_can_be_taken(car_bag: Path, tmp_path: Path) ->
     assert main(["bag", "to-nuscenes", str(bag), str(other), *words]) == 0
     tables = NuScenesTables(other, "v1.0-trainval")
     assert set(tables.cameras(tables.samples("spoilt")[0])) == {"REAR", "L"}
+
+
+def knocked(recorded: Recorded, message: Any) -> Any:
+    """A camera that a knock moves, told on /tf."""
+    message = moving_mount(recorded, message)
+    if recorded.topic == "/tf":
+        message.transforms[1].transform.translation.x = 1.0 if seconds(recorded) < 0.8 else 1.5
+    return message
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("edit", [other_calibration, knocked])
+def test_what_changes_is_cut_as_the_mend_says(
+    edit: Edit, late: bool, car_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag, root = edited(car_bag, tmp_path / "changed", edit), tmp_path / "root"
+    assert main(["bag", "to-nuscenes", str(bag), str(root)]) == 2
+    told = re.search(r"changes after ([\d.]+) s", capsys.readouterr().err)
+    after_s = float(told[1]) if told else 1.1
+    words = ["--since", f"{after_s}"] if late else ["--until", f"{after_s - 0.3}"]
+    assert main(["bag", "to-nuscenes", str(bag), str(root), *words]) == 0
+    tables = NuScenesTables(root, "v1.0-trainval")
+    camera = tables.cameras(tables.samples("changed")[0])["WIDE"].calibration
+    metres, pixels = camera.ego_from_camera.translation[0], camera.intrinsics_px[0, 0]
+    if told:
+        assert (metres, pixels) == pytest.approx((1.8, 88.0 if late else 80.0), rel=0.02)
+    else:
+        assert (metres, pixels) == pytest.approx((1.5 if late else 1.0, 80.0), rel=0.02)
+
+
+def test_the_detectors_own_overlays_are_no_cameras(car_bag: Path, tmp_path: Path) -> None:
+    overlay, root = "/detector/debug/overlay/wide/compressed", tmp_path / "root"
+    with BagReader(car_bag) as reader, BagWriter(tmp_path / "all") as writer:
+        for recorded in reader.raw():
+            writer.write(recorded.topic, recorded.msgtype, recorded.data, recorded.stamp_ns)
+            if recorded.topic == WIDE:
+                writer.write(overlay, recorded.msgtype, recorded.data, recorded.stamp_ns)
+    assert main(["bag", "to-nuscenes", str(tmp_path / "all"), str(root)]) == 0
+    tables = NuScenesTables(root, "v1.0-trainval")
+    assert set(tables.cameras(tables.samples("all")[0])) == {"WIDE", "REAR", "LEFT"}
 
 
 def test_classes_get_a_category_or_are_left_out(car_bag: Path, tmp_path: Path) -> None:
