@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import termios
@@ -16,6 +17,7 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
 _POLL_S = 0.1
+_MOST_KEYS = 64
 
 
 class Controls:
@@ -108,13 +110,15 @@ def keys(controls: Controls) -> Iterator[bool]:
             # A blocking read would hold the thread until the next key, long after the replay's end.
             if not select.select([sys.stdin], [], [], _POLL_S)[0]:
                 continue
-            key = sys.stdin.read(1)
-            if key == " ":
-                controls.pause()
-            elif key == "s":
-                controls.step()
-            elif key == "q":
-                controls.stopped.set()
+            # From the descriptor that is polled: a stream would take in all that came at once, and
+            # keep it until the next key.
+            for key in os.read(sys.stdin.fileno(), _MOST_KEYS):
+                if key == ord(" "):
+                    controls.pause()
+                elif key == ord("s"):
+                    controls.step()
+                elif key == ord("q"):
+                    controls.stopped.set()
 
     # Keys without Enter; unlike raw mode this leaves Ctrl-C a signal. The terminal gets its
     # settings back whatever happens.

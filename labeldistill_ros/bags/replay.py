@@ -317,6 +317,8 @@ def _qos(reader: BagReader, topic: str) -> QoSProfile:
     recorded = reader.qos(topic)
     profile = QoSProfile(depth=min(_DEEPEST, max(10, recorded.depth if recorded else 0)))
     if _is_latched(reader, topic):
+        # One publisher stands for all that were recorded, each of which kept its own newest.
+        profile.depth = min(_DEEPEST, max(profile.depth, reader.counts()[topic]))
         profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
     if recorded is not None and recorded.reliability == QosReliability.BEST_EFFORT:
         profile.reliability = ReliabilityPolicy.BEST_EFFORT

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +15,13 @@ from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import QosReliability
+from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from labeldistill_core.errors import BagError
-from labeldistill_ros.bags.controls import Controls, services
+from labeldistill_ros.bags.controls import Controls, keys, services
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.replay import Replay, ReplayOptions, replay
 from labeldistill_ros.bags.sensors import image_topic
@@ -133,6 +135,57 @@ def test_qos_is_that_of_the_bag(player: Node, tmp_path: Path) -> None:
         "/safe": (ReliabilityPolicy.RELIABLE, volatile),
         "/kept": (ReliabilityPolicy.RELIABLE, latched),
     }
+
+
+def test_keys_that_come_together_all_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard, terminal = os.openpty()
+    controls = Controls(paused=True)
+    with (
+        open(terminal, closefd=False) as stream,
+        monkeypatch.context() as patched,
+    ):
+        patched.setattr("sys.stdin", stream)
+        with keys(controls) as there:
+            assert there
+            os.write(keyboard, b"ssxsq")
+            assert controls.stopped.wait(5)
+    assert [controls.take_step() for _ in range(4)] == [True, True, True, False]
+    os.close(keyboard)
+    os.close(terminal)
+
+
+def test_all_that_is_latched_reaches_who_comes_late(
+    player: Node, ros_context: Context, tmp_path: Path
+) -> None:
+    """A vehicle has a static broadcaster for each of its sensors."""
+    kind, many = "std_msgs/msg/String", 30
+    with BagWriter(tmp_path / "bag") as writer:
+        for number in range(many):
+            text = BAG.make(kind, data=str(number))
+            writer.write("/kept", kind, text, number, reliable(1, latched=True))
+        writer.write("/plain", kind, BAG.make(kind, data=""), 20_000_000_000)
+    stop, heard = threading.Event(), list[str]()
+    thread = threading.Thread(
+        target=replay,
+        args=(tmp_path / "bag", player, ReplayOptions(), lambda: not stop.is_set()),
+    )
+    thread.start()
+    late = Node("late", context=ros_context)
+    executor = SingleThreadedExecutor(context=ros_context)
+    executor.add_node(late)
+    try:
+        time.sleep(1.5)
+        qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        late.create_subscription(String, "/kept", lambda m: heard.append(m.data), qos)
+        end = time.monotonic() + 10
+        while len(heard) < many and time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.1)
+    finally:
+        stop.set()
+        thread.join()
+        executor.shutdown()
+        late.destroy_node()
+    assert heard == [str(number) for number in range(many)]
 
 
 def test_steps_only_count_while_paused() -> None:
