@@ -18,6 +18,7 @@ from labeldistill_ros.parameters import (
     Parameters,
     Spec,
     VehicleParameters,
+    check,
     flatten,
     why_unknown,
     with_values,
@@ -146,11 +147,5 @@ def _checked(name: str, value: Any, default: Any, spec: Spec) -> Any:
             f"parameter {name} must be of type {type(default).__name__}, for example "
             f"{default!r}, not {value!r}. {spec.text}"
         )
-    if spec.bounds and not spec.bounds[0] <= value <= spec.bounds[1]:
-        low, high = spec.bounds
-        raise ConfigError(
-            f"parameter {name} is {value!r}: use a value from {low:g} to {high:g}. {spec.text}"
-        )
-    if reason := spec.problem(value):
-        raise ConfigError(f"parameter {name}: {reason}. {spec.text}")
+    check(name, value, spec)
     return value

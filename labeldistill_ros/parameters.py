@@ -20,6 +20,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
+from labeldistill_core.errors import ConfigError
+
 P = TypeVar("P")
 
 
@@ -40,7 +42,7 @@ class Spec:
 
     def problem(self, value: object) -> str:
         """Why a value cannot be taken; empty when it can."""
-        # Bounds need no check here: ROS itself refuses values outside a descriptor's range.
+        # Bounds are those of `check`: ROS itself refuses values outside a descriptor's range.
         if self.choices and value not in self.choices:
             return f"{value!r} is none of {', '.join(map(repr, self.choices))}"
         if self.farthest is not None and isinstance(value, float) and abs(value) > self.farthest:
@@ -287,6 +289,21 @@ class VehicleParameters:
     """Parameters of each of the model's cameras that the vehicle has, in the model's order."""
     classes: Mapping[str, ClassParameters]
     """Parameters of each class of the model, by name and in the order of its labels."""
+
+
+def check(name: str, value: Any, spec: Spec) -> None:
+    """See that the node would take a value, which has the parameter's type.
+
+    Raises:
+        ConfigError: it is out of range, or no choice.
+    """
+    if spec.bounds and not spec.bounds[0] <= value <= spec.bounds[1]:
+        low, high = spec.bounds
+        raise ConfigError(
+            f"parameter {name} is {value!r}: use a value from {low:g} to {high:g}. {spec.text}"
+        )
+    if reason := spec.problem(value):
+        raise ConfigError(f"parameter {name}: {reason}. {spec.text}")
 
 
 def flatten(tree: object, prefix: str = "") -> Iterator[tuple[str, Any, Spec]]:

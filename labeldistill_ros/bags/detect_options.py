@@ -16,6 +16,8 @@ from labeldistill_ros.parameters import (
     Parameters,
     SyncParameters,
     VehicleParameters,
+    check,
+    flatten,
 )
 
 
@@ -71,7 +73,8 @@ class DetectOptions:
             topics: of the bag.
 
         Raises:
-            ConfigError: a threshold is given for a class that the model does not have.
+            ConfigError: a threshold is given for a class that the model does not have, or a value
+                is one that the node would not take.
         """
         if unknown := [name for name in self.class_thresholds if name not in class_names]:
             raise ConfigError(
@@ -100,6 +103,8 @@ class DetectOptions:
             ),
             history=HistoryParameters(reset_gap=self.reset_gap, max_speed=self.max_speed),
         )
+        for name, value, spec in flatten(common):
+            check(name, value, spec)
         if self.transport == "auto":
             own = recorded_cameras(topics, cameras, common)
         else:

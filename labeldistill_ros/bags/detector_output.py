@@ -8,6 +8,7 @@ node stamps a set with its anchor camera's exposure, so the difference is normal
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME
-from labeldistill_core.errors import BagError, DataError
+from labeldistill_core.errors import BagError, ConfigError, DataError
 from labeldistill_core.evaluation.result_boxes import result_columns
 from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns, check_values
 from labeldistill_core.names import shown
@@ -97,8 +98,11 @@ def read_recording(
     Raises:
         BagError: the bag is unreadable, lacks a topic or all transforms, has no message or none
             that is near a sample, or its stamps go back.
+        ConfigError: the tolerance is negative, infinite or NaN.
         DataError: a box that would be scored cannot be.
     """
+    if not 0 <= tolerance_s < math.inf:
+        raise ConfigError(f"--tolerance {tolerance_s:g}: give seconds, none less than 0")
     with BagReader(bag) as reader:
         reader.require(topic)
         # Boxes are wanted in the classes of the truth, which all samples share.

@@ -4,6 +4,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from labeldistill_core.config import ImageConfig
 from labeldistill_core.data.batch import evaluation_transform, image_tensor
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset
-from labeldistill_core.errors import BagError
+from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_core.evaluation.predictions import student_results
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import Student
@@ -110,6 +111,23 @@ def test_defaults_are_the_nodes() -> None:
     assert mine.max_age == node.sync.max_age
     assert mine.reset_gap == node.history.reset_gap
     assert mine.max_speed == node.history.max_speed
+
+
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [
+        ({"score_threshold": math.nan}, "score_threshold is nan: use a value from 0 to 1"),
+        ({"max_boxes": -1}, "max_boxes is -1: use a value from 1"),
+        ({"max_range": math.inf}, "max_range"),
+        ({"min_cameras": 0}, "sync.min_cameras is 0"),
+        ({"max_age": 0.0}, "sync.max_age"),
+        ({"reset_gap": -1.0}, "history.reset_gap"),
+        ({"max_speed": 0.0}, "history.max_speed"),
+    ],
+)
+def test_values_that_the_node_refuses(options: dict[str, Any], parameter: str) -> None:
+    with pytest.raises(ConfigError, match=f"parameter {parameter}"):
+        DetectOptions(**options).vehicle(CAMERAS, CLASSES, ())
 
 
 def test_a_camera_that_falls_silent(

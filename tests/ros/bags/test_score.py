@@ -2,6 +2,7 @@
 """Scores of bags and result files. No DDS in here."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.errors import BagError, DataError
+from labeldistill_core.errors import BagError, ConfigError, DataError
 from labeldistill_core.evaluation.metrics import evaluate
 from labeldistill_core.evaluation.result_boxes import result_boxes
 from labeldistill_core.evaluation.result_file import read_results
@@ -198,6 +199,12 @@ def test_each_stamp_serves_one_sample_and_the_nearest() -> None:
     assert match(samples, [350 * ms], 0.05) == [None, None]
     assert match([[100 * ms], [120 * ms]], [112 * ms], 0.05) == [None, (112 * ms, 8 * ms)]
     assert match(samples, [], 0.05) == [None, None]
+
+
+@pytest.mark.parametrize("tolerance_s", [-0.1, math.inf, math.nan])
+def test_a_tolerance_is_a_time(bag: Path, tolerance_s: float) -> None:
+    with pytest.raises(ConfigError, match="--tolerance .*: give seconds"):
+        score_bag(bag, tolerance_s=tolerance_s)
 
 
 def test_the_commands(
