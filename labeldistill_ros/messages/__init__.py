@@ -18,7 +18,7 @@ from labeldistill_ros.messages.calibration import (
 )
 from labeldistill_ros.messages.family import ROS, MessageFamily
 from labeldistill_ros.messages.geometry import quaternion_of_yaw
-from labeldistill_ros.messages.markers import marker_array
+from labeldistill_ros.messages.markers import lifetime_of, marker_array
 from labeldistill_ros.messages.stamps import header, stamp_from_ns, stamp_of, stamp_to_ns
 from labeldistill_ros.messages.status import read_set_status, set_status, values_of
 from labeldistill_ros.messages.tables import boxes_from_table, table_message
@@ -34,6 +34,7 @@ __all__ = [
     "detections_message",
     "header",
     "label_info",
+    "lifetime_of",
     "marker_array",
     "quaternion_of_yaw",
     "read_set_status",

@@ -15,6 +15,7 @@ from labeldistill_ros.messages.stamps import duration, header
 
 MIN_SPEED_M_S = 0.5
 """Slower boxes get no arrow."""
+_LIFETIME_S, _CYCLES, _PAUSE_S = 1.0, 2.0, 10.0
 _FACE_ALPHA, _TRUTH_ALPHA = 0.35, 0.9
 
 # constants of visualization_msgs/Marker
@@ -83,11 +84,20 @@ class _Markers:
         return self._family.make("visualization_msgs/msg/MarkerArray", markers=self._all)
 
 
+def lifetime_of(cycle_s: float) -> float:
+    """Lifetime in seconds of markers that are published each so many seconds.
+
+    They last until the next ones come, a second at least: those replace them anyway. What took
+    longer than ten seconds, or is NaN, was a pause, and tells nothing of when the next ones come.
+    """
+    return max(_LIFETIME_S, _CYCLES * cycle_s) if cycle_s <= _PAUSE_S else _LIFETIME_S
+
+
 def marker_array(
     boxes: Boxes3D,
     class_names: Sequence[str],
     stamp_ns: int,
-    lifetime_s: float = 1.0,
+    lifetime_s: float = _LIFETIME_S,
     family: MessageFamily = ROS,
 ) -> Any:
     """`MarkerArray` of a detector's boxes: cuboids, headings, velocity arrows and labels.

@@ -159,7 +159,8 @@ class SetProcessor:
             self._on_result(detected.assembled.frames, detected.detections)
         publish_s = time.monotonic()
         stamp_ns, markers = report.stamp_ns, self._live.common.publish_markers
-        self._outputs.boxes(detected.boxes, stamp_ns, markers=markers)
+        cycle_s = publish_s - self._boxes_s
+        self._outputs.boxes(detected.boxes, stamp_ns, markers=markers, cycle_s=cycle_s)
         end_s = time.monotonic()
         timings_ms = {
             **report.timings_ms,

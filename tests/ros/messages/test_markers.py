@@ -15,7 +15,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.visualization.colours import CLASS_COLOURS
 from labeldistill_ros.messages import MessageFamily
-from labeldistill_ros.messages.markers import marker_array, truth_markers
+from labeldistill_ros.messages.markers import lifetime_of, marker_array, truth_markers
 from tests.support.families import FAMILIES, over_the_wire
 
 KIND = "visualization_msgs/msg/MarkerArray"
@@ -50,6 +50,12 @@ def test_old_markers_go_first(array: Any) -> None:
     assert len({(m.ns, m.id) for m in array.markers[1:]}) == len(array.markers) - 1
     assert all(m.lifetime.sec == 1 for m in array.markers[1:])
     assert all(m.pose.orientation.w == 1.0 for m in of(array, "headings"))
+
+
+def test_markers_last_until_the_next_ones() -> None:
+    assert lifetime_of(0.1) == 1.0
+    assert lifetime_of(1.67) > 1.5 * 1.67
+    assert lifetime_of(3600.0) == lifetime_of(math.nan) == 1.0, "a pause is no cycle"
 
 
 def test_cuboid_heading_and_velocity_point_the_same_way(array: Any) -> None:
