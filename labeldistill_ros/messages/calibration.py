@@ -104,6 +104,13 @@ def is_distorted(info: Any) -> bool:
     return bool(np.any(np.asarray(info.d)) or info.distortion_model in FISHEYE)
 
 
+def shows_whole_sensor(info: Any) -> bool:
+    """Whether the images have all pixels of the sensor: of no region of it, and not binned."""
+    size, roi = (info.width, info.height), info.roi
+    binned = (info.binning_x or 1) > 1 or (info.binning_y or 1) > 1
+    return not binned and (roi.width or size[0], roi.height or size[1]) == size
+
+
 def image_size(name: str, info: Any) -> tuple[int, int]:
     """Width and height of the images: the region of interest of the sensor, binned.
 

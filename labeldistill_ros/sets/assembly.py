@@ -29,6 +29,7 @@ from labeldistill_ros.messages.calibration import (
     calibration_from_info,
     image_size,
     is_distorted,
+    shows_whole_sensor,
 )
 from labeldistill_ros.sets.arrival import Arrival, ClosedSet
 from labeldistill_ros.sets.decode_pool import DecodePool
@@ -159,7 +160,10 @@ class Assembler:
             return None
         # Maps that take out distortion are made for images as taken.
         straight = self._options.rectified or not is_distorted(arrival.info)
-        return self._reduction if straight else None
+        # A reduced image of the whole sensor could pass for one of a region of it, or for a binned
+        # one.
+        whole = shows_whole_sensor(arrival.info)
+        return self._reduction if straight and whole else None
 
     def assemble(self, closed: ClosedSet) -> Assembled:
         """The set, without the cameras whose image cannot be used.

@@ -158,9 +158,8 @@ def test_images_that_no_set_takes_do_not_pile_up_behind_a_slow_decoder(
         for _ in range(500):
             message = Message()
             alive.add(message)
-            assembler.decode_ahead(
-                Arrival(message, SimpleNamespace(width=1, height=1, d=(), distortion_model=""))
-            )
+            info = BAG.make("sensor_msgs/msg/CameraInfo", width=1, height=1)
+            assembler.decode_ahead(Arrival(message, info))
         del message
         assert 1 < len(alive) < 20
         go_on.set()
