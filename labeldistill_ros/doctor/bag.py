@@ -36,8 +36,10 @@ def observe_bag(bag: Path, vehicle: VehicleParameters) -> Source:
             now_s = (recorded.stamp_ns - first_ns) / 1e9
             if camera := images.get(recorded.topic):
                 seen.image(camera, reader.decoded(recorded), now_s, recorded.stamp_ns)
-            elif camera := infos.get(recorded.topic):
-                seen.info(camera, reader.decoded(recorded))
+            elif sharing := infos.get(recorded.topic):
+                info = reader.decoded(recorded)
+                for camera in sharing:
+                    seen.info(camera, info)
             else:
                 _take_cloud(seen, recorded)
         seen.end(now_s)
@@ -53,9 +55,10 @@ def observe_bag(bag: Path, vehicle: VehicleParameters) -> Source:
 
 def _cameras(
     reader: BagReader, vehicle: VehicleParameters
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Cameras by image topic and by `camera_info` topic, of those that the bag has."""
-    images, infos = {}, {}
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Camera by image topic, and those that share a `camera_info` topic, as far as there."""
+    images: dict[str, str] = {}
+    infos: dict[str, list[str]] = {}
     for camera, own in vehicle.cameras.items():
         topics = CameraTopics.of(camera, vehicle.common, own)
         # A topic of another type is left out here and told by `check_topics`: messages of it could
@@ -63,7 +66,7 @@ def _cameras(
         if reader.topics.get(topics.image) == (COMPRESSED if topics.compressed else IMAGE):
             images[topics.image] = camera
         if reader.topics.get(topics.info) == INFO:
-            infos[topics.info] = camera
+            infos.setdefault(topics.info, []).append(camera)
     return images, infos
 
 

@@ -71,7 +71,9 @@ class CameraHealth:
         """Images a second lately; 0 where fewer than two came."""
         # From image to image: counting within a window would depend on where the window begins.
         recent = [t for t in self._arrivals_s if now_s - t <= RECENT_S]
-        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+        # A converter of bags may give all of them one log time.
+        took_s = recent[-1] - recent[0] if recent else 0.0
+        return (len(recent) - 1) / took_s if took_s > 0 else 0.0
 
     def silent(self, now_s: float, timeout_s: float) -> bool:
         """Whether no image has come for longer than the time-out and 2.5 of its periods."""

@@ -210,6 +210,16 @@ def test_what_is_broken_is_named(name: str, sound: Path, tiny_model: Path, tmp_p
     assert len(findings) <= case.most, findings
 
 
+def test_cameras_may_share_a_calibration(sound: Path, tiny_model: Path, tmp_path: Path) -> None:
+    own, shared = "/cam_back/camera_info", "/cam_front/camera_info"
+    bag = altered(sound, tmp_path / "bag", lambda topic, message: None if topic == own else message)
+    shares = {"cameras": {"CAM_BACK": {"info_topic": shared}}}
+    assert examined(bag, tiny_model, tmp_path, shares) == (0, [])
+    code, findings = examined(bag, tiny_model, tmp_path, {})
+    assert code == 1
+    assert any(own in finding["text"] for finding in findings)
+
+
 def test_a_lidar_of_another_clock(sound: Path, tiny_model: Path, tmp_path: Path) -> None:
     bag = tmp_path / "bag"
     with BagReader(sound) as reader, BagWriter(bag) as writer:

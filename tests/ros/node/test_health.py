@@ -53,6 +53,13 @@ def test_rate_age_and_silence_of_cameras(health: Health) -> None:
     assert health.silent_cameras(11.6) == ["LEFT", "RIGHT"]
 
 
+def test_images_of_one_time_have_no_rate(health: Health) -> None:
+    """As in a bag whose converter wrote one log time."""
+    for _ in range(3):
+        health.image("LEFT", 7.0)
+    assert values_of(statuses(health, 7.0)["camera LEFT"])["rate_hz"] == "0.000"
+
+
 def test_what_a_camera_sends_is_told(health: Health) -> None:
     health.image("LEFT", 10.0, "bgr8", "left_optical_frame")
     calibration = CameraCalibration(
