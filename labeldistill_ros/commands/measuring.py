@@ -13,13 +13,13 @@ from tyro.conf import Positional
 from labeldistill_core.config_files import classes_of
 from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.data.nuscenes import NuScenesTables
-from labeldistill_core.files import write_json
+from labeldistill_core.files import refuse_unwritable, write_json
 from labeldistill_core.installed_files import demo_model
 from labeldistill_core.profiling import bench as profiling
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
 from labeldistill_ros.robustness import degradation
-from labeldistill_ros.robustness.page import write_page, write_plot
+from labeldistill_ros.robustness.page import refuse_page, write_page, write_plot
 
 
 def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> None:
@@ -32,6 +32,8 @@ def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> No
         options: which networks are measured, and how.
         json: file to write the figures to.
     """
+    if json:
+        refuse_unwritable(json)
     figures: dict[str, Any] = {
         # Figures without the command, machine and commit that gave them cannot be repeated.
         "command": " ".join(["labeldistill", *sys.argv[1:]]),
@@ -65,6 +67,11 @@ def robustness(
         page: Markdown page whose table is replaced, or a new one.
         plot: SVG file to draw the figures into.
     """
+    for file in (json, plot):
+        if file:
+            refuse_unwritable(file)
+    if page:
+        refuse_page(page)
     rows = []
     keep_freed_memory(resolve_device(options.device))
     for row in degradation.robustness(dataroot, options):

@@ -22,6 +22,7 @@ from labeldistill_core.cameras import FIXED_FRAME, CameraView, FrameSet
 from labeldistill_core.data.images import decode_reduction
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import split_scenes
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.result_boxes import result_columns
 from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
@@ -115,6 +116,11 @@ class RobustnessOptions(DetectorOptions, TablesOptions):
     scenes: int = 0
     """Run on the first so many of these scenes only; on all when 0."""
 
+    def __post_init__(self) -> None:
+        """Refuse numbers of scenes that there cannot be."""
+        if self.scenes < 0:
+            raise ConfigError("--scenes must be 0 or more")
+
     def chosen(self, tables: NuScenesTables) -> list[str]:
         """Names of the scenes to run on."""
         return split_scenes(tables, self.split)[: self.scenes or None]
@@ -190,6 +196,7 @@ def _sets(
         SyncOptions(
             cameras,
             preferred_anchor(cameras),
+            min_cameras=min(SyncOptions.min_cameras, len(cameras)),
             policy=condition.policy,
         )
     )
@@ -229,6 +236,8 @@ def _poses(views: Sequence[CameraView]) -> Callable[[int], Transform]:
     stamps = sorted(known)
 
     def pose(stamp_ns: int) -> Transform:
+        if len(stamps) == 1:
+            return known[stamps[0]]
         i = min(max(bisect_right(stamps, stamp_ns) - 1, 0), len(stamps) - 2)
         before, after = stamps[i], stamps[i + 1]
         fraction = float(np.clip((stamp_ns - before) / (after - before), 0.0, 1.0))

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from labeldistill_core.files import whole_file, write_whole
+from labeldistill_core.errors import ConfigError
+from labeldistill_core.files import refuse_unwritable, whole_file, write_whole
 from labeldistill_ros.robustness.degradation import Degradation
 
 BEGIN = "<!-- table: written by labeldistill robustness -->"
@@ -26,11 +27,36 @@ def markdown(rows: Sequence[Degradation]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_page(page: Path, rows: Sequence[Degradation]) -> None:
-    """Put the table between its marks; a page without them gets both at its end."""
+def refuse_page(page: Path) -> None:
+    """See that the table can be put into a page later.
+
+    Raises:
+        ConfigError: the mark at its end is missing, so that nobody knows how far it goes.
+        OSError: the page cannot be read, or not be written.
+    """
+    refuse_unwritable(page)
+    _parts(page)
+
+
+def _parts(page: Path) -> tuple[str, str]:
+    """What stands before and behind the table."""
     text = page.read_text() if page.exists() else ""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if begin and not end:
+        raise ConfigError(
+            f"{page} has {BEGIN!r}, and no {END!r} behind it: add that where the table ends"
+        )
+    return before, after
+
+
+def write_page(page: Path, rows: Sequence[Degradation]) -> None:
+    """Put the table between its marks; a page without them gets both at its end.
+
+    Raises:
+        ConfigError: the mark at its end is missing.
+    """
+    before, after = _parts(page)
     write_whole(page, f"{before}{BEGIN}\n\n{markdown(rows)}\n{END}{after}".encode())
 
 

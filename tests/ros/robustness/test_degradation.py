@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from labeldistill_core.cameras import CAMERAS
+from labeldistill_core.checkpoints import save_student
+from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.network.student import Student
+from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.cli import main
 from labeldistill_ros.robustness import degradation
 from labeldistill_ros.robustness.page import BEGIN, END, write_page
+from tests.support.small_networks import small
 
 CHOSEN = (
     "none", "CAM_BACK off", "any camera off, skip", "20% of images lost, mask",
@@ -44,6 +50,39 @@ def test_conditions_are_scored(
     assert "old" not in text
     assert "| half the rate |" in text
     assert plot.read_text().startswith("<?xml")
+
+
+def test_a_vehicle_of_one_camera(synthetic_dataroot: Path, tmp_path: Path) -> None:
+    model = tmp_path / "one.safetensors"
+    save_student(model, Student(replace(small(), cameras=("CAM_FRONT",))))
+    detector, tables = Detector.load(model), NuScenesTables(synthetic_dataroot)
+    found = {
+        condition.name: degradation.degradation(
+            replace(condition, every=4), tables, tables.scene_names, detector
+        )
+        for condition in degradation.conditions(("CAM_FRONT",))
+        if condition.name in (*CHOSEN, "CAM_FRONT off")
+    }
+    # One image a scene, which has the only pose that is known there.
+    assert found["none"].sets == found["stamps jitter by 5 ms"].sets == 2
+    assert found["CAM_FRONT off"].sets == 0
+
+
+def test_what_could_not_be_written_is_told_before(
+    synthetic_dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(degradation, "robustness", None)  # so that nothing is worked out
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\nmy notes\n")
+    command = ["robustness", str(synthetic_dataroot)]
+    assert main([*command, "--page", str(page)]) == 2
+    assert "add that where the table ends" in capsys.readouterr().err
+    assert "my notes" in page.read_text()
+    for option in ("--json", "--plot", "--page"):
+        assert main([*command, option, str(tmp_path)]) == 2
+    assert main([*command, "--scenes", "-1"]) == 2
+    assert "--scenes must be 0 or more" in capsys.readouterr().err
 
 
 def test_a_page_may_be_new(tmp_path: Path) -> None:
