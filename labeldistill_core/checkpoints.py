@@ -314,6 +314,19 @@ def kind_of(path: Path) -> str:
     return _kind(metadata) if _CONFIG_KEY in metadata else ""
 
 
+def refuse_other_file(out: Path) -> None:
+    """See that a network would take the place of nothing but a network.
+
+    Raises:
+        CheckpointError: what is there is another file.
+    """
+    if out.is_file() and out.stat().st_size and not kind_of(out):
+        # Such as a checkpoint of a run, which could not be taken up any more.
+        raise CheckpointError(
+            f"{out} is there and is no file of a network: name another one to write, or remove it"
+        )
+
+
 def _kind(metadata: Mapping[str, str]) -> str:
     return metadata.get(_KIND_KEY, "student")  # as before files told it
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from labeldistill_core.checkpoints import save_network, save_student
+from labeldistill_core.checkpoints import refuse_other_file, save_network, save_student
 from labeldistill_core.distillation.label_encoder import LabelEncoder
-from labeldistill_core.errors import CheckpointError
+from labeldistill_core.errors import CheckpointError, ConfigError
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.network.student import Student
 from labeldistill_core.presets import PRESETS, r50_256x704_4key
@@ -67,8 +67,13 @@ def convert_checkpoint(
         options: which of the networks in the file.
 
     Raises:
-        CheckpointError: the file is damaged, unsafe to read, or its weights fit no preset.
+        CheckpointError: the file is damaged, unsafe to read, or its weights fit no preset; or what
+            is to be written over is no network.
+        ConfigError: it would be written over itself.
     """
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ConfigError(f"{source} would be written over: name another file to write")
+    refuse_other_file(target)
     weights, note = read_state_dict(source), f"converted from {source.name}"
     # all published students were trained with the same two teachers
     published = r50_256x704_4key().as_published()

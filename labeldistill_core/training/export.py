@@ -18,6 +18,7 @@ from labeldistill_core.checkpoints import (
     file_sha256,
     fitting_network,
     kind_of,
+    refuse_other_file,
     save_network,
 )
 from labeldistill_core.config import StudentConfig
@@ -81,19 +82,6 @@ class ExportOptions:
 def network_file(kind: Kind) -> str:
     """Name of the file in a run's folder that its network goes to."""
     return f"{kind.replace(' ', '_')}.safetensors"
-
-
-def refuse_other_file(out: Path) -> None:
-    """See that a network would take the place of nothing but a network.
-
-    Raises:
-        CheckpointError: what is there is another file.
-    """
-    if out.is_file() and out.stat().st_size and not kind_of(out):
-        # Such as a checkpoint of a run, which could not be taken up any more.
-        raise CheckpointError(
-            f"{out} is there and is no file of a network: name another one to write, or remove it"
-        )
 
 
 def export(run: Path, out: Path, options: ExportOptions = ExportOptions()) -> Written:  # noqa: B008

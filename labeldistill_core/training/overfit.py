@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import student_results
 from labeldistill_core.options import StudentFields, TablesOptions, take_single_fields
 from labeldistill_core.runtime.detector import Detector
-from labeldistill_core.training.student import StudentStage
+from labeldistill_core.training.student import StudentStage, require_two_images
 
 _EVERY = 50
 """Steps between two lines of the report."""
@@ -128,9 +129,13 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
         if isinstance(module, torch.nn.Dropout):
             # Nothing may stand between the network and learning by heart.
             module.p = 0.0
+    cameras = len(config.cameras)
+    require_two_images(len(indices), cameras)
+    # None of them of one image alone, of which norms could tell nothing.
+    batch = next(b for b in count(_BATCH) if len(indices) % b * cameras != 1)
     loader = DataLoader(
         torch.utils.data.Subset(data, indices),
-        min(len(indices), _BATCH),
+        min(len(indices), batch),
         shuffle=True,
         collate_fn=StudentSample.collate,
     )

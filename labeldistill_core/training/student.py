@@ -13,6 +13,7 @@ from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.depth_labels import depth_bins, depth_remainders
 from labeldistill_core.data.samples import SampleConfig, StudentSample
 from labeldistill_core.distillation.distiller import Distiller
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.decode import decode
 from labeldistill_core.network.losses import depth_loss, detection_loss
 from labeldistill_core.network.student import Student
@@ -21,6 +22,19 @@ from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.stage import Stage
 
 _IMAGE_NETWORK = ("network.image_encoder.", "network.depth_net.")
+
+
+def require_two_images(samples: int, cameras: int) -> None:
+    """See that a step has more than one image.
+
+    Raises:
+        ConfigError: it has one, whose pooled features have no spread for a norm to go by.
+    """
+    if samples * cameras < 2:
+        raise ConfigError(
+            "a step of one sample of one camera has a single image, from which batch norms cannot "
+            "learn: take two samples at least (--batch-size, --samples)"
+        )
 
 
 class StudentStage(Stage):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lightning.pytorch import seed_everything
 
-from labeldistill_core.checkpoints import Kind, file_sha256
+from labeldistill_core.checkpoints import Kind, file_sha256, refuse_other_file
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
@@ -29,7 +29,7 @@ from labeldistill_core.files import refuse_unwritable, user_cache
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import CachedTeacher
-from labeldistill_core.training.export import Written, export, network_file, refuse_other_file
+from labeldistill_core.training.export import Written, export, network_file
 from labeldistill_core.training.fit import Machine, fit
 from labeldistill_core.training.initial_weights import load_initial
 from labeldistill_core.training.label_encoder import LabelEncoderStage
@@ -42,7 +42,7 @@ from labeldistill_core.training.options import (
 from labeldistill_core.training.pretrained import load_pretrained
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.stage import Stage
-from labeldistill_core.training.student import StudentStage
+from labeldistill_core.training.student import StudentStage, require_two_images
 from labeldistill_core.training.teacher import TeacherStage
 
 _LOG = logging.getLogger(__name__)
@@ -155,6 +155,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
     preset = options.resolved()
     recipe, config = preset.recipes.student, preset.student
     distillation, sample = preset.distillation, preset.samples
+    require_two_images(recipe.batch_size, len(config.cameras))
     target = _target(out, "student", options.init)
     seed_everything(recipe.seed, workers=True, verbose=False)
     distiller = points = None

@@ -152,6 +152,21 @@ def test_conversion(
     assert all(torch.equal(loaded[n], t) for n, t in student.state_dict().items())
 
 
+def test_no_file_of_another_kind_is_written_over(
+    tmp_path: Path, tiny_preset: StudentConfig, new_student: Callable[..., Student],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    source, other = tmp_path / "published.safetensors", tmp_path / "notes.txt"
+    save_file(as_published(new_student(tiny_preset)), source)
+    other.write_text("dear to me")
+    before = source.read_bytes()
+    assert main(["convert-checkpoint", str(source), str(source)]) == 2
+    assert "would be written over" in capsys.readouterr().err
+    assert main(["convert-checkpoint", str(source), str(other)]) == 2
+    assert "is no file of a network" in capsys.readouterr().err
+    assert (source.read_bytes(), other.read_text()) == (before, "dear to me")
+
+
 @pytest.mark.usefixtures("tiny_preset")
 def test_a_network_of_another_shape_is_refused_with_a_list(
     tmp_path: Path, student: Student, capsys: pytest.CaptureFixture[str]
