@@ -18,7 +18,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth, SensorRecord
-from labeldistill_core.errors import DataError
+from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.frames import Array
 from labeldistill_core.options import ClassesOptions
 
@@ -43,10 +43,11 @@ class StatisticsOptions(ClassesOptions):
     against: Path | None = None
     """A second data root, described beside the first."""
     against_version: str | None = None
-    """Folder of the second data root's tables, when it has another name."""
+    """Folder of the second data root's tables, when it has another name; of the first one, where
+    no second is given."""
 
 
-def statistics(dataroot: Path, options: StatisticsOptions) -> dict[Path, Sections]:
+def statistics(dataroot: Path, options: StatisticsOptions) -> dict[str, Sections]:
     """Describe the annotations of a data root, and of another one; only the tables are read.
 
     Args:
@@ -54,15 +55,21 @@ def statistics(dataroot: Path, options: StatisticsOptions) -> dict[Path, Section
         options: what it is compared with.
 
     Returns:
-        The numbers of each data root.
+        The numbers of each data root by its path, with the version where both are one.
+
+    Raises:
+        ConfigError: both are the same tables.
     """
-    roots = {dataroot: options.version}
-    if options.against:
-        roots[options.against] = options.against_version or options.version
-    return {
-        root: measure(replace(options, version=version).tables(root))
-        for root, version in roots.items()
-    }
+    found = [options.tables(dataroot)]
+    if options.against or options.against_version:
+        version = options.against_version or options.version
+        found.append(replace(options, version=version).tables(options.against or dataroot))
+    names = [str(tables.dataroot) for tables in found]
+    if len(set(names)) < len(names):
+        names = [str(tables.dataroot / tables.version) for tables in found]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{names[0]} is compared with itself: give another --against-version")
+    return {name: measure(tables) for name, tables in zip(names, found, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)

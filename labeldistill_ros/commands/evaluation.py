@@ -92,7 +92,7 @@ def statistics(
         json: file to write the numbers to.
     """
     found = describing.statistics(dataroot, options)
-    print(describing.table([root.name for root in found], list(found.values())))
+    print(describing.table([Path(name).name for name in found], list(found.values())))
     if json:
         write_json(json, json_ready(found))
         tell_written(json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,21 @@ def test_returns_by_distance_agree_with_a_plain_loop(synthetic_dataroot: Path) -
         for least, most in ((0, 0), (1, 5), (6, math.inf))
     ]
     assert list(band.values())[1:] == pytest.approx(shares)
+
+
+def test_two_versions_of_one_root_are_two(
+    dataroot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(dataroot / VERSION, dataroot / "v1.0-other")
+    json_file = dataroot / "found.json"
+    command = ["statistics", str(dataroot), "--version", VERSION, "--json", str(json_file)]
+    for words in ([], ["--against", str(dataroot)]):
+        assert main([*command, "--against-version", "v1.0-other", *words]) == 0
+        assert f"| | {VERSION} | v1.0-other |" in capsys.readouterr().out
+        versions = [str(dataroot / name) for name in (VERSION, "v1.0-other")]
+        assert list(json.loads(json_file.read_text())) == versions
+    assert main([*command, "--against", str(dataroot)]) == 2
+    assert "is compared with itself" in capsys.readouterr().err
 
 
 def test_the_command_compares_two_roots(
