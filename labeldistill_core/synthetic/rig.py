@@ -7,6 +7,7 @@ nuScenes' rig is rounded, with its firing phases.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,7 @@ LIDAR = "LIDAR_TOP"
 LIDAR_PERIOD_S = 0.05
 CAMERA_PERIOD_S = 1 / 12
 KEY_FRAME_PERIOD_S = 0.5
+_TOPIC_PART = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _MOST_CAMERAS = 64
 _LARGEST_PX = 8192
 _FARTHEST_PX = 1e6
@@ -191,8 +193,10 @@ def _faults(rig: Rig) -> list[tuple[str, str]]:
 
 def _camera_faults(camera: RigCamera) -> list[tuple[str, str]]:
     found = []
-    if (fault := fault_of_name(camera.name)) or not camera.name.replace("_", "").isalnum():
-        found.append(("name", fault or f"{shown(camera.name)}: use letters, digits and _"))
+    # It becomes a part of topics, by the rules of ROS.
+    if (fault := fault_of_name(camera.name)) or not _TOPIC_PART.fullmatch(camera.name):
+        text = f"{shown(camera.name)}: use letters of ASCII, digits and _, a letter first"
+        found.append(("name", fault or text))
     if not all(32 <= side <= _LARGEST_PX for side in camera.size):
         found.append(("size", f"{list(camera.size)}: use 32 to {_LARGEST_PX} pixels"))
     if (camera.field_of_view is None) == (camera.intrinsics is None):
@@ -216,8 +220,10 @@ def _camera_faults(camera: RigCamera) -> list[tuple[str, str]]:
         elif np.abs(lens.coefficients).max(initial=0.0) > _MOST_BENT:
             text = f"{list(lens.coefficients)}: use {_MOST_BENT:g} at most"
             found.append(("distortion.coefficients", text))
-    if not 0.5 <= camera.rate <= 240:
-        found.append(("rate", f"{camera.rate:g}: use 0.5 to 240 images a second"))
+    # One of its images at least belongs to each key frame.
+    if not 1 / KEY_FRAME_PERIOD_S <= camera.rate <= 240:
+        text = f"use {1 / KEY_FRAME_PERIOD_S:g} to 240 images a second"
+        found.append(("rate", f"{camera.rate:g}: {text}"))
     # Half a period away an exposure belongs to the next key frame as much as to this one.
     if not abs(camera.phase) < KEY_FRAME_PERIOD_S / 2:
         found.append(("phase", f"{camera.phase:g}: use less than a quarter of a second"))
