@@ -10,7 +10,7 @@ from labeldistill_ros.bags.poses import read_poses
 from labeldistill_ros.bags.reader import BagReader, Recorded
 from labeldistill_ros.doctor.observation import Observation
 from labeldistill_ros.doctor.source import Source
-from labeldistill_ros.doctor.topics import CLOUD, COMPRESSED, IMAGE, INFO, ODOMETRY
+from labeldistill_ros.doctor.topics import COMPRESSED, IMAGE, INFO, ODOMETRY, is_lidar
 from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages.stamps import stamp_of_cdr
 from labeldistill_ros.parameters import Parameters, VehicleParameters
@@ -27,7 +27,7 @@ def observe_bag(bag: Path, vehicle: VehicleParameters) -> Source:
     with BagReader(bag) as reader:
         types = {topic: (kind,) for topic, kind in reader.topics.items()}
         images, infos = _cameras(reader, vehicle)
-        clouds = [topic for topic, kind in reader.topics.items() if kind == CLOUD]
+        clouds = [topic for topic, kinds in types.items() if is_lidar(topic, kinds)]
         seen, counts = Observation(vehicle, reader.duration_s), reader.counts()
         # The node's timeouts are of a steady clock; a bag's log time is the nearest thing to one.
         first_ns, now_s = None, 0.0

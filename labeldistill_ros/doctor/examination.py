@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.profiling.bench import without_notices
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.doctor.finding import Finding
@@ -40,6 +42,11 @@ class DoctorOptions:
     """How long a live system is watched; a bag is read to its end."""
     speed: bool = True
     """Measure how many sets a second this machine gives; it takes all cores for some seconds."""
+
+    def __post_init__(self) -> None:
+        """Refuse times that are none."""
+        if not 0 < self.seconds < math.inf:
+            raise ConfigError(f"--seconds {self.seconds:g}: give seconds, more than 0")
 
     def given(self) -> GivenParameters:
         """What is set of the node's parameters.

@@ -20,7 +20,7 @@ from labeldistill_ros.doctor.finding import Finding, by_camera
 from labeldistill_ros.doctor.observation import Observation
 from labeldistill_ros.doctor.pose_delay import PoseDelay
 from labeldistill_ros.doctor.source import Source
-from labeldistill_ros.doctor.topics import CLOUD, Types
+from labeldistill_ros.doctor.topics import Types, is_lidar
 from labeldistill_ros.inputs.clock import why_no_clock
 from labeldistill_ros.inputs.pose_listener import (
     MOVING,
@@ -39,8 +39,6 @@ _DISCOVERY_S = 1.5
 """Until all publishers are known, and those of a slow machine."""
 _LATE_POSES_S = 0.5
 """The pose of the last image comes after it."""
-_OWN_CLOUD = "/detections_table"
-"""The detector's boxes are a point cloud too."""
 
 
 def observe_live(
@@ -103,7 +101,7 @@ class _Listening:
         self._spin(executor, _DISCOVERY_S)
         self._cameras.ask_for_latched_infos()
         for topic, kinds in self._types().items():
-            if CLOUD in kinds and not topic.endswith(_OWN_CLOUD):
+            if is_lidar(topic, kinds):
                 take = partial(self._on_cloud, topic)
                 # As bytes: unpacking clouds would take the time that images need.
                 self._node.create_subscription(

@@ -15,10 +15,17 @@ from labeldistill_ros.parameters import VehicleParameters
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO, CLOUD = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/PointCloud2"
 TRANSFORMS, ODOMETRY = "tf2_msgs/msg/TFMessage", "nav_msgs/msg/Odometry"
+_OWN_CLOUD = "/detections_table"
+"""The detector's boxes are a point cloud too."""
 _MOST_NAMED = 12
 
 Types = Mapping[str, Collection[str]]
 """Types of each topic; on a live system a topic may have several."""
+
+
+def is_lidar(topic: str, kinds: Collection[str]) -> bool:
+    """Whether a topic has clouds of points that a sensor measured."""
+    return CLOUD in kinds and not topic.endswith(_OWN_CLOUD)
 
 
 def check_topics(vehicle: VehicleParameters, types: Types) -> list[Finding]:

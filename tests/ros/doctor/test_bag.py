@@ -210,6 +210,19 @@ def test_what_is_broken_is_named(name: str, sound: Path, tiny_model: Path, tmp_p
     assert len(findings) <= case.most, findings
 
 
+def test_the_detectors_own_table_is_no_lidar(sound: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A detector on a CPU publishes half a second after the exposure."""
+    bag, kind = tmp_path / "bag", "sensor_msgs/msg/PointCloud2"
+    with BagReader(sound) as reader, BagWriter(bag) as writer:
+        for recorded in reader.raw():
+            writer.write(recorded.topic, recorded.msgtype, recorded.data, recorded.stamp_ns)
+            if recorded.topic == "/cam_front/camera_info":
+                cloud = BAG.make(kind, header=header(recorded.stamp_ns, "base_link", BAG))
+                late_ns = recorded.stamp_ns + 400_000_000
+                writer.write("/detector/detections_table", kind, cloud, late_ns)
+    assert examined(bag, tiny_model, tmp_path, {}) == (0, [])
+
+
 def test_cameras_may_share_a_calibration(sound: Path, tiny_model: Path, tmp_path: Path) -> None:
     own, shared = "/cam_back/camera_info", "/cam_front/camera_info"
     bag = altered(sound, tmp_path / "bag", lambda topic, message: None if topic == own else message)
@@ -297,7 +310,15 @@ def test_a_bag_needs_no_ros(sound: Path, tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["nothing"], ["--params-file", "nothing.yaml"], ["--model", "nothing.safetensors"]]
+    "options",
+    [
+        ["nothing"],
+        ["--params-file", "nothing.yaml"],
+        ["--model", "nothing.safetensors"],
+        ["--seconds", "0"],
+        ["--seconds", "nan"],
+        ["--seconds", "inf"],
+    ],
 )
 def test_bad_use(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
