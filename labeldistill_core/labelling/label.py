@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from labeldistill_core.cameras import FIXED_FRAME
-from labeldistill_core.checkpoints import file_sha256
+from labeldistill_core.checkpoints import file_sha256, kind_of
 from labeldistill_core.classes import NUSCENES
 from labeldistill_core.config_files import classes_of_checkpoint
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -26,7 +26,7 @@ from labeldistill_core.evaluation.result_columns import BoxArrays, ResultColumns
 from labeldistill_core.evaluation.result_file import read_results
 from labeldistill_core.files import refuse_special
 from labeldistill_core.frames import Transform
-from labeldistill_core.labelling.relabelled import refuse_taken, write_relabelled
+from labeldistill_core.labelling.relabelled import annotated_samples, refuse_taken, write_relabelled
 from labeldistill_core.labelling.tracking import DetectedFrame, track
 from labeldistill_core.names import plain_name, shown
 from labeldistill_core.options import DeviceOptions, TablesOptions
@@ -107,9 +107,10 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
-        ConfigError: a score is given for a class that there is not, or a class has no category.
-        DataError: the tables or the result file cannot be used, no scene is left to label, or the
-            labelled tables are there already.
+        ConfigError: a score or a category is given for a class that there is not, a class has no
+            category, or the checkpoint finds no boxes.
+        DataError: the tables or the result file cannot be used, no scene is left to label, the
+            result file lacks one, or the labelled tables are there already.
     """
     file = options.teacher or options.results
     assert file is not None
@@ -118,6 +119,8 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
     # A class may gather several categories, an annotation has one: the first stands for all.
     categories = {one.name: one.categories[0] for one in classes.members if one.categories}
     categories |= options.categories
+    if options.teacher:
+        _refuse_other_classes(options.teacher, classes.names, options.categories, categories)
     if unknown := options.scores.keys() - categories.keys():
         raise ConfigError(
             f"--scores names {', '.join(map(shown, sorted(unknown)))}; the classes are "
@@ -129,11 +132,15 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
     refuse_taken(tables, into, force=force)
     scenes = _scenes(tables, options)
     found = _boxes(tables, scenes, options, tuple(categories))
-    if options.results and not any(own in found for s in scenes for own in tables.samples(s)):
-        raise DataError(
-            f"{options.results} has no sample of the scenes {', '.join(scenes[:5])}: is it of "
-            "another data root?"
-        )
+    if options.results:
+        # Such scenes would be told to be empty.
+        lacking = [s for s in scenes if not any(own in found for own in tables.samples(s))]
+        if lacking == scenes or (options.scenes and lacking):
+            raise DataError(
+                f"{options.results} has no sample of the scenes {', '.join(lacking[:5])}: is it of "
+                "another data root, or of other scenes (--scenes)?"
+            )
+        scenes = [scene for scene in scenes if scene not in lacking]
     # With a digest, since every teacher's file is called teacher.safetensors.
     source = f"{file.name}@{file_sha256(file)[:12]}"
     attributes = _attribute_tokens(tables)
@@ -164,18 +171,34 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
 def _scenes(tables: NuScenesTables, options: LabelOptions) -> list[str]:
     if options.scenes:
         return named_scenes(tables, options.scenes)
-    # What people annotated is replaced only where its scene is named.
-    bare = [
-        scene
-        for scene in tables.scene_names
-        if not any(tables.classes(token) for token in tables.samples(scene))
-    ]
+    # What people annotated is replaced only where its scene is named, whatever its classes.
+    annotated = annotated_samples(tables)
+    bare = [scene for scene in tables.scene_names if annotated.isdisjoint(tables.samples(scene))]
     if not bare:
         raise DataError(
             f"every scene of {tables.dataroot / tables.version} has annotations: name those that "
             "are to be labelled anew (--scenes)"
         )
     return bare
+
+
+def _refuse_other_classes(
+    teacher: Path, names: Sequence[str], given: Collection[str], categories: Collection[str]
+) -> None:
+    if kind_of(teacher) == "label encoder":
+        raise ConfigError(
+            f"{teacher} is a label encoder, which finds no boxes: give a LiDAR teacher or a student"
+        )
+    if unknown := [name for name in given if name not in names]:
+        raise ConfigError(
+            f"--categories names {', '.join(map(shown, unknown))}; the classes of {teacher} are "
+            f"{', '.join(names)}"
+        )
+    if without := [name for name in names if name not in categories]:
+        raise ConfigError(
+            f"{', '.join(without)} of {teacher} have no category: give one for each by "
+            "--categories NAME CATEGORY ..."
+        )
 
 
 def _boxes(

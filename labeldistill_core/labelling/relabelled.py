@@ -75,6 +75,12 @@ def write_relabelled(
     return folder
 
 
+def annotated_samples(tables: NuScenesTables) -> set[str]:
+    """Tokens of the samples that have a box of any category."""
+    rows = _read(tables.dataroot / tables.version, "sample_annotation")
+    return {row["sample_token"] for row in rows}
+
+
 def refuse_taken(tables: NuScenesTables, into: str, *, force: bool) -> None:
     """Refuse to write over tables that are no machine's.
 

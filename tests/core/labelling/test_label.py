@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.evaluation.result_boxes import result_boxes
 from labeldistill_core.evaluation.result_file import write_results
 from labeldistill_core.evaluation.statistics import StatisticsOptions, statistics
+from labeldistill_core.installed_files import shared_file
 from labeldistill_core.labelling.label import LabelOptions, label
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.visualization.view import ViewOptions, view
@@ -173,6 +175,46 @@ def test_scenes_with_annotations_stay(root: Path, results: Path) -> None:
         assert after.ground_truth(token).tokens == before.ground_truth(token).tokens
     for token in before.samples(first):
         assert not set(after.ground_truth(token).tokens) & set(before.ground_truth(token).tokens)
+
+
+def test_annotations_of_any_class_are_annotations(root: Path, results: Path) -> None:
+    """People label what a teacher does not know."""
+    first, second = NuScenesTables(root, MINI).scene_names
+    table = root / MINI / "category.json"
+    rows = json.loads(table.read_bytes())
+    table.write_text(json.dumps([{**row, "name": f"own.{i}"} for i, row in enumerate(rows)]))
+    with pytest.raises(DataError, match="every scene of .* has annotations: name those"):
+        label(root, options(results))
+
+
+def test_scenes_that_results_lack_are_not_emptied(root: Path, results: Path) -> None:
+    tables = NuScenesTables(root, MINI)
+    first, second = tables.scene_names
+    content = json.loads(results.read_bytes())
+    content["results"] = {token: content["results"][token] for token in tables.samples(second)}
+    results.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"has no sample of the scenes {first}: is it of"):
+        label(root, options(results, scenes=(first, second)))
+    bare(root)
+    done = label(root, options(results))
+    assert done.scenes == 1
+    assert json.loads((done.folder / "labels.json").read_bytes())["scenes"] == [second]
+
+
+def test_a_teacher_is_asked_before_it_runs(root: Path, tmp_path: Path) -> None:
+    teacher, config = tmp_path / "teacher.safetensors", small_teacher()
+    save_network(teacher, "teacher", Teacher(config), config, "random weights")
+    with pytest.raises(ConfigError, match="--categories names 'carr'; the classes of .* are car,"):
+        label(root, LabelOptions(teacher=teacher, version=MINI, categories={"carr": "x"}))
+    bare_class = replace(config.head.classes[0], categories=())
+    head = replace(config.head, classes=(bare_class, *config.head.classes[1:]))
+    own = replace(config, head=head)
+    save_network(teacher, "teacher", Teacher(own), own, "random weights")
+    with pytest.raises(ConfigError, match="car of .* have no category: give one for each by"):
+        label(root, LabelOptions(teacher=teacher, version=MINI))
+    encoder = shared_file("config/models/demo_label_encoder.safetensors")
+    with pytest.raises(ConfigError, match="is a label encoder, which finds no boxes"):
+        label(root, LabelOptions(teacher=encoder, version=MINI))
 
 
 def test_in_place_the_tables_from_before_are_kept(root: Path, results: Path) -> None:
