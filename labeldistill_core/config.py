@@ -131,8 +131,8 @@ class DepthBins:
     def __post_init__(self) -> None:
         """Check that there is at least one bin."""
         _require(
-            0 < self.start_m < self.stop_m and self.step_m > 0,
-            "depth_bins needs 0 < start_m < stop_m and step_m > 0",
+            0 < self.start_m < self.stop_m and self.step_m > 0 and self.count > 0,
+            "depth_bins needs 0 < start_m < stop_m, and a step_m > 0 that fits between them",
         )
 
     @property
@@ -196,13 +196,12 @@ class BevGrid:
             cells = (high - low) / self.cell_m
             _require(
                 # Off by rounding: 102.4 / 0.8 is 128 but for its last digits.
-                cells >= 1 and abs(cells - round(cells)) < 1e-6,
+                1 <= cells < float("inf") and abs(cells - round(cells)) < 1e-6,
                 f"grid.{name} {(low, high)} is not a whole number of cells of {self.cell_m} m",
             )
             _require(
                 cells <= _MAX_CELLS,
-                f"grid.{name} {(low, high)} has {cells:.0f} cells of {self.cell_m} m: use at most "
-                f"{_MAX_CELLS}",
+                f"grid.{name} has {cells:.0f} cells of {self.cell_m} m: use at most {_MAX_CELLS}",
             )
         _require(self.z_m[0] < self.z_m[1], "grid.z_m must ascend")
 
@@ -262,6 +261,7 @@ class HeadConfig:
         """Check widths, tasks and classes."""
         require_positive("head.shared_channels", self.shared_channels)
         require_positive("head.branch_channels", self.branch_channels)
+        _require(self.least_radius >= 0, f"head.least_radius is {self.least_radius}: use 0 or more")
         _require(
             bool(self.tasks) and all(self.tasks), "head.tasks needs a task, and each task a class"
         )
@@ -307,10 +307,10 @@ class DecodeConfig:
         """Check ranges."""
         require_positive("decode.max_candidates", self.max_candidates)
         require_positive("decode.max_per_task", self.max_per_task)
-        _require(
-            0 <= self.score_threshold <= 1,
-            f"decode.score_threshold is {self.score_threshold}: use a number from 0 to 1",
-        )
+        require_positive("decode.nms_radius_m2", *self.nms_radius_m2)
+        require_positive("decode.center_limit_m", *self.center_limit_m)
+        score = self.score_threshold
+        _require(0 <= score <= 1, f"decode.score_threshold is {score}: use a number from 0 to 1")
 
 
 @dataclass(frozen=True)

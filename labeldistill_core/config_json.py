@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import cattrs
 from cattrs.v import format_exception
@@ -135,7 +135,34 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (bool, int, float, str):
         converter.register_structure_hook(kind, _scalar)
+    converter.register_structure_hook_func(_is_tuple, _tuple)
     return converter
+
+
+def _is_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _tuple(values: Any, kind: Any) -> tuple[Any, ...]:
+    # A text would be one of letters, and a mapping one of its keys.
+    if not isinstance(values, (list, tuple)):
+        raise ConfigError(f"{reprlib.repr(values)} is no list, as in [1, 2]")
+    kinds = get_args(kind)
+    if kinds[-1:] == (Ellipsis,):
+        kinds = kinds[:1] * len(values)
+    if len(values) != len(kinds):
+        raise ConfigError(f"{reprlib.repr(values)} has {len(values)} values, not {len(kinds)}")
+    found, errors = [], []
+    for place, (value, inner) in enumerate(zip(values, kinds, strict=True)):
+        try:
+            found.append(_converter().structure(value, inner))
+        except Exception as error:  # noqa: BLE001 - told all together, with their places
+            note = cattrs.IterableValidationNote(f"in a list @ index {place}", place, inner)
+            error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
+            errors.append(error)
+    if errors:
+        raise cattrs.IterableValidationError("in a list", errors, kind)
+    return tuple(found)
 
 
 def _scalar(value: Any, kind: type) -> Any:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,9 @@ def _classes(columns: TableColumns, known: Lists) -> Iterator[ClassEntry]:
     for task, own in enumerate(others, first):
         word = re.sub(r"[^\w-]", "_", own.rpartition(".")[2])
         name = re.sub(r"[^\w-]", "_", own) if word in taken else word
+        # A category of one word may be called as a known class is.
+        if name in taken:
+            name = next(n for i in count(2) if (n := f"{name}_{i}") not in taken)
         taken.add(name)
         length_m, width_m = np.median(np.concatenate(sizes_m[own]), axis=0).tolist()
         # Half the mean side is within a factor of two of nuScenes' radii for all its classes.

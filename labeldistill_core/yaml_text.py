@@ -61,6 +61,9 @@ def parsed_yaml(text: str) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except RecursionError as error:
         raise ConfigError("it is nested too deeply") from error
-    # Values that look like dates and numbers and are none lead to errors of Python's own types.
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+    # Values that look like dates and numbers and are none, or have the tag of another type, lead to
+    # errors of Python's own types.
+    except (
+        yaml.YAMLError, ValueError, OverflowError, LookupError, AttributeError, TypeError,
+    ) as error:  # fmt: skip
         raise ConfigError(plain_text(" ".join(str(error).split()), _LONGEST)) from error

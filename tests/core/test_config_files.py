@@ -69,6 +69,7 @@ def test_fields_are_explained_once_each() -> None:
         ("task: 5", "task: 7", r"classes: the tasks are \[0, 1, 2, 3, 4, 5, 7\]: number them"),
         ("range_m: 50.0", "range: 50", r"classes\[0\].range is no field; did you mean range_m"),
         ("range_m: 50.0", "range_m: -1", "classes: range_m of car is -1.0"),
+        ("[vehicle.truck]", "bike", r"classes\[1\].categories: 'bike' is no list, as in"),
         ("range_m: 50.0", "range_m: far", r"classes\[0\].range_m: 'far' is no float"),
         ("_m2: 12.0", "_m2: 3.0", r"differs within task 1 \(truck 3, construction_vehicle 12\)"),
         ("- {name: truck", "- {name: car", "classes: name car is there more than once"),

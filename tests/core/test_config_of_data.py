@@ -58,6 +58,19 @@ def test_classes_of_a_configuration_keep_what_it_says(root: Path) -> None:
     assert {one.name for one in found.classes} & known.keys() >= {"auto", "person", "work_site"}
 
 
+def test_a_category_that_is_called_as_a_class_is_gets_another_name(root: Path) -> None:
+    file = root / VERSION / "category.json"
+    rows = json.loads(file.read_bytes())
+    names = ["vehicle.car", "car", "own.car"]
+    for row in rows:
+        if not row["name"].startswith("animal") and names:
+            row["name"] = names.pop(0)
+    file.write_text(json.dumps(rows))
+    found = [one.name for one in Lists.of(like_data(find_preset("demo"), root)).classes]
+    assert len(set(found)) == len(found)
+    assert {"car", "car_2", "own_car"} <= set(found)
+
+
 def test_without_boxes_the_classes_stay(root: Path) -> None:
     (root / VERSION / "sample_annotation.json").write_text("[]")
     (root / VERSION / "instance.json").write_text("[]")

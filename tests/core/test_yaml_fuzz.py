@@ -30,8 +30,18 @@ WORDS = (
     "2020-13-45", "2020-01-01 25:61:61", "!!int x", "!!float x", "!!binary '@'", "!!python/name:os",
     "9" * 5000, "0x" + "f" * 400, "[" * 2000, "{a: " * 500, "\0", "\x1b[31m", '"\\ud800"',
     "1:2:3:99", "? [1]", "<<: 1", "- 1", "\t", "%YAML 9.9", "---", "../../x", "1e-300", "1e300",
-    "\u2028",
+    "\u2028", "!!int ''", "!!float ''", "!!bool x", "!!timestamp x", "!!set [x]", "!!map [1]",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_any_word_is_a_value_or_refused(word: str) -> None:
+    told = ""
+    try:
+        parsed_yaml(f"a: {word}")
+    except ConfigError as error:
+        told = str(error)
+    assert "\n" not in told
 
 
 def spoilt(text: str, seed: int) -> bytes:
