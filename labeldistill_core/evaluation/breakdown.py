@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from labeldistill_core.evaluation.metrics import evaluate_boxes
 MATCH_M = 2.0
 """Centres of a match are nearer than this on the ground."""
 DISTANCES_M = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0)
-"""Borders of the bands."""
+"""Borders of the bands; another goes to the farthest range of a class that is beyond them."""
 # Steps of about four: a box at twice the distance gets a quarter of the returns.
 RETURNS = (1, 5, 20, 100)
 """Fewest LiDAR points of a group."""
@@ -166,7 +167,9 @@ def break_down(boxes: EvaluationBoxes) -> Breakdown:
         return Group(name, count, recall, _mean(found.tolist()), mean_ap)
 
     bands = []
-    for near, far in zip(DISTANCES_M, DISTANCES_M[1:], strict=False):
+    farthest_m = max(boxes.classes.ranges_m)
+    borders = (*DISTANCES_M, *([farthest_m] if farthest_m > DISTANCES_M[-1] else []))
+    for near, far in pairwise(borders):
         metrics = evaluate_boxes(boxes.between(near, far))
         # A class without true boxes in a band has no AP there, rather than one of zero.
         aps = [metrics.class_ap[name] for name in boxes.classes.names if metrics.truth_boxes[name]]
@@ -180,7 +183,11 @@ def break_down(boxes: EvaluationBoxes) -> Breakdown:
             group(re.sub(r"^v(\d+-\d+)$", r"\1 %", level or "unknown"), levels == level)
             for level in sorted(set(levels.tolist()), key=lambda level: level or "unknown")
         ),
-        tuple(group(_range(low, high), (low <= points) & (points < high)) for low, high in edges),
+        (
+            *(group(_range(low, high), (low <= points) & (points < high)) for low, high in edges),
+            # Of data without a LiDAR.
+            *([group("unknown", points < 0)] if (points < 0).any() else []),
+        ),
     )
 
 

@@ -124,6 +124,8 @@ def measure(tables: NuScenesTables) -> Sections:
         _Boxes.read(tables.ground_truth(token), list(tables.cameras(token).values()))
         for token in tokens
     ]
+    if not parts:
+        raise DataError(f"{tables.dataroot / tables.version} has no key frames")
     names = _Boxes.__dataclass_fields__
     boxes = _Boxes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
     if not len(boxes.labels):

@@ -36,6 +36,8 @@ class Thresholds:
             if value is not None and not 0 <= value <= 1:
                 option = name.replace("_", "-")
                 raise ConfigError(f"--{option} is {value:g}; it is a share between 0 and 1")
+        if self.max_latency_ms is not None and not 0 < self.max_latency_ms < math.inf:
+            raise ConfigError(f"--max-latency is {self.max_latency_ms:g}; give milliseconds")
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def read_annotations(folder: Path, chains: Chains, faults: TableFaults) -> Order
     columns = BoxColumns(
         token=ordered_tokens,
         values=values,
-        category=np.where(flat, -1, category).astype(np.int16),
+        category=np.where((size <= 0).any(axis=1), -1, category).astype(np.int16),
         instance=np.maximum(instance, -1).astype(np.int32),
         attribute=np.maximum(attribute, -1).astype(np.int16),
         visibility=np.maximum(level, -1).astype(np.int16),

@@ -24,7 +24,7 @@ from labeldistill_core.data.tables.columns import Meta, TableColumns
 
 _MARK = b"LDTABLES"
 _ALIGNMENT = 64
-FORMAT = 4
+FORMAT = 5
 """Of the file and of what its columns mean; a file with another number is made anew."""
 _SPOTS, _SPOT_BYTES = 16, 4096
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from labeldistill_core.classes import CLASSES
+from labeldistill_core.classes import CLASSES, NUSCENES, ClassList
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.nuscenes_records import GroundTruth
 from labeldistill_core.errors import ConfigError, DataError
@@ -43,6 +43,24 @@ def test_groups_hold_every_true_box_once(truths: list[GroundTruth]) -> None:
     assert by_name["80-100 %"].truth_boxes == 3  # the car, in three samples
     assert {g.name: g.truth_boxes for g in found.lidar_returns}["20-99"] == 3
     assert "80-100 %" in found.table()
+
+
+def test_far_boxes_and_those_without_a_lidar_have_groups(truths: list[GroundTruth]) -> None:
+    far = ClassList(tuple(replace(one, range_m=60.0) for one in NUSCENES.members))
+    moved = []
+    for truth in truths:
+        values = truth.boxes.values.clone()
+        values[:, :2] = torch.from_numpy(truth.fixed_from_ego.translation[:2]).float()
+        values[:, 0] += 55
+        boxes = replace(truth.boxes, values=values)
+        unknown = (-1,) * len(boxes)
+        moved.append(replace(truth, boxes=boxes, num_lidar_pts=unknown, classes=far))
+    found = break_down(evaluation_boxes(moved, as_results(moved)))
+    counted = sum(evaluate(moved, {}).truth_boxes.values())
+    assert counted
+    assert {g.name: g.truth_boxes for g in found.distance if g.truth_boxes} == {"50-60 m": counted}
+    returns = {g.name: g.truth_boxes for g in found.lidar_returns if g.truth_boxes}
+    assert returns == {"unknown": counted}
 
 
 def test_a_group_without_boxes_shows_dashes(truths: list[GroundTruth]) -> None:
@@ -150,6 +168,9 @@ def test_thresholds_and_junit(tmp_path: Path) -> None:
     assert "mAP is 0.2000, wanted at least 0.3" in str(failure.get("message"))
     with pytest.raises(ConfigError, match="--min-nds is 45; it is a share"):
         Thresholds(min_nds=45)
+    for number in (math.nan, math.inf, -1.0, 0.0):
+        with pytest.raises(ConfigError, match="--max-latency is .*; give milliseconds"):
+            Thresholds(max_latency_ms=number)
 
 
 def test_junit_holds_times_and_figures(tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ def test_returns_by_distance_agree_with_a_plain_loop(synthetic_dataroot: Path) -
     assert list(band.values())[1:] == pytest.approx(shares)
 
 
+def test_a_root_without_key_frames_is_named(
+    dataroot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dataroot / VERSION / "scene.json").write_text("[]")
+    assert main(["statistics", str(dataroot), "--version", VERSION]) == 2
+    assert f"{VERSION} has no key frames" in capsys.readouterr().err
+
+
 def test_two_versions_of_one_root_are_two(
     dataroot: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

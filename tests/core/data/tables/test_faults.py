@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labeldistill_core.classes import ClassList, ObjectClass
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import DataError
+from labeldistill_core.evaluation.metrics import evaluate
 from tests.support.nuscenes_fixture import SCENES, VERSION
 
 Rows = list[dict[str, Any]]
@@ -258,6 +260,16 @@ def test_boxes_without_a_size_are_left_out_and_counted(
     tables = NuScenesTables(dataroot, VERSION)
     assert "1 boxes have no width, length or height, such as 'annotation-car-0-0'" in caplog.text
     assert "annotation-car-0-0" not in tables.ground_truth("sample-0-0").tokens
+
+
+def test_boxes_without_a_size_cost_no_score_whatever_their_category(dataroot: Path) -> None:
+    """nuScenes scores no animals, and a configuration of one's own may."""
+    change(dataroot, "sample_annotation", first(size=[0, 4.5, 1.6]))
+    change(dataroot, "category", lambda rows: [r.update(name="animal") for r in rows])
+    animals = ClassList((ObjectClass("animal", ("animal",), 50.0),))
+    tables = NuScenesTables(dataroot, VERSION, animals)
+    assert "annotation-car-0-0" not in tables.ground_truth("sample-0-0").tokens
+    evaluate([tables.ground_truth(token) for token in tables.samples(SCENES[0])], {})
 
 
 def test_records_of_no_sample_are_left_out_and_counted(
