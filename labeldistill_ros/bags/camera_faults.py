@@ -38,8 +38,10 @@ class CameraFaults:
         """Refuse what makes no sense."""
         if not 0 <= self.drop <= 1:
             raise ConfigError(f"--drop is {self.drop:g}; it is a share between 0 and 1")
-        if self.jitter_ms < 0:
-            raise ConfigError(f"--jitter is {self.jitter_ms:g}; it cannot be negative")
+        if not 0 <= self.jitter_ms < math.inf:
+            raise ConfigError(f"--jitter is {self.jitter_ms:g}; it cannot be negative or endless")
+        if not math.isfinite(self.miscalibrate_deg):
+            raise ConfigError(f"--miscalibrate is {self.miscalibrate_deg:g}; give degrees")
         self.killed_ns()
 
     @property
@@ -58,7 +60,7 @@ class CameraFaults:
             name, at, seconds = text.partition("@")
             try:
                 out[name] = round(float(seconds) * 1e9) if at else 0
-            except ValueError:
+            except (ValueError, OverflowError):
                 raise ConfigError(f"--kill-camera {text!r}: write NAME or NAME@SECONDS") from None
         return out
 

@@ -235,6 +235,10 @@ def test_miscalibration(tables: NuScenesTables, tmp_path: Path) -> None:
     [
         ({"drop": 1.5}, "--drop is 1.5"),
         ({"jitter_ms": -1.0}, "--jitter is -1"),
+        ({"jitter_ms": math.nan}, "--jitter is nan"),
+        ({"jitter_ms": math.inf}, "--jitter is inf"),
+        ({"miscalibrate_deg": math.nan}, "--miscalibrate is nan"),
+        ({"kill_camera": ("CAM_BACK@inf",)}, "write NAME or NAME@SECONDS"),
         ({"kill_camera": ("CAM_TOP",)}, "'CAM_TOP': no such camera"),
         ({"kill_camera": ("CAM_BACK@soon",)}, "write NAME or NAME@SECONDS"),
     ],
