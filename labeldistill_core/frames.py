@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 
 UNIT_TOLERANCE = 1e-3
 """Of the length of a quaternion, and of the entries of `R R^T - 1`."""
+_ROUNDED = 1e-9
+"""What remains of these in a rotation matrix of 64 bits."""
 _IDENTITY = np.eye(3)
 
 
@@ -100,21 +102,26 @@ class Transform:
 
     def __post_init__(self) -> None:
         """Refuse anything that is not a rigid transform."""
-        rotation = np.asarray(self.rotation, dtype=np.float64)
-        translation = np.asarray(self.translation, dtype=np.float64)
+        # Copies: whoever goes on writing into an array must not move what was made of it.
+        rotation = np.array(self.rotation, dtype=np.float64)
+        translation = np.array(self.translation, dtype=np.float64)
         name = f"{self.target}_from_{self.source}"
         if rotation.shape != (3, 3) or translation.shape != (3,):
             raise ValueError(f"{name}: needs a (3, 3) rotation and a (3,) translation")
         if not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
             raise ValueError(f"{name}: values must be finite")
         # Loose enough for calibrations that were written with four digits.
-        if np.abs(rotation @ rotation.T - _IDENTITY).max() > UNIT_TOLERANCE:
+        off = np.abs(rotation @ rotation.T - _IDENTITY).max()
+        if off > UNIT_TOLERANCE:
             raise ValueError(f"{name}: the rotation matrix is not orthonormal")
         # By hand, as a set of images makes dozens of transforms: for three rows, calling
         # `np.linalg.det` costs more than the sum.
         (a, b, c), (d, e, f), (g, h, i) = rotation.tolist()
         if a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) < 0:  # determinant
             raise ValueError(f"{name}: the matrix mirrors, it is no rotation")
+        if off > _ROUNDED:  # else products would be off by more, and be refused in mid-drive
+            left, _, right = np.linalg.svd(rotation)
+            rotation = left @ right
         object.__setattr__(self, "rotation", rotation)
         object.__setattr__(self, "translation", translation)
 

@@ -37,6 +37,27 @@ def test_refuses_an_uncalibrated_camera(calibration: Callable[..., CameraCalibra
         replace(calibration(1), intrinsics_px=np.zeros((3, 3)))
 
 
+@pytest.mark.parametrize("change", [lambda k: k.T, lambda k: 2 * k, lambda k: k[[1, 0, 2]]])
+def test_refuses_what_is_no_camera_matrix(
+    calibration: Callable[..., CameraCalibration], change: Callable[[Any], Any]
+) -> None:
+    camera = calibration(1)
+    with pytest.raises(ValueError, match="CAM_FRONT: intrinsics must be"):
+        replace(camera, intrinsics_px=change(camera.intrinsics_px))
+    with pytest.raises(ValueError, match="CAM_FRONT: it has 0 x "):
+        replace(camera, width_px=0)
+
+
+def test_what_is_written_into_a_matrix_later_changes_no_calibration(
+    calibration: Callable[..., CameraCalibration],
+) -> None:
+    camera = calibration(1)
+    k = camera.intrinsics_px.copy()
+    mine = replace(camera, intrinsics_px=k)
+    k[0, 0] *= 2
+    assert mine.equals(camera)
+
+
 def test_refuses_a_mount_on_another_frame(calibration: Callable[..., CameraCalibration]) -> None:
     with pytest.raises(ValueError, match="CAM_FRONT: ego_from_camera must end in 'ego'"):
         replace(calibration(1), ego_from_camera=Transform.identity("map", "CAM_FRONT"))

@@ -95,6 +95,33 @@ def test_interpolation_takes_the_shorter_arc() -> None:
     )
 
 
+def test_what_is_written_into_the_arrays_later_moves_nothing() -> None:
+    place, turn = np.zeros(3), np.eye(3)
+    pose = Transform("map", "ego", turn, place)
+    place[0], turn[0, 0] = 10.0, -1.0
+    np.testing.assert_array_equal(pose.matrix, np.eye(4))
+
+
+def test_rotations_of_three_digits_compose() -> None:
+    """As calibrations are printed; products must not be off by more than what was accepted."""
+    angles = np.random.default_rng(0).uniform(-np.pi, np.pi, 300)
+    accepted = 0
+    for angle in angles:
+        c, s = round(float(np.cos(angle)), 3), round(float(np.sin(angle)), 3)
+        rounded = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+        try:
+            pose = Transform("map", "ego", rounded, np.ones(3))
+        except ValueError:
+            continue
+        accepted += 1
+        np.testing.assert_allclose(pose.rotation, rounded, atol=1e-3)
+        far = pose
+        for _ in range(8):
+            far = far @ Transform("ego", "ego", pose.rotation, pose.translation)
+        np.testing.assert_allclose((far.inverse @ far).matrix, np.eye(4), atol=1e-9)
+    assert accepted > 200
+
+
 def test_mean_does_not_depend_on_signs() -> None:
     poses = [
         Transform.from_quaternion("map", "ego", sign * np.array(about_z(angle)), [angle, 0, 0])
