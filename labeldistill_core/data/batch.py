@@ -6,7 +6,7 @@ Shapes: S frames (the current one first), N cameras, H W rows and columns of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
@@ -45,9 +45,15 @@ def ego_now_from_camera(now: CameraPose, then: CameraPose) -> Array:
     return (moved @ then.calibration.ego_from_camera).matrix
 
 
-def mean_ego_pose(frames: FrameSet) -> Transform:
-    """`fixed_from_ego` of the frame that boxes are given in: the mean of the cameras' poses."""
-    return Transform.mean([view.fixed_from_ego for view in frames.views])
+def mean_ego_pose(frames: FrameSet, cameras: Collection[str] | None = None) -> Transform:
+    """`fixed_from_ego` of the frame that boxes are given in: the mean of the cameras' poses.
+
+    Args:
+        frames: images and poses.
+        cameras: whose poses count, those of the model; all when None.
+    """
+    views = [view for name, view in frames.by_name.items() if cameras is None or name in cameras]
+    return Transform.mean([view.fixed_from_ego for view in views])
 
 
 def motion(

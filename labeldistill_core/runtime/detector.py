@@ -213,7 +213,7 @@ class Detector:
             geometry = (batch.intrinsics[:, 0], batch.image_from_sensor[:, 0])
             self._history.push(PastFrame(frames.stamp_ns, output.features, poses, *geometry))
         valid = sum(frame is not None for frame in past)
-        pose = mean_ego_pose(frames)
+        pose = mean_ego_pose(frames, self.config.cameras)
         return Detections(frames.stamp_ns, boxes, pose, valid, timings, dropped)
 
     def _check_finite(self, found: Candidates) -> None:

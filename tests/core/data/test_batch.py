@@ -113,3 +113,6 @@ def test_mean_pose_lies_between_the_cameras(frame_set: Callable[..., FrameSet]) 
     xs = [view.fixed_from_ego.translation[0] for view in frames.views]
     assert (mean.target, mean.source) == ("map", "ego")
     assert mean.translation[0] == pytest.approx(np.mean(xs))
+    first = frames.views[0]
+    own = mean_ego_pose(frames, (first.calibration.name,))
+    np.testing.assert_allclose(own.matrix, first.fixed_from_ego.matrix, atol=1e-12)
