@@ -202,8 +202,7 @@ class DetectorNode(LifecycleNode):
             self.get_logger().warning(sentence)
         period_s = configured.parameters.diagnostics.period
         self._reporting = self.create_timer(period_s, self._report, clock=self._steady)
-        threshold = configured.parameters.score_threshold
-        configured.outputs.labels(threshold, self.get_clock().now().nanoseconds)
+        self.session.tell_labels()
         self.get_logger().info("active, waiting for images")
         return result
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from contextlib import ExitStack
@@ -57,7 +58,7 @@ class Session:
             log: for complaints.
             on_result: see `OnResult`.
         """
-        self._node, self._log = node, log
+        self._node, self._log, self._outputs = node, log, configuration.outputs
         vehicle, parameters = configuration.vehicle, configuration.parameters
         self._live = LiveParameters(store, tuple(vehicle.cameras), tuple(vehicle.classes))
         limits = parameters.diagnostics
@@ -71,6 +72,7 @@ class Session:
         configuration.detector.reset("activated")
         self._started_s = time.monotonic()
         self._resting = False
+        self._told_threshold = math.nan
         self._clock = ClockJumps()
         with ExitStack() as undo:
             self._listener = _listener(node, parameters)
@@ -151,9 +153,17 @@ class Session:
         if self._clock.went_back(time.monotonic()):
             self.intake.reset("the clock went back")
 
+    def tell_labels(self) -> None:
+        """Publish the classes' names with the threshold, where that is new; it is a live one."""
+        self._live.refresh()
+        threshold = self._live.common.score_threshold
+        if threshold != self._told_threshold:
+            self._told_threshold = threshold
+            self._outputs.labels(threshold, self._node.get_clock().now().nanoseconds)
+
     def report(self) -> list[Any]:
         """Statuses for /diagnostics; what has to be complained about is logged."""
-        self._live.refresh()
+        self.tell_labels()
         self._subscriptions.ask_for_latched_infos()
         self._subscriptions.tell_incompatible()
         now_s, synchronizer = time.monotonic(), self.intake.synchronizer

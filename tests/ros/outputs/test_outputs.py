@@ -74,6 +74,22 @@ def test_overlays_latencies_and_names_are_there_for_who_asks(
     assert all(v >= 0 for stage in STAGES for v in times[stage] if stage != "pipeline")
 
 
+def test_the_threshold_that_is_told_is_the_one_in_force(vehicle: Vehicle, detector: Start) -> None:
+    node = detector(score_threshold=0.25, **{"diagnostics.period": 0.1})
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    told: list[float] = []
+    vehicle.node.create_subscription(
+        LabelInfo, "/detector/label_info", lambda m: told.append(round(m.threshold, 3)), latched
+    )
+    vehicle.expect(lambda: told == [0.25], "the threshold as configured")
+    (done,) = node.node.set_parameters([Parameter("score_threshold", value=0.6)])
+    assert done.successful
+    vehicle.expect(lambda: told == [0.25, 0.6], "the new threshold, once")
+    node.node.trigger_deactivate()
+    node.node.trigger_activate()
+    vehicle.expect(lambda: told == [0.25, 0.6, 0.6], "the same after another activation")
+
+
 def test_the_pose_may_come_as_odometry(vehicle: Vehicle, detector: Start) -> None:
     node = detector(
         ego_motion_source="odometry", odometry_topic="/where", fixed_frame="odom", **PATIENT
