@@ -34,16 +34,6 @@ WORDS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_any_word_is_a_value_or_refused(word: str) -> None:
-    told = ""
-    try:
-        parsed_yaml(f"a: {word}")
-    except ConfigError as error:
-        told = str(error)
-    assert "\n" not in told
-
-
 def spoilt(text: str, seed: int) -> bytes:
     """A text with a few changes of a hand, and sometimes of a disk."""
     random = Random(seed)
