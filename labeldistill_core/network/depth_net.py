@@ -7,6 +7,7 @@ Source: BEVDepth (Li et al., AAAI 2023), sections 3.2 to 3.4.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -72,8 +73,12 @@ class CameraGate(nn.Module):
     def forward(self, x: Tensor, camera: Tensor) -> Tensor:
         """Features x (I, C, H, W) and camera vectors (I, 27) to (I, C, H, W)."""
         # Squeeze-and-excitation (Hu et al., CVPR 2018) whose squeeze is the camera, not the image.
-        gate: Tensor = self.expand(self.reduce(self.mlp(camera)[..., None, None]).relu())
-        return x * gate.sigmoid()
+        # A camera unlike those of training is far from their mean, beyond what float16 can hold
+        # after one layer.
+        with torch.autocast(x.device.type, enabled=False):
+            squeezed: Tensor = self.mlp(camera.to(self.expand.weight.dtype))
+            gate: Tensor = self.expand(self.reduce(squeezed[..., None, None]).relu()).sigmoid()
+        return x * gate.to(x.dtype)
 
 
 class PyramidPooling(nn.Module):
@@ -152,6 +157,13 @@ class DepthNet(nn.Module):
             DeformConv(mid, config.deform_groups) if config.deform_groups else nn.Identity()
         )
         self.depth_out = nn.Conv2d(mid, depth_bins, 1)
+
+    def precise(self) -> Iterator[nn.Module]:
+        """Layers that compute in float32 under autocast, too, so that their weights stay such."""
+        yield from self.context_gate.modules()
+        yield from self.depth_gate.modules()
+        if isinstance(self.deform, DeformConv):
+            yield self.deform.offset
 
     def forward(self, x: Tensor, camera: Tensor) -> FrameFeatures:
         """Features (I, C, H, W) and camera vectors (I, 27) to depth and context."""

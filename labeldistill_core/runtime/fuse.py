@@ -20,7 +20,8 @@ from labeldistill_core.runtime.sparse_head import BoxBranches, PeakHead, conv_wi
 def fuse(student: Student, dtype: torch.dtype, peaks: bool = True) -> Student:
     """Fold norms into convolutions, leave out what has no effect, store weights in `dtype`.
 
-    What is not a convolution or a matrix product keeps its type; run it under autocast.
+    What is not a convolution or a matrix product keeps its type, as does what half precision cannot
+    hold, see `DepthNet.precise`; run it under autocast.
 
     Args:
         student: stays as it is.
@@ -37,7 +38,10 @@ def fuse(student: Student, dtype: torch.dtype, peaks: bool = True) -> Student:
     crop_kernels(student.depth_net, student.config.feature_size[0])
     if peaks:
         student.head = PeakHead(student.head)  # type: ignore[assignment]  # the same call
+    precise = set(student.depth_net.precise())
     for module in student.modules():
+        if module in precise:
+            continue
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, BoxBranches)):
             module.to(dtype)
     # of two layouts with the same result, the faster one for convolutions

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
 
+import pytest
 import torch
 from torch.nn.functional import conv2d
 
 from labeldistill_core.config import DepthNetConfig
-from labeldistill_core.network.depth_net import DeformConv, DepthNet, camera_vector
+from labeldistill_core.network.depth_net import CameraGate, DeformConv, DepthNet, camera_vector
 
 
 def test_camera_vector_lists_27_numbers_in_order() -> None:
@@ -47,6 +48,19 @@ def test_the_camera_changes_depth_and_context() -> None:
     one, two = net(x, torch.zeros(1, 27)), net(x, torch.ones(1, 27))
     assert not torch.allclose(one.depth, two.depth)
     assert not torch.allclose(one.context, two.context)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_camera_far_from_those_of_training_gates_as_in_float32(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    gate, x = CameraGate(8), torch.randn(2, 8, 4, 7)
+    camera = torch.randn(2, 27)
+    camera[1] *= 1e6
+    exact = gate(x, camera)
+    with torch.autocast("cpu", dtype):
+        rough = gate(x.to(dtype), camera)
+    assert rough.dtype == dtype
+    torch.testing.assert_close(rough, exact.to(dtype), atol=0.02, rtol=0.02)
 
 
 def test_deformable_convolution_starts_as_a_plain_one() -> None:

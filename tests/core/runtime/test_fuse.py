@@ -67,6 +67,9 @@ def test_weights_are_stored_in_the_precision_of_the_step(student: Student) -> No
     fused = fuse(student, torch.bfloat16)
     assert fused.image_encoder.get_parameter("backbone.conv1.weight").dtype == torch.bfloat16
     assert fused.depth_net.camera_norm.weight.dtype == torch.float32
+    precise = list(fused.depth_net.precise())
+    assert fused.depth_net.deform.offset in precise
+    assert {p.dtype for layer in precise for p in layer.parameters()} == {torch.float32}
     assert student.image_encoder.get_parameter("backbone.conv1.weight").dtype == torch.float32
 
 
