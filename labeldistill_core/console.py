@@ -185,6 +185,17 @@ def last_value(args: Sequence[str], option: str) -> str | None:
     return found
 
 
+def last_flag(args: Sequence[str], option: str) -> bool:
+    """Whether an option without a value is on: what stands last among arguments counts.
+
+    Args:
+        args: of the command line.
+        option: such as `--published`, whose opposite is `--no-published`.
+    """
+    words = [word for word in args if word in (option, f"--no-{option.removeprefix('--')}")]
+    return words[-1:] == [option]
+
+
 def _is_for_the_caller(record: logging.LogRecord) -> bool:
     # What other libraries tell at INFO is for those who wrote them: an export to ONNX has 60 lines.
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] in _OURS

@@ -21,6 +21,7 @@ from labeldistill_core.evaluation.predictions import student_results
 from labeldistill_core.experiments.ablation_report import Scores, read_figures
 from labeldistill_core.experiments.arms import Arm
 from labeldistill_core.files import write_whole
+from labeldistill_core.published import behaviour
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.training.export import IDENTITY, read_run
 from labeldistill_core.training.identity import differences
@@ -116,11 +117,10 @@ class AblationRun:
         """Train and score, or take what an earlier call found."""
         if kept := self.kept():
             return kept
-        stage = StudentOptions.like(
-            self.options,
-            distillation=self.arm.distillation or DistillationConfig(),
-            **self.given,
-        )
+        distillation = self.arm.distillation or DistillationConfig()
+        if self.options.published:
+            distillation = behaviour.distillation(distillation)
+        stage = StudentOptions.like(self.options, distillation=distillation, **self.given)
         train_student(self.dataroot, self.folder, stage)
         scores = _score(self)
         content = {"settings": self.settings, "scores": scores.to_json()}

@@ -13,7 +13,7 @@ import tyro
 from typing_extensions import Self
 
 from labeldistill_core.config_files import chosen_preset
-from labeldistill_core.console import last_value
+from labeldistill_core.console import last_flag, last_value
 from labeldistill_core.data.fingerprint import (
     boxes_sha256,
     poses_sha256,
@@ -58,7 +58,7 @@ class TrainingOptions(TablesOptions):
     """Networks and recipes in the place of the preset's; the preset's when None."""
     published: bool = False
     """Reproduce the published code where it differs from the paper: networks, samples, losses and
-    recipes."""
+    recipes; single fields that are given take the place of its own."""
     split: str = "train"
     """Split whose scenes to train on: train, val, all, or a name in the data root's splits.json."""
     train_scenes: tuple[str, ...] = ()
@@ -109,6 +109,8 @@ class TrainingOptions(TablesOptions):
         preset = chosen_preset(
             last_value(args, "--preset") or cls.preset, Path(config) if config else None
         )
+        if last_flag(args, "--published"):
+            preset = preset.as_published()
         defaults = cls._defaults(preset)
         defaults["fields"], rest = take_single_fields(args, defaults["fields"])
         return cls(**defaults), rest
@@ -134,16 +136,18 @@ class TrainingOptions(TablesOptions):
         """The preset that is meant: as published where asked for, its recipes as given here.
 
         Args:
-            **parts: fields of `Preset` that take the place of the named preset's.
+            **parts: fields of `Preset` that take the place of those of the named preset, as
+                published or not.
 
         Raises:
             ConfigError: there is no such preset, or the configuration cannot be used.
         """
-        preset = replace(chosen_preset(self.preset, self.config), **parts)
-        if self.fields:
-            preset = replace(preset, **vars(self.fields))
+        preset = chosen_preset(self.preset, self.config)
         if self.published:
             preset = preset.as_published()
+        preset = replace(preset, **parts)
+        if self.fields:
+            preset = replace(preset, **vars(self.fields))
         # None means "as the recipe has it", so that a preset's own values need no second place.
         names = ("epochs", "batch_size", "accumulate", "learning_rate", "class_balanced", "seed")
         given: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) is not None}

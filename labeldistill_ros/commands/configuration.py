@@ -13,7 +13,7 @@ from tyro.conf import Positional
 
 from labeldistill_core.config_files import from_yaml, read_config, to_yaml
 from labeldistill_core.config_of_data import like_data
-from labeldistill_core.console import Flat, last_value
+from labeldistill_core.console import Flat, last_flag, last_value
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.names import shown
 from labeldistill_core.presets import Preset, find_preset
@@ -32,6 +32,9 @@ class ConfigOptions:
     version: str | None = None
     """Folder of that data root's tables; when not given, the only one that is there, or
     v1.0-trainval of several."""
+    published: bool = False
+    """As the published code has it, where it differs from the paper; single fields that are given
+    take the place of its own."""
     of: tyro.conf.Suppress[str] = ""
     """Preset or file whose fields are the defaults."""
 
@@ -43,10 +46,12 @@ class ConfigOptions:
         like, version = last_value(args, "--like"), last_value(args, "--version")
         if like:
             preset = like_data(preset, Path(like), version)
+        if last_flag(args, "--published"):
+            preset = preset.as_published()
         return cls(preset, of=source), args
 
 
-def config(source: Positional[str], options: Flat[ConfigOptions], published: bool = False) -> None:
+def config(source: Positional[str], options: Flat[ConfigOptions]) -> None:
     """Print the whole configuration of a preset as YAML, to be changed and given with --config.
 
     Each field is an option here, too: it takes the place of the preset's.
@@ -54,12 +59,11 @@ def config(source: Positional[str], options: Flat[ConfigOptions], published: boo
     Args:
         source: name of a preset; or a YAML or JSON file to check and to complete.
         options: single fields.
-        published: as the published code has it, where it differs from the paper.
     """
     if options.of != source:
         # Its fields are the defaults of the options, which are read before anything else.
         raise ConfigError(f"name {shown(source)} before the options: labeldistill config SOURCE")
-    preset = options.preset.as_published() if published else options.preset
+    preset = options.preset
     encoder = replace(preset.label_encoder, channels=preset.teacher.second_channels)
     text = to_yaml(preset)
     # What follows from other fields is not printed, so it cannot be changed by itself either.

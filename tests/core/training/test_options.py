@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.experiments.arms import ARMS
 from labeldistill_core.published import behaviour
@@ -48,6 +49,27 @@ def test_impossible_numbers(options: Callable[[], object], told: str) -> None:
 
 def test_no_workers_are_possible() -> None:
     assert Machine(workers=0).loaders == 0
+
+
+def test_single_fields_beside_published_count() -> None:
+    args = ["--published", "--student.head.heatmap-bias=-2.19", "--recipes.student.epochs", "2"]
+    given = StudentOptions.prepared(args)[0]
+    distillation = replace(given.distillation or DistillationConfig(), response="soft")
+    resolved = replace(given, published=True, distillation=distillation).resolved()
+    published = StudentOptions(published=True).resolved()
+    assert published.distillation.response == "published"
+    assert published.student.head.heatmap_bias is None
+    assert resolved == replace(
+        published,
+        student=replace(
+            published.student, head=replace(published.student.head, heatmap_bias=-2.19)
+        ),
+        recipes=replace(published.recipes, student=replace(published.recipes.student, epochs=2)),
+        distillation=replace(published.distillation, response="soft"),
+    )
+    assert StudentOptions.prepared([*args, "--no-published"])[0].resolved().samples == (
+        StudentOptions().resolved().samples
+    )
 
 
 def test_arms_of_an_ablation_differ_as_published_too() -> None:
