@@ -149,7 +149,8 @@ class CameraParameters:
     image_topic: str = _parameter(
         "",
         "Full name of the image topic. Empty: <camera_prefix>/<camera>/image_raw, with /compressed "
-        "behind it for the compressed transport; <camera> in lower case.",
+        "behind it for the compressed transport; <camera> in lower case, with _ for what is "
+        "neither letter nor digit.",
     )
     info_topic: str = _parameter(
         "", "Full name of the camera_info topic. Empty: <camera_prefix>/<camera>/camera_info."

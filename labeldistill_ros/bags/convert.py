@@ -46,6 +46,7 @@ from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
 from labeldistill_ros.messages.geometry import transform_stamped
 from labeldistill_ros.messages.markers import truth_markers
+from labeldistill_ros.messages.names import ros_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -282,7 +283,7 @@ def _static_entry(records: Sequence[SensorRecord], stamp_ns: int, faults: Camera
     transforms = []
     for name, record in sorted(sensors.items()):
         camera = record.modality == "camera"
-        child = optical_frame(name) if camera else name.lower()
+        child = optical_frame(name) if camera else ros_name(name)
         mounted = faults.mounted(record.ego_from_sensor) if camera else record.ego_from_sensor
         transforms.append(transform_stamped(mounted, stamp_ns, BASE_FRAME, child, BAG))
     latched = reliable(1, latched=True)

@@ -23,6 +23,7 @@ from labeldistill_ros.bags.message_types import with_data
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.calibration import camera_info
 from labeldistill_ros.messages.geometry import pose, quaternion, vector3
+from labeldistill_ros.messages.names import ros_name
 from labeldistill_ros.messages.stamps import header
 from labeldistill_ros.messages.tables import cloud_message
 
@@ -53,22 +54,22 @@ class Entry:
 
 def optical_frame(camera: str) -> str:
     """ROS name of a camera's frame, such as `cam_front_optical_frame`."""
-    return f"{camera.lower()}_optical_frame"
+    return f"{ros_name(camera)}_optical_frame"
 
 
 def image_topic(camera: str) -> str:
     """Topic of a camera's images, such as `/cam_front/image_raw/compressed`."""
-    return f"/{camera.lower()}/image_raw/compressed"
+    return f"/{ros_name(camera)}/image_raw/compressed"
 
 
 def info_topic(camera: str) -> str:
     """Topic of a camera's calibration, such as `/cam_front/camera_info`."""
-    return f"/{camera.lower()}/camera_info"
+    return f"/{ros_name(camera)}/camera_info"
 
 
 def points_topic(sensor: str) -> str:
     """Topic of the points of a LiDAR or radar, such as `/lidar_top/points`."""
-    return f"/{sensor.lower()}/points"
+    return f"/{ros_name(sensor)}/points"
 
 
 def image_entries(record: SensorRecord) -> list[Entry]:
@@ -98,7 +99,7 @@ def image_entries(record: SensorRecord) -> list[Entry]:
 def cloud_entry(record: SensorRecord) -> Entry:
     """The message of a LiDAR scan or a radar sweep, in the sensor's frame, metres."""
     read = lidar_points if record.modality == "lidar" else radar_points
-    topic, frame = points_topic(record.channel), record.channel.lower()
+    topic, frame = points_topic(record.channel), ros_name(record.channel)
 
     def cloud() -> Any:
         rows = read(record.path, record.read())

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from labeldistill_ros.messages.names import ros_name
 from labeldistill_ros.parameters import CameraParameters, Parameters
 
 _COMPRESSED = "/compressed"
@@ -26,7 +27,7 @@ class CameraTopics:
     @classmethod
     def of(cls, camera: str, common: Parameters, own: CameraParameters) -> CameraTopics:
         """Topics of a camera from the parameters."""
-        base = f"{common.camera_prefix.rstrip('/')}/{camera.lower()}"
+        base = f"{common.camera_prefix.rstrip('/')}/{ros_name(camera)}"
         compressed = (own.transport or common.transport) == "compressed"
         ending = _COMPRESSED if compressed else ""
         return cls(

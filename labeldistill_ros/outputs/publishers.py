@@ -29,6 +29,7 @@ from labeldistill_ros.messages import (
     marker_array,
     table_message,
 )
+from labeldistill_ros.messages.names import ros_names
 from labeldistill_ros.outputs.autoware import DetectedObjects, objects_message
 from labeldistill_ros.outputs.overlays import overlay_message
 
@@ -91,10 +92,8 @@ class Outputs:
             stage: advertise(Float64, f"~/debug/latency/{stage}_ms", debug) for stage in STAGES
         }
         self._overlays = {
-            camera: advertise(
-                CompressedImage, f"~/debug/overlay/{camera.lower()}/compressed", debug
-            )
-            for camera in cameras
+            camera: advertise(CompressedImage, f"~/debug/overlay/{name}/compressed", debug)
+            for camera, name in ros_names(cameras).items()
         }
 
     def close(self) -> None:

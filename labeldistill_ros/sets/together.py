@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from labeldistill_ros.messages.names import ros_name
+
 _ANY = "<camera>"
 
 
@@ -22,7 +24,7 @@ def together(texts: Mapping[str, str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for camera, text in texts.items():
         common = text.removeprefix(f"{camera}: ")
-        common = common.replace(camera, _ANY).replace(camera.lower(), _ANY)
+        common = common.replace(camera, _ANY).replace(ros_name(camera), _ANY)
         groups.setdefault(common, []).append(camera)
     return [
         texts[cameras[0]] if len(cameras) == 1 else f"{', '.join(cameras)}: {common}"

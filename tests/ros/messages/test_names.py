@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from rclpy.validate_full_topic_name import validate_full_topic_name
+
+from labeldistill_ros.inputs.topics import CameraTopics
+from labeldistill_ros.messages.names import ros_name, ros_names
+from labeldistill_ros.parameters import CameraParameters, Parameters
+
+
+@pytest.mark.parametrize(
+    ("sensor", "name"),
+    [
+        ("CAM_FRONT", "cam_front"),
+        ("front left", "front_left"),
+        ("Kamera-Süd.1", "kamera_s_d_1"),
+        ("360cam", "_360cam"),
+        ("左", "_"),
+    ],
+)
+def test_every_sensor_has_a_name_that_ros_takes(sensor: str, name: str) -> None:
+    assert ros_name(sensor) == name
+    topics = CameraTopics.of(sensor, Parameters(camera_prefix="/own"), CameraParameters())
+    assert topics.info == f"/own/{name}/camera_info"
+    validate_full_topic_name(topics.info)
+    validate_full_topic_name(topics.image)
+
+
+def test_two_sensors_never_share_a_name() -> None:
+    assert ros_names(["a b", "A-b", "a_b_2", "c"]) == {
+        "a b": "a_b",
+        "A-b": "a_b_2",
+        "a_b_2": "a_b_2_2",
+        "c": "c",
+    }
