@@ -157,7 +157,7 @@ class CameraView:
     as taken."""
 
     def __post_init__(self) -> None:
-        """Refuse an image of another size than the calibration speaks of."""
+        """Refuse an image of another size than the calibration speaks of, and another's pose."""
         size_px = (self.calibration.height_px, self.calibration.width_px)
         expected = (*(size // self.reduced for size in size_px), 3)
         kind, shape = str(self.image.dtype).removeprefix("torch."), tuple(self.image.shape)
@@ -165,6 +165,11 @@ class CameraView:
             raise ValueError(
                 f"{self.calibration.name}: image is {kind} {shape}, the calibration says uint8 "
                 f"{expected}"
+            )
+        if self.fixed_from_ego.source != EGO_FRAME:
+            raise ValueError(
+                f"{self.calibration.name}: fixed_from_ego must begin in {EGO_FRAME!r}, not "
+                f"{self.fixed_from_ego.source!r}"
             )
 
     @property

@@ -13,6 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from labeldistill_core.distillation.config import DistillationConfig
+from labeldistill_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Partition:
             config: says how.
             channels: of the level.
             frames: stacked in it.
+
+        Raises:
+            ConfigError: a teacher that the student has would get no channel.
         """
         if config.partition == "none":
             return cls(channels, 1, (channels, 0, channels))
@@ -44,6 +48,15 @@ class Partition:
         # Label first, then LiDAR, as in published checkpoints, whose adaptors would not fit
         # otherwise. What the division leaves over goes to the camera.
         first, second = each * label // share, each * lidar // share
+        for teacher, size, weight in (
+            ("label", first, config.label_weight),
+            ("LiDAR", second, config.lidar_weight),
+        ):
+            if weight and not size:
+                raise ConfigError(
+                    f"distillation.ratio {config.ratio} leaves the {teacher} features none of "
+                    f"{each} channels: give them a larger share, or the weight 0"
+                )
         return cls(channels, frames, (first, first, first + second))
 
     def size(self, teacher: Literal["label", "lidar"]) -> int:

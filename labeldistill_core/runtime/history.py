@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -49,7 +50,13 @@ class History(Generic[Frame]):
     """
 
     def __init__(self, ages_s: tuple[float, ...], tolerance_s: float = 0.1) -> None:
-        """Keep frames that can still be asked for; a pick is within `tolerance_s` of its age."""
+        """Keep frames that can still be asked for; a pick is within `tolerance_s` of its age.
+
+        Raises:
+            ValueError: the tolerance is negative or no number.
+        """
+        if not 0 <= tolerance_s < math.inf:
+            raise ValueError(f"history_tolerance_s is {tolerance_s}: it must be 0 or more")
         self._ages_ns = [round(age * _NS) for age in ages_s]
         self._tolerance_ns = round(tolerance_s * _NS)
         self._frames: deque[Frame] = deque()

@@ -178,8 +178,10 @@ def camera_mosaic(
         text_px: size of the letters at the boxes; cameras' names are a fifth larger.
 
     Raises:
-        ValueError: boxes are in another frame than the poses.
+        ValueError: boxes are in another frame than the poses, or the set has no image.
     """
+    if not frames.views:
+        raise ValueError("the set has no image: there is nothing to draw")
     calibration = frames.views[0].calibration
     height = round(tile_width_px * calibration.height_px / calibration.width_px)
     tile = (tile_width_px, height)

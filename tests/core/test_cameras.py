@@ -73,6 +73,14 @@ def test_refuses_an_image_of_another_size_or_type(
         CameraView(calibration(1), 0, image, Transform.identity("map", "ego"))
 
 
+def test_refuses_the_pose_of_something_else(
+    calibration: Callable[..., CameraCalibration],
+) -> None:
+    image = np.zeros((90, 160, 3), np.uint8)
+    with pytest.raises(ValueError, match="CAM_FRONT: fixed_from_ego must begin in 'ego', not 'CA"):
+        CameraView(calibration(1), 0, image, Transform.identity("map", "CAM_FRONT"))
+
+
 @pytest.mark.parametrize(
     ("focal_px", "shift_m", "turn_rad", "same"),
     [

@@ -55,6 +55,13 @@ def test_partition_per_frame_and_contiguous(frames: int) -> None:
     assert torch.equal(none.part(x, "lidar"), x)
 
 
+def test_a_teacher_without_a_channel_is_told() -> None:
+    few = DistillationConfig(ratio=(1, 20, 2))
+    with pytest.raises(ConfigError, match=r"ratio \(1, 20, 2\) leaves the LiDAR features none"):
+        Partition.of(few, 24, 2)
+    assert Partition.of(replace(few, lidar_weight=0.0), 24, 2).size("label") == 20
+
+
 def distiller(config: DistillationConfig) -> tuple[Distiller, Student]:
     from labeldistill_core.lidar.config import TeacherConfig
     from labeldistill_core.lidar.teacher import Teacher

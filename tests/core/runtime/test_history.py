@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import pytest
 import torch
 
 from labeldistill_core.network.depth_net import FrameFeatures
@@ -38,6 +39,12 @@ def test_the_nearest_frame_within_tolerance() -> None:
 def test_no_frame_is_near_enough() -> None:
     assert picked(History((1.0, 2.0)), 5.0) == [None, None]
     assert picked(filled(History((0.5, 1.0)), 4.5), 5.0) == [4.5, None]
+
+
+@pytest.mark.parametrize("tolerance_s", [-0.1, float("nan"), float("inf")])
+def test_a_tolerance_that_picks_nothing_or_anything_is_refused(tolerance_s: float) -> None:
+    with pytest.raises(ValueError, match="history_tolerance_s is .*: it must be 0 or more"):
+        History((1.0,), tolerance_s)
 
 
 def test_old_frames_are_dropped() -> None:

@@ -151,6 +151,11 @@ def test_boxes_of_another_frame_are_refused(
         birds_eye_view(ego_boxes, None, front.fixed_from_ego)
 
 
+def test_a_set_without_images_is_told() -> None:
+    with pytest.raises(ValueError, match="the set has no image"):
+        camera_mosaic(FrameSet(0, ()), Boxes3D.empty(FIXED_FRAME))
+
+
 def test_predictions_and_truth_differ(front: CameraPose) -> None:
     car = boxes_at([1000, 2012, 1.5, 4, 2, 1.5, 1.2, 0, 0])
     solid, dashed = (Image.new("RGB", (640, 360)) for _ in range(2))
