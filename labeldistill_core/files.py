@@ -135,14 +135,20 @@ def read_bounded(path: Path, most: int) -> bytes:
     return b"".join(parts)
 
 
-def refuse_unwritable(path: Path) -> None:
-    """See that a file can be written later, before what is to stand in it is worked out.
+def refuse_unwritable(*paths: Path | None) -> None:
+    """See that files can be written later, before what is to stand in them is worked out.
 
-    Folders are made.
+    Folders are made; None is left out.
 
     Raises:
-        OSError: it is a folder, or its folder cannot be written to.
+        OSError: one is a folder, or its folder cannot be written to.
     """
+    for path in paths:
+        if path:
+            _refuse_unwritable(path)
+
+
+def _refuse_unwritable(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stays(path):

@@ -100,8 +100,7 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     files = (out / "ablation.json", *([options.json] if options.json else []))
     # before a training takes hours
     _refuse_own_output(out, options.json)
-    for file in files:
-        refuse_unwritable(file)
+    refuse_unwritable(*files)
     before = {run.settings: run for file in files for run in finished_runs(file)}
     # The budget on the command line is that of the students; teachers are trained to their end, on
     # all scenes, once for all arms.

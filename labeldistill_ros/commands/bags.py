@@ -15,7 +15,7 @@ from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_core.evaluation.verdict import write_junit
 from labeldistill_core.exit_codes import MISSED, REFUSED
-from labeldistill_core.files import write_json
+from labeldistill_core.files import refuse_unwritable, write_json
 from labeldistill_core.installed_files import demo_model
 from labeldistill_core.options import ClassesOptions, DetectorOptions
 from labeldistill_core.runtime.allocator import keep_freed_memory
@@ -188,6 +188,7 @@ def score(
             show the first run.
         report_frames: at most so many key frames are pictured; 0 for all.
     """
+    refuse_unwritable(out, json, junit, report)
     found = score_runs(source, runs, options, out)
     scores = found.scores
     # what was computed is told and written before what may still fail

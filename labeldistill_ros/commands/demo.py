@@ -8,6 +8,7 @@ from pathlib import Path
 from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.evaluation.verdict import write_junit
 from labeldistill_core.exit_codes import MISSED
+from labeldistill_core.files import refuse_unwritable
 from labeldistill_ros import demo as demonstration
 
 
@@ -22,8 +23,8 @@ def demo(options: Flat[demonstration.DemoOptions], junit: Path | None = None) ->
         options: what is replayed, which detector sees it, and what it must reach.
         junit: file to write the verdict to, as JUnit XML.
     """
-    # First, and at once: loading torch and starting the node take longer than people wait in
-    # silence.
+    refuse_unwritable(junit, options.animation)
+    # At once: loading torch and starting the node take longer than people wait in silence.
     print(f"replaying {options.played} through the node ...", flush=True)
     done = demonstration.demo(options)
     print(done.replayed)

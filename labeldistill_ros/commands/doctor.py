@@ -13,7 +13,7 @@ from tyro.conf import Positional
 
 from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.exit_codes import MISSED
-from labeldistill_core.files import write_json
+from labeldistill_core.files import refuse_unwritable, write_json
 from labeldistill_ros.doctor.bag import observe_bag
 from labeldistill_ros.doctor.examination import DoctorOptions, Observe, examine
 from labeldistill_ros.doctor.finding import verdict
@@ -34,6 +34,7 @@ def doctor(
         bag: bag to check, which needs no ROS; a live system when not given.
         json: file to write the findings to.
     """
+    refuse_unwritable(json)
     with _observer(bag, options) as observe:
         found = examine(observe, options)
     for finding in found:

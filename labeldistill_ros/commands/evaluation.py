@@ -70,6 +70,7 @@ def evaluate_results(
         options: what of the file is scored.
         json: file to write the metrics to.
     """
+    refuse_unwritable(json)
     metrics = scoring.evaluate_results(results, dataroot, options)
     print(metrics.table())
     if json:
@@ -91,6 +92,7 @@ def statistics(
         options: what it is compared with.
         json: file to write the numbers to.
     """
+    refuse_unwritable(json)
     found = describing.statistics(dataroot, options)
     print(describing.table([Path(name).name for name in found], list(found.values())))
     if json:
@@ -110,6 +112,7 @@ def view(
         out: folder for `index.html` and the pictures.
         options: what is drawn.
     """
+    refuse_unwritable(options.animation)
     page = drawing.view(dataroot, out, options)
     tell_written(page, options.animation)
     print(f"open {page}")

@@ -32,8 +32,7 @@ def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> No
         options: which networks are measured, and how.
         json: file to write the figures to.
     """
-    if json:
-        refuse_unwritable(json)
+    refuse_unwritable(json)
     figures: dict[str, Any] = {
         # Figures without the command, machine and commit that gave them cannot be repeated.
         "command": " ".join(["labeldistill", *sys.argv[1:]]),
@@ -67,9 +66,7 @@ def robustness(
         page: Markdown page whose table is replaced, or a new one.
         plot: SVG file to draw the figures into.
     """
-    for file in (json, plot):
-        if file:
-            refuse_unwritable(file)
+    refuse_unwritable(json, plot)
     if page:
         refuse_page(page)
     rows = []

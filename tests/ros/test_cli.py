@@ -51,6 +51,35 @@ def test_an_unknown_option_is_a_wrong_call() -> None:
     assert stopped.value.code == 2
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "bag score none --out",
+        "bag score none --json",
+        "bag score none --junit",
+        "bag score none --report",
+        "bench --model none --json",
+        "demo --bag none --animation",
+        "demo --bag none --junit",
+        "doctor none --json",
+        "evaluate none none --out",
+        "evaluate-results none none --json",
+        "robustness none --json",
+        "robustness none --page",
+        "robustness none --plot",
+        "statistics none --json",
+        "view none none --animation",
+    ],
+)
+def test_what_cannot_be_written_is_told_before_anything_else(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    assert main([*call.split(), "file/x.webp"]) == 2
+    assert "error: file/x.webp" in capsys.readouterr().err
+
+
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of our own, one in a group."""
