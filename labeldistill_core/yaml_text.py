@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -19,8 +20,23 @@ _LONGEST = 500
 """Of a sentence about a text of others."""
 
 
+_STRING, _PLAIN = "tag:yaml.org,2002:str", "!plain"
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's loader of plain values, without aliases and without keys that stand twice."""
+
+    plain: Callable[[str], Any] | None = None
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        # Neither quoted nor with a tag.
+        if self.plain and kind is yaml.ScalarNode and implicit[0]:
+            return _PLAIN
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+
+    def construct_plain(self, node: yaml.ScalarNode) -> Any:
+        assert self.plain
+        return self.plain(self.construct_scalar(node))
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         # A few lines of them stand for gigabytes, or for a value that holds itself.
@@ -42,23 +58,37 @@ class _Loader(yaml.SafeLoader):
                 f"the key {plain_text(twice[0])} stands twice, the last time in line "
                 f"{node.end_mark.line}"
             )
+        for key, _ in node.value:
+            if key.tag == _PLAIN:
+                key.tag = _STRING  # a name, whatever it looks like
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_constructor(_PLAIN, _Loader.construct_plain)
 # PyYAML follows YAML 1.1, in which a number with an exponent needs a point and a sign.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
 
-def parsed_yaml(text: str) -> Any:
+def parsed_yaml(text: str, plain: Callable[[str], Any] | None = None) -> Any:
     """Plain values of one document.
+
+    Args:
+        text: of the document.
+        plain: what a value is that has neither quotes nor a tag, for readers with rules of their
+            own, to which keys are names; as in YAML 1.1 when None.
 
     Raises:
         ConfigError: it is no such document; says why in one line that can be printed.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        loader = _Loader(text)
+        loader.plain = plain
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except RecursionError as error:
         raise ConfigError("it is nested too deeply") from error
     # Values that look like dates and numbers and are none, or have the tag of another type, lead to

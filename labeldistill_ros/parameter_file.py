@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,19 @@ from labeldistill_ros.parameters import (
 P = TypeVar("P")
 
 _PARAMETERS = "ros__parameters"
+
+
+def _cased(*words: str) -> frozenset[str]:
+    return frozenset(form for w in words for form in (w, w.capitalize(), w.upper()))
+
+
+_YES, _NO = _cased("y", "yes", "true", "on"), _cased("n", "no", "false", "off")
+_INTEGER = re.compile(r"[-+]?((?P<hex>0[xX][0-9a-fA-F]+)|(?P<octal>0[0-7]*)|[1-9][0-9]*)")
+_FLOAT = re.compile(
+    r"[-+]?((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|0[xX]([\da-fA-F]+\.?[\da-fA-F]*|\.[\da-fA-F]+)"
+    r"([pP][-+]?\d+)?)"
+)
+_SPECIAL = re.compile(r"[-+]?((?i:nan|inf|infinity)|\.(inf|Inf|INF))|\.(nan|NaN|NAN)")
 _OF_ROS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
 """Parameters of every node."""
 
@@ -51,7 +65,7 @@ class GivenParameters:
             OSError: it cannot be read.
         """
         try:
-            content = parsed_yaml(read_bounded(path, TEXT_BYTES).decode())
+            content = parsed_yaml(read_bounded(path, TEXT_BYTES).decode(), _as_ros)
         except (ConfigError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is no parameter file: {error}") from error
         if not isinstance(content, dict):
@@ -110,6 +124,26 @@ class GivenParameters:
             for name, default, spec in flatten(defaults, prefix)
         }
         return with_values(defaults, prefix, values)
+
+
+def _as_ros(text: str) -> Any:
+    """What a word without quotes is to ROS, which asks C and not YAML.
+
+    Source: `get_value` of rcl_yaml_param_parser.
+    """
+    if text in _YES or text in _NO:
+        return text in _YES
+    if found := _INTEGER.fullmatch(text):
+        number = int(text, 16 if found["hex"] else 8 if found["octal"] else 10)
+        if -(1 << 63) <= number < 1 << 63:
+            return number
+    if _SPECIAL.fullmatch(text):
+        return float(text.replace(".", ""))
+    if _FLOAT.fullmatch(text):
+        real = float.fromhex(text) if "x" in text.lower() else float(text)
+        if math.isfinite(real):  # what is beyond a double is a word
+            return real
+    return text
 
 
 def _sections(content: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:

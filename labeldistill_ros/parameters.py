@@ -54,6 +54,12 @@ def _parameter(default: Any, text: str, **spec: Any) -> Any:
     return field(default=default, metadata={"spec": Spec(text, **spec)})
 
 
+def _strip_slashes(tree: object, *names: str) -> None:
+    """Names of frames as tf2 has them; it takes `/map` for `map` and publishes no such name."""
+    for name in names:
+        object.__setattr__(tree, name, getattr(tree, name).removeprefix("/"))
+
+
 @dataclass(frozen=True)
 class SyncParameters:
     """How images of one instant are found."""
@@ -170,6 +176,10 @@ class CameraParameters:
         farthest=0.5,
     )
 
+    def __post_init__(self) -> None:
+        """Take the frame as tf2 names it."""
+        _strip_slashes(self, "frame_id")
+
 
 @dataclass(frozen=True)
 class ClassParameters:
@@ -278,6 +288,15 @@ class Parameters:
     sync: SyncParameters = field(default_factory=SyncParameters)
     history: HistoryParameters = field(default_factory=HistoryParameters)
     diagnostics: DiagnosticsParameters = field(default_factory=DiagnosticsParameters)
+
+    def __post_init__(self) -> None:
+        """Take frames as tf2 names them."""
+        _strip_slashes(self, "fixed_frame", "base_frame", "output_frame")
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between two sets that `max_rate` lets pass; 0 where it lets all."""
+        return 1 / self.max_rate if self.max_rate else 0.0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 """The detector, and RViz if wanted: `ros2 launch labeldistill_ros detector.launch.py -s`."""
 
 import difflib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ def _number(argument: str, text: str, kind: type[int] | type[float]) -> int | fl
 
 
 def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """RViz, with the clock that the node was told to take, and the node's boxes and overlays."""
+    """RViz, with the clock and the frames that the node was told, and its boxes and overlays."""
 
     def given(argument: str) -> str:
         return LaunchConfiguration(argument).perform(context)
@@ -208,7 +209,11 @@ def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     # What RViz shows is under the node's name, and its "save" must not write over the shared file.
     layout = Path(launch.logging.launch_config.log_dir) / "detector.rviz"
     shown = (CONFIG / "detector.rviz").read_text()
-    layout.write_text(shown.replace("/detector/", f"{given('detector_name')}/"))
+    shown = shown.replace("/detector/", f"{given('detector_name')}/")
+    fixed, base = _frames(Path(given("params_file")), given("detector_name"))
+    shown = shown.replace("Fixed Frame: map", f"Fixed Frame: {json.dumps(fixed)}")
+    shown = shown.replace("Frame: base_link", f"Frame: {json.dumps(base)}")
+    layout.write_text(shown)
     return [
         Node(
             package="rviz2",
@@ -217,6 +222,23 @@ def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             parameters=[{"use_sim_time": given("use_sim_time") == "true"}],
         )
     ]
+
+
+def _frames(parameters: Path, node: str) -> tuple[str, str]:
+    """What the parameter file calls the fixed frame and that of the vehicle."""
+    try:
+        # Here, since `ros2 launch` may run by another Python than the node, without our packages.
+        from labeldistill_core.errors import ConfigError
+        from labeldistill_ros.parameter_file import GivenParameters
+
+        common = GivenParameters.of_file(parameters, node).common()
+    except ImportError:
+        return "map", "base_link"
+    except ConfigError:  # which the node tells
+        return "map", "base_link"
+    if common.ego_motion_source == "none":
+        return common.base_frame, common.base_frame
+    return common.fixed_frame, common.base_frame
 
 
 def generate_launch_description() -> LaunchDescription:

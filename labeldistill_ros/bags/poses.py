@@ -52,12 +52,10 @@ def read_poses(bag: BagReader, parameters: Parameters, tell: Tell = _LOG.warning
     buffer = _endless_buffer(tell)
     poses = OdometryPoses(_lookup_in(buffer), transforms, topic, fixed, base)
     for _, message in bag.messages([topic]):
-        # Drivers may leave `child_frame_id` empty, and mean the vehicle.
-        poses.body_frame = message.child_frame_id or base
         turn, place = message.pose.pose.orientation, message.pose.pose.position
         buffer.add(
             fixed,
-            poses.body_frame,
+            poses.body_of(message.child_frame_id),
             stamp_of(message),
             (turn.w, turn.x, turn.y, turn.z),
             (place.x, place.y, place.z),

@@ -10,6 +10,8 @@ from labeldistill_ros.inputs.transforms import Lookup, TransformError
 class OdometryPoses:
     """Lookups of the vehicle's pose go to the odometry, all others to the transforms.
 
+    What these do not connect with the fixed frame is found by way of the vehicle.
+
     The frame in the messages' headers stands for the fixed frame. Where their child frame is not
     the vehicle frame, the transforms have to connect the two.
     """
@@ -31,6 +33,11 @@ class OdometryPoses:
         self.body_frame = base_frame
         """Frame whose motion the odometry tells."""
 
+    def body_of(self, child_frame_id: str) -> str:
+        """The frame whose motion a message tells, noted for lookups; the vehicle where none is."""
+        self.body_frame = child_frame_id.removeprefix("/") or self._base_frame  # as tf2 has it
+        return self.body_frame
+
     def lookup(self, target: str, source: str, stamp_ns: int, until_s: float) -> Transform:
         """`target_from_source` at a stamp, from the source that knows it; see `Lookup`."""
         asked = (target, source)
@@ -39,7 +46,7 @@ class OdometryPoses:
         if asked == (self._base_frame, self._fixed_frame):
             return self.lookup(source, target, stamp_ns, until_s).inverse
         if asked != (self._fixed_frame, self._base_frame):
-            return self._transforms(target, source, stamp_ns, until_s)
+            return self._other(target, source, stamp_ns, until_s)
         try:
             pose = self._odometry(self._fixed_frame, self.body_frame, stamp_ns, until_s)
         except TransformError as error:
@@ -48,3 +55,18 @@ class OdometryPoses:
         if self.body_frame == self._base_frame:
             return pose
         return pose @ self._transforms(self.body_frame, self._base_frame, stamp_ns, until_s)
+
+    def _other(self, target: str, source: str, stamp_ns: int, until_s: float) -> Transform:
+        try:
+            return self._transforms(target, source, stamp_ns, until_s)
+        except TransformError as error:
+            if error.may_come or self._fixed_frame not in (target, source):
+                raise
+        # Nothing on /tf need name the fixed frame: then the way to what is mounted on the vehicle
+        # leads over the odometry.
+        base = self._base_frame
+        if source == self._fixed_frame:
+            from_base = self._transforms(target, base, stamp_ns, until_s)
+            return from_base @ self.lookup(base, source, stamp_ns, until_s)
+        pose = self.lookup(target, base, stamp_ns, until_s)
+        return pose @ self._transforms(base, source, stamp_ns, until_s)

@@ -134,7 +134,7 @@ class OdometryListener:
     ) -> None:
         """Subscribe to `topic`; lookups between `fixed_frame` and `base` go to it."""
         self._node, self._transforms = node, transforms
-        self._fixed_frame, self._base = fixed_frame, base
+        self._fixed_frame = fixed_frame
         self._buffer = _WaitingBuffer(logged(node))
         self._poses = OdometryPoses(
             self._buffer.lookup, transforms.lookup, topic, fixed_frame, base
@@ -152,7 +152,7 @@ class OdometryListener:
         return self._poses.lookup(target, source, stamp_ns, until_s)
 
     def _on_odometry(self, message: Odometry) -> None:
-        body = self._poses.body_frame = message.child_frame_id or self._base
+        body = self._poses.body_of(message.child_frame_id)
         pose = message.pose.pose
         stamp_ns = stamp_to_ns(message.header.stamp)
         self._buffer.add(self._fixed_frame, body, stamp_ns, (pose.orientation, pose.position))

@@ -84,13 +84,18 @@ class _Markers:
         return self._family.make("visualization_msgs/msg/MarkerArray", markers=self._all)
 
 
-def lifetime_of(cycle_s: float) -> float:
-    """Lifetime in seconds of markers that are published each so many seconds.
+def lifetime_of(cycle_s: float, least_cycle_s: float = 0.0) -> float:
+    """Lifetime in seconds of markers that last until the next ones come, a second at least.
 
-    They last until the next ones come, a second at least: those replace them anyway. What took
-    longer than ten seconds, or is NaN, was a pause, and tells nothing of when the next ones come.
+    Those replace them anyway.
+
+    Args:
+        cycle_s: since the markers before. What took longer than ten seconds, or is NaN, was a
+            pause, and tells nothing of when the next ones come.
+        least_cycle_s: in which none come, as where a rate is limited.
     """
-    return max(_LIFETIME_S, _CYCLES * cycle_s) if cycle_s <= _PAUSE_S else _LIFETIME_S
+    cycles_s = [least_cycle_s, *([cycle_s] if cycle_s <= _PAUSE_S else [])]
+    return max(_LIFETIME_S, _CYCLES * max(cycles_s))
 
 
 def marker_array(

@@ -7,6 +7,7 @@ runs over a bag; scoring reads both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -64,7 +65,7 @@ def set_status(
         "degraded": degraded,
         "pose": report.pose or "known",
         "spread_ms": report.spread_s * 1e3,
-        "age_ms": report.age_s * 1e3,
+        **({"age_ms": report.age_s * 1e3} if math.isfinite(report.age_s) else {}),
         "history_valid": report.history_valid,
         "warnings": "; ".join(warnings),
         "boxes": report.boxes,

@@ -78,11 +78,13 @@ class CameraHealth:
     def silent(self, now_s: float, timeout_s: float) -> bool:
         """Whether no image has come for longer than the time-out and 2.5 of its periods."""
         age_s = self.age_s(now_s)
-        return age_s is None or age_s > max(timeout_s, _LOST * self._period_s())
+        return age_s is None or age_s > max(timeout_s, self.patience_s)
 
-    def _period_s(self) -> float:
+    @property
+    def patience_s(self) -> float:
+        """2.5 of its periods: nothing is amiss in so long without an image, even if one is lost."""
         gaps_s = [b - a for a, b in pairwise(list(self._arrivals_s)[-_GAPS - 1 :])]
-        return median(gaps_s) if gaps_s else 0.0
+        return _LOST * median(gaps_s) if gaps_s else 0.0
 
     def follow(self, offset_s: float | None, now_s: float) -> None:
         """Note when the phase moves."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -44,6 +45,8 @@ class Health:
         self._implausible: dict[str, str] = {}
         self._transform: tuple[str, float] | None = None
         self._forgotten: tuple[str, float] | None = None
+        self._assembled = False
+        self._ended_s = -math.inf
         # the last boxes, or since when some are waited for
         self._boxes_s: float | None = None
         self.given_up = ""
@@ -79,6 +82,7 @@ class Health:
     def used(self, frames: FrameSet, implausible: Mapping[str, str] | None = None) -> None:
         """Note that the images of a set could be used, and their sizes."""
         with self._lock:
+            self._assembled = True
             self._implausible = dict(implausible or {})
             for view in frames.views:
                 camera = view.calibration
@@ -109,6 +113,7 @@ class Health:
         """Count a set that came to its end."""
         with self._lock:
             self._sets.add(report)
+            self._ended_s = now_s
             if report.outcome == "processed":
                 self._boxes_s = now_s
 
@@ -148,8 +153,17 @@ class Health:
             return all(c.seen and c.silent(now_s, timeout_s) for c in cameras)
 
     def _images_come(self, now_s: float) -> bool:
-        ages_s = [camera.age_s(now_s) for camera in self._cameras.values()]
-        return any(age_s is not None and age_s < _RESTS_S for age_s in ages_s)
+        return bool(self._alive(now_s))
+
+    def _alive(self, now_s: float) -> list[CameraHealth]:
+        """Cameras whose images come."""
+        return [c for c in self._cameras.values() if not c.silent(now_s, _RESTS_S)]
+
+    def _patience_s(self, now_s: float, period_s: float) -> float:
+        """Time in which a set is due at the latest, even if one is lost."""
+        # Of two periods, since the set of one may be lost.
+        periods_s = [camera.patience_s for camera in self._alive(now_s)]
+        return max([self._limits.max_delay_s, 2 * period_s, *periods_s])
 
     def watch(
         self,
@@ -238,7 +252,7 @@ class Health:
             sync: counters of the synchronizer.
             offsets_s: phases of the cameras.
             now_s: steady clock.
-            period_s: seconds between two sets that `max_rate` lets pass; 0 where it lets all.
+            period_s: see `Parameters.period_s`.
         """
         statuses = [
             self._camera_status(name, camera, offsets_s.get(camera), now_s)
@@ -246,7 +260,7 @@ class Health:
         ]
         model = self._model()
         statuses += [
-            self._sync_status(name, sync),
+            self._sync_status(name, sync, now_s, period_s),
             self._processing_status(name, now_s, period_s),
             self._transform_status(name, now_s),
             self._history_status(name, now_s, model["history"]),
@@ -284,13 +298,20 @@ class Health:
                 level, text = OK, f"{rate_hz:.1f} Hz"
         return diagnostic(f"{name}: camera {camera}", level, text, values)
 
-    def _sync_status(self, name: str, sync: Mapping[str, Any]) -> Any:
+    def _sync_status(
+        self, name: str, sync: Mapping[str, Any], now_s: float, period_s: float
+    ) -> Any:
         with self._lock:
+            age_s, comes = now_s - self._ended_s, self._images_come(now_s)
+            patience_s = max(RECENT_S, self._patience_s(now_s, period_s))
             last, totals = self._sets.last, self._sets.totals
             spread_ms = self._sets.spread_p95_ms
         values = {**sync, **{f"sets_{key}": count for key, count in totals.items()}}
         if spread_ms is not None:
             values["spread_p95_ms"] = spread_ms
+        if last and age_s > patience_s:
+            level = WARN if comes else OK
+            return diagnostic(f"{name}: sync", level, f"no set for {age_s:.1f} s", values)
         if last and last.missing:
             text = f"without {', '.join(last.missing)}"
             return diagnostic(f"{name}: sync", WARN, text, values)
@@ -312,11 +333,11 @@ class Health:
         with self._lock:
             silent_s = now_s - self._boxes_s if self._boxes_s is not None else 0.0
             comes, fault = self._images_come(now_s), self._fault
+            patience_s = self._patience_s(now_s, period_s)
             twin = "; ".join(self._standing.of_kind("twin"))
         if twin and level == OK:
             level, text = WARN, twin
-        # Of two periods, since the set of one may be lost.
-        if comes and silent_s > max(limits.max_delay_s, 2 * period_s):
+        if comes and silent_s > patience_s:
             level, text = ERROR, f"no boxes for {silent_s:.1f} s"
         if fault and now_s - fault[1] < RECENT_S:
             level, text = ERROR, f"failed unforeseen: {fault[0]}; the log has its traceback"
@@ -326,9 +347,10 @@ class Health:
 
     def _transform_status(self, name: str, now_s: float) -> Any:
         with self._lock:
-            failure = self._transform
+            failure, found = self._transform, self._assembled
         if failure is None:
-            return diagnostic(f"{name}: transforms", OK, "complete", {})
+            text = "complete" if found else "not looked up yet"
+            return diagnostic(f"{name}: transforms", OK, text, {})
         text, when_s = failure
         level = ERROR if now_s - when_s < RECENT_S else OK
         values = {"last_failure": text, "last_failure_age_s": now_s - when_s}

@@ -79,10 +79,11 @@ class Intake:
         # simulated time is 0 before the first message on /clock
         ahead_s = (stamp_ns - clock_ns) / 1e9 if stamp_ns and clock_ns else None
         self._health.image(camera, now_s, encoding, message.header.frame_id, ahead_s)
-        # A stamp of zero means that the driver set none; taken as a time it would be a jump to
-        # 1970.
-        if stamp_ns == 0:
-            text = f"{camera}: its images have no stamp; set it in the driver"
+        # A stamp of zero means that the driver set none, and none is before 1970; taken as times
+        # they would be jumps.
+        if stamp_ns <= 0:
+            text = f"{camera}: its images have no stamp{', or one before 1970' * (stamp_ns < 0)}"
+            text += "; set it in the driver"
             self.unstamped[camera] = text
             self._health.problems([Problem(camera, "image", text)], now_s)
             return

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.runtime.detector import Detections
+from labeldistill_ros.messages.markers import lifetime_of
 from labeldistill_ros.node.health import Health
 from labeldistill_ros.node.live_parameters import LiveParameters
 from labeldistill_ros.node.ros_logging import ThrottledLog
@@ -84,7 +85,7 @@ class SetProcessor:
 
     def end(self, report: SetReport) -> None:
         """Count the end of a set and tell it; from any thread."""
-        report = replace(report, age_s=(self._now_ns() - report.stamp_ns) / 1e9)
+        report = replace(report, age_s=self._age_s(report.stamp_ns))
         self._health.done(report, time.monotonic())
         _LOG.debug(
             "set %.3f: %s%s, %d cameras, %d past frames, %d boxes, %.0f ms old",
@@ -97,6 +98,11 @@ class SetProcessor:
             report.age_s * 1e3,
         )
         self._outputs.status(self._health.set_status(report, self._name))
+
+    def _age_s(self, stamp_ns: int) -> float:
+        # Simulated time is 0 before the first message on /clock.
+        now_ns = self._now_ns()
+        return (now_ns - stamp_ns) / 1e9 if now_ns else math.nan
 
     def run(self, closed: ClosedSet) -> None:
         """Process a set and tell its end; called by the worker's thread."""
@@ -158,9 +164,11 @@ class SetProcessor:
         if self._on_result:
             self._on_result(detected.assembled.frames, detected.detections)
         publish_s = time.monotonic()
-        stamp_ns, markers = report.stamp_ns, self._live.common.publish_markers
-        cycle_s = publish_s - self._boxes_s
-        self._outputs.boxes(detected.boxes, stamp_ns, markers=markers, cycle_s=cycle_s)
+        stamp_ns, common = report.stamp_ns, self._live.common
+        lifetime_s = lifetime_of(publish_s - self._boxes_s, common.period_s)
+        self._outputs.boxes(
+            detected.boxes, stamp_ns, markers=common.publish_markers, lifetime_s=lifetime_s
+        )
         end_s = time.monotonic()
         timings_ms = {
             **report.timings_ms,
@@ -168,7 +176,7 @@ class SetProcessor:
             "total": (end_s - closed.closed_s + closed.waited_s) * 1e3,
         }
         since_s, self._boxes_s = end_s - self._boxes_s, end_s
-        late_ms = (self._now_ns() - stamp_ns) / 1e6
+        late_ms = self._age_s(stamp_ns) * 1e3
         self._outputs.latencies({**timings_ms, "pipeline": late_ms, "cycle": since_s * 1e3})
         given = detected.assembled
         self._outputs.overlays(

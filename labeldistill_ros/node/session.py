@@ -60,7 +60,8 @@ class Session:
         """
         self._node, self._log, self._outputs = node, log, configuration.outputs
         vehicle, parameters = configuration.vehicle, configuration.parameters
-        self._live = LiveParameters(store, tuple(vehicle.cameras), tuple(vehicle.classes))
+        cameras = configuration.detector.config.cameras  # those that are not enabled, too
+        self._live = LiveParameters(store, cameras, tuple(vehicle.classes))
         limits = parameters.diagnostics
         self.health = Health(
             {c: node.resolve_topic_name(t.image) for c, t in configuration.topics.items()},
@@ -186,9 +187,10 @@ class Session:
         )
         for key, text in standing.items():
             self._log.warning(key, text, STANDING_PERIOD_S)
-        name, rate_hz = _name(self._node), self._live.common.max_rate
-        period_s = 1 / rate_hz if rate_hz else 0.0
-        return self.health.diagnostics(name, counts, synchronizer.offsets_s, now_s, period_s)
+        period_s = self._live.common.period_s
+        return self.health.diagnostics(
+            _name(self._node), counts, synchronizer.offsets_s, now_s, period_s
+        )
 
     def _complain(self, now_s: float) -> None:
         silent = self.health.silent_cameras(now_s)

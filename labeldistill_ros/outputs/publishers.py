@@ -25,7 +25,6 @@ from labeldistill_ros.event_callbacks import PublisherEventCallbacks
 from labeldistill_ros.messages import (
     DetectionsMessage,
     label_info,
-    lifetime_of,
     marker_array,
     table_message,
 )
@@ -126,14 +125,16 @@ class Outputs:
         """Tell what became of a set."""
         self._status.publish(message)
 
-    def boxes(self, boxes: Boxes3D, stamp_ns: int, *, markers: bool, cycle_s: float) -> None:
+    def boxes(
+        self, boxes: Boxes3D, stamp_ns: int, *, markers: bool, lifetime_s: float = 1.0
+    ) -> None:
         """Publish the boxes of a set in every form for which somebody asks.
 
         Args:
             boxes: in the frame whose name goes into the headers.
             stamp_ns: time of the set.
             markers: whether they may be shown.
-            cycle_s: since the boxes before.
+            lifetime_s: of the markers, see `lifetime_of`.
         """
         # To fill a message costs more than to send it, so none is made that nobody gets.
         if self._detections.get_subscription_count():
@@ -141,7 +142,6 @@ class Outputs:
         if self._table.get_subscription_count():
             self._table.publish(table_message(boxes, stamp_ns))
         if markers and self._markers.get_subscription_count():
-            lifetime_s = lifetime_of(cycle_s)
             self._markers.publish(marker_array(boxes, self._class_names, stamp_ns, lifetime_s))
         if self._objects and self._objects.get_subscription_count():
             self._objects.publish(objects_message(boxes, self._class_names, stamp_ns))

@@ -305,7 +305,7 @@ class Assembler:
 
     def _optical_frame(self, name: str, images: CameraSet[Arrival]) -> str:
         own: str = images.frames[name].item.message.header.frame_id
-        return self._options.frame_ids.get(name) or own
+        return self._options.frame_ids.get(name) or own.removeprefix("/")
 
     def _fixed_from_ego(self, stamp_ns: int, until_s: float) -> Transform:
         options = self._options

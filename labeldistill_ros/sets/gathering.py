@@ -45,7 +45,7 @@ class SetGathering:
             now_s: clock of the images' arrival, seconds.
         """
         stamp_ns = stamp_of(image)
-        if stamp_ns == 0:
+        if stamp_ns <= 0:  # before 1970 there is none
             self.unstamped[camera] += 1
             return
         arrival = Arrival(image, self.infos.get(camera))

@@ -33,7 +33,7 @@ class SetReport:
     spread_s: float = 0.0
     """Time between its first and last exposure."""
     age_s: float = 0.0
-    """Time from its stamp until its end, by the node's clock."""
+    """Time from its stamp until its end, by the node's clock; NaN where that does not run."""
     history_valid: int = 0
     """How many past frames the network had."""
     pose: str = ""

@@ -165,7 +165,7 @@ class Synchronizer(Generic[T]):
             self.counts["duplicate"] += 1
             return AddResult(self.poll(now_s))
         # A few cameras with wrong stamps can make a set, and everything after it would be late.
-        refuting_ns = (self._told_ns or 0) - 2 * _JUMP_NS
+        refuting_ns = stamp_ns if self._told_ns is None else self._told_ns - 2 * _JUMP_NS
         if stamp_ns < refuting_ns and self._streams.most_are_before(refuting_ns, now_s):
             return self._begin_anew([(camera, frame)], now_s)
         self._take(camera, frame)

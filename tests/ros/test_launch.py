@@ -62,13 +62,19 @@ def test_arguments_are_declared_and_described(share: Path, name: str) -> None:
     assert all(len(argument.description) > 15 for argument in found.values())
 
 
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """launch opens its log once in a process, so that the folder has to outlive a test."""
+    return tmp_path_factory.mktemp("launch")
+
+
 @pytest.fixture(autouse=True)
-def rviz_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def rviz_is_there(monkeypatch: pytest.MonkeyPatch, logs: Path) -> None:
     import launch.logging
     from ament_index_python import packages
 
     monkeypatch.setattr(packages, "get_package_prefix", lambda _: "/x")
-    monkeypatch.setattr(launch.logging.launch_config, "_log_dir", str(tmp_path))
+    monkeypatch.setattr(launch.logging.launch_config, "_log_dir", str(logs))
 
 
 def visited(
@@ -183,6 +189,29 @@ def test_rviz_shows_what_the_node_publishes(share: Path) -> None:
     topics = shown_topics(share / "config" / "detector.rviz")
     assert "/detector/markers" in topics
     assert len([t for t in topics if t.startswith("/detector/debug/overlay/cam_")]) == 6
+
+
+@pytest.mark.parametrize(
+    ("lines", "fixed", "base"),
+    [
+        ("{fixed_frame: /odom, base_frame: body}", "odom", "body"),
+        ("{base_frame: body, ego_motion_source: none}", "body", "body"),
+        ("{tf_timeout: much}", "map", "base_link"),
+    ],
+)
+def test_rviz_has_the_frames_of_the_parameter_file(
+    share: Path, prefix: None, tmp_path: Path, lines: str, fixed: str, base: str
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(f"/**: {{ros__parameters: {lines}}}")
+    _, processes = visited(share, "detector", params_file=str(file), rviz="true")
+    nodes = {p.node_executable: p for p in processes if hasattr(p, "node_executable")}
+    (layout,) = (word for word in nodes["rviz2"]._Node__arguments if word.endswith(".rviz"))
+    shown = yaml.safe_load(Path(layout).read_text())["Visualization Manager"]
+    assert shown["Global Options"]["Fixed Frame"] == fixed
+    assert shown["Views"]["Current"]["Target Frame"] == base
+    (grid,) = (d for d in shown["Displays"] if "Reference Frame" in d)
+    assert grid["Reference Frame"] == base
 
 
 def test_a_missing_parameter_file_stops_the_launch(share: Path) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import rclpy
+from rclpy.node import Node
 
 from labeldistill_core.errors import ConfigError
 from labeldistill_ros.parameter_file import GivenParameters
+from labeldistill_ros.sets.options import assembly_options
 
 CAMERAS, CLASSES = ("CAM_FRONT", "CAM_BACK"), ("car",)
 
@@ -80,6 +84,45 @@ def test_namespaces_are_nested_and_the_later_section_counts(tmp_path: Path) -> N
 def test_what_the_node_would_refuse(line: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         given(f"/**:\n  ros__parameters:\n    {line}\n", tmp_path).common()
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        *(("y", True), ("On", True), ("n", False), ("yEs", "yEs"), ("~", "~"), ("null", "null")),
+        *(("017", 15), ("08", 8.0), ("0x1F", 31), ("+20", 20), ("1_0", "1_0"), ("0b11", "0b11")),
+        *(("12:30", "12:30"), ("2024-01-01", "2024-01-01"), ("=", "="), ("<<", "<<")),
+        *(("+.5", 0.5), ("3.", 3.0), ("2e2", 200.0), ("0x1p-2", 0.25), ("1e400", "1e400")),
+        *(("-inf", -math.inf), ("+.Inf", math.inf), (".iNF", ".iNF"), (".Nan", ".Nan")),
+        *(("9223372036854775808", 2.0**63), ("'5'", "5"), ("!!str 5", "5"), ('"y"', "y")),
+    ],
+)
+def test_words_are_what_they_are_to_ros(word: str, value: Any, tmp_path: Path) -> None:
+    text = f"/**:\n  ros__parameters:\n    on.y: {word}\n"
+    assert given(text, tmp_path).values == {"on.y": value}
+    file = tmp_path / "parameters.yaml"
+    context = rclpy.Context()
+    rclpy.init(args=["--ros-args", "--params-file", str(file)], context=context)
+    try:
+        node = Node(
+            "detector", context=context, automatically_declare_parameters_from_overrides=True,
+            enable_rosout=False, start_parameter_services=False,
+        )  # fmt: skip
+        told = node.get_parameter("on.y").value
+        assert (type(told), told) == (type(value), value)
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def test_names_are_frames_without_a_slash_before_them(tmp_path: Path) -> None:
+    text = "/**: {ros__parameters: {fixed_frame: /odom, cameras.CAM_BACK.frame_id: /back}}"
+    vehicle = given(text, tmp_path).vehicle(CAMERAS, CLASSES)
+    assert vehicle.common.fixed_frame == "odom"
+    assert vehicle.cameras["CAM_BACK"].frame_id == "back"
+    same = "/**: {ros__parameters: {fixed_frame: /base_link}}"
+    with pytest.raises(ConfigError, match="fixed_frame and base_frame are both 'base_link'"):
+        assembly_options(given(same, tmp_path).vehicle(CAMERAS, CLASSES))
 
 
 def test_unknown_names_are_told(tmp_path: Path) -> None:

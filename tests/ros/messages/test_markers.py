@@ -56,6 +56,8 @@ def test_markers_last_until_the_next_ones() -> None:
     assert lifetime_of(0.1) == 1.0
     assert lifetime_of(1.67) > 1.5 * 1.67
     assert lifetime_of(3600.0) == lifetime_of(math.nan) == 1.0, "a pause is no cycle"
+    # a rate that is asked for
+    assert lifetime_of(math.nan, 20.0) == lifetime_of(20.0, 20.0) == 40.0
 
 
 def test_cuboid_heading_and_velocity_point_the_same_way(array: Any) -> None:

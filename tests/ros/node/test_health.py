@@ -38,6 +38,12 @@ def statuses(health: Health, now_s: float, offset_s: float = 0.0) -> dict[str, D
     return {status.name.removeprefix("detector: "): status for status in found}
 
 
+def drive(health: Health, camera: str, begin_s: float, end_s: float) -> None:
+    """Ten images a second."""
+    for k in range(round((end_s - begin_s) * 10) + 1):
+        health.image(camera, begin_s + k / 10)
+
+
 def test_rate_age_and_silence_of_cameras(health: Health) -> None:
     for k in range(11):
         health.image("LEFT", 10 + k / 10)
@@ -51,6 +57,47 @@ def test_rate_age_and_silence_of_cameras(health: Health) -> None:
     assert health.silent_cameras(11.1) == ["RIGHT"]
     assert statuses(health, 11.6)["camera LEFT"].message == "no image for 0.6 s on /left"
     assert health.silent_cameras(11.6) == ["LEFT", "RIGHT"]
+
+
+def test_slow_cameras_without_boxes_are_an_error(health: Health) -> None:
+    worst = {}
+    for k in range(48):
+        now_s = 100.0 + 1.25 * k
+        health.image("LEFT", now_s)
+        health.done(SetReport(0, "refused", ("LEFT",), (), "camera_info"), now_s)
+        for later_s in (0.1, 0.6, 1.1):
+            processing = statuses(health, now_s + later_s)["processing"]
+            worst[processing.level] = processing.message
+    assert worst[DiagnosticStatus.ERROR] == "no boxes for 58.6 s"
+
+
+def test_slow_cameras_with_boxes_are_none(health: Health) -> None:
+    for k in range(20):
+        now_s = 100.0 + 1.25 * k
+        health.image("LEFT", now_s)
+        health.done(report(), now_s)
+        # the set of one cycle may be lost
+        if k > 2:
+            assert statuses(health, now_s + 1.2)["processing"].level == DiagnosticStatus.OK
+
+
+def test_what_was_not_looked_at_is_not_called_complete(health: Health) -> None:
+    assert statuses(health, 10.0)["sync"].message == "no set yet"
+    health.image("LEFT", 10.0)
+    health.done(SetReport(0, "idle", ("LEFT",), (), "nobody listens"), 10.0)
+    assert statuses(health, 10.1)["transforms"].message == "not looked up yet"
+    health.used(FrameSet(0, ()))
+    assert statuses(health, 10.1)["transforms"].message == "complete"
+
+
+def test_a_set_of_long_ago_says_nothing_of_now(health: Health) -> None:
+    health.image("LEFT", 10.0)
+    health.done(report(), 10.0)
+    assert statuses(health, 10.1)["sync"].message == "complete sets"
+    rested = statuses(health, 70.0)["sync"]
+    assert (rested.level, rested.message) == (DiagnosticStatus.OK, "no set for 60.0 s")
+    drive(health, "LEFT", 70.0, 71.0)
+    assert statuses(health, 71.0)["sync"].level == DiagnosticStatus.WARN
 
 
 def test_images_of_one_time_have_no_rate(health: Health) -> None:
@@ -126,8 +173,7 @@ def test_processing_levels(health: Health) -> None:
     slow = statuses(health, 10.1)["processing"]
     assert slow.level == DiagnosticStatus.WARN
     assert slow.message == "150 ms for 95 of 100 sets, allowed 100 ms"
-    for now_s in (10.0, 10.9, 11.8):
-        health.image("LEFT", now_s)
+    drive(health, "LEFT", 10.0, 11.8)
     late = statuses(health, 12.1)["processing"]
     assert (late.level, late.message) == (DiagnosticStatus.ERROR, "no boxes for 2.1 s")
     health.given_up = "RuntimeError: x"
@@ -138,8 +184,7 @@ def test_boxes_are_missed_while_images_come_and_somebody_waits(health: Health) -
     def level(now_s: float) -> object:
         return statuses(health, now_s)["processing"].level
 
-    for now_s in (5.0, 5.9, 6.4):
-        health.image("LEFT", now_s)
+    drive(health, "LEFT", 5.0, 6.4)
     assert statuses(health, 6.5)["processing"].message == "no boxes for 1.5 s"
     health.unwanted(6.6)
     assert level(6.9) == DiagnosticStatus.OK

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.srv import SetParameters
 from rclpy.client import Client
 from rclpy.context import Context
 from std_srvs.srv import SetBool, Trigger
@@ -45,20 +47,20 @@ def test_the_start_is_told_and_a_demo_model_warned_of(
     assert names == {"left/car/detector"}
 
 
+def call(vehicle: Vehicle, kind: Any, name: str, request: Any) -> Any:
+    client: Client[Any, Any] = vehicle.node.create_client(kind, f"/detector/{name}")
+    vehicle.expect(client.service_is_ready, f"the service {name}")
+    future = client.call_async(request)
+    vehicle.expect(future.done, "its answer")
+    return future.result()
+
+
 def test_services_answer_with_a_sentence(vehicle: Vehicle, detector: Start) -> None:
     detector()
-
-    def call(kind: Any, name: str, request: Any) -> Any:
-        client: Client[Any, Any] = vehicle.node.create_client(kind, f"/detector/{name}")
-        vehicle.expect(client.service_is_ready, f"the service {name}")
-        future = client.call_async(request)
-        vehicle.expect(future.done, "its answer")
-        return future.result()
-
     answers = [
-        call(SetBool, "enable", SetBool.Request(data=False)),
-        call(Trigger, "reset_temporal", Trigger.Request()),
-        call(Trigger, "relearn_offsets", Trigger.Request()),
+        call(vehicle, SetBool, "enable", SetBool.Request(data=False)),
+        call(vehicle, Trigger, "reset_temporal", Trigger.Request()),
+        call(vehicle, Trigger, "relearn_offsets", Trigger.Request()),
     ]
     assert all(answer.success for answer in answers)
     assert answers[0].message == "sets pass without detection"
@@ -75,6 +77,11 @@ def test_sets_are_complete_without_a_camera_that_is_not_there(
     assert seen == set(CAMERAS) - {"CAM_BACK"}
     session = running.node.session
     assert session
+    misspelled = SetParameters.Request(
+        parameters=[ParameterMessage(name="cameras.CAM_BACK.enabld")]
+    )
+    (refused,) = call(vehicle, SetParameters, "set_parameters", misspelled).results
+    assert "did you mean cameras.CAM_BACK.enabled?" in refused.reason, "the model has it"
     told = [status for status in session.report() if "CAM_BACK" in status.name.split()]
     assert told == []
     assert "detecting without CAM_BACK: enabled is false there" in capfd.readouterr().err

@@ -82,6 +82,13 @@ def test_clean_stream_is_complete_wherever_it_starts(first: int) -> None:
     assert out.usable[5].waited_s == pytest.approx(0.0426, abs=1e-6)
 
 
+def test_stamps_before_1970_are_as_good_as_others() -> None:
+    early = [(arrival, camera, stamp - 10**18, cycle) for arrival, camera, stamp, cycle in stream()]
+    out = run(early)
+    assert len(out.usable) == 240
+    assert out.sync.counts["resets"] == 0
+
+
 @pytest.mark.parametrize("period", [0.5, 1 / 30])
 def test_other_rates(period: float) -> None:
     phase_fits = period > 0.05
