@@ -20,7 +20,7 @@ $labeldistill train label-encoder "$work/world" "$work/labels" \
 	--teacher "$work/teacher/teacher.safetensors"
 $labeldistill train student "$work/world" "$work/run" --devices 2 --teacher-cache-gib 6 \
 	--teacher "$work/teacher/teacher.safetensors" \
-	--label-encoder "$work/labels/label_encoder.safetensors" --distillation.ratio 1 3 2
+	--label-encoder "$work/labels/label_encoder.safetensors"
 $labeldistill evaluate "$work/run/student.safetensors" "$work/world" --split val
 cp "$work/run/student.safetensors" config/models/demo.safetensors
 cp "$work/teacher/teacher.safetensors" config/models/demo_teacher.safetensors
