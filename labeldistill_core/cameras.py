@@ -39,6 +39,20 @@ EGO_FRAME = "ego"
 FIXED_FRAME = "map"
 
 
+def fault_of_intrinsics(k: Array) -> str:
+    """Why a matrix K, in pixels, is none by which a camera projects; empty where it is one."""
+    whole = k.shape == (3, 3) and bool(np.isfinite(k).all())
+    if not whole or min(k[0, 0], k[1, 1], np.linalg.det(k)) <= 0:
+        return (
+            "must be a (3, 3) matrix with positive focal lengths, "
+            f"not {k.tolist()}; is the camera calibrated?"
+        )
+    # A transposed matrix, or a multiple of one, would project all the same, elsewhere.
+    if k[1, 0] or not np.allclose(k[2], (0.0, 0.0, 1.0), atol=1e-6):
+        return f"must be rows of (fx, s, cx), (0, fy, cy), (0, 0, 1), not {k.tolist()}"
+    return ""
+
+
 @dataclass(frozen=True, eq=False)
 class CameraCalibration:
     """A rectified pinhole camera on the vehicle."""
@@ -58,18 +72,8 @@ class CameraCalibration:
         """Refuse what cannot project."""
         # A copy: whoever goes on writing into an array must not change what was made of it.
         k = np.array(self.intrinsics_px, dtype=np.float64)
-        whole = k.shape == (3, 3) and bool(np.isfinite(k).all())
-        if not whole or min(k[0, 0], k[1, 1], np.linalg.det(k)) <= 0:
-            raise ValueError(
-                f"{self.name}: intrinsics must be a (3, 3) matrix with positive focal lengths, "
-                f"not {k.tolist()}; is the camera calibrated?"
-            )
-        # A transposed matrix, or a multiple of one, would project all the same, elsewhere.
-        if k[1, 0] or not np.allclose(k[2], (0.0, 0.0, 1.0), atol=1e-6):
-            raise ValueError(
-                f"{self.name}: intrinsics must be rows of (fx, s, cx), (0, fy, cy), (0, 0, 1), "
-                f"not {k.tolist()}"
-            )
+        if fault := fault_of_intrinsics(k):
+            raise ValueError(f"{self.name}: intrinsics {fault}")
         if min(self.width_px, self.height_px) < 1:
             raise ValueError(f"{self.name}: it has {self.width_px} x {self.height_px} pixels")
         if self.ego_from_camera.target != EGO_FRAME:

@@ -146,7 +146,7 @@ def save_network(
         config: dataclass that the network was built from.
         note: one line on where the weights come from.
         dtype: storage type of the floating point weights; their own when None. Weights beyond its
-            range, such as variances of pixels in float16, are stored in their own.
+            range, and running statistics of norms, are stored in their own.
         record: how it was trained, as JSON.
 
     Raises:
@@ -157,7 +157,7 @@ def save_network(
     if bad := not_finite(state):
         raise CheckpointError(f"{path} is not written: {bad}")
     # Looked at above in their own type: only casting may take them out of range.
-    tensors = {name: _stored(tensor.detach(), dtype) for name, tensor in state.items()}
+    tensors = {name: _stored(name, tensor.detach(), dtype) for name, tensor in state.items()}
     metadata = {
         _KIND_KEY: kind,
         _CONFIG_KEY: to_json(config),
@@ -168,9 +168,11 @@ def save_network(
     write_whole(path, _serialized(tensors, metadata))
 
 
-def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A tensor as it is written."""
-    if dtype and tensor.is_floating_point():
+    # Where inputs hardly vary, as a camera's parameters, a norm divides its mean's rounding by 0.
+    statistic = name.endswith(("running_mean", "running_var"))
+    if dtype and tensor.is_floating_point() and not statistic:
         cast = tensor.to(dtype)
         tensor = cast if torch.isfinite(cast).all() else tensor
     return tensor.cpu().contiguous()

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.classes import NUSCENES, TASKS, ClassList, ObjectClass
+from labeldistill_core.config_checks import require, require_positive, require_reach
 from labeldistill_core.config_json import from_json, from_mapping, to_json
-from labeldistill_core.errors import ConfigError
 
 _MAX_IMAGE_PX = 8192
 _MAX_CELLS = 4096
@@ -26,17 +26,6 @@ _MAX_RAY_POINTS = 1 << 26
 """These bound the memory of a step, of which the shapes of weights say nothing; the largest
 published network has 3 million ray points."""
 _MAX_CLASSES = 1000
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def require_positive(name: str, *values: float) -> None:
-    """Refuse sizes and counts of which a network cannot be made."""
-    positive = all(0 < value < float("inf") for value in values or (0.0,))
-    _require(positive, f"{name} is {', '.join(map(str, values)) or 'empty'}: use positive numbers")
 
 
 @dataclass(frozen=True)
@@ -70,11 +59,11 @@ class ImageConfig:
             value = getattr(self, name)
             # The backbone's deepest map has a stride of 32; of another size, the neck could not put
             # its maps on one another.
-            _require(
+            require(
                 0 < value <= _MAX_IMAGE_PX and value % 32 == 0,
                 f"image.{name} is {value}: use a positive multiple of 32 up to {_MAX_IMAGE_PX}",
             )
-        _require(min(self.std) > 0, f"image.std is {self.std}: it divides, so use positive numbers")
+        require(min(self.std) > 0, f"image.std is {self.std}: it divides, so use positive numbers")
 
 
 @dataclass(frozen=True)
@@ -113,8 +102,12 @@ class ImageEncoderConfig:
     """Whether the backbone's first convolution and its norm stay as pretrained."""
 
     def __post_init__(self) -> None:
-        """Check the widths."""
+        """Check the widths, and that there is a stem to keep."""
         require_positive("image_encoder.neck_channels", *self.neck_channels)
+        require(
+            not self.frozen_stem or isinstance(self.backbone, ResNetConfig),
+            "image_encoder.frozen_stem keeps the first convolution of a ResNet: set it to false",
+        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +123,7 @@ class DepthBins:
 
     def __post_init__(self) -> None:
         """Check that there is at least one bin."""
-        _require(
+        require(
             0 < self.start_m < self.stop_m and self.step_m > 0 and self.count > 0,
             "depth_bins needs 0 < start_m < stop_m, and a step_m > 0 that fits between them",
         )
@@ -160,12 +153,12 @@ class DepthNetConfig:
         """Check ranges and divisibility."""
         require_positive("depth_net.mid_channels", self.mid_channels)
         require_positive("depth_net.context_channels", self.context_channels)
-        _require(0 <= self.dropout <= 1, f"depth_net.dropout is {self.dropout}: use 0 to 1")
-        _require(
+        require(0 <= self.dropout <= 1, f"depth_net.dropout is {self.dropout}: use 0 to 1")
+        require(
             self.deform_groups >= 0,
             f"depth_net.deform_groups is {self.deform_groups}: use a positive one, or 0 for none",
         )
-        _require(
+        require(
             self.deform_groups == 0 or self.mid_channels % self.deform_groups == 0,
             f"depth_net.mid_channels {self.mid_channels} is no multiple of deform_groups "
             f"{self.deform_groups}",
@@ -190,20 +183,20 @@ class BevGrid:
 
     def __post_init__(self) -> None:
         """Check that cells fill the extent."""
-        _require(self.cell_m > 0, f"grid.cell_m is {self.cell_m}: use a positive number")
+        require(self.cell_m > 0, f"grid.cell_m is {self.cell_m}: use a positive number")
         for name in ("x_m", "y_m"):
             low, high = getattr(self, name)
             cells = (high - low) / self.cell_m
-            _require(
+            require(
                 # Off by rounding: 102.4 / 0.8 is 128 but for its last digits.
                 1 <= cells < float("inf") and abs(cells - round(cells)) < 1e-6,
                 f"grid.{name} {(low, high)} is not a whole number of cells of {self.cell_m} m",
             )
-            _require(
+            require(
                 cells <= _MAX_CELLS,
                 f"grid.{name} has {cells:.0f} cells of {self.cell_m} m: use at most {_MAX_CELLS}",
             )
-        _require(self.z_m[0] < self.z_m[1], "grid.z_m must ascend")
+        require(self.z_m[0] < self.z_m[1], "grid.z_m must ascend")
 
     def same_cells(self, other: BevGrid) -> bool:
         """Whether both divide the same plane in the same way, whatever falls into their cells."""
@@ -261,12 +254,12 @@ class HeadConfig:
         """Check widths, tasks and classes."""
         require_positive("head.shared_channels", self.shared_channels)
         require_positive("head.branch_channels", self.branch_channels)
-        _require(self.least_radius >= 0, f"head.least_radius is {self.least_radius}: use 0 or more")
-        _require(
+        require(self.least_radius >= 0, f"head.least_radius is {self.least_radius}: use 0 or more")
+        require(
             bool(self.tasks) and all(self.tasks), "head.tasks needs a task, and each task a class"
         )
         classes = sum(map(len, self.tasks))
-        _require(
+        require(
             classes <= _MAX_CLASSES,
             f"head.tasks names {classes} classes: use at most {_MAX_CLASSES}",
         )
@@ -310,7 +303,7 @@ class DecodeConfig:
         require_positive("decode.nms_radius_m2", *self.nms_radius_m2)
         require_positive("decode.center_limit_m", *self.center_limit_m)
         score = self.score_threshold
-        _require(0 <= score <= 1, f"decode.score_threshold is {score}: use a number from 0 to 1")
+        require(0 <= score <= 1, f"decode.score_threshold is {score}: use a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -340,29 +333,35 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         """Check what concerns more than one part."""
-        _require(
+        require(
             list(self.history_s) == sorted(set(self.history_s))
             and min(self.history_s, default=1) > 0,
             f"history_s {reprlib.repr(self.history_s)} must be positive and ascending",
         )
-        _require(
+        require(
             len(self.decode.nms_radius_m2) == len(self.head.tasks),
             f"decode.nms_radius_m2 has {len(self.decode.nms_radius_m2)} radii for "
             f"{len(self.head.tasks)} tasks in head.tasks",
         )
         names = self.class_names
-        _require(len(set(names)) == len(names), "head.tasks names a class twice")
-        _require(
+        require(len(set(names)) == len(names), "head.tasks names a class twice")
+        require(
             0 < len(self.cameras) <= _MAX_CAMERAS and len(set(self.cameras)) == len(self.cameras),
             f"cameras needs 1 to {_MAX_CAMERAS} different names",
         )
-        _require(
+        require(
             len(self.history_s) <= _MAX_HISTORY,
             f"history_s has {len(self.history_s)} ages: use at most {_MAX_HISTORY}",
         )
+        require_reach(self.grid, self.decode.center_limit_m)
+        # The encoder halves its maps three times, and puts them on one another.
+        require(
+            self.grid.rows % 8 == self.grid.columns % 8 == 0,
+            f"grid has {self.grid.rows} x {self.grid.columns} cells: use multiples of 8",
+        )
         rows, columns = self.feature_size
         points = len(self.cameras) * self.depth_bins.count * rows * columns
-        _require(
+        require(
             points <= _MAX_RAY_POINTS,
             f"{len(self.cameras)} cameras of {rows} x {columns} features with "
             f"{self.depth_bins.count} depth bins make {points} points on rays, and "

@@ -56,7 +56,8 @@ def _cameras(columns: TableColumns) -> tuple[str, ...]:
     mountings = columns.data.mounting[columns.data.is_key_frame]
     taken = set(columns.mountings.sensor[np.unique(mountings)].tolist())
     sensors = enumerate(columns.meta.sensors)
-    return tuple(s.channel for row, s in sensors if s.modality == "camera" and row in taken)
+    names = [s.channel for row, s in sensors if s.modality == "camera" and row in taken]
+    return tuple(dict.fromkeys(names))  # a sensor may stand in its table twice
 
 
 def _classes(columns: TableColumns, known: Lists) -> Iterator[ClassEntry]:

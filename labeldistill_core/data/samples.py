@@ -8,6 +8,7 @@ Source: BEVDepth's image and bird's-eye-view augmentation, which LabelDistill ta
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -270,6 +271,7 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             )
         super().__init__(tables, scenes, config.cameras, augmentation, points)
         self._config, self._partial, self._sample = config, partial, sample
+        self._found: Counter[float] = Counter()
         self.frame_tokens: list[tuple[str, ...]] = []
         """Of each sample: the current frame's token, and those of the past frames by age."""
         without = [t for t in self.tokens if not tables.has_images(t, config.cameras)]
@@ -289,6 +291,18 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
                 (token, *self._past(tokens, stamps, index)) for index, token in enumerate(tokens)
             ]
         self.tokens = [tokens[0] for tokens in self.frame_tokens]
+        self._warn_without_past()
+
+    def _warn_without_past(self) -> None:
+        """Tell of ages that no sample has a frame of: the network would not learn to use them."""
+        ages_s = self._config.history_s
+        if lacking := [age for age in ages_s if self.tokens and not self._found[age]]:
+            _LOG.warning(
+                "no sample has a key frame %s s before it, so the network learns nothing of the "
+                "past of that age: give ages that fit the times between key frames "
+                "(student.history_s)",
+                " or ".join(f"{age:g}" for age in lacking),
+            )
 
     def _past(self, tokens: Sequence[str], stamps: NDArray[np.int64], index: int) -> list[str]:
         """Past samples by age; see `SampleConfig.missing_history`."""
@@ -298,7 +312,9 @@ class StudentDataset(_KeyFrames, Dataset[StudentSample]):
             # By time, not by counting key frames: recordings have gaps.
             gap_s = np.abs(stamps[index] - stamps - age_s * 1e9) / 1e9
             nearest = int(gap_s.argmin())
-            past.append(tokens[nearest] if gap_s[nearest] <= _HISTORY_TOLERANCE_S else stand_in)
+            is_there = bool(gap_s[nearest] <= _HISTORY_TOLERANCE_S)
+            self._found[age_s] += is_there
+            past.append(tokens[nearest] if is_there else stand_in)
             if self._sample.missing_history == "last_valid":
                 stand_in = past[-1]
         return past

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from labeldistill_core.classes import NUSCENES, ObjectClass
-from labeldistill_core.config import BevGrid, require_positive
+from labeldistill_core.config import BevGrid
+from labeldistill_core.config_checks import require_positive
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.lidar.config import TeacherConfig
 

@@ -75,7 +75,9 @@ def _window(low: Tensor, high: Tensor, grid: BevGrid) -> Tensor:
     """(M, K, K, 2) cells (x, y) from `low` (M, 2) to at least `high`."""
     # One window for all boxes, as wide as the largest needs: a loop over boxes would start a kernel
     # for each. A box that is wider than the grid would take memory for cells that are not there.
-    extent = (high - low).amax().clamp(max=2 * max(grid.rows, grid.columns))
+    size = max(grid.rows, grid.columns)
+    low, high = low.clamp(min=-size), high.clamp(max=2 * size)
+    extent = (high - low).amax().clamp(min=0)
     steps = torch.arange(int(extent) + 1, device=low.device)
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     return low[:, None, None].long() + torch.stack([x, y], -1)

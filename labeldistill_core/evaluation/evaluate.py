@@ -12,7 +12,7 @@ from labeldistill_core.config import HeadConfig
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.distillation.label_encoder import load_label_encoder
-from labeldistill_core.errors import ConfigError
+from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import lidar_results, student_results
 from labeldistill_core.evaluation.result_columns import ResultColumns
@@ -58,8 +58,12 @@ def evaluate_results(results: Path, dataroot: Path, options: ResultFileOptions) 
     found = read_results(results, tables.class_list.names)
     # Without scenes the file says what is scored: a result file of a part of a split is no failure
     # on the rest.
-    scenes = named_scenes(tables, options.scenes) if options.scenes else []
-    tokens = [token for name in scenes for token in tables.samples(name)] or list(found)
+    scenes = named_scenes(tables, options.scenes)
+    tokens = [token for name in scenes for token in tables.samples(name)]
+    if not options.scenes:
+        tokens = list(found)
+    elif not tokens:
+        raise DataError(f"{', '.join(options.scenes)} have no samples: name other scenes")
     return evaluate([tables.ground_truth(token) for token in tokens], found)
 
 

@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import msgspec
 
@@ -25,14 +26,8 @@ from labeldistill_core.names import shown
 _LOG = logging.getLogger(__name__)
 LARGEST_BYTES = 4 << 30
 """Bytes of a result file; that of nuScenes' whole validation split has 1.2 GB."""
-_META = {
-    "use_camera": True,
-    "use_lidar": False,
-    "use_radar": False,
-    "use_map": False,
-    "use_external": False,
-}
-
+Source = Literal["camera", "lidar", "radar", "map", "external"]
+"""What the boxes of a result file may be made from, as its `meta` has it."""
 
 _NOT_FINITE = re.compile(rb"(?<=[\[,:\s])(NaN|-?Infinity)(?=[\s,\]}])")
 
@@ -43,14 +38,22 @@ class _File(msgspec.Struct):
     results: dict[str, msgspec.Raw]
 
 
-def write_results(path: Path, results: Mapping[str, Sequence[ResultBox]]) -> None:
-    """Write a result file: boxes by sample token, made without LiDAR, radar or maps.
+def write_results(
+    path: Path, results: Mapping[str, Sequence[ResultBox]], source: Source = "camera"
+) -> None:
+    """Write a result file.
+
+    Args:
+        path: of the file.
+        results: boxes by sample token.
+        source: the one thing that they were made from.
 
     Raises:
         OSError: it cannot be written; a file of this name stays as it was.
     """
+    meta = {f"use_{name}": name == source for name in get_args(Source)}
     with whole_file(path) as place, place.open("wb") as file:
-        file.write(f'{{"meta": {json.dumps(_META)}, "results": {{'.encode())
+        file.write(f'{{"meta": {json.dumps(meta)}, "results": {{'.encode())
         # Sample by sample, since the text of a whole split is a gigabyte.
         for i, token in enumerate(results):
             text = ", " * (i > 0) + f"{json.dumps(token)}: {json.dumps(results[token])}"

@@ -163,12 +163,11 @@ def measure(tables: NuScenesTables) -> Sections:
         sections[f"% of {group} by speed"] = dict(zip(_SPEED_NAMES, shares, strict=True))
     for low, high in zip(_DISTANCES_M, _DISTANCES_M[1:], strict=False):
         near = (boxes.distances_m >= low) & (boxes.distances_m < high)
+        returns = boxes.returns[near & (boxes.returns >= 0)]  # -1 is unknown
         title = f"{low:g} to {high:g} m"
         sections[title] = {"boxes per key frame": float(near.sum()) / len(tokens)} | {
             f"% with {name} LiDAR returns": share
-            for name, share in zip(
-                _RETURN_NAMES, _bands(boxes.returns[near], _RETURNS), strict=True
-            )
+            for name, share in zip(_RETURN_NAMES, _bands(returns, _RETURNS), strict=True)
         }
     return sections
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 from xml.etree import ElementTree
@@ -40,6 +40,10 @@ class Thresholds:
             raise ConfigError(f"--max-latency is {self.max_latency_ms:g}; give milliseconds")
 
 
+_DIGITS = 17
+"""Decimals that tell any two scores apart."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One threshold and one run."""
@@ -69,7 +73,13 @@ class Check:
     def sentence(self) -> str:
         """The check in a sentence, with value and limit."""
         relation = "at least" if self.at_least else "at most"
-        value = "unknown" if math.isnan(self.value) else f"{self.value:.{self.digits}f}"
+        value, digits = "unknown", self.digits
+        if not math.isnan(self.value):
+            value = f"{self.value:.{digits}f}"
+            # Never a value that would have passed beside the word FAILED.
+            while replace(self, value=float(value)).passed != self.passed and digits < _DIGITS:
+                digits += 1
+                value = f"{self.value:.{digits}f}"
         state = "passed" if self.passed else "FAILED"
         return f"{state}: {self.run}: {self.name} is {value}, wanted {relation} {self.limit:g}"
 

@@ -104,7 +104,10 @@ def ablation(dataroot: Path, out: Path, options: AblationOptions) -> str:
     before = {run.settings: run for file in files for run in finished_runs(file)}
     # The budget on the command line is that of the students; teachers are trained to their end, on
     # all scenes, once for all arms.
-    plain = replace(options, epochs=None, learning_rate=None, batch_size=None, scenes=0, seed=None)
+    plain = replace(
+        options, epochs=None, learning_rate=None, batch_size=None, accumulate=None,
+        class_balanced=None, scenes=0, seed=None,
+    )  # fmt: skip
     # Jobs share the cores.
     loaders = options.machine.loaders
     loaders = max(1, loaders // jobs) if loaders else 0

@@ -51,9 +51,11 @@ def write_relabelled(
     source, folder = tables.dataroot / tables.version, tables.dataroot / into
     backup = tables.dataroot / _BACKUP.format(tables.version)
     refuse_taken(tables, into, force=force)
+    if into != tables.version:
+        folder = folder.resolve()  # of a link, what it leads to is written anew
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
-    partial.mkdir()
+    partial.mkdir(parents=True)
     try:
         for file in source.glob("*.json"):
             if file.stem not in rows and file.name != LABELS_FILE:

@@ -89,6 +89,8 @@ class Machine:
         """Refuse numbers with which nothing can run."""
         if self.devices < 1 or self.nodes < 1:
             raise ConfigError("--devices and --nodes must be 1 or more")
+        if self.precision == "16-mixed" and not torch.cuda.is_available():
+            raise ConfigError("--precision 16-mixed needs a GPU: a CPU has bf16-mixed")
         if self.workers is not None and self.workers < 0:
             raise ConfigError("--workers must be 0 or more")
         if not 0 <= self.teacher_cache_gib <= _MOST_GIB:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -168,4 +169,6 @@ class JsonLines(Logger):
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Opened for each line, so that what a killed run logged is on the disk.
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            # JSON knows no NaN, which an error has that no class is measured by.
+            known = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+            file.write(json.dumps({"step": step, **known}) + "\n")

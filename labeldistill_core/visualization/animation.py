@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.files import write_whole
+from labeldistill_core.visualization.colours import INK
 from labeldistill_core.visualization.page import PageFrame
 
 _FRAME_MS = 400
@@ -49,6 +50,9 @@ def animated(frames: Iterable[PageFrame], path: Path) -> Iterator[PageFrame]:
         pictures.append(side_by_side(frame, _WIDTH_PX))
         yield frame
     if pictures:
+        # Frames with fewer cameras are lower.
+        size = (_WIDTH_PX, max(picture.height for picture in pictures))
+        pictures = [ImageOps.pad(p, size, color=INK, centering=(0, 0)) for p in pictures]
         # WebP and not GIF: 256 colours are too few for a photograph, and a film needs a player.
         buffer = io.BytesIO()
         pictures[0].save(

@@ -53,7 +53,7 @@ def recall_by_distance(breakdowns: Mapping[str, Breakdown]) -> Markup:
     for number, (name, breakdown) in enumerate(breakdowns.items()):
         at = np.arange(len(groups)) + (number - (len(breakdowns) - 1) / 2) * width
         recall = [group.recall for group in breakdown.distance]
-        axes.bar(at, recall, 0.9 * width, label=name, color=_RUNS[number % len(_RUNS)])
+        axes.bar(at, recall, 0.9 * width, label=_label(name), color=_RUNS[number % len(_RUNS)])
     axes.set_xticks(range(len(groups)), groups, parse_math=False)
     axes.set(ylim=(0, 1.02), xlabel="distance from the vehicle", ylabel="recall")
     axes.grid(visible=False, axis="x")
@@ -75,7 +75,7 @@ def latencies(times_ms: Mapping[str, Sequence[float]]) -> Markup:
         p95 = float(np.percentile(times, 95))
         kind: Any = "stepfilled" if len(times_ms) == 1 else "step"
         colour = _RUNS[number % len(_RUNS)]
-        label = f"{name}, p95 {p95:.0f} ms"
+        label = f"{_label(name)}, p95 {p95:.0f} ms"
         axes.hist(times, bins, histtype=kind, linewidth=1.6, label=label, color=colour)
     # One set that took ten times as long must not press all others into a bar.
     axes.set_xscale("log")
@@ -140,6 +140,11 @@ def _legend(figure: Figure, columns: int = 2) -> None:
     )
     for text in legend.get_texts():
         text.set_parse_math(False)  # a run may have any name, "$" in it as well
+
+
+def _label(run: str) -> str:
+    """A run's name for a legend, which leaves out what begins with a low line."""
+    return f" {run}" if run.startswith("_") else run
 
 
 def _svg(figure: Figure) -> Markup:

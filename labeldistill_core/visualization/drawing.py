@@ -14,6 +14,8 @@ from labeldistill_core.visualization.colours import INK, Colour
 
 Rectangle = tuple[float, float, float, float]
 
+_SMALLEST_PX = 6
+"""Letters of a tag that is wider than the picture."""
 SUPERSAMPLING = 2
 """Lines are drawn this much larger and averaged, as Pillow does not smooth them."""
 
@@ -75,8 +77,11 @@ def draw_tag(
     """
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font(size_px))
+    while right - left + 6 > image.width and size_px > _SMALLEST_PX:
+        size_px -= 1
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font(size_px))
     width, height = right - left + 6, bottom - top + 4
-    x = min(max(at[0], 0), image.width - width)
+    x = max(0, min(at[0], image.width - width))
     y = min(max(at[1] - height, 0), image.height - height)
     # The caller draws the best boxes' tags first; of two that overlap, neither could be read.
     if taken is not None:

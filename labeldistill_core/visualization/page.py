@@ -22,7 +22,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.metrics import Metrics
-from labeldistill_core.files import write_whole
+from labeldistill_core.files import naming, write_whole
 from labeldistill_core.frames import Array, Transform
 from labeldistill_core.visualization.pictures import birds_eye_view, camera_mosaic, mosaic_grid
 
@@ -190,11 +190,12 @@ def write_page(
         Path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "index.html"
+    path.unlink(missing_ok=True)  # or it would show pictures that are gone where this one fails
     for old in [*folder.glob("frame_*_cameras.jpg"), *folder.glob("frame_*_top.png")]:
         # A shorter page than before would leave pictures that it does not show.
         old.unlink()
     figures = [_write_frame(folder, index, frame) for index, frame in enumerate(frames)]
-    path = folder / "index.html"
     write_whole(path, _page(title, summary, figures, tables).encode())
     return path
 
@@ -277,8 +278,10 @@ def _number(value: float) -> str:
 
 def _write_frame(folder: Path, index: int, frame: PageFrame) -> _Figure:
     cameras, top_view = f"frame_{index:04d}_cameras.jpg", f"frame_{index:04d}_top.png"
-    frame.cameras.save(folder / cameras, quality=88)
-    frame.top_view.save(folder / top_view, optimize=True)
+    with naming(folder / cameras):
+        frame.cameras.save(folder / cameras, quality=88)
+    with naming(folder / top_view):
+        frame.top_view.save(folder / top_view, optimize=True)
     return _figure(frame, (cameras,), top_view)
 
 

@@ -88,7 +88,9 @@ def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:
     frames = _frames(tables, chosen, detector, options)
     if options.animation:
         frames = animated(frames, options.animation)
-    return write_page(out, f"{dataroot.name}: {options.scene or 'all scenes'}", summary, frames)
+    return write_page(
+        out, f"{dataroot.absolute().name}: {options.scene or 'all scenes'}", summary, frames
+    )
 
 
 def lidar_points(tables: NuScenesTables, token: str) -> Array | None:

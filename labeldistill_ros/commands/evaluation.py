@@ -7,12 +7,13 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from labeldistill_core.checkpoints import kind_of
 from labeldistill_core.config_files import classes_of_checkpoint
 from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.evaluation import evaluate as scoring
 from labeldistill_core.evaluation import statistics as describing
 from labeldistill_core.evaluation.metrics import json_ready
-from labeldistill_core.evaluation.result_file import write_results
+from labeldistill_core.evaluation.result_file import Source, write_results
 from labeldistill_core.files import refuse_unwritable, write_json
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
@@ -45,7 +46,10 @@ def evaluate(
     try:
         # Before they are scored, which may fail after hours of detecting.
         if out:
-            write_results(out / "results.json", found)
+            # What knows the true boxes is no detector.
+            made_from: dict[str, Source] = {"teacher": "lidar", "label encoder": "external"}
+            source = made_from.get(kind_of(checkpoint), "camera")
+            write_results(out / "results.json", found, source)
     finally:
         # In any case: a folder that cannot be written costs no score.
         metrics = scoring.score(found, dataroot, options, classes_of_checkpoint(checkpoint))

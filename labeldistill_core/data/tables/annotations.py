@@ -217,7 +217,8 @@ def _refuse_absent(records: Records, bad: NDArray[np.bool_], field: str, table: 
 
 def _yaw(wxyz: Array) -> Array:
     w, x, y, z = wxyz.T
-    return np.asarray(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+    # Of any length, so not 1 - 2 (y y + z z).
+    return np.asarray(np.arctan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z))
 
 
 def _velocity(center: Array, stamp_us: Integers, prev: Integers, next_: Integers) -> Array:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from labeldistill_core.cameras import fault_of_intrinsics
 from labeldistill_core.data.tables.columns import SensorRow, lidar_of
 from labeldistill_core.data.tables.keys import Keys, hashes
 from labeldistill_core.data.tables.parts import (
@@ -89,4 +90,4 @@ def _fault_of_matrix(matrix: list[list[float]]) -> str:
         return f"must be three rows of three numbers, in pixels, not {matrix}"
     if not np.isfinite(matrix).all() or matrix[0][0] <= 0 or matrix[1][1] <= 0:
         return f"must be finite with positive focal lengths, not {matrix}"
-    return ""
+    return fault_of_intrinsics(np.array(matrix, dtype=np.float64))

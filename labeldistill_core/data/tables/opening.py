@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from labeldistill_core.data.tables.build import build_columns
@@ -35,6 +37,8 @@ INDEX_NAME = ".labeldistill-index"
 """Beside the tables."""
 SMALL_BYTES = 16 << 20
 """Tables of fewer bytes have no index."""
+_PLACE = "\0"
+"""Stands for the folder of the tables in what is kept of them, since that may move."""
 _LONGEST_WAIT_S = 600.0
 """For another process that builds; nuScenes takes a fiftieth of it."""
 
@@ -46,6 +50,12 @@ def open_columns(folder: Path) -> TableColumns:
         DataError: a table is missing or is no table, something is wrong in every scene, or the
             tables change while they are read.
     """
+    columns = _opened(folder)
+    # An index that was built elsewhere names that place nowhere.
+    return _with_place(columns, _PLACE, str(folder))
+
+
+def _opened(folder: Path) -> TableColumns:
     stamps = _stamps(folder)
     if sum(stamp.size for stamp in stamps.values()) < SMALL_BYTES:
         return _built(folder, stamps)[0]
@@ -84,12 +94,25 @@ def _built(folder: Path, stamps: Stamps) -> tuple[TableColumns, Stamps]:
     for _ in range(2):
         # Twice at most: columns must be marked with the state of the tables that they are made
         # from.
-        columns = build_columns(folder)
+        columns = _with_place(build_columns(folder), str(folder), _PLACE)
         after = _stamps(folder)
         if after == stamps:
             return columns, stamps
         stamps = after
     raise DataError(f"the tables in {folder} change while they are read; try again when they rest")
+
+
+def _with_place(columns: TableColumns, place: str, other: str) -> TableColumns:
+    """The columns, with another place of the tables in what the user is told."""
+    meta = columns.meta
+    notes = tuple(note.replace(place, other) for note in meta.notes)
+    scenes = tuple(
+        msgspec.structs.replace(scene, fault=scene.fault.replace(place, other))
+        if scene.fault
+        else scene
+        for scene in meta.scenes
+    )
+    return replace(columns, meta=msgspec.structs.replace(meta, notes=notes, scenes=scenes))
 
 
 def _stamps(folder: Path) -> Stamps:

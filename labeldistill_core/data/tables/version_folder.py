@@ -39,6 +39,7 @@ def write_version(
     Raises:
         OSError: it cannot be written.
     """
+    folder = folder.resolve()  # of a link, what it leads to is written anew
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
     partial.mkdir(parents=True)

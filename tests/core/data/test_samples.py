@@ -72,6 +72,14 @@ def test_without_augmentation_it_is_the_evaluation_input(tables: NuScenesTables)
     assert len(dataset[0].boxes[0]) == sum(n > 0 for n in truth.num_lidar_pts)
 
 
+def test_ages_that_no_key_frame_has_are_told(
+    tables: NuScenesTables, caplog: pytest.LogCaptureFixture
+) -> None:
+    StudentDataset(tables, tables.scene_names, replace(CONFIG, history_s=(0.7, 1.0, 1.8)))
+    (told,) = (r.getMessage() for r in caplog.records if "key frame" in r.getMessage())
+    assert told.startswith("no sample has a key frame 0.7 or 1.8 s before it")
+
+
 def test_augmented_boxes_stay_on_their_pixels(tables: NuScenesTables) -> None:
     """What is drawn moves everything together: undoing the image transform gives the same place."""
     scene = tables.scene_names[0]

@@ -55,6 +55,14 @@ def test_every_box_has_the_cell_of_its_centre_and_small_ones_lie_on_top() -> Non
     assert encoder.owners([boxes(), boxes()]).max() == -1
 
 
+@pytest.mark.parametrize("length_m", [24.0, 48.0, 500.0])
+def test_a_box_longer_than_the_grid_fills_its_row(length_m: float) -> None:
+    cells = filled(LabelEncoder(ENCODER), boxes((0.5, 0.5, length_m, 0.5, 0.0)))
+    half = round(length_m / 2)
+    assert {x for _, x, _, _ in cells} == set(range(max(0, 16 - half), min(32, 17 + half)))
+    assert {y for _, _, y, _ in cells} == {16}
+
+
 def test_the_published_raster_clamps_what_is_outside_to_the_border() -> None:
     encoder = LabelEncoder(behaviour.label_encoder(ENCODER))
     cells = filled(encoder, boxes((40.0, 0.0, 4.0, 2.0, 0.0)))

@@ -14,7 +14,7 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.evaluation import result_file
 from labeldistill_core.evaluation.result_boxes import boxes_of_results
 from labeldistill_core.evaluation.result_columns import columns_of
-from labeldistill_core.evaluation.result_file import read_results
+from labeldistill_core.evaluation.result_file import Source, read_results, write_results
 from tests.support.fuzzing import fuzz
 
 BOX = {
@@ -32,6 +32,14 @@ BOX = {
 def written(path: Path, content: Any) -> Path:
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
+
+
+@pytest.mark.parametrize("source", ["camera", "lidar", "external"])
+def test_a_file_says_what_its_boxes_are_made_from(tmp_path: Path, source: Source) -> None:
+    write_results(tmp_path / "r.json", {"s": []}, source)
+    meta = json.loads((tmp_path / "r.json").read_text())["meta"]
+    names = ("camera", "lidar", "radar", "map", "external")
+    assert meta == {f"use_{name}": name == source for name in names}
 
 
 def test_whole_numbers_unknown_velocities_and_other_keys(tmp_path: Path) -> None:

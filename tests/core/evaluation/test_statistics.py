@@ -69,6 +69,18 @@ def test_returns_by_distance_agree_with_a_plain_loop(synthetic_dataroot: Path) -
     assert list(band.values())[1:] == pytest.approx(shares)
 
 
+def test_unknown_returns_are_in_no_band(dataroot: Path) -> None:
+    path = dataroot / VERSION / "sample_annotation.json"
+    boxes = json.loads(path.read_text())
+    for box in boxes:
+        box["num_lidar_pts"] = -1
+    path.write_text(json.dumps(boxes))
+    bands = measure(NuScenesTables(dataroot, VERSION))
+    shares = [v for s in bands.values() for name, v in s.items() if "LiDAR returns" in name]
+    assert shares
+    assert all(math.isnan(share) for share in shares)
+
+
 def test_a_root_without_key_frames_is_named(
     dataroot: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

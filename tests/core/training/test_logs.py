@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -19,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 )
 
 from labeldistill_core.errors import ConfigError
-from labeldistill_core.training.logs import Bar, Lines, LogFirst, progress
+from labeldistill_core.training.logs import Bar, JsonLines, Lines, LogFirst, progress
 from labeldistill_core.training.trackers import log_picture, make_logger
 
 
@@ -33,6 +34,17 @@ def trainer(step: int) -> Any:
         is_global_zero=True,
         callback_metrics={"train/loss": torch.tensor(1.5), "val/mAP": 0.25, "val/NDS": 0.5},
     )
+
+
+def test_what_is_unknown_is_null(tmp_path: Path) -> None:
+    scores = {"val/NDS": 0.5, "val/mAAE": float("nan"), "val/mAP": float("inf")}
+    JsonLines(tmp_path / "scalars.jsonl").log_metrics(scores, step=3)
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    line = json.loads((tmp_path / "scalars.jsonl").read_text(), parse_constant=refuse)
+    assert line == {"step": 3, "val/NDS": 0.5, "val/mAAE": None, "val/mAP": None}
 
 
 def test_a_bar_is_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:

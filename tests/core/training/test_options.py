@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import torch
 
 from labeldistill_core.distillation.config import DistillationConfig
 from labeldistill_core.errors import ConfigError
@@ -21,6 +22,11 @@ from labeldistill_core.training.overfit import OverfitOptions
     ("options", "told"),
     [
         (lambda: Machine(devices=0), "--devices and --nodes must be 1"),
+        pytest.param(
+            lambda: Machine("16-mixed"),
+            "--precision 16-mixed needs a GPU: a CPU has bf16-mixed",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         (lambda: Machine(nodes=-1), "--devices and --nodes must be 1"),
         (lambda: Machine(workers=-1), "--workers must be 0 or more"),
         (lambda: Machine(teacher_cache_gib=float("nan")), "--teacher-cache-gib must be a number"),

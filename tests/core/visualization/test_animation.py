@@ -45,6 +45,15 @@ def test_frames_are_handed_on_and_the_file_comes_with_the_last(tmp_path: Path) -
     assert greys == pytest.approx([20, 120, 220], abs=4)
 
 
+def test_frames_of_fewer_cameras_may_be_lower(tmp_path: Path) -> None:
+    low = PageFrame("", Image.new("RGB", (300, 60), (90,) * 3), Image.new("RGB", (50, 50)))
+    path = tmp_path / "moving.webp"
+    assert len(list(animated([low, frame(200), low], path))) == 3
+    with Image.open(path) as moving:
+        assert moving.n_frames == 3
+        assert moving.size == (1760, 440)
+
+
 def test_no_frames_and_frames_that_break_leave_no_file(tmp_path: Path) -> None:
     path = tmp_path / "moving.webp"
     assert list(animated([], path)) == []

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,7 +24,7 @@ from labeldistill_core.errors import DataError
 from labeldistill_core.frames import Transform
 from labeldistill_core.network.student import Student
 from labeldistill_core.visualization.colours import TRUTH_COLOUR, class_colour
-from labeldistill_core.visualization.drawing import dash
+from labeldistill_core.visualization.drawing import dash, draw_tag
 from labeldistill_core.visualization.page import PageFrame, PageTable, write_page, write_report
 from labeldistill_core.visualization.pictures import (
     birds_eye_view,
@@ -348,3 +348,27 @@ def test_lidar_points_come_in_the_ego_frame(dataroot: Path) -> None:
         lidar_points(tables, token)
     record.path.unlink()
     assert lidar_points(tables, token) is None
+
+
+def test_a_tag_wider_than_the_picture_begins_in_it() -> None:
+    picture = Image.new("RGB", (90, 40))
+    draw_tag(picture, (80, 30), "construction vehicle 0.87", (250, 0, 0), 24)
+    pixels = np.asarray(picture)
+    assert (pixels[29, 5] == (250, 0, 0)).all()
+    assert len(np.unique(pixels[:, -3].reshape(-1, 3), axis=0)) >= 2
+    tiny = Image.new("RGB", (20, 40))
+    draw_tag(tiny, (0, 30), "construction vehicle 0.87", (250, 0, 0), 24)
+    assert (np.asarray(tiny)[:, 0] == (250, 0, 0)).all(axis=1).any(), "the name, not the score"
+
+
+def test_a_page_that_fails_leaves_no_links_to_what_is_gone(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (30, 20))
+    write_page(tmp_path, "x", [], [PageFrame("", picture, picture)] * 2)
+
+    def broken() -> Iterator[PageFrame]:
+        yield PageFrame("", picture, picture)
+        raise DataError("no image")
+
+    with pytest.raises(DataError):
+        write_page(tmp_path, "x", [], broken())
+    assert not (tmp_path / "index.html").exists()

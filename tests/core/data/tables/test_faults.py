@@ -37,6 +37,13 @@ def every(**fields: Any) -> Callable[[Rows], object]:
     return lambda rows: [row.update(fields) for row in rows]
 
 
+def of_one_mounting(matrix: list[list[float]]) -> Callable[[Rows], object]:
+    def edit(rows: Rows) -> None:
+        next(row for row in rows if row["camera_intrinsic"])["camera_intrinsic"] = matrix
+
+    return edit
+
+
 def without(column: str) -> Callable[[Rows], object]:
     return lambda rows: [row.pop(column) for row in rows]
 
@@ -164,6 +171,11 @@ REFUSED: dict[str, tuple[str, Callable[[Rows], object], str]] = {
     },
     "a box of two sides": ("sample_annotation", first(size=[1, 2]), "field `size`: .*length 3"),
     "no matrix": ("calibrated_sensor", every(camera_intrinsic=[]), "three rows of three numbers"),
+    "a transposed matrix": (
+        "calibrated_sensor",
+        of_one_mounting([[260.0, 0, 0], [0, 260.0, 0], [80, 45, 1]]),
+        "`camera_intrinsic` must be rows of .fx, s, cx., .0, fy, cy., .0, 0, 1.",
+    ),
     "a matrix of 3x4": (
         "calibrated_sensor",
         every(camera_intrinsic=[[1.0, 0, 0, 0]] * 3),
@@ -359,3 +371,30 @@ def test_a_lidar_of_another_name(dataroot: Path, caplog: pytest.LogCaptureFixtur
     assert not tables.has_scan("sample-0-1")
     with pytest.raises(DataError, match="has no LIDAR_TOP"):
         tables.lidar("sample-0-1")
+
+
+def test_a_sensor_may_have_two_key_frames_in_a_sample(dataroot: Path) -> None:
+    cameras: list[str] = []
+
+    def twice(rows: Rows) -> None:
+        own = next(r for r in rows if r["is_key_frame"] and r["filename"].endswith(".jpg"))
+        cameras.append(own["sample_token"])
+        rows.append({**own, "token": "again", "prev": "", "next": ""})
+
+    change(dataroot, "sample_data", twice)
+    assert NuScenesTables(dataroot, VERSION).has_images(cameras[0])
+
+
+def test_headings_come_from_quaternions_of_any_length(
+    dataroot: Path, shared_dataroot: Path
+) -> None:
+    def longer(rows: Rows) -> None:
+        for row in rows:
+            row["rotation"] = [1.0009 * value for value in row["rotation"]]
+
+    change(dataroot, "sample_annotation", longer)
+    found, exact = (
+        NuScenesTables(root, VERSION).ground_truth("sample-0-1").boxes.values[:, 6].numpy()
+        for root in (dataroot, shared_dataroot)
+    )
+    np.testing.assert_allclose(found, exact, atol=1e-9)

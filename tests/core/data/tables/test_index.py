@@ -109,6 +109,26 @@ def test_faults_are_told_at_each_opening(
     assert len(builds) == 1
 
 
+def test_what_is_told_names_the_place_where_the_tables_are(
+    dataroot: Path, builds: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = dataroot / VERSION / "ego_pose.json"
+    poses = json.loads(path.read_text())
+    poses[0]["rotation"] = [2, 0, 0, 0]
+    path.write_text(json.dumps(poses))
+    NuScenesTables(dataroot, VERSION)
+    moved = tmp_path / "elsewhere"
+    dataroot.rename(moved)
+    caplog.clear()
+    tables = NuScenesTables(moved, VERSION)
+    assert len(builds) == 1
+    with pytest.raises(DataError, match="elsewhere") as raised:
+        tables.samples(SCENES[0])
+    for told in (caplog.text, str(raised.value)):
+        assert str(moved / VERSION) in told
+        assert str(dataroot) not in told
+
+
 def move_boxes(root: Path) -> None:
     """Another table of the same size."""
     path = root / VERSION / "sample_annotation.json"
