@@ -20,21 +20,26 @@ from labeldistill_core.files import read_bounded, refuse_special
 from labeldistill_core.frames import Array, Transform
 from labeldistill_core.names import shown
 
-_HEAD_BYTES = 1 << 18
-"""Of an image file that are read for its size; a thumbnail may stand before it."""
+_HEAD_BYTES = (1 << 18, 1 << 24)
+"""Of an image file that are read for its size: a thumbnail may stand before it, and where that does
+not do, the raw values that thermal cameras put there."""
 _LARGEST = 1 << 28
 """Bytes of an image or a cloud."""
 
 
 def size_of_image(path: Path) -> tuple[int, int]:
     """Width and height that the head of an image file tells; zeros where it is missing or none."""
-    try:
-        refuse_special(path)
-        with path.open("rb") as file:
-            header = read_header(file.read(_HEAD_BYTES))
-    except (OSError, DataError):
-        return 0, 0
-    return header.width_px, header.height_px
+    for count in _HEAD_BYTES:
+        try:
+            refuse_special(path)
+            with path.open("rb") as file:
+                header = read_header(file.read(count))
+        except OSError:
+            break
+        except DataError:
+            continue
+        return header.width_px, header.height_px
+    return 0, 0
 
 
 class SensorMounting(NamedTuple):

@@ -329,6 +329,16 @@ def test_the_size_comes_from_the_image_where_the_table_has_none(dataroot: Path) 
     assert tables.cameras("sample-0-0")["CAM_FRONT"].width_px == 0
 
 
+def test_the_size_may_stand_far_inside_the_image(dataroot: Path) -> None:
+    """Thermal cameras write their raw values before it, in segments of 64 KiB at most."""
+    change(dataroot, "sample_data", every(width=0, height=0))
+    path = NuScenesTables(dataroot, VERSION).cameras("sample-0-0")["CAM_FRONT"].path
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + (b"\xff\xe3\xff\xff" + bytes(0xFFFD)) * 9 + data[2:])
+    view = NuScenesTables(dataroot, VERSION).frame_set("sample-0-0").by_name["CAM_FRONT"]
+    assert view.image.shape == (90, 160, 3)
+
+
 def test_a_data_set_of_cameras_alone(dataroot: Path) -> None:
     """Ranges are then measured from the vehicle at the key frame nearest to the sample."""
 
