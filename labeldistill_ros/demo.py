@@ -137,6 +137,7 @@ def demo(options: DemoOptions) -> Demo:
     refuse_others_files(recorded)
     load_student(model)  # a message here is easier to find than in the node's log
     with BagReader(bag) as reader:
+        read_samples(reader)  # by which it is scored, so a bag without them is refused now
         duration_s = reader.duration_s
     out.mkdir(parents=True, exist_ok=True)
     _LOG.info("starting the node: loading torch and the model takes it 5 to 60 s")

@@ -46,7 +46,7 @@ from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
 from labeldistill_ros.messages.geometry import transform_stamped
 from labeldistill_ros.messages.markers import truth_markers
-from labeldistill_ros.messages.names import ros_name
+from labeldistill_ros.messages.names import fault_of_names, ros_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -142,6 +142,8 @@ def convert_scene(
             f"{tables.dataroot}; unpack the camera blobs there"
         )
     known = tables.sensor_data(scene)
+    if fault := fault_of_names(dict.fromkeys(record.channel for record in known)):
+        raise DataError(f"{scene}: {fault}: rename one in {tables.dataroot / tables.version}")
     records = [r for r in known if options.sweeps or r.is_key_frame]
     cameras = [record for record in records if record.modality == "camera"]
     faults.require({record.channel for record in cameras})

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.detect_options import DetectOptions
 from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, STATUS_TOPIC, TABLE_TOPIC
@@ -26,6 +27,7 @@ from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
 from labeldistill_ros.messages.calibration import AmbiguityWatch
+from labeldistill_ros.messages.names import fault_of_names
 from labeldistill_ros.messages.status import set_status
 from labeldistill_ros.messages.tables import table_message
 from labeldistill_ros.parameters import VehicleParameters
@@ -100,7 +102,8 @@ def detect_bag(
     # A detector may come from another bag, whose past is not this one's.
     detector.reset()
     with BagReader(bag) as reader:
-        vehicle = options.vehicle(detector.config.cameras, detector.class_names, reader.topics)
+        there = [topic for topic, count in reader.counts().items() if count]
+        vehicle = options.vehicle(detector.config.cameras, detector.class_names, there)
         events = _Events(reader, vehicle)
         with (
             Assembler(
@@ -155,6 +158,9 @@ class _Events:
             for camera, own in vehicle.cameras.items()
         }
         self._images = {topic.image: camera for camera, topic in topics.items()}
+        if len(self._images) < len(topics):
+            fault = fault_of_names(vehicle.cameras) or "two cameras have one image topic"
+            raise ConfigError(f"{fault}: give each its own by cameras.<name>.image_topic")
         self._calibrations = {topic.info: camera for camera, topic in topics.items()}
         self._ambiguity = AmbiguityWatch(rectified=vehicle.common.images_rectified)
         reader.require(*self._images, *self._calibrations)
@@ -165,7 +171,8 @@ class _Events:
     def problems(self) -> Counter[str]:
         """Images that belong to no set, and how often."""
         unstamped = self._gathering.unstamped.items()
-        return Counter({f"{camera}: its images have no stamp": n for camera, n in unstamped})
+        what = "its images have no stamp, or one before 1970"
+        return Counter({f"{camera}: {what}": n for camera, n in unstamped})
 
     @property
     def left_out(self) -> int:

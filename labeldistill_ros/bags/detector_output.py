@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,7 @@ def read_recording(
     *,
     topic: str = DETECTIONS_TOPIC,
     tolerance_s: float = TOLERANCE_S,
+    fixed_frame: str = FIXED_FRAME,
 ) -> Recording:
     """Read the detector's topics.
 
@@ -91,9 +92,10 @@ def read_recording(
             when both have the same stamp and length. What became of sets tells `status` beside the
             topic, else that of `/detector`.
         samples: key frames.
-        transforms: to move boxes to "map"; those of the bag itself when None.
+        transforms: to move boxes to the fixed frame; those of the bag itself when None.
         topic: of the detections.
         tolerance_s: largest difference of stamps.
+        fixed_frame: what that of the truth is called in the bag.
 
     Raises:
         BagError: the bag is unreadable, lacks a topic or all transforms, has no message or none
@@ -132,7 +134,7 @@ def read_recording(
             continue
         stamp_ns, gap_ns = pair
         try:
-            boxes = _in_map(published[stamp_ns], transforms, stamp_ns, bag)
+            boxes = _in_map(published[stamp_ns], transforms, stamp_ns, bag, fixed_frame)
         except BagError as error:
             lost.append(error)
             missed.append(token)
@@ -229,15 +231,18 @@ def _with_velocities(boxes: Boxes3D, table: Boxes3D) -> Boxes3D:
     return Boxes3D(boxes.frame, values, boxes.labels, boxes.scores)
 
 
-def _in_map(boxes: Boxes3D, transforms: TransformBuffer, stamp_ns: int, bag: Path) -> Boxes3D:
-    if boxes.frame == FIXED_FRAME:
-        return boxes
+def _in_map(
+    boxes: Boxes3D, transforms: TransformBuffer, stamp_ns: int, bag: Path, fixed_frame: str
+) -> Boxes3D:
+    if boxes.frame == fixed_frame:
+        return replace(boxes, frame=FIXED_FRAME)
     try:
-        return boxes.transformed(transforms.lookup(FIXED_FRAME, boxes.frame, stamp_ns))
+        fixed = boxes.transformed(transforms.lookup(fixed_frame, boxes.frame, stamp_ns))
+        return replace(fixed, frame=FIXED_FRAME)
     except TransformError as error:
         raise BagError(
             f"{bag}: boxes at {stamp_ns} ns are in {shown(boxes.frame)} and cannot be moved to "
-            f"{FIXED_FRAME!r}: {error}"
+            f"{shown(fixed_frame)}: {error}"
         ) from error
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.verdict import Check, RunRecord, Thresholds, check
 from labeldistill_core.options import ClassesOptions
@@ -42,6 +43,9 @@ class ScoreOptions(ClassesOptions):
     """Topic of the detections in a run's bag."""
     tolerance_s: Annotated[float, tyro.conf.arg(name="tolerance")] = TOLERANCE_S
     """Seconds between a sample and the detections that are taken for it."""
+    fixed_frame: str = FIXED_FRAME
+    """Frame of a run's bag in which the data root's poses are told, such as odom; boxes in it, or
+    in frames that the bag's /tf connects with it, are compared."""
     thresholds: Annotated[Thresholds, tyro.conf.arg(name="")] = field(default_factory=Thresholds)
     """What each run must reach."""
 
@@ -91,6 +95,9 @@ def score_runs(
         reference, compared = Reference.of_dataroot(tables, chosen), (source, *compared)
         # Images are read only when a report asks for them; metrics need the tables alone.
         pictures = html_report.pictures_of_dataroot(tables, reference)
+    elif unread := _of_a_data_root(options):
+        told = ", ".join(unread)
+        raise ConfigError(f"{told}: a bag is scored whole, so name a data root (--dataroot)")
     # A result file has boxes and no truth, so alone it cannot be scored.
     elif is_result_file(source):
         raise ConfigError(
@@ -107,12 +114,26 @@ def score_runs(
     scores, records, checks = [], {}, []
     for run, name in zip(compared, run_names(compared), strict=True):
         begin_s = time.monotonic()
-        score = score_run(reference, run, topic=topic, tolerance_s=options.tolerance_s, out=out)
+        score = score_run(
+            reference,
+            run,
+            topic=topic,
+            tolerance_s=options.tolerance_s,
+            fixed_frame=options.fixed_frame.removeprefix("/"),
+            out=out,
+        )
         score = replace(score, name=name)
         scores.append(score)
         records[name] = record_of(score, time.monotonic() - begin_s)
         checks += checks_of(score, options.thresholds)
     return Scored(reference, tuple(scores), tuple(checks), pictures, records)
+
+
+def _of_a_data_root(options: ScoreOptions) -> list[str]:
+    """Options that were given and of which a bag knows nothing."""
+    plain = ScoreOptions()
+    names = ("split", "scenes", "version", "config")
+    return [f"--{name}" for name in names if getattr(options, name) != getattr(plain, name)]
 
 
 def run_names(runs: Sequence[Path]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from labeldistill_core.cameras import FIXED_FRAME
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.splits import named_scenes, split_scenes
 from labeldistill_core.errors import BagError, DataError
@@ -199,6 +200,7 @@ def score_run(
     *,
     topic: str = DETECTIONS_TOPIC,
     tolerance_s: float = TOLERANCE_S,
+    fixed_frame: str = FIXED_FRAME,
     out: Path | None = None,
 ) -> Score:
     """Score a bag or a result file.
@@ -208,6 +210,7 @@ def score_run(
         run: the bag or the result file.
         topic: of the detections in a bag.
         tolerance_s: largest difference of stamps.
+        fixed_frame: what that of the reference is called in a bag.
         out: nuScenes result file to write before anything is scored, as scoring may fail.
 
     Raises:
@@ -226,7 +229,12 @@ def score_run(
         boxes = evaluation_boxes(truths, results)
         return Score(run.name, evaluate_boxes(boxes), break_down(boxes), coverage, results)
     recording = read_recording(
-        run, reference.samples, reference.transforms, topic=topic, tolerance_s=tolerance_s
+        run,
+        reference.samples,
+        reference.transforms,
+        topic=topic,
+        tolerance_s=tolerance_s,
+        fixed_frame=fixed_frame,
     )
     if out:
         write_results(out, recording.results)

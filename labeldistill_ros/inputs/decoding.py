@@ -125,6 +125,14 @@ def to_rgb(
     return pixels
 
 
+def holds_depth(message: Any) -> bool:
+    """Whether an image, raw or compressed, tells distances in the place of colours."""
+    if hasattr(message, "encoding"):
+        return message.encoding in _DEPTH
+    # image_transport's name for it stands behind the encoding.
+    return "compresseddepth" in message.format.lower()
+
+
 def _conversion(encoding: str) -> tuple[int, Convert]:
     """Bytes a pixel of an encoding, and how they become RGB.
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -224,3 +224,32 @@ def drive_span_ns(streams: Mapping[str, Stream], options: DatasetOptions) -> tup
     # Far enough from the end of 64 bits to be added to.
     end_ns = min(2**62, begin_ns + round(min(options.until_s, 1e10) * 1e9))
     return begin_ns + round(options.since_s * 1e9), end_ns
+
+
+def why_no_key_frame(images: Sequence[Stream], poses: Sequence[Sequence[int]], labels: str) -> str:
+    """Why a drive has no key frame.
+
+    Args:
+        images: of its cameras; none where no complete set was found.
+        poses: stamps, in nanoseconds, of what leads to the fixed frame.
+        labels: their topic; empty without.
+    """
+    if not images:
+        return (
+            "no instant at which all cameras took an image: `--cameras` takes fewer of them; are "
+            "their clocks synchronized?"
+        )
+    told = [stamps for stamps in poses if len(stamps)]
+    first, last = min(min(s.stamps) for s in images), max(max(s.stamps) for s in images)
+    if told and (min(map(max, told)) < first or max(map(min, told)) > last):
+        apart_s = max(first - min(map(max, told)), max(map(min, told)) - last) / 1e9
+        return (
+            f"the vehicle's poses are {apart_s:.1f} s away from all images, so that their clocks "
+            "disagree: synchronize them, and record anew"
+        )
+    if labels:
+        return (
+            f"none of the labels on {labels} is of a time at which there are images and poses: "
+            "compare their stamps, or leave the labels out by --labels ''"
+        )
+    return "at no set of images the vehicle's pose is known: record /tf throughout"

@@ -37,8 +37,8 @@ from labeldistill_core.processes import worker_count, worker_pool
 from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.plan import Drive, ScenePlan, plan_drive
 from labeldistill_ros.bags.dataset.scene import SceneWriter, WrittenScene
-from labeldistill_ros.bags.dataset.survey import join, peek_points, survey_bag
-from labeldistill_ros.bags.dataset.topics import choose_topics
+from labeldistill_ros.bags.dataset.survey import join, survey_bag
+from labeldistill_ros.bags.dataset.topics import Contents, choose_topics
 from labeldistill_ros.bags.reader import BagReader
 
 _PARTS = ".scenes"
@@ -87,16 +87,12 @@ def plan_drives(
     names = _names(groups)
     drives = []
     for name, group in zip(names, groups, strict=True):
-        topics: dict[str, str] = {}
-        points: dict[str, tuple[str, ...]] = {}
+        contents = Contents()
         for bag in group:
             with BagReader(bag) as reader:
-                topics |= reader.topics
-                # A topic may begin in a later bag: fields that are known are not lost to a bag in
-                # which it is empty.
-                points = peek_points(reader) | {t: f for t, f in points.items() if f}
+                contents.add(reader)
         try:
-            chosen = choose_topics(topics, points, options)
+            chosen = choose_topics(contents, options)
         except BagError as error:
             raise BagError(f"{group[0]}: {error}") from error
         surveys = {

@@ -157,6 +157,7 @@ class Edges:
             log_ns: when it was recorded.
             pose: (7,) x, y, z in metres and quaternion w, x, y, z.
         """
+        parent, child = parent.removeprefix("/"), child.removeprefix("/")  # as tf2 does
         if fault := fault_of_pose(pose):
             if len(self.refused) < _MOST_FRAMES:
                 names = f"{shown(parent)} from {shown(child)}"

@@ -41,7 +41,8 @@ def image_sets(streams: Mapping[str, Stream]) -> NDArray[np.int64]:
         while (due_s := synchronizer.next_deadline_s()) is not None and due_s <= end_s:
             keep(synchronizer.poll(due_s))
 
-    order = np.argsort(logs, kind="stable")
+    # Of images with one log time, as a converter or a slow clock gives, by the time of exposure.
+    order = np.lexsort((stamps, logs))
     first_ns = int(logs[order[0]]) if len(order) else 0
     # The time of recording is the steady clock: deadlines pass as they did on the vehicle.
     for i, stamp_ns, log_ns in zip(

@@ -60,7 +60,7 @@ def boxes_of(
         size_m = (float(size.x), float(size.y), float(size.z))
         if not all(0 < side < 1e3 for side in size_m):
             raise DataError(f"a box is {size_m} metres in size")
-        frame = message.header.frame_id
+        frame = message.header.frame_id.removeprefix("/")
         stands = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
         if fault := fault_of_pose(stands):
             raise DataError(f"a box stands nowhere: {fault}")

@@ -79,7 +79,9 @@ class DatasetOptions:
     """Which vehicle drove, for the table of logs."""
 
     def __post_init__(self) -> None:
-        """Refuse what makes no data set."""
+        """Refuse what makes no data set, and take frames as tf2 names them."""
+        for name in ("base_frame", "fixed_frame"):
+            object.__setattr__(self, name, getattr(self, name).removeprefix("/"))
         plain_name(self.version, "--version")
         if self.version.startswith(".") or self.version in _FOLDERS:
             raise ConfigError(f"--version {self.version} is another folder of the data root")

@@ -24,6 +24,7 @@ from labeldistill_ros.bags.dataset.checks import (
     silence_faults,
     stamp_faults,
     unposed,
+    why_no_key_frame,
 )
 from labeldistill_ros.bags.dataset.image_sets import image_sets
 from labeldistill_ros.bags.dataset.key_frames import KeyFrame, choose_key_frames, cut, period_ns
@@ -31,7 +32,7 @@ from labeldistill_ros.bags.dataset.options import DatasetOptions
 from labeldistill_ros.bags.dataset.survey import Stamps, Stream, Survey
 from labeldistill_ros.bags.dataset.topics import SensorTopics
 from labeldistill_ros.inputs.rectification import check_distortion
-from labeldistill_ros.messages.calibration import calibration_from_info
+from labeldistill_ros.messages.calibration import calibration_from_info, why_ambiguous
 from labeldistill_ros.messages.stamps import stamp_of
 
 _POSES_APART_S = 1.0
@@ -192,6 +193,8 @@ def plan_drive(
         )
         if planned:
             cameras[camera] = planned
+            odd = why_ambiguous(camera, topics.infos[camera], planned.info)
+            notes += [odd] if odd and not options.images_rectified else []
     lidars = tuple(
         PlannedLidar(topic, mount)
         for topic in topics.lidars
@@ -225,7 +228,11 @@ def plan_drive(
     if whole and not problems and poses:
         scenes = _scenes(drive, sets, options, notes)
         if not scenes:
-            problems.append(_why_none(drive, len(sets)))
+            edges = survey.odometry if poses.odometry else survey.edges
+            posed_ns = [edges.by_child[child].stamps_ns for child in poses.way]
+            labels = topics.labels if label_frame else ""
+            images = list(drive.image_streams.values()) if len(sets) else []
+            problems.append(why_no_key_frame(images, posed_ns, labels))
     return replace(drive, scenes=scenes, problems=tuple(problems), notes=tuple(notes))
 
 
@@ -357,43 +364,20 @@ def _logs(drive: Drive, frames: list[KeyFrame]) -> tuple[int, int]:
     last_ns = max(max(f.images_ns) for f in frames[-1:])
     first_ns = min(first_ns, frames[0].stamp_ns, frames[0].labels_ns or first_ns)
     last_ns = max(last_ns, frames[-1].stamp_ns, frames[-1].labels_ns or last_ns)
-    if len(drive.lidars) > 1:  # the other LiDARs turn before and after the first
-        turn_ns = period_ns(drive.survey.streams[drive.lidars[0].topic].stamps_ns)
-        half_ns = round(min(turn_ns, 1e9) / 2)
-        first_ns, last_ns = first_ns - half_ns, last_ns + half_ns
+    streams = drive.survey.streams
+    # What goes with a key frame may come before its first image and after its last: sweeps of
+    # radars, which run freely, and of the other LiDARs, which turn half a turn around the first.
+    apart_ns = [min(period_ns(streams[r.topic].stamps_ns), 1e8) for r in drive.radars.values()]
+    if len(drive.lidars) > 1:
+        apart_ns.append(min(period_ns(streams[drive.lidars[0].topic].stamps_ns), 1e9) / 2)
+    first_ns -= round(max(apart_ns, default=0.0))
+    last_ns += round(max(apart_ns, default=0.0))
     # Bags are indexed by log time and scenes are cut by stamp: what lies between two stamps may
     # have been recorded later than what follows it.
     begin_ns, end_ns = 2**62, 0
-    for stream in drive.survey.streams.values():
+    for stream in streams.values():
         inside = (stream.stamps_ns >= first_ns) & (stream.stamps_ns <= last_ns)
         if inside.any():
             begin_ns = min(begin_ns, int(stream.logs_ns[inside].min()))
             end_ns = max(end_ns, int(stream.logs_ns[inside].max()) + 1)
     return begin_ns, end_ns
-
-
-def _why_none(drive: Drive, sets: int) -> str:
-    if not sets:
-        return (
-            "no instant at which all cameras took an image: `--cameras` takes fewer of them; are "
-            "their clocks synchronized?"
-        )
-    poses = drive.poses
-    assert poses is not None
-    streams = drive.image_streams.values()
-    edges = drive.survey.odometry if poses.odometry else drive.survey.edges
-    stamps = [edges.by_child[child].stamps_ns for child in poses.way]
-    told = [s for s in stamps if len(s)]
-    first, last = min(min(s.stamps) for s in streams), max(max(s.stamps) for s in streams)
-    if told and (min(map(max, told)) < first or max(map(min, told)) > last):
-        apart_s = max(first - min(map(max, told)), max(map(min, told)) - last) / 1e9
-        return (
-            f"the vehicle's poses are {apart_s:.1f} s away from all images, so that their clocks "
-            "disagree: synchronize them, and record anew"
-        )
-    if drive.label_frame:
-        return (
-            f"none of the labels on {drive.topics.labels} is of a time at which there are images "
-            "and poses: compare their stamps, or leave the labels out by --labels ''"
-        )
-    return "at no set of images the vehicle's pose is known: record /tf throughout"

@@ -104,6 +104,7 @@ class SceneWriter:
         self._partners = partner_scans(drive, self._roles)
         self._waiting: list[_PartialScan] = []
         self._labels: dict[int, list[LabelledBox]] = {}
+        self._told: set[int] = set()
         self._written: list[tuple[int, _Taken]] = []
         self._known = options.known_categories
         self._bytes = 0
@@ -138,8 +139,8 @@ class SceneWriter:
         drive, (begin_ns, end_ns) = self._drive, self._scene.span_ns
         sensors = [c.topic for c in drive.cameras.values()] + [s.topic for s in drive.lidars]
         sensors += [radar.topic for radar in drive.radars.values()]
-        if drive.label_frame:
-            sensors.append(drive.topics.labels)
+        # Wider, too: of messages of one time, the span knows the first.
+        labels = [drive.topics.labels] if drive.label_frame else []
         moving = [self._poses.odometry or MOVING_TOPIC]
         static = [] if self._poses.odometry else [STATIC_TOPIC]
         wide_ns = (begin_ns - _MARGIN_NS, end_ns + _MARGIN_NS)
@@ -148,7 +149,7 @@ class SceneWriter:
             for number, bag in enumerate(drive.bags):
                 reader = stack.enter_context(BagReader(bag))
                 for topics, span_ns in (
-                    (static, None), (moving, wide_ns), (sensors, (begin_ns, end_ns)),
+                    (static, None), ([*moving, *labels], wide_ns), (sensors, (begin_ns, end_ns)),
                 ):  # fmt: skip
                     there = [topic for topic in topics if topic in reader.topics]
                     if there:
@@ -168,10 +169,13 @@ class SceneWriter:
             return
         stamp_ns = stamp_of(message)
         if recorded.msgtype == BOXES:
-            if any(frame.labels_ns == stamp_ns for frame in self._scene.key_frames):
-                self._labels[stamp_ns] = boxes_of(
-                    message, self._known, self._drive.survey.shared_ids
-                )
+            # One time may have several messages, as of a publisher for each class; what two bags
+            # have in common is one.
+            is_new = hash(recorded.data) not in self._told
+            self._told.add(hash(recorded.data))
+            if is_new and any(f.labels_ns == stamp_ns for f in self._scene.key_frames):
+                known, shared = self._known, self._drive.survey.shared_ids
+                self._labels.setdefault(stamp_ns, []).extend(boxes_of(message, known, shared))
             return
         if topic in self._partners and stamp_ns in self._partners[topic]:
             for scan_ns in self._partners[topic].pop(stamp_ns):
@@ -274,7 +278,8 @@ class SceneWriter:
 
     def _add_transforms(self, message: Any, *, static: bool) -> None:
         for stamped in message.transforms:
-            parent, child = stamped.header.frame_id, stamped.child_frame_id
+            parent = stamped.header.frame_id.removeprefix("/")
+            child = stamped.child_frame_id.removeprefix("/")
             # Wheels, doors and arms publish by the hundred a second; only the way to the vehicle
             # counts.
             if child in self._poses.way:

@@ -18,7 +18,6 @@ from labeldistill_ros.bags.dataset.edges import Edges, told_within
 from labeldistill_ros.bags.dataset.peek import peek_header
 from labeldistill_ros.bags.dataset.topics import (
     BOXES,
-    CLOUD,
     INFO,
     ODOMETRY,
     TRANSFORMS,
@@ -51,12 +50,12 @@ class Stream:
 
     def take(self, stamp_ns: int, log_ns: int, frame_id: str) -> None:
         """Take a message."""
-        if not stamp_ns:
+        if stamp_ns <= 0:  # before 1970 there is none
             self.unstamped += 1
             return
         self.stamps.append(stamp_ns)
         self.logs.append(log_ns)
-        self.frame_ids[frame_id] += 1
+        self.frame_ids[frame_id.removeprefix("/")] += 1  # as tf2 names it
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         """Forget the other messages; `which` is (N,)."""
@@ -95,6 +94,8 @@ class Survey:
     """Motion by odometry, the only edge."""
     class_names: Counter[str] = field(default_factory=Counter)
     """Classes of the labels, and how many boxes have each."""
+    label_ids: dict[int, dict[int, Counter[str]]] = field(default_factory=dict)
+    """`id` of the boxes of each message by its bytes' hash, by the time of the labels, in ns."""
     shared_ids: set[str] = field(default_factory=set)
     """What boxes of one message share as `id`, the empty one included, so that it tells none of
     them from the others."""
@@ -105,16 +106,6 @@ class Survey:
         for edges in (self.edges, self.odometry):
             for edge in edges.by_child.values():
                 edge.keep(span_ns)
-
-
-def peek_points(reader: BagReader) -> dict[str, tuple[str, ...]]:
-    """Names of the fields of each cloud's points, by its first message."""
-    found = {}
-    for topic, kind in reader.topics.items():
-        if kind == CLOUD:
-            _, message = next(reader.messages([topic]), (None, None))
-            found[topic] = tuple(f.name for f in message.fields) if message else ()
-    return found
 
 
 def survey_bag(
@@ -179,7 +170,10 @@ def _look(
     if kind == BOXES:
         message = reader.decoded(recorded)
         survey.class_names.update(class_of(d) for d in message.detections if d.results)
-        ids = Counter(detection.id for detection in message.detections)
+        # Several messages of one time are one set of labels, unless they are one message.
+        told = survey.label_ids.setdefault(head.stamp_ns, {})
+        told[hash(recorded.data)] = Counter(detection.id for detection in message.detections)
+        ids = sum(told.values(), Counter())
         survey.shared_ids.update(own for own, count in ids.items() if count > 1 or not own)
 
 

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from labeldistill_core.data.tables.columns import LIDAR
 from labeldistill_core.errors import BagError
 from labeldistill_core.names import fault_of_name, fault_of_relative_path, shown
 from labeldistill_ros.bags.dataset.options import DatasetOptions
+from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.truth import TRUTH_TOPIC
+from labeldistill_ros.inputs.decoding import holds_depth
 
 COMPRESSED, RAW = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
 INFO, CLOUD = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/PointCloud2"
@@ -23,6 +28,43 @@ RADAR_FIELDS = (
 """Of nuScenes' radars; its devkit reads no others."""
 _MOST_CAMERAS = 64
 _OVERLAY = "/debug/overlay/"
+
+
+@dataclass
+class Contents:
+    """What the topics of all bags of a drive hold; one may begin in a later bag."""
+
+    topics: dict[str, str] = field(default_factory=dict)
+    """Type of each."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Number of its messages."""
+    points: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of the fields of each cloud's points."""
+    depths: set[str] = field(default_factory=set)
+    """Topics of images that hold depth."""
+
+    def add(self, reader: BagReader) -> None:
+        """Look at one more bag.
+
+        Raises:
+            BagError: it is damaged.
+        """
+        counts = reader.counts()
+        for topic, kind in reader.topics.items():
+            is_known = bool(self.counts[topic])
+            self.topics[topic] = kind
+            self.counts[topic] += counts.get(topic, 0)
+            if is_known or kind not in (CLOUD, COMPRESSED, RAW):
+                continue
+            _, message = next(reader.messages([topic]), (None, None))
+            if message is not None:
+                self._take(topic, kind, message)
+
+    def _take(self, topic: str, kind: str, message: Any) -> None:
+        if kind == CLOUD:
+            self.points[topic] = tuple(each.name for each in message.fields)
+        elif holds_depth(message):
+            self.depths.add(topic)
 
 
 @dataclass(frozen=True)
@@ -51,14 +93,11 @@ class SensorTopics:
         return (*self.images.values(), *self.infos.values(), *(t for t in others if t))
 
 
-def choose_topics(
-    topics: Mapping[str, str], points: Mapping[str, Sequence[str]], options: DatasetOptions
-) -> SensorTopics:
+def choose_topics(contents: Contents, options: DatasetOptions) -> SensorTopics:
     """Find the sensors among the topics of a drive.
 
     Args:
-        topics: type of each topic.
-        points: names of the fields of each cloud's points.
+        contents: what the topics hold.
         options: what the user named.
 
     Raises:
@@ -66,10 +105,11 @@ def choose_topics(
             that of the LiDAR.
     """
     # Of others: a topic goes into paths, sentences and a terminal.
-    odd = [t for t in topics if fault_of_relative_path(t.removeprefix("/"))]
+    points = contents.points
+    odd = [t for t in contents.topics if fault_of_relative_path(t.removeprefix("/"))]
     ignored: dict[str, str] = {t: "that is no name of a topic" for t in odd}
-    topics = {t: kind for t, kind in topics.items() if t not in odd}
-    images = dict(options.cameras) or _cameras(topics, ignored)
+    topics = {t: kind for t, kind in contents.topics.items() if t not in odd}
+    images = dict(options.cameras) or _cameras(topics, contents, ignored)
     if not images:
         raise BagError(
             "no image topic (sensor_msgs/CompressedImage or Image): record the cameras; the bag "
@@ -86,13 +126,15 @@ def choose_topics(
                 f"{name}: {topic} has no calibration, as no {infos[name]} (sensor_msgs/CameraInfo) "
                 "is in the bag: record it, or name the cameras to take by --cameras NAME TOPIC ..."
             )
+        if topic in contents.depths:
+            raise BagError(f"{name}: {topic} holds depth, and colours are needed")
     if len(images) > _MOST_CAMERAS:
         raise BagError(f"{len(images)} cameras: name those to take by --cameras NAME TOPIC ...")
     return SensorTopics(
         images,
         infos,
         _lidars(topics, points, options, ignored),
-        _radars(topics, points),
+        _radars(topics, points, images),
         _labels(topics, options, ignored),
         _odometry(topics, options),
         ignored,
@@ -122,35 +164,42 @@ def _beside(image: str) -> str:
     return f"{_parent(image)}/camera_info"
 
 
-def _cameras(topics: Mapping[str, str], ignored: dict[str, str]) -> dict[str, str]:
-    """Image topic of each camera; the compressed one where there are both."""
+def _cameras(
+    topics: Mapping[str, str], contents: Contents, ignored: dict[str, str]
+) -> dict[str, str]:
+    """Image topic of each camera; of several one with messages, and the compressed one."""
     found: dict[str, str] = {}
     for topic in _of(topics, _IMAGES):
         if _OVERLAY in topic:
             ignored[topic] = "an overlay of the detector"
+            continue
+        if topic in contents.depths:
+            ignored[topic] = "it holds depth"
             continue
         before = found.get(_parent(topic))
         if before is None:
             found[_parent(topic)] = topic
             continue
         first, second = sorted(
-            (before, topic), key=lambda t: (topics[t] != COMPRESSED, "rect" in t, t)
+            (before, topic),
+            key=lambda t: (not contents.counts[t], topics[t] != COMPRESSED, "rect" in t, t),
         )
         found[_parent(topic)] = first
         ignored[second] = f"{first} is of the same camera"
-    depth = 1
-    # As much of the topic as tells the cameras apart, from behind.
-    while True:
-        names = [
-            "_".join(parent.strip("/").split("/")[-depth:]).upper() or "CAMERA" for parent in found
-        ]
-        if len(set(names)) == len(names) or depth > 8:
-            break
-        depth += 1
+    names = _names_of(list(found), "CAMERA", ())
     for name, topic in zip(names, found.values(), strict=True):
         if fault := fault_of_name(name):
             raise BagError(f"{shown(topic)} gives no name for a camera, {fault}: use --cameras")
     return dict(zip(names, found.values(), strict=True))
+
+
+def _names_of(parents: Sequence[str], unnamed: str, taken: Collection[str]) -> list[str]:
+    """A name for each sensor: as much of its topic as tells them apart, from behind."""
+    for depth in range(1, 10):
+        names = ["_".join(p.strip("/").split("/")[-depth:]).upper() or unnamed for p in parents]
+        if len({*names, *taken}) == len(names) + len(taken):
+            return names
+    return [f"{unnamed}_{name}" for name in names] if len(set(names)) == len(names) else names
 
 
 def _lidars(
@@ -188,10 +237,13 @@ def _lidars(
     return tuple(found)
 
 
-def _radars(topics: Mapping[str, str], points: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def _radars(
+    topics: Mapping[str, str], points: Mapping[str, Sequence[str]], cameras: Collection[str]
+) -> dict[str, str]:
     found = [t for t in _of(topics, (CLOUD,)) if points.get(t) == RADAR_FIELDS]
     # `/radar_front/points` is RADAR_FRONT
-    return {t.rpartition("/")[0].rpartition("/")[2].upper() or "RADAR": t for t in found}
+    names = _names_of([t.rpartition("/")[0] for t in found], "RADAR", (*cameras, LIDAR))
+    return dict(zip(names, found, strict=True))
 
 
 def _labels(topics: Mapping[str, str], options: DatasetOptions, ignored: dict[str, str]) -> str:

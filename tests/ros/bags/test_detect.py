@@ -28,12 +28,13 @@ from labeldistill_ros.bags.detect import detect_bag
 from labeldistill_ros.bags.detect_options import DetectOptions
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.score import score_bag
+from labeldistill_ros.bags.writer import BagWriter
 from labeldistill_ros.cli import main
 from labeldistill_ros.messages.boxes import boxes_from_detections
 from labeldistill_ros.parameters import Parameters
 from labeldistill_ros.sets.selection import best_boxes
 from tests.support.nuscenes_fixture import SCENES, VERSION
-from tests.support.vehicle_bag import write_bag
+from tests.support.vehicle_bag import COMPRESSED, write_bag
 from tests.support.without_ros import run_without_ros
 
 EVERYTHING = DetectOptions(score_threshold=0.0, output_frame="map")
@@ -88,6 +89,20 @@ def test_images_that_went_into_no_set_are_counted(
     printed = capsys.readouterr().out
     assert "2 of 2 sets" in printed
     assert "4 images went into no set" in printed
+
+
+def test_raw_images_are_taken_where_the_compressed_topic_is_empty(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """A recorder keeps topics of which nothing came."""
+    raw = write_bag(tmp_path / "raw", cycles=3, raw=True)
+    with BagReader(raw) as reader, BagWriter(tmp_path / "bag") as writer:
+        for camera in CAMERAS:
+            writer.connect(f"/{camera.lower()}/image_raw/compressed", COMPRESSED, None)
+        for recorded in reader.raw():
+            writer.write(recorded.topic, recorded.msgtype, recorded.data, recorded.stamp_ns)
+    done = detect_bag(tmp_path / "bag", tmp_path / "out", Detector.load(tiny_model))
+    assert done.processed == done.sets >= 2
 
 
 def test_a_damaged_rectification_is_told_as_by_the_node(
@@ -203,3 +218,13 @@ def test_images_are_reduced_as_offline(
             np.testing.assert_array_equal(one.pixels, other.pixels)
             images.append(image_tensor(one, evaluation_transform(one, config)))
         assert torch.equal(data[index].batch.images[0, 0], torch.stack(images))
+
+
+def test_a_bag_that_cannot_be_scored_is_not_played_by_the_demo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag, out = write_bag(tmp_path / "bag", cycles=2), tmp_path / "out"
+    assert main(["demo", "--bag", str(bag), "--out", str(out)]) == 2
+    told = capsys.readouterr()
+    assert "lacks the topic /nuscenes/sample" in told.err
+    assert not out.exists()
