@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.classes import NUSCENES, TASKS, ClassList, ObjectClass
-from labeldistill_core.config_checks import require, require_positive, require_reach
+from labeldistill_core.config_checks import require, require_positive
 from labeldistill_core.config_json import from_json, from_mapping, to_json
 
 _MAX_IMAGE_PX = 8192
@@ -353,7 +353,6 @@ class StudentConfig:
             len(self.history_s) <= _MAX_HISTORY,
             f"history_s has {len(self.history_s)} ages: use at most {_MAX_HISTORY}",
         )
-        require_reach(self.grid, self.decode.center_limit_m)
         # The encoder halves its maps three times, and puts them on one another.
         require(
             self.grid.rows % 8 == self.grid.columns % 8 == 0,

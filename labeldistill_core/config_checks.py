@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from labeldistill_core.errors import ConfigError
 
 
@@ -19,21 +17,10 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_positive(name: str, *values: float) -> None:
-    """Refuse sizes and counts of which a network cannot be made."""
+    """Refuse sizes and counts of which a network cannot be made.
+
+    Raises:
+        ConfigError: a value is not positive and finite, or there is none.
+    """
     positive = all(0 < value < float("inf") for value in values or (0.0,))
     require(positive, f"{name} is {', '.join(map(str, values)) or 'empty'}: use positive numbers")
-
-
-def require_reach(grid: Any, center_limit_m: tuple[float, float]) -> None:
-    """Refuse limits of decoding by which boxes would be lost that a grid has cells for.
-
-    Args:
-        grid: a `BevGrid`.
-        center_limit_m: see `DecodeConfig`.
-    """
-    flat_m, up_m = max(map(abs, grid.x_m + grid.y_m)), max(map(abs, grid.z_m))
-    require(
-        flat_m <= center_limit_m[0] and up_m <= center_limit_m[1],
-        f"decode.center_limit_m is {center_limit_m}, and the grid reaches {flat_m:g} m far and "
-        f"{up_m:g} m up or down: boxes beyond the limit are dropped, so let it be at least that",
-    )

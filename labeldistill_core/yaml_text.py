@@ -18,21 +18,14 @@ from labeldistill_core.names import plain_text
 
 _LONGEST = 500
 """Of a sentence about a text of others."""
-
-
 _STRING, _PLAIN = "tag:yaml.org,2002:str", "!plain"
+"""Tags of a text, and of what a reader has rules of its own for."""
 
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's loader of plain values, without aliases and without keys that stand twice."""
 
     plain: Callable[[str], Any] | None = None
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        # Neither quoted nor with a tag.
-        if self.plain and kind is yaml.ScalarNode and implicit[0]:
-            return _PLAIN
-        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
     def construct_plain(self, node: yaml.ScalarNode) -> Any:
         assert self.plain
@@ -43,7 +36,12 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
             raise ConfigError(f"an alias (*) stands in line {line}: write out what it stands for")
-        return super().compose_node(parent, index)
+        told = getattr(self.peek_event(), "tag", None)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
+        if self.plain and isinstance(node, yaml.ScalarNode):
+            is_text = told == _STRING or node.style in ("'", '"')
+            node.tag = _STRING if is_text else _PLAIN
+        return node
 
     def construct_scalar(self, node: Any) -> Any:
         text = super().construct_scalar(node)
@@ -76,8 +74,8 @@ def parsed_yaml(text: str, plain: Callable[[str], Any] | None = None) -> Any:
 
     Args:
         text: of the document.
-        plain: what a value is that has neither quotes nor a tag, for readers with rules of their
-            own, to which keys are names; as in YAML 1.1 when None.
+        plain: what a value is that has no quotes, for readers with rules of their own, which look
+            at no tag but that of a text, and to which keys are names; as in YAML 1.1 when None.
 
     Raises:
         ConfigError: it is no such document; says why in one line that can be printed.

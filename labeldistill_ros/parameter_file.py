@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,8 @@ _YES, _NO = _cased("y", "yes", "true", "on"), _cased("n", "no", "false", "off")
 _INTEGER = re.compile(r"[-+]?((?P<hex>0[xX][0-9a-fA-F]+)|(?P<octal>0[0-7]*)|[1-9][0-9]*)")
 _FLOAT = re.compile(
     r"[-+]?((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|0[xX]([\da-fA-F]+\.?[\da-fA-F]*|\.[\da-fA-F]+)"
-    r"([pP][-+]?\d+)?)"
+    r"([pP][-+]?\d+)?)",
+    re.ASCII,
 )
 _SPECIAL = re.compile(r"[-+]?((?i:nan|inf|infinity)|\.(inf|Inf|INF))|\.(nan|NaN|NAN)")
 _OF_ROS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
@@ -131,6 +133,8 @@ def _as_ros(text: str) -> Any:
 
     Source: `get_value` of rcl_yaml_param_parser.
     """
+    if not text:
+        return None  # which ROS does not take
     if text in _YES or text in _NO:
         return text in _YES
     if found := _INTEGER.fullmatch(text):
@@ -141,7 +145,9 @@ def _as_ros(text: str) -> Any:
         return float(text.replace(".", ""))
     if _FLOAT.fullmatch(text):
         real = float.fromhex(text) if "x" in text.lower() else float(text)
-        if math.isfinite(real):  # what is beyond a double is a word
+        # What a double can hold too coarsely, or not at all, is a word.
+        zero = not re.search("[1-9a-f]", re.split("[eEpP]", text)[0].lower().replace("0x", ""))
+        if zero or sys.float_info.min <= abs(real) < math.inf:
             return real
     return text
 

@@ -35,7 +35,7 @@ from labeldistill_core.frames import Transform
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_TURN_US = 250_000
-"""nuScenes' LiDAR turns in 50 ms, the slowest at 5 Hz; key frames are further apart."""
+"""nuScenes' LiDAR turns in 50 ms, the slowest in 200. What follows later is no sweep."""
 _MOUNTINGS_KEPT = 1 << 14
 """nuScenes has 10,200, which take 10 MB."""
 

@@ -81,7 +81,7 @@ class Check:
                 digits += 1
                 value = f"{self.value:.{digits}f}"
         state = "passed" if self.passed else "FAILED"
-        return f"{state}: {self.run}: {self.name} is {value}, wanted {relation} {self.limit:g}"
+        return f"{state}: {self.run}: {self.name} is {value}, wanted {relation} {self.limit:.15g}"
 
 
 def check(

@@ -51,9 +51,9 @@ def write_relabelled(
     source, folder = tables.dataroot / tables.version, tables.dataroot / into
     backup = tables.dataroot / _BACKUP.format(tables.version)
     refuse_taken(tables, into, force=force)
-    if into != tables.version:
-        folder = folder.resolve()  # of a link, what it leads to is written anew
-    partial = folder.with_name(f".{folder.name}.partial")
+    # Of a link, what it leads to is written anew; one that becomes the backup is moved itself.
+    place = folder if into == tables.version else folder.resolve()
+    partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
     partial.mkdir(parents=True)
     try:
@@ -70,7 +70,7 @@ def write_relabelled(
         if into == tables.version:
             # Between the two renames there is no such version, but never a half one.
             os.rename(source, backup)
-        replace_folder(partial, folder)
+        replace_folder(partial, place)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

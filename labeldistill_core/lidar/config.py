@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from labeldistill_core.config import BevGrid, DecodeConfig, HeadConfig
-from labeldistill_core.config_checks import require_positive, require_reach
+from labeldistill_core.config_checks import require_positive
 from labeldistill_core.errors import ConfigError
 
 _MAX_LAYERS = 4096
@@ -100,7 +100,6 @@ class TeacherConfig:
                 f"teacher.height_padding {self.height_padding} must have one number between two of "
                 f"the {stages} stages"
             )
-        require_reach(self.grid, self.decode.center_limit_m)
         # Along z any number of layers may be left: they become channels.
         for edge in self.voxel_m[:2]:
             if abs(edge * 2 ** (stages - 1) - self.grid.cell_m) > 1e-6:

@@ -13,6 +13,7 @@ from pathlib import Path
 from lightning.pytorch import seed_everything
 
 from labeldistill_core.checkpoints import Kind, file_sha256, refuse_other_file
+from labeldistill_core.config import StudentConfig
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
@@ -26,6 +27,7 @@ from labeldistill_core.distillation.distiller import Distiller
 from labeldistill_core.distillation.label_encoder import load_label_encoder
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.files import refuse_unwritable, user_cache
+from labeldistill_core.lidar.config import TeacherConfig
 from labeldistill_core.lidar.points import Points
 from labeldistill_core.lidar.teacher import Teacher, load_teacher
 from labeldistill_core.lidar.teacher_cache import CachedTeacher
@@ -63,6 +65,7 @@ def train_teacher(dataroot: Path, out: Path, options: TeacherOptions) -> Written
     recipe, config = preset.recipes.teacher, preset.teacher
     target = _target(out, "teacher", options.init)
     seed_everything(recipe.seed, workers=True, verbose=False)
+    _warn_of_reach(config)
     stage = TeacherStage(config, recipe)
     if options.init:
         # Weights alone: the preset says what the network is.
@@ -172,6 +175,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
         labels = load_label_encoder(options.label_encoder) if options.label_encoder else None
         distiller = Distiller(distillation, config, lidar, labels)
         points = Points(lidar.config.sweeps) if lidar else None
+    _warn_of_reach(config)
     stage = StudentStage(config, recipe, distiller, sample)
     if options.pretrained:
         load_pretrained(stage.network.image_encoder, options.pretrained)
@@ -224,6 +228,19 @@ def _student_teacher(
     # In the user's cache, where the next run finds it; beside the run for a user without a home.
     folder = machine.teacher_cache or (user_cache() or out) / "teacher"
     return CachedTeacher.load(file, folder, int(machine.teacher_cache_gib * 2**30))
+
+
+def _warn_of_reach(config: StudentConfig | TeacherConfig) -> None:
+    """Tell of cells in which boxes are learnt that decoding then drops."""
+    grid, limit_m = config.grid, config.decode.center_limit_m[0]
+    far_m = max(map(abs, grid.x_m + grid.y_m))
+    if far_m > limit_m:
+        _LOG.warning(
+            "the grid reaches %g m far, and decode.center_limit_m drops boxes beyond %g m: let it "
+            "be at least as far, or train on fewer cells",
+            far_m,
+            limit_m,
+        )
 
 
 def _target(out: Path, kind: Kind, init: Path | None = None) -> Path:

@@ -67,7 +67,8 @@ def check_arrival(seen: Observation, silent: Mapping[str, str]) -> list[Finding]
 def check_stamps(seen: Observation) -> list[Finding]:
     """Stamps, phases, and the sets that come of them."""
     unstamped = {
-        name: f"{name}: {count} of its images have no stamp: set it in the driver"
+        name: f"{name}: {count} of its images have no stamp, or one before 1970: set it in "
+        "the driver"
         for name, count in seen.gathering.unstamped.items()
     }
     found = by_camera("stamps", unstamped, "")

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from labeldistill_core.names import shown
+
 
 def ros_name(sensor: str) -> str:
     """A sensor's name as ROS can have it, such as `cam_front` for `CAM_FRONT`.
@@ -26,3 +28,13 @@ def ros_names(sensors: Iterable[str]) -> dict[str, str]:
             name = f"{ros_name(sensor)}_{count}"
         found[sensor] = name
     return found
+
+
+def fault_of_names(sensors: Iterable[str]) -> str:
+    """Which sensors would have one name in ROS, and their messages one topic; empty where none."""
+    known: dict[str, str] = {}
+    for sensor in sensors:
+        first = known.setdefault(ros_name(sensor), sensor)
+        if first != sensor:
+            return f"{shown(first)} and {shown(sensor)} would both be {ros_name(sensor)} in ROS"
+    return ""

@@ -112,6 +112,7 @@ def _read(values: dict[str, str], stamp_ns: int) -> SetStatus:
         if key.endswith("_ms") and key.isidentifier() and len(key) < _LONGEST_KEY
     }
     pose = values.get("pose", "known")
+    age_ms = timings_ms.pop("age", None)
     report = SetReport(
         stamp_ns,
         cast(Outcome, values["outcome"]),
@@ -119,7 +120,7 @@ def _read(values: dict[str, str], stamp_ns: int) -> SetStatus:
         tuple(values.get("missing", "").split()),
         cause=values.get("cause", ""),
         spread_s=timings_ms.pop("spread", 0.0) / 1e3,
-        age_s=timings_ms.pop("age", 0.0) / 1e3,
+        age_s=math.nan if age_ms is None else age_ms / 1e3,
         history_valid=int(values.get("history_valid", 0)),
         pose="" if pose == "known" else pose,
         boxes=int(values.get("boxes", 0)),

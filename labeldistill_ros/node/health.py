@@ -7,6 +7,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from statistics import median
 from typing import Any
 
 from labeldistill_core.cameras import FrameSet
@@ -21,7 +22,8 @@ from labeldistill_ros.sets.assembly import Problem
 from labeldistill_ros.sets.report import SetReport
 
 _RESTS_S = 1.0
-"""Without an image for so long, all cameras rest, and nobody waits for boxes."""
+"""Without an image for so long, or for 2.5 of its periods, a camera rests; while all of them do,
+nobody waits for boxes."""
 
 
 class Health:
@@ -71,7 +73,7 @@ class Health:
             # The first image after a rest: boxes are waited for from now on, not since the last
             # drive.
             if not self._images_come(now_s):
-                self._boxes_s = now_s
+                self._boxes_s = self._ended_s = now_s
             self._cameras[camera].arrived(now_s, encoding, frame_id, ahead_s)
 
     def unwanted(self, now_s: float) -> None:
@@ -161,9 +163,9 @@ class Health:
 
     def _patience_s(self, now_s: float, period_s: float) -> float:
         """Time in which a set is due at the latest, even if one is lost."""
-        # Of two periods, since the set of one may be lost.
-        periods_s = [camera.patience_s for camera in self._alive(now_s)]
-        return max([self._limits.max_delay_s, 2 * period_s, *periods_s])
+        # Of two periods, since the set of one may be lost. Sets come at the rate of most cameras.
+        periods_s = [camera.patience_s for camera in self._alive(now_s)] or [0.0]
+        return max(self._limits.max_delay_s, 2 * period_s, median(periods_s))
 
     def watch(
         self,
@@ -309,7 +311,7 @@ class Health:
         values = {**sync, **{f"sets_{key}": count for key, count in totals.items()}}
         if spread_ms is not None:
             values["spread_p95_ms"] = spread_ms
-        if last and age_s > patience_s:
+        if (last or comes) and age_s > patience_s:
             level = WARN if comes else OK
             return diagnostic(f"{name}: sync", level, f"no set for {age_s:.1f} s", values)
         if last and last.missing:
@@ -320,8 +322,8 @@ class Health:
     def _processing_status(self, name: str, now_s: float, period_s: float) -> Any:
         latencies = self.latencies_ms()
         values: dict[str, Any] = {}
-        for stage, (median, high) in latencies.items():
-            values[f"{stage}_p50_ms"], values[f"{stage}_p95_ms"] = median, high
+        for stage, (middle, high) in latencies.items():
+            values[f"{stage}_p50_ms"], values[f"{stage}_p95_ms"] = middle, high
         for key in ("boxes_unusable", "unforeseen"):
             values[key] = self.counts[key]
         limits, level, text = self._limits, OK, "no set yet"

@@ -82,8 +82,7 @@ class Intake:
         # A stamp of zero means that the driver set none, and none is before 1970; taken as times
         # they would be jumps.
         if stamp_ns <= 0:
-            text = f"{camera}: its images have no stamp{', or one before 1970' * (stamp_ns < 0)}"
-            text += "; set it in the driver"
+            text = f"{camera}: its images have no stamp, or one before 1970; set it in the driver"
             self.unstamped[camera] = text
             self._health.problems([Problem(camera, "image", text)], now_s)
             return

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class SetReport:
     """Why the set was not processed, in a word or two; empty when it was."""
     spread_s: float = 0.0
     """Time between its first and last exposure."""
-    age_s: float = 0.0
+    age_s: float = math.nan
     """Time from its stamp until its end, by the node's clock; NaN where that does not run."""
     history_valid: int = 0
     """How many past frames the network had."""

@@ -25,6 +25,7 @@ from tf2_msgs.msg import TFMessage
 
 from labeldistill_core.frames import Transform
 from labeldistill_ros.messages import header
+from labeldistill_ros.messages.names import ros_name
 from labeldistill_ros.testing.course import Course, ego_from_camera, jpeg, picture
 from labeldistill_ros.testing.ears import Ears
 
@@ -117,7 +118,7 @@ class Vehicle(Ears):
         for camera in self.faults.reliable:
             self.republish(camera, ReliabilityPolicy.RELIABLE)
         self._infos = {
-            c: self.node.create_publisher(CameraInfo, f"/{c.lower()}/camera_info", _SENSOR)
+            c: self.node.create_publisher(CameraInfo, f"/{ros_name(c)}/camera_info", _SENSOR)
             for c in self.course.cameras
         }
         self._executor = SingleThreadedExecutor(context=context)
@@ -214,7 +215,7 @@ class Vehicle(Ears):
             _stamped_pose(
                 ego_from_camera(c, self.course.headings_deg),
                 "base_link",
-                f"{c.lower()}_optical_frame",
+                f"{ros_name(c)}_optical_frame",
             )
             for c in self.course.cameras
             if c not in self.faults.unmounted
@@ -231,7 +232,7 @@ class Vehicle(Ears):
 
     def info(self, camera: str, stamp_ns: int) -> CameraInfo:
         """The calibration of a camera as its driver tells it, with the fault that it has."""
-        (width, height), frame = self.course.size_of(camera), f"{camera.lower()}_optical_frame"
+        (width, height), frame = self.course.size_of(camera), f"{ros_name(camera)}_optical_frame"
         info = CameraInfo(header=header(stamp_ns, frame), width=width, height=height)
         k = self.course.intrinsics_of(camera)
         info.k, info.p = k.ravel(), [*k[0], 0.0, *k[1], 0.0, *k[2], 0.0]
@@ -241,7 +242,7 @@ class Vehicle(Ears):
         return info
 
     def _image_publisher(self, camera: str, qos: QoSProfile) -> Any:
-        topic = f"/{camera.lower()}/image_raw{self._ending}"
+        topic = f"/{ros_name(camera)}/image_raw{self._ending}"
         return self.node.create_publisher(self._kind, topic, qos)
 
     def _spin(self) -> None:
@@ -294,7 +295,7 @@ class Vehicle(Ears):
 
     def _image(self, camera: str, stamp_ns: int) -> Image | CompressedImage:
         sent_ns = 0 if camera in self.faults.unstamped else stamp_ns
-        head = header(sent_ns, f"{camera.lower()}_optical_frame")
+        head = header(sent_ns, f"{ros_name(camera)}_optical_frame")
         if not self.raw:
             message = CompressedImage(header=head, format="jpeg")
             message.data.frombytes(self.faults.data.get(camera) or self._jpeg(camera, stamp_ns))

@@ -40,7 +40,6 @@ def test_values_that_differ_make_configurations_that_differ(tiny_config: Student
         (("depth_bins", "stop_m"), 2.2, "depth_bins needs .* a step_m > 0 that fits"),
         (("decode", "nms_radius_m2"), [-4.0] * 6, "decode.nms_radius_m2 is .*: use positive"),
         (("decode", "center_limit_m"), [-1.0, 10.0], "decode.center_limit_m is -1.0, 10.0"),
-        (("decode", "center_limit_m"), [20.0, 10.0], "the grid reaches 25.6 m far and 5 m up"),
         (("grid", "x_m"), [-16.0, 16.0], "grid has 32 x 20 cells: use multiples of 8"),
         (("image_encoder",), {"backbone": {"variant": "tiny"}, "frozen_stem": True}, "of a ResNet"),
         (("head", "least_radius"), -3, "head.least_radius is -3: use 0 or more"),

@@ -79,6 +79,7 @@ def test_namespaces_are_nested_and_the_later_section_counts(tmp_path: Path) -> N
         ("sync.tolerance: 7.0", "use a value from 0.001 to 1"),
         ("transport: jpg", "'jpg' is none of 'compressed', 'raw'"),
         ("\tmax_boxes: 1", "is no parameter file"),
+        ("model:", "model must be of type str, for example '', not None"),
     ],
 )
 def test_what_the_node_would_refuse(line: str, message: str, tmp_path: Path) -> None:
@@ -95,6 +96,13 @@ def test_what_the_node_would_refuse(line: str, message: str, tmp_path: Path) -> 
         *(("+.5", 0.5), ("3.", 3.0), ("2e2", 200.0), ("0x1p-2", 0.25), ("1e400", "1e400")),
         *(("-inf", -math.inf), ("+.Inf", math.inf), (".iNF", ".iNF"), (".Nan", ".Nan")),
         *(("9223372036854775808", 2.0**63), ("'5'", "5"), ("!!str 5", "5"), ('"y"', "y")),
+        *(
+            ("1e-310", "1e-310"),
+            ("1e-400", "1e-400"),
+            ("0e-400", 0.0),
+            ("\u0661.\u0665", "\u0661.\u0665"),
+        ),
+        *(("|-\n      5", 5), (">-\n      true", True), ("!!int '5'", "5"), ("!!float 5", 5)),
     ],
 )
 def test_words_are_what_they_are_to_ros(word: str, value: Any, tmp_path: Path) -> None:

@@ -156,6 +156,9 @@ def test_thresholds_and_junit(tmp_path: Path) -> None:
         "slow", Thresholds(max_latency_ms=400.0), **{**values, "latency_p95_ms": 400.26}
     )
     assert slow.sentence() == "FAILED: slow: latency p95 ms is 400.3, wanted at most 400"
+    limit, value = 0.1234565, 0.12345641
+    (close,) = check("close", Thresholds(min_nds=limit), **{**values, "nds": value})
+    assert close.sentence().endswith(f"NDS is 0.123456, wanted at least {limit}")
     (near,) = check("near", Thresholds(min_nds=0.4), **{**values, "nds": 0.39996})
     assert near.sentence() == "FAILED: near: NDS is 0.39996, wanted at least 0.4"
     assert "second: latency p95 ms is unknown" in checks[-1].sentence()

@@ -8,7 +8,6 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ from labeldistill_core.experiments.processes import in_processes
 from labeldistill_core.lidar.config import SweepsConfig
 from labeldistill_core.lidar.teacher import Teacher
 from labeldistill_core.presets import Recipes
-from labeldistill_core.training.options import StudentOptions, TeacherOptions, TrainingOptions
+from labeldistill_core.training.options import StudentOptions, TrainingOptions
 from labeldistill_core.training.recipe import Recipe
 from labeldistill_core.training.train import train_student
 from labeldistill_ros.cli import main
@@ -102,25 +101,6 @@ def test_ablation_compares_arms_and_goes_on(
     command[2] = str(tmp_path / "again")
     assert main([*command, *init, "--seeds", "1"]) == 0
     assert "2 steps on 4 samples" in json.loads(figures.read_text())["init"]
-
-
-def test_teachers_do_not_share_the_budget_of_students(
-    synthetic_dataroot: Path, tmp_path: Path, small_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained: list[TeacherOptions] = []
-
-    def train_teacher(*args: Any) -> None:
-        trained.append(args[2])
-        raise ConfigError("seen")
-
-    monkeypatch.setattr("labeldistill_core.experiments.ablation.train_teacher", train_teacher)
-    budget = ["--accumulate", "8", "--class-balanced", "True", "--epochs", "1", "--seed", "3"]
-    root = str(synthetic_dataroot)
-    small_config = ["--config", str(small_file), "--version", "v1.0-mini", "--split", "train"]
-    assert main(["ablation", root, str(tmp_path), "--arms", "lidar", *small_config, *budget]) == 2
-    (teacher,) = trained
-    plain = TeacherOptions(config=small_file).resolved()
-    assert teacher.resolved().recipes.teacher == plain.recipes.teacher
 
 
 @pytest.mark.long

@@ -17,7 +17,7 @@ from torch.nn.functional import conv3d
 
 from labeldistill_core.cameras import CAMERAS
 from labeldistill_core.checkpoints import save_network
-from labeldistill_core.config import BevGrid, DecodeConfig, HeadConfig
+from labeldistill_core.config import BevGrid, HeadConfig
 from labeldistill_core.data.bev_augmentation import BevAugmentation
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import LidarDataset, LidarSample
@@ -244,7 +244,6 @@ def test_checkpoints_of_another_network_are_refused(tmp_path: Path) -> None:
         ({"voxel_m": (0.4, 0.4, 9.0)}, r"voxel_m .* leave no layer of grid.z_m \(-"),
         ({"max_voxels": (-1, 5)}, "teacher.max_voxels is -1, 5: use positive numbers"),
         ({"neck_channels": (8, 0)}, "teacher.neck_channels is 8, 0: use positive numbers"),
-        ({"decode": DecodeConfig(center_limit_m=(9.0, 9.0))}, "the grid reaches 12.8 m far"),
         ({"grid": BevGrid((-12.8, 12.8), (-12.0, 12.0), cell_m=1.6)}, "even number of rows"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from labeldistill_ros.inputs.topics import CameraTopics
-from labeldistill_ros.messages.names import ros_name, ros_names
+from labeldistill_ros.messages.names import fault_of_names, ros_name, ros_names
 from labeldistill_ros.parameters import CameraParameters, Parameters
 
 
@@ -34,3 +34,9 @@ def test_two_sensors_never_share_a_name() -> None:
         "a_b_2": "a_b_2_2",
         "c": "c",
     }
+
+
+def test_sensors_that_would_share_a_topic_are_told() -> None:
+    assert fault_of_names(["CAM_FRONT", "CAM_BACK", "lidar"]) == ""
+    told = fault_of_names(["CAM_BACK", "CAM-FRONT", "cam front"])
+    assert told == "'CAM-FRONT' and 'cam front' would both be cam_front in ROS"

@@ -81,6 +81,27 @@ def test_slow_cameras_with_boxes_are_none(health: Health) -> None:
             assert statuses(health, now_s + 1.2)["processing"].level == DiagnosticStatus.OK
 
 
+def test_one_slow_camera_does_not_hide_that_boxes_are_missed() -> None:
+    health = Health({name: name for name in "ABCDEF"}, LIMITS, lambda: MODEL)
+    for k in range(1200):
+        now_s = 100.0 + k / 10
+        for name in "ABCDE":
+            health.image(name, now_s)
+        if k % 200 == 0:
+            health.image("F", now_s)
+        if now_s <= 180.0:
+            health.done(report(), now_s)
+    assert statuses(health, 181.9)["processing"].message.startswith("no boxes for 1.9 s")
+
+
+def test_images_without_any_set_are_told(health: Health) -> None:
+    drive(health, "LEFT", 10.0, 14.0)
+    assert statuses(health, 14.0)["sync"].message == "no set yet"
+    drive(health, "LEFT", 14.1, 40.0)
+    told = statuses(health, 40.0)["sync"]
+    assert (told.level, told.message) == (DiagnosticStatus.WARN, "no set for 30.0 s")
+
+
 def test_what_was_not_looked_at_is_not_called_complete(health: Health) -> None:
     assert statuses(health, 10.0)["sync"].message == "no set yet"
     health.image("LEFT", 10.0)
@@ -96,8 +117,9 @@ def test_a_set_of_long_ago_says_nothing_of_now(health: Health) -> None:
     assert statuses(health, 10.1)["sync"].message == "complete sets"
     rested = statuses(health, 70.0)["sync"]
     assert (rested.level, rested.message) == (DiagnosticStatus.OK, "no set for 60.0 s")
-    drive(health, "LEFT", 70.0, 71.0)
-    assert statuses(health, 71.0)["sync"].level == DiagnosticStatus.WARN
+    drive(health, "LEFT", 70.0, 76.0)
+    told = statuses(health, 76.0)["sync"]
+    assert (told.level, told.message) == (DiagnosticStatus.WARN, "no set for 6.0 s")
 
 
 def test_images_of_one_time_have_no_rate(health: Health) -> None:

@@ -93,7 +93,7 @@ def test_cameras_without_stamps_are_one_line(
     running = detector(**PATIENT, **{"diagnostics.period": 0.1})
     vehicle.connect()
     told: list[str] = []
-    sentence = "its images have no stamp; set it in the driver"
+    sentence = "its images have no stamp, or one before 1970; set it in the driver"
 
     def said() -> bool:
         told.extend(line for line in capfd.readouterr().err.splitlines() if sentence in line)
