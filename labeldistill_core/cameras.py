@@ -40,7 +40,7 @@ FIXED_FRAME = "map"
 
 
 def fault_of_intrinsics(k: Array) -> str:
-    """Why a matrix K, in pixels, is none by which a camera projects; empty where it is one."""
+    """Why a matrix K, in pixels, cannot be a camera's; empty where it can."""
     whole = k.shape == (3, 3) and bool(np.isfinite(k).all())
     if not whole or min(k[0, 0], k[1, 1], np.linalg.det(k)) <= 0:
         return (
@@ -161,7 +161,7 @@ class CameraView:
     as taken."""
 
     def __post_init__(self) -> None:
-        """Refuse an image of another size than the calibration speaks of, and another's pose."""
+        """Refuse an image of another size than the calibration says, and poses of others."""
         size_px = (self.calibration.height_px, self.calibration.width_px)
         expected = (*(size // self.reduced for size in size_px), 3)
         kind, shape = str(self.image.dtype).removeprefix("torch."), tuple(self.image.shape)

@@ -181,7 +181,7 @@ def demo() -> Preset:
         teacher,
         encoder,
         _small_world_recipes(),
-        # Of the paper's ratios the best here, in every seed; see docs/training_history.md.
+        # More mAP than equal parts in every seed; see docs/training_history.md.
         distillation=DistillationConfig(ratio=(1, 3, 2)),
     )
 

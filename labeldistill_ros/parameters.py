@@ -140,7 +140,7 @@ class DiagnosticsParameters:
     max_delay: float = _parameter(
         1.0,
         "Seconds without boxes, while images come, after which processing is an ERROR; at least "
-        "2.5 periods of the cameras.",
+        "2.5 periods of the cameras, and two of max_rate.",
         bounds=(0.01, 600.0),
     )
 

@@ -44,8 +44,8 @@ class ScoreOptions(ClassesOptions):
     tolerance_s: Annotated[float, tyro.conf.arg(name="tolerance")] = TOLERANCE_S
     """Seconds between a sample and the detections that are taken for it."""
     fixed_frame: str = FIXED_FRAME
-    """Frame of a run's bag in which the data root's poses are told, such as odom; boxes in it, or
-    in frames that the bag's /tf connects with it, are compared."""
+    """What a run's bag calls the fixed frame of the truth, such as odom; boxes are moved into it by
+    the bag's /tf."""
     thresholds: Annotated[Thresholds, tyro.conf.arg(name="")] = field(default_factory=Thresholds)
     """What each run must reach."""
 
