@@ -25,7 +25,7 @@ from labeldistill_ros.testing.vehicle import counter
 
 _BACK, _FRONT = "CAM_BACK", "CAM_FRONT"
 _MASK = {**SKIP, "sync.missing_camera_policy": "mask", "sync.min_cameras": 5}
-_NO_STAMP = "its images have no stamp; set it in the driver"
+_NO_STAMP = "its images have no stamp, or one before 1970; set it in the driver"
 _REFUSED = {
     cause: {
         "all sets are refused for it": lambda r, cause=cause: all_since(

@@ -58,12 +58,12 @@ def evaluate_results(results: Path, dataroot: Path, options: ResultFileOptions) 
     found = read_results(results, tables.class_list.names)
     # Without scenes the file says what is scored: a result file of a part of a split is no failure
     # on the rest.
-    scenes = named_scenes(tables, options.scenes)
-    tokens = [token for name in scenes for token in tables.samples(name)]
-    if not options.scenes:
-        tokens = list(found)
-    elif not tokens:
-        raise DataError(f"{', '.join(options.scenes)} have no samples: name other scenes")
+    tokens = list(found)
+    if options.scenes:
+        scenes = named_scenes(tables, options.scenes)
+        tokens = [token for name in scenes for token in tables.samples(name)]
+        if not tokens:
+            raise DataError(f"{', '.join(scenes)} have no samples: name other scenes")
     return evaluate([tables.ground_truth(token) for token in tokens], found)
 
 

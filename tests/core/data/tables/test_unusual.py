@@ -4,8 +4,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import DataError
+from labeldistill_core.evaluation.evaluate import ResultFileOptions, evaluate_results
+from labeldistill_core.evaluation.result_file import write_results
 from tests.core.data.tables.test_faults import Rows, change, every
 from tests.support.nuscenes_fixture import VERSION
 
@@ -45,3 +49,15 @@ def test_headings_come_from_quaternions_of_any_length(
         for root in (dataroot, shared_dataroot)
     )
     np.testing.assert_allclose(found, exact, atol=1e-9)
+
+
+def test_a_scene_without_samples_is_not_scored_as_all(dataroot: Path, tmp_path: Path) -> None:
+    def with_empty(rows: Rows) -> None:
+        ends = {"first_sample_token": "", "last_sample_token": "", "nbr_samples": 0}
+        rows.append({**rows[0], **ends, "token": "empty", "name": "empty"})
+
+    change(dataroot, "scene", with_empty)
+    write_results(tmp_path / "results.json", {"sample-0-0": []})
+    options = ResultFileOptions(version=VERSION, scenes=("empty",))
+    with pytest.raises(DataError, match="empty"):
+        evaluate_results(tmp_path / "results.json", dataroot, options)
