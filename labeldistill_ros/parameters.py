@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
 from labeldistill_core.errors import ConfigError
+from labeldistill_ros.ros_names import frame_name
 
 P = TypeVar("P")
 
@@ -54,10 +55,10 @@ def _parameter(default: Any, text: str, **spec: Any) -> Any:
     return field(default=default, metadata={"spec": Spec(text, **spec)})
 
 
-def _strip_slashes(tree: object, *names: str) -> None:
-    """Names of frames as tf2 has them; it takes `/map` for `map` and publishes no such name."""
-    for name in names:
-        object.__setattr__(tree, name, getattr(tree, name).removeprefix("/"))
+def _name_frames(tree: object, *fields: str) -> None:
+    """Let fields hold the names of frames as tf2 has them."""
+    for each in fields:
+        object.__setattr__(tree, each, frame_name(getattr(tree, each)))
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class CameraParameters:
 
     def __post_init__(self) -> None:
         """Take the frame as tf2 names it."""
-        _strip_slashes(self, "frame_id")
+        _name_frames(self, "frame_id")
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ class Parameters:
 
     def __post_init__(self) -> None:
         """Take frames as tf2 names them."""
-        _strip_slashes(self, "fixed_frame", "base_frame", "output_frame")
+        _name_frames(self, "fixed_frame", "base_frame", "output_frame")
 
     @property
     def period_s(self) -> float:

@@ -46,7 +46,7 @@ from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
 from labeldistill_ros.messages.geometry import transform_stamped
 from labeldistill_ros.messages.markers import truth_markers
-from labeldistill_ros.messages.names import fault_of_names, ros_name
+from labeldistill_ros.ros_names import fault_of_names, ros_name
 
 _LOG = logging.getLogger(__name__)
 

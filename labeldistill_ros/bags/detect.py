@@ -27,10 +27,10 @@ from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
 from labeldistill_ros.messages.calibration import AmbiguityWatch
-from labeldistill_ros.messages.names import fault_of_names
 from labeldistill_ros.messages.status import set_status
 from labeldistill_ros.messages.tables import table_message
 from labeldistill_ros.parameters import VehicleParameters
+from labeldistill_ros.ros_names import fault_of_names
 from labeldistill_ros.sets.arrival import ClosedSet
 from labeldistill_ros.sets.assembly import Assembler
 from labeldistill_ros.sets.gathering import SetGathering, TimeWentBack
@@ -158,9 +158,8 @@ class _Events:
             for camera, own in vehicle.cameras.items()
         }
         self._images = {topic.image: camera for camera, topic in topics.items()}
-        if len(self._images) < len(topics):
-            fault = fault_of_names(vehicle.cameras) or "two cameras have one image topic"
-            raise ConfigError(f"{fault}: give each its own by cameras.<name>.image_topic")
+        if fault := fault_of_names(vehicle.cameras):
+            raise ConfigError(f"{fault}, and have one topic: train the model with other names")
         self._calibrations = {topic.info: camera for camera, topic in topics.items()}
         self._ambiguity = AmbiguityWatch(rectified=vehicle.common.images_rectified)
         reader.require(*self._images, *self._calibrations)

@@ -26,6 +26,7 @@ from labeldistill_ros.bags.score import (
     reference_scenes,
     score_run,
 )
+from labeldistill_ros.ros_names import frame_name
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def score_runs(
             run,
             topic=topic,
             tolerance_s=options.tolerance_s,
-            fixed_frame=options.fixed_frame.removeprefix("/"),
+            fixed_frame=frame_name(options.fixed_frame),
             out=out,
         )
         score = replace(score, name=name)

@@ -23,9 +23,9 @@ from labeldistill_ros.bags.message_types import with_data
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.calibration import camera_info
 from labeldistill_ros.messages.geometry import pose, quaternion, vector3
-from labeldistill_ros.messages.names import ros_name
 from labeldistill_ros.messages.stamps import header
 from labeldistill_ros.messages.tables import cloud_message
+from labeldistill_ros.ros_names import ros_name
 
 BASE_FRAME = "base_link"
 MAP_FRAME = "map"

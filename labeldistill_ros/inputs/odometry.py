@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from labeldistill_core.frames import Transform
 from labeldistill_ros.inputs.transforms import Lookup, TransformError
+from labeldistill_ros.ros_names import frame_name
 
 
 class OdometryPoses:
@@ -35,7 +36,7 @@ class OdometryPoses:
 
     def body_of(self, child_frame_id: str) -> str:
         """The frame whose motion a message tells, noted for lookups; the vehicle where none is."""
-        self.body_frame = child_frame_id.removeprefix("/") or self._base_frame  # as tf2 has it
+        self.body_frame = frame_name(child_frame_id) or self._base_frame
         return self.body_frame
 
     def lookup(self, target: str, source: str, stamp_ns: int, until_s: float) -> Transform:

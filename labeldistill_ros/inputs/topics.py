@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from labeldistill_ros.messages.names import ros_name
 from labeldistill_ros.parameters import CameraParameters, Parameters
+from labeldistill_ros.ros_names import ros_name
 
 _COMPRESSED = "/compressed"
 """By image_transport's rule, the transport's name behind the raw topic."""

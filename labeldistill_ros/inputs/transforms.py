@@ -23,6 +23,7 @@ from itertools import pairwise
 from labeldistill_core.errors import LabelDistillError
 from labeldistill_core.frames import Transform
 from labeldistill_core.names import plain_text, shown
+from labeldistill_ros.ros_names import frame_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class TransformBuffer:
         Returns:
             Whether time was set back.
         """
-        parent, child = parent.removeprefix("/"), child.removeprefix("/")  # as tf2 does
+        parent, child = frame_name(parent), frame_name(child)
         arrival_s = stamp_ns / _NS if arrival_s is None else arrival_s
         edge, pose = self._edges.get(child), (wxyz, translation)
         self._now_s = arrival_s
@@ -284,7 +285,7 @@ class TransformBuffer:
                 outside of what is remembered.
         """
         asked = (target, source)
-        target, source = target.removeprefix("/"), source.removeprefix("/")
+        target, source = frame_name(target), frame_name(source)
         source_path, target_path = self._to_root(source), self._to_root(target)
         # The nearest common ancestor: a transform above it that is missing does no harm.
         common = next((frame for frame in source_path if frame in target_path), None)

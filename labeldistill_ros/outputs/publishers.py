@@ -28,9 +28,9 @@ from labeldistill_ros.messages import (
     marker_array,
     table_message,
 )
-from labeldistill_ros.messages.names import ros_names
 from labeldistill_ros.outputs.autoware import DetectedObjects, objects_message
 from labeldistill_ros.outputs.overlays import overlay_message
+from labeldistill_ros.ros_names import ros_names
 
 STAGES = (
     "sync_wait",

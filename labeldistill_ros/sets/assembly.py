@@ -31,6 +31,7 @@ from labeldistill_ros.messages.calibration import (
     is_distorted,
     shows_whole_sensor,
 )
+from labeldistill_ros.ros_names import frame_name
 from labeldistill_ros.sets.arrival import Arrival, ClosedSet
 from labeldistill_ros.sets.decode_pool import DecodePool
 from labeldistill_ros.sets.together import together
@@ -305,7 +306,7 @@ class Assembler:
 
     def _optical_frame(self, name: str, images: CameraSet[Arrival]) -> str:
         own: str = images.frames[name].item.message.header.frame_id
-        return self._options.frame_ids.get(name) or own.removeprefix("/")
+        return self._options.frame_ids.get(name) or frame_name(own)
 
     def _fixed_from_ego(self, stamp_ns: int, until_s: float) -> Transform:
         options = self._options

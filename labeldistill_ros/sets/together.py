@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from labeldistill_ros.messages.names import ros_name
+from labeldistill_ros.ros_names import ros_name
 
 _ANY = "<camera>"
 

@@ -25,7 +25,7 @@ from tf2_msgs.msg import TFMessage
 
 from labeldistill_core.frames import Transform
 from labeldistill_ros.messages import header
-from labeldistill_ros.messages.names import ros_name
+from labeldistill_ros.ros_names import ros_name
 from labeldistill_ros.testing.course import Course, ego_from_camera, jpeg, picture
 from labeldistill_ros.testing.ears import Ears
 

@@ -17,6 +17,7 @@ from labeldistill_core.frames import UNIT_TOLERANCE, Array, Transform
 from labeldistill_core.names import shown
 from labeldistill_ros.inputs.transforms import FARTHEST_M
 from labeldistill_ros.messages.stamps import stamp_of
+from labeldistill_ros.ros_names import frame_name
 from labeldistill_ros.sync.lone_stamps import lone_stamps
 
 T = TypeVar("T")
@@ -157,7 +158,7 @@ class Edges:
             log_ns: when it was recorded.
             pose: (7,) x, y, z in metres and quaternion w, x, y, z.
         """
-        parent, child = parent.removeprefix("/"), child.removeprefix("/")  # as tf2 does
+        parent, child = frame_name(parent), frame_name(child)
         if fault := fault_of_pose(pose):
             if len(self.refused) < _MOST_FRAMES:
                 names = f"{shown(parent)} from {shown(child)}"

@@ -17,6 +17,7 @@ from labeldistill_core.labelling.tracking import DetectedFrame, track
 from labeldistill_ros.bags.dataset.edges import fault_of_pose
 from labeldistill_ros.bags.dataset.options import LEFT_OUT
 from labeldistill_ros.bags.dataset.survey import class_of
+from labeldistill_ros.ros_names import frame_name
 
 _BOX = "box"
 
@@ -60,7 +61,7 @@ def boxes_of(
         size_m = (float(size.x), float(size.y), float(size.z))
         if not all(0 < side < 1e3 for side in size_m):
             raise DataError(f"a box is {size_m} metres in size")
-        frame = message.header.frame_id.removeprefix("/")
+        frame = frame_name(message.header.frame_id)
         stands = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
         if fault := fault_of_pose(stands):
             raise DataError(f"a box stands nowhere: {fault}")

@@ -19,6 +19,7 @@ from labeldistill_core.data.tables.columns import LIDAR
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.names import plain_name, shown
 from labeldistill_ros.bags.truth import TRUTH_TOPIC
+from labeldistill_ros.ros_names import frame_name
 
 LEFT_OUT = "-"
 """Category of classes whose boxes are not taken."""
@@ -81,7 +82,7 @@ class DatasetOptions:
     def __post_init__(self) -> None:
         """Refuse what makes no data set, and take frames as tf2 names them."""
         for name in ("base_frame", "fixed_frame"):
-            object.__setattr__(self, name, getattr(self, name).removeprefix("/"))
+            object.__setattr__(self, name, frame_name(getattr(self, name)))
         plain_name(self.version, "--version")
         if self.version.startswith(".") or self.version in _FOLDERS:
             raise ConfigError(f"--version {self.version} is another folder of the data root")

@@ -46,6 +46,7 @@ from labeldistill_ros.inputs.rectification import Rectifier
 from labeldistill_ros.inputs.transforms import TransformBuffer, TransformError
 from labeldistill_ros.messages.calibration import is_distorted
 from labeldistill_ros.messages.stamps import stamp_of
+from labeldistill_ros.ros_names import frame_name
 
 _MARGIN_NS = 2_000_000_000
 """Poses are read for as long before and after the scene, since they come late or early."""
@@ -139,7 +140,7 @@ class SceneWriter:
         drive, (begin_ns, end_ns) = self._drive, self._scene.span_ns
         sensors = [c.topic for c in drive.cameras.values()] + [s.topic for s in drive.lidars]
         sensors += [radar.topic for radar in drive.radars.values()]
-        # Wider, too: of messages of one time, the span knows the first.
+        # In the wider span, too: of messages of one time, the narrow one knows the first.
         labels = [drive.topics.labels] if drive.label_frame else []
         moving = [self._poses.odometry or MOVING_TOPIC]
         static = [] if self._poses.odometry else [STATIC_TOPIC]
@@ -278,8 +279,7 @@ class SceneWriter:
 
     def _add_transforms(self, message: Any, *, static: bool) -> None:
         for stamped in message.transforms:
-            parent = stamped.header.frame_id.removeprefix("/")
-            child = stamped.child_frame_id.removeprefix("/")
+            parent, child = map(frame_name, (stamped.header.frame_id, stamped.child_frame_id))
             # Wheels, doors and arms publish by the hundred a second; only the way to the vehicle
             # counts.
             if child in self._poses.way:

@@ -24,6 +24,7 @@ from labeldistill_ros.bags.dataset.topics import (
     SensorTopics,
 )
 from labeldistill_ros.bags.reader import BagReader, Recorded
+from labeldistill_ros.ros_names import frame_name
 from labeldistill_ros.sync.lone_stamps import lone_stamps
 
 Stamps = NDArray[np.int64]
@@ -55,7 +56,7 @@ class Stream:
             return
         self.stamps.append(stamp_ns)
         self.logs.append(log_ns)
-        self.frame_ids[frame_id.removeprefix("/")] += 1  # as tf2 names it
+        self.frame_ids[frame_name(frame_id)] += 1
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         """Forget the other messages; `which` is (N,)."""

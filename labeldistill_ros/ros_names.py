@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of sensors as parts of ROS names: topics and frames."""
+"""Names as ROS has them: of sensors, as parts of topics and frames, and of frames."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import re
 from collections.abc import Iterable
 
 from labeldistill_core.names import shown
+
+
+def frame_name(name: str) -> str:
+    """A frame's name as tf2 has it: it takes `/map` for `map`, and publishes no such name."""
+    return name.removeprefix("/")
 
 
 def ros_name(sensor: str) -> str:

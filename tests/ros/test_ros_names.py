@@ -5,8 +5,8 @@ import pytest
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from labeldistill_ros.inputs.topics import CameraTopics
-from labeldistill_ros.messages.names import fault_of_names, ros_name, ros_names
 from labeldistill_ros.parameters import CameraParameters, Parameters
+from labeldistill_ros.ros_names import fault_of_names, ros_name, ros_names
 
 
 @pytest.mark.parametrize(
