@@ -74,7 +74,7 @@ class _Listening:
     def __init__(self, node: LifecycleNode, vehicle: VehicleParameters, seconds: float) -> None:
         self._node, self._seconds = node, seconds
         self._begin_s = time.monotonic()
-        self._seen = Observation(vehicle, seconds + _DISCOVERY_S)
+        self._seen = Observation(vehicle, seconds)
         self._topics = {
             camera: CameraTopics.of(camera, vehicle.common, own)
             for camera, own in vehicle.cameras.items()
@@ -88,18 +88,19 @@ class _Listening:
                 node, transforms, common.odometry_topic, common.fixed_frame, common.base_frame
             )
         self._delay = PoseDelay(self._poses.lookup, common.fixed_frame, common.base_frame)
-        self._cameras = CameraSubscriptions(
-            node, self._topics, common.images_rectified, self._on_image
-        )
-        # One dictionary for both, so that a calibration counts from the moment it arrives.
-        self._seen.gathering.infos = self._cameras.infos
 
     def source(self, executor: SingleThreadedExecutor) -> Source:
         """Listen, and give what came."""
         # Which clouds there are, and whether a publisher is incompatible, is known only once
-        # discovery is through.
+        # discovery is through. Poses are heard from then on as well, so that images which come
+        # before /tf is connected are not taken for images without a pose.
         self._spin(executor, _DISCOVERY_S)
-        self._cameras.ask_for_latched_infos()
+        self._begin_s = time.monotonic()
+        rectified = self._seen.vehicle.common.images_rectified
+        cameras = CameraSubscriptions(self._node, self._topics, rectified, self._on_image)
+        # One dictionary for both, so that a calibration counts from the moment it arrives.
+        self._seen.gathering.infos = cameras.infos
+        cameras.ask_for_latched_infos()
         for topic, kinds in self._types().items():
             if is_lidar(topic, kinds):
                 take = partial(self._on_cloud, topic)
@@ -110,10 +111,10 @@ class _Listening:
         self._spin(executor, self._seconds)
         self._seen.end(self._now_s)
         # Before the subscriptions are closed, which are what is asked.
-        connections, silent = self._connections(), self._silent()
+        connections, silent = self._connections(cameras), self._silent(cameras)
         connections += self._delay.check(self._seen.vehicle.common.tf_timeout)
         types = self._types()
-        self._cameras.close()
+        cameras.close()
         self._spin(executor, _LATE_POSES_S)
         self._poses.close()
         clock = "this machine's clock"
@@ -154,22 +155,22 @@ class _Listening:
             if self._node.count_publishers(name)
         }
 
-    def _connections(self) -> list[Finding]:
-        found = [Finding("QoS", "fault", text) for text in self._cameras.unheard()]
+    def _connections(self, cameras: CameraSubscriptions) -> list[Finding]:
+        found = [Finding("QoS", "fault", text) for text in cameras.unheard()]
         for topic, asked in (("/tf", MOVING), ("/tf_static", STATIC)):
             texts = unheard(self._node, topic, asked).values()
             found += [Finding("QoS", "fault", text) for text in texts]
         found = found or [Finding("QoS", "ok", "every publisher offers what the node asks for")]
-        found += by_camera("publishers", self._cameras.shared(), "one to a camera", "warning")
+        found += by_camera("publishers", cameras.shared(), "one to a camera", "warning")
         if (why := why_no_clock(self._node)) and self._seen.seen:
             found.append(Finding("host clock", "fault", why))
         return found
 
-    def _silent(self) -> dict[str, str]:
+    def _silent(self, cameras: CameraSubscriptions) -> dict[str, str]:
         """Cameras whose topic is there."""
         there: Callable[[str], int] = self._node.count_publishers
         return {
-            camera: self._cameras.why_silent(camera)
+            camera: cameras.why_silent(camera)
             for camera, topics in self._topics.items()
             if camera not in self._seen.seen and there(topics.image)
         }

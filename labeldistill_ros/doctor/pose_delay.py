@@ -36,13 +36,15 @@ class PoseDelay:
 
     def look(self, now_s: float) -> None:
         """See which poses have come by now."""
-        # In order: a pose that is not there holds back those of later images for two seconds.
+        # In order, as one that may still come comes before those of later images.
         while self._waiting:
             stamp_ns, came_s = self._waiting[0]
             try:
                 self._lookup(*self._frames, stamp_ns, 0.0)
-            except TransformError:
-                if now_s - came_s < _GIVEN_UP_S:
+            except TransformError as error:
+                # What can no longer come must not hold back those that are there: their delay
+                # would be that of the wait.
+                if error.may_come and now_s - came_s < _GIVEN_UP_S:
                     return
             else:
                 self._delays_s.append(now_s - came_s)

@@ -12,11 +12,16 @@ from labeldistill_ros.inputs.transforms import TransformError
 PERIOD_NS = 100_000_000
 
 
-def delayed(periods: int, lost: int | None = None) -> PoseDelay:
-    """Images every 0.1 s, each of whose poses comes so many periods later, but that of one."""
+def delayed(periods: int, lost: int | None = None, first: int = 0) -> PoseDelay:
+    """Images every 0.1 s, each of whose poses comes so many periods later, but that of one.
+
+    There are no poses of images before the stamp `first`.
+    """
     newest_ns = 0
 
     def lookup(target: str, source: str, stamp_ns: int, until_s: float) -> Transform:
+        if stamp_ns < first:
+            raise TransformError("older than the oldest", may_come=False)
         if stamp_ns > newest_ns or stamp_ns == lost:
             raise TransformError("not there", may_come=True)
         return Transform.identity(target, source)
@@ -33,6 +38,12 @@ def test_the_delay_is_told(periods: int, level: str, ms: int) -> None:
     (found,) = delayed(periods).check(0.1)
     assert found.level == level
     assert f"they come {ms} ms after the images" in found.text
+
+
+def test_images_before_the_first_pose_hold_back_none() -> None:
+    (found,) = delayed(0, first=10 * PERIOD_NS).check(0.1)
+    assert found.level == "ok"
+    assert "they come 0 ms after the images" in found.text
 
 
 def test_poses_that_never_come_are_no_delay() -> None:
