@@ -164,6 +164,9 @@ SCENES = (
                 holds={"three sets failed": lambda r: r.vehicle.outcomes().count("failed") == 3},
             ),
         ),
+        # Somebody else starts it anew, as a lifecycle manager does: by itself it may have done so
+        # before it is asked for its state.
+        {**SKIP, "autostart": False},
     ),
     Scenario(
         "a camera is never seen",
