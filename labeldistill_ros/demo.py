@@ -33,13 +33,14 @@ from labeldistill_core.visualization.animation import AnimationOptions, animated
 from labeldistill_core.visualization.page import PageFrame, write_page
 from labeldistill_ros.bags.html_report import page_frame, scene_begins, summary, tables
 from labeldistill_ros.bags.key_frames import read_frame_sets
+from labeldistill_ros.bags.partial_folder import refuse_source
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recorder import Recorder
 from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.run_comparison import checks_of, record_of
 from labeldistill_ros.bags.score import Score, score_bag
 from labeldistill_ros.bags.truth import read_samples
-from labeldistill_ros.bags.writer import refuse_others_files, refuse_source
+from labeldistill_ros.bags.writer import refuse_others_files
 from labeldistill_ros.isolated_domain import own_domain
 from labeldistill_ros.shared_memory import kill_node
 from labeldistill_ros.starting import init_ros

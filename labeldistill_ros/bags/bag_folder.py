@@ -21,7 +21,7 @@ from labeldistill_core.data.tables.store import spot_check
 from labeldistill_core.errors import BagError
 from labeldistill_core.files import naming, refuse_special
 from labeldistill_core.names import shown
-from labeldistill_ros.bags.file_formats import SUFFIXES
+from labeldistill_ros.bags.file_formats import bag_files
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,18 +52,28 @@ def find_files(path: Path) -> BagFiles:
         path: folder of a bag, whose metadata may be missing, or a file of it.
 
     Raises:
-        BagError: the metadata cannot be read, or name files that are not there.
+        BagError: the metadata cannot be read, or name files that are not there, or it is a file
+            of another name.
     """
     if not path.is_dir():
+        refuse_special(path)
+        if not bag_files(path):
+            raise BagError(
+                f"{path} is no file of a bag, whose names end in .mcap or .db3: name one, or the "
+                "bag's folder"
+            )
         return BagFiles((path,))
-    inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.is_file())
+    inside = bag_files(path)
     # The metadata are written last, so a recording that was killed has none.
     if not (path / _METADATA).exists():
         return BagFiles(tuple(without_copies(inside)))
     about = read_metadata(path)
     try:
         # Names alone, as older versions of rosbag2 wrote paths from above the folder.
-        named = [path / PurePath(name).name for name in about.get("relative_file_paths") or ()]
+        names = about.get("relative_file_paths") or ()
+        if isinstance(names, str):
+            raise TypeError("relative_file_paths is a text and no list")
+        named = [path / PurePath(name).name for name in names]
         mode = str(about.get("compression_mode") or "").lower()
         form = str(about.get("compression_format") or "")
         counts = {

@@ -7,10 +7,12 @@ import logging
 import mmap
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mcap.records import Channel, Message, Schema
@@ -18,6 +20,8 @@ from rosbags.interfaces import Qos
 from rosbags.rosbag2.metadata import parse_qos
 
 from labeldistill_core.names import shown
+from labeldistill_ros.bags.decompression import ZSTD_MAGIC, decompress_file, zstd_bytes
+from labeldistill_ros.bags.file_formats import COMPRESSED
 from labeldistill_ros.bags.library_errors import DAMAGED, reason
 from labeldistill_ros.bags.mcap_walk import Walk
 from labeldistill_ros.bags.message_types import MessageType, message_type
@@ -46,13 +50,22 @@ class Topic:
     qos: Qos | None
     """Profile that was offered when it was recorded; None when unknown."""
 
-    def kind_of(self, data: bytes) -> MessageType | None:
-        """The type by which a message decodes; None for none.
+    def whole(self, data: bytes) -> tuple[MessageType, bytes] | None:
+        """The type by which a message decodes, and the message; None if it does by none.
 
         That of ROS first: a wrong byte in the bag's definition may change no more than the name of
         a field, and two definitions of one type make a bag that nobody reads.
+
+        Args:
+            data: CDR, which rosbag2 may have compressed by itself.
         """
-        return next((kind for kind in self.kinds if kind.decodes(data)), None)
+        if data.startswith(ZSTD_MAGIC):  # no CDR begins so
+            try:
+                data = zstd_bytes(data)
+            except DAMAGED:
+                return None
+        kind = next((kind for kind in self.kinds if kind.decodes(data)), None)
+        return None if kind is None else (kind, data)
 
 
 @dataclass
@@ -61,23 +74,36 @@ class Losses:
 
     messages: int = 0
     """Number of messages that do not decode, or whose topic is unknown."""
+    untimely: int = 0
+    """Number of messages at times that ROS cannot tell."""
     places: int = 0
     """Number of places where the structure of the file is broken."""
     topics: dict[str, str] = field(default_factory=dict)
     """Why messages of a topic cannot be saved, by its name."""
+    of_topics: Counter[str] = field(default_factory=Counter)
+    """Number of messages of these topics that cannot be saved."""
 
-    def tell(self, file: Path) -> None:
-        """Write them to the log, if there are any."""
-        for topic, why in self.topics.items():
-            _LOG.warning("%s: %s is left out: %s", file, shown(topic), why)
-        if self.messages or self.places:
-            _LOG.warning(
-                "%s is damaged or cut off at %d places; %d messages that are not whole are left "
-                "out",
-                file,
-                self.places,
-                self.messages,
+    def told(self) -> list[str]:
+        """A sentence for each kind of loss."""
+        texts = [
+            f"{shown(topic)} is left out, with {self.of_topics[topic]} messages: {why}"
+            for topic, why in self.topics.items()
+        ]
+        if self.places:
+            texts.append(f"it is damaged or cut off at {self.places} places")
+        if self.messages:
+            texts.append(f"{self.messages} messages that are not whole are left out")
+        if self.untimely:
+            texts.append(
+                f"{self.untimely} messages are left out whose time is before 1970 or after 2038, "
+                "which ROS cannot tell"
             )
+        return texts
+
+    def leave_out(self, topic: str, why: str) -> None:
+        """A message of a topic cannot be saved."""
+        self.topics[topic] = why
+        self.of_topics[topic] += 1
 
 
 Whole = tuple[Topic, MessageType, int, bytes]
@@ -88,14 +114,29 @@ def whole_messages(file: Path, losses: Losses) -> Iterator[Whole]:
     """Every whole message of a file, in its order.
 
     Args:
-        file: an `.mcap` or `.db3` file, of which anything may be wrong.
+        file: an `.mcap` or `.db3` file, of which anything may be wrong, or one of these that is
+            compressed as a whole.
         losses: are added to.
+
+    Raises:
+        BagError: there is no room for a copy of a file that cannot be read where it is.
     """
-    try:
-        yield from (_of_mcap if file.suffix == ".mcap" else _of_sqlite3)(file, losses)
-    except (OSError, sqlite3.Error) as error:
-        losses.places += 1
-        _LOG.warning("%s: %s", file, reason(error))
+    with TemporaryDirectory() as folder:
+        plain = file
+        if file.suffix == COMPRESSED:
+            plain = Path(folder) / file.stem
+            try:
+                decompress_file(file, Path(folder))
+            except DAMAGED as error:  # what comes before the damage is written
+                losses.places += 1
+                _LOG.warning("%s: %s", file, reason(error))
+                if not plain.exists():
+                    return
+        try:
+            yield from (_of_mcap if plain.suffix == ".mcap" else _of_sqlite3)(plain, losses)
+        except (OSError, sqlite3.Error) as error:
+            losses.places += 1
+            _LOG.warning("%s: %s", file, reason(error))
 
 
 def _of_mcap(file: Path, losses: Losses) -> Iterator[Whole]:
@@ -109,30 +150,42 @@ def _of_mcap(file: Path, losses: Losses) -> Iterator[Whole]:
 
             def is_whole(message: Message) -> bool:
                 topic = topics.get(message.channel_id)
-                return topic is not None and topic.kind_of(message.data) is not None
+                return isinstance(topic, Topic) and topic.whole(message.data) is not None
 
             walk, newest_ns = Walk(is_whole), 0
             for record in walk.file(data):
                 if not isinstance(record, Message):
                     continue
                 stamp_ns = _stamp_ns(record, newest_ns)
-                topic = topics.get(record.channel_id)
-                kind = topic.kind_of(record.data) if topic else None
-                if topic is None or kind is None or stamp_ns is None:
-                    losses.messages += 1
-                    continue
-                newest_ns = stamp_ns
-                yield topic, kind, stamp_ns, record.data
+                if whole := _whole(topics.get(record.channel_id), stamp_ns, record.data, losses):
+                    newest_ns = whole[2]
+                    yield whole
             losses.places += walk.damages
 
 
-def _mcap_topics(data: mmap.mmap, losses: Losses) -> dict[int, Topic]:
+def _whole(topic: Topic | str | None, stamp_ns: Any, data: Any, losses: Losses) -> Whole | None:
+    """A message with its topic, or the topic's name if that is left out; None if not whole."""
+    if isinstance(topic, str):
+        losses.of_topics[topic] += 1
+        return None
+    found = topic.whole(data) if topic and isinstance(data, bytes) else None
+    if topic is None or found is None or not isinstance(stamp_ns, int):
+        losses.messages += 1
+        return None
+    if not 0 <= stamp_ns <= _LAST_STAMP_NS:
+        losses.untimely += 1
+        return None
+    kind, data = found
+    return topic, kind, stamp_ns, data
+
+
+def _mcap_topics(data: mmap.mmap, losses: Losses) -> dict[int, Topic | str]:
     kinds: dict[int, MessageType] = {}
     channels: dict[int, list[Channel]] = {}
     for record in Walk().file(data):
         if isinstance(record, Schema):
             if record.id not in kinds or not kinds[record.id].is_ours:
-                kind = _kind(record.name, record.data, idl=record.encoding == "ros2idl")
+                kind = _kind(record.name, record.data, idl=record.encoding in ("ros2idl", "omgidl"))
                 # of two copies, one of which may have a wrong byte, that which is known here
                 if kind and (record.id not in kinds or kind.is_ours):
                     kinds[record.id] = kind
@@ -140,7 +193,7 @@ def _mcap_topics(data: mmap.mmap, losses: Losses) -> dict[int, Topic]:
             same = channels.setdefault(record.id, [])
             if record not in same and len(same) < 2:
                 same.append(record)
-    topics: dict[int, Topic] = {}
+    topics: dict[int, Topic | str] = {}
     for number, copies in channels.items():
         if len({copy.topic for copy in copies}) > 1:
             # One has a wrong byte. Recorders also write the topics' names as text, so that the
@@ -152,6 +205,7 @@ def _mcap_topics(data: mmap.mmap, losses: Losses) -> dict[int, Topic]:
                     losses.topics[channel.topic] = (
                         f"its messages are {channel.message_encoding}, and those of ROS 2 are CDR"
                     )
+                    topics.setdefault(number, channel.topic)
                 continue
             topic = _topic(
                 channel.topic,
@@ -159,12 +213,13 @@ def _mcap_topics(data: mmap.mmap, losses: Losses) -> dict[int, Topic]:
                 channel.metadata.get("offered_qos_profiles", ""),
                 losses,
             )
-            if topic and number not in topics:
+            known = topics.get(number)
+            if not isinstance(known, Topic):
                 topics[number] = topic
-            elif topic and topics[number].name != topic.name:
+            elif isinstance(topic, Topic) and known.name != topic.name:
                 losses.topics[topic.name] = (
-                    f"its messages are also said to be those of {topics[number].name}, under which "
-                    "they are saved"
+                    f"its messages are also said to be those of {known.name}, under which they are "
+                    "saved"
                 )
     return topics
 
@@ -173,14 +228,14 @@ def _name(channel: Channel) -> bytes:
     return re.escape(channel.topic.encode())
 
 
-def _stamp_ns(message: Message, newest_ns: int) -> int | None:
+def _stamp_ns(message: Message, newest_ns: int) -> int:
     """Log time of a message; the time of publishing, where the former is far from its neighbours'.
 
     Recorders write both, and they differ by little, so one that is off by days has a wrong byte.
     """
     stamps = [ns for ns in (message.log_time, message.publish_time) if ns <= _LAST_STAMP_NS]
     if not stamps:
-        return None
+        return int(message.log_time)
     if newest_ns and abs(stamps[0] - stamps[-1]) > _DAY_NS:
         return min(stamps, key=lambda ns: abs(ns - newest_ns))
     return stamps[0]
@@ -192,27 +247,18 @@ def _of_sqlite3(file: Path, losses: Losses) -> Iterator[Whole]:
     with opened(file) as base:
         base.text_factory = lambda data: data.decode(errors="replace")
         base.execute("PRAGMA writable_schema = ON")  # else a file that is too short is refused
-        texts = dict(
-            _rows(base, "SELECT topic_type, encoded_message_definition FROM message_definitions")
-        )
-        topics: dict[Any, Topic] = {}
-        query = "SELECT id, name, type, offered_qos_profiles FROM topics"
-        for number, name, kind, qos in _rows(base, query):
-            found = _topic(str(name), _kind(str(kind), str(texts.get(kind, ""))), str(qos), losses)
-            if found:
-                topics[number] = found
+        query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
+        texts = {kind: (encoding, text) for kind, encoding, text in _rows(base, query)}
+        topics: dict[Any, Topic | str] = {}
+        # The first bags of ROS 2 told of no profiles.
+        profiles = dict(_rows(base, "SELECT id, offered_qos_profiles FROM topics"))
+        for number, name, kind in _rows(base, "SELECT id, name, type FROM topics"):
+            encoding, text = texts.get(kind, ("", ""))
+            found = _kind(str(kind), str(text), idl=encoding == "ros2idl")
+            topics[number] = _topic(str(name), found, str(profiles.get(number, "")), losses)
         for number, stamp_ns, data in _messages(base, losses):
-            topic = topics.get(number)
-            if (
-                topic is None
-                or not isinstance(stamp_ns, int)
-                or not isinstance(data, bytes)
-                or not 0 <= stamp_ns <= _LAST_STAMP_NS
-                or (decoded := topic.kind_of(data)) is None
-            ):
-                losses.messages += 1
-                continue
-            yield topic, decoded, stamp_ns, data
+            if whole := _whole(topics.get(number), stamp_ns, data, losses):
+                yield whole
 
 
 def _rows(base: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
@@ -274,12 +320,14 @@ def _kind(name: str, text: str | bytes, *, idl: bool = False) -> MessageType | N
     return message_type(name, text, idl=idl)
 
 
-def _topic(name: str, kind: MessageType | None, qos: str, losses: Losses) -> Topic | None:
+def _topic(name: str, kind: MessageType | None, qos: str, losses: Losses) -> Topic | str:
+    """A topic, or its name if it has to be left out."""
     if not _TOPIC.fullmatch(name):
-        return None
+        losses.topics[name] = "ROS has no topics of such names"
+        return name
     if kind is None:
-        losses.topics[name] = "the definition of its type cannot be read"
-        return None
+        losses.topics[name] = "the definition of its type is not in the bag, or cannot be read"
+        return name
     try:
         profiles = parse_qos(qos)
     except DAMAGED:

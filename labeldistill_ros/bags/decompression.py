@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import lz4.frame
 from backports import zstd  # what rosbags decompresses with
@@ -19,6 +21,10 @@ LARGEST_BYTES = 2**28
 RESERVE_BYTES = 2**30
 """Of the disk, which others need too."""
 _STEP = 2**24
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+"""Begins what zstd has compressed."""
+_INPUT = 2**17
+"""Bytes of a compressed file at a time, so that little is lost where it is damaged."""
 
 
 def zstd_bytes(data: bytes, most: int = LARGEST_BYTES) -> bytes:
@@ -73,6 +79,8 @@ def bound_chunks() -> None:
 def decompress_file(file: Path, folder: Path) -> Path:
     """Write what a file compressed with zstd stands for into a folder; returns where.
 
+    What comes before the place where it is damaged, or ends, is written then.
+
     Raises:
         BagError: it does not fit on the disk.
         OSError: it cannot be read or written.
@@ -80,12 +88,8 @@ def decompress_file(file: Path, folder: Path) -> Path:
         ZstdError: it is damaged.
     """
     out = folder / file.stem
-    with (
-        zstd.open(file, "rb") as stream,
-        naming(out),
-        out.open("wb") as target,
-    ):
-        while piece := stream.read(_STEP):
+    with file.open("rb") as stream, naming(out), out.open("wb") as target:
+        for piece in _pieces(stream):
             if shutil.disk_usage(folder).free < RESERVE_BYTES + len(piece):
                 raise BagError(
                     f"{file} stands for more than there is room for in {folder}: set TMPDIR to a "
@@ -93,6 +97,20 @@ def decompress_file(file: Path, folder: Path) -> Path:
                 )
             target.write(piece)
     return out
+
+
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    """What the frames of a stream stand for, in pieces of a bounded size."""
+    decompressor, data = zstd.ZstdDecompressor(), stream.read(_INPUT)
+    while data or not decompressor.needs_input:
+        if piece := decompressor.decompress(data, max_length=_STEP):
+            yield piece
+        data = b""
+        if decompressor.eof:
+            data = decompressor.unused_data or stream.read(_INPUT)
+            decompressor = zstd.ZstdDecompressor()
+        elif decompressor.needs_input and not (data := stream.read(_INPUT)):
+            raise EOFError("something compressed ends in the middle")
 
 
 def _refuse_over(size: int, most: int) -> None:

@@ -19,10 +19,11 @@ from labeldistill_core.errors import ConfigError
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.detect_options import DetectOptions
 from labeldistill_ros.bags.detector_output import DETECTIONS_TOPIC, STATUS_TOPIC, TABLE_TOPIC
+from labeldistill_ros.bags.partial_folder import refuse_source
 from labeldistill_ros.bags.poses import read_poses
 from labeldistill_ros.bags.reader import BagReader, Recorded
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
-from labeldistill_ros.bags.writer import BagOutput, BagWriter, refuse_source
+from labeldistill_ros.bags.writer import BagOutput, BagWriter
 from labeldistill_ros.inputs.topics import CameraTopics
 from labeldistill_ros.messages.bag_family import BAG
 from labeldistill_ros.messages.boxes import detections_message
@@ -112,7 +113,7 @@ def detect_bag(
                 len(vehicle.cameras),
                 detector.config.image,
             ) as assembler,
-            BagWriter(out, storage=output.storage, force=output.force) as writer,
+            BagWriter(out, storage=output.storage, force=output.force, source=bag) as writer,
         ):
             topics = _Output(writer, detector.class_names)
             topics.connect(reader)

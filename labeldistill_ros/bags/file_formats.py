@@ -13,14 +13,20 @@ _ROS1_MAGIC = b"#ROSBAG V"
 _PROFILE = len(MCAP_MAGIC) + 1 + 8
 """Where the profile begins in an MCAP file: behind the opcode and length of its first record."""
 _LONGEST_PROFILE = 32
-SUFFIXES = (".mcap", ".db3")
+_SUFFIXES = (".mcap", ".db3")
+COMPRESSED = ".zstd"
+"""Ending that rosbag2 adds to a file which it has compressed as a whole."""
 
 
 def bag_files(path: Path) -> list[Path]:
-    """The files with messages of a bag: those in its folder, or the file itself."""
-    if path.is_file():
-        return [path] if path.suffix in SUFFIXES else []
-    return sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
+    """The files with messages in a folder, or the file itself; some may be compressed as a whole.
+
+    A compressed file beside which the plain one lies is left out: a recorder that is killed while
+    it compresses leaves both, of which the plain one is complete.
+    """
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    named = [p for p in files if p.name.removesuffix(COMPRESSED).endswith(_SUFFIXES)]
+    return [p for p in named if p.suffix != COMPRESSED or p.with_suffix("") not in named]
 
 
 def refuse_other_kinds(path: Path) -> None:

@@ -8,12 +8,15 @@ import shutil
 from pathlib import Path
 
 from labeldistill_core.errors import BagError
+from labeldistill_core.names import shown
 from labeldistill_ros.bags.bag_folder import without_copies
 from labeldistill_ros.bags.damaged_files import Losses, whole_messages
 from labeldistill_ros.bags.file_formats import bag_files, refuse_other_kinds
-from labeldistill_ros.bags.writer import BagOutput, BagWriter, Storage, abandoned, refuse_source
+from labeldistill_ros.bags.partial_folder import abandoned, is_partial, refuse_source
+from labeldistill_ros.bags.writer import BagOutput, BagWriter, Storage
 
 _LOG = logging.getLogger(__name__)
+_MOST_TOLD = 5
 
 
 def recover(
@@ -38,47 +41,61 @@ def recover(
             or `out` cannot be written.
     """
     refuse_source(out, source)
-    files = without_copies(bag_files(source))
-    if not files:
-        refuse_other_kinds(source)
-        raise BagError(
-            f"{source} has no file of a bag, neither .mcap nor .db3; those that end in .zstd, "
-            "decompress first with `unzstd`"
-        )
+    files = without_copies(_files(source))
     types: dict[str, str] = {}
     digests: dict[str, str] = {}
-    with BagWriter(out, storage=output.storage, force=output.force) as bag:
+    told: list[str] = []
+    with BagWriter(out, storage=output.storage, force=output.force, source=source) as bag:
         for file in files:
             losses = Losses()
             for topic, kind, stamp_ns, data in whole_messages(file, losses):
                 # rosbag2 has one type for a topic; a second one means that a name was damaged into
                 # another topic's.
                 if types.setdefault(topic.name, kind.digest) != kind.digest:
-                    losses.topics[topic.name] = f"it has two types, of which one is {kind.name}"
-                    losses.messages += 1
+                    losses.leave_out(topic.name, f"it has two types, of which one is {kind.name}")
                     continue
                 # And a bag has one definition for a type.
                 if digests.setdefault(kind.name, kind.digest) != kind.digest:
-                    losses.topics[topic.name] = f"another topic defines {kind.name} otherwise"
-                    losses.messages += 1
+                    losses.leave_out(topic.name, f"another topic defines {kind.name} otherwise")
                     continue
                 bag.connect(topic.name, kind.name, topic.qos, (kind.text, kind.digest))
                 bag.write(topic.name, kind.name, data, stamp_ns)
-            losses.tell(file)
+            told += losses.told()
+            for text in losses.told():
+                _LOG.warning("%s: %s", file, text)
         if not sum(bag.counts.values()):
             # Only now: a wrong bit in the profile of a ROS 2 bag must not cost all its messages.
             refuse_other_kinds(source)
-            raise BagError(
-                f"{source}: no message in it is whole, or each is compressed by itself: then "
-                "`ros2 bag convert` decompresses what is whole"
-            )
+            why = f": {told[0]}" if told else ""
+            raise BagError(f"{source}: no message in it is whole{why}")
     return dict(bag.counts)
+
+
+def _files(source: Path) -> list[Path]:
+    """Files of the bag in a folder or, for what a killed recording left, in folders within it.
+
+    Raises:
+        BagError: there is none, or they are those of several bags.
+    """
+    files = bag_files(source)
+    if source.is_dir() and not files:
+        folders = sorted(p for p in source.rglob("*") if p.is_dir())
+        files = [file for folder in folders for file in bag_files(folder)]
+    if not files:
+        refuse_other_kinds(source)
+        raise BagError(f"{source} has no file of a bag, neither .mcap nor .db3")
+    # What came before simulated time began lies in a partial folder of its own.
+    bags = {f.parent for f in files if not any(map(is_partial, f.relative_to(source).parents))}
+    if len(bags) > 1:
+        names = ", ".join(shown(str(bag.relative_to(source))) for bag in sorted(bags)[:_MOST_TOLD])
+        raise BagError(f"{source} holds {len(bags)} bags, {names}: recover them one by one")
+    return files
 
 
 def recover_abandoned(path: Path, storage: Storage = "mcap") -> list[Path]:
     """Make bags of what killed recordings left of `path`, beside it; their names.
 
-    What has no whole message is left for the next writer to clear away.
+    What has no whole message stays, since somebody else may know how to read it.
     """
     made = []
     for left in abandoned(path):
@@ -87,7 +104,9 @@ def recover_abandoned(path: Path, storage: Storage = "mcap") -> list[Path]:
         try:
             counts = recover(left, out, BagOutput(storage=storage))
         except BagError as error:
-            _LOG.warning("nothing recovered: %s", error)
+            _LOG.warning(
+                "nothing recovered: %s; what an earlier recording left stays in %s", error, left
+            )
             continue
         # Only now: until the new bag is complete, what the killed recording left is the only copy.
         shutil.rmtree(left)

@@ -65,7 +65,7 @@ def opened(file: Path) -> Iterator[sqlite3.Connection]:
 
     Raises:
         sqlite3.Error: it cannot be opened.
-        OSError: there is no room for a copy of one with logs.
+        BagError: there is no room for a copy of one with logs.
     """
     if not _log(file):
         # SQLite looks for no locks and no logs, and so writes none either.
@@ -75,9 +75,15 @@ def opened(file: Path) -> Iterator[sqlite3.Connection]:
     # To read a log SQLite has to write beside it, and it would merge the two when it is closed.
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "bag.db3"
-        for ending in ("", *_LOGS):
-            if (part := file.with_name(file.name + ending)).is_file():
-                shutil.copyfile(part, f"{copy}{ending}")
+        try:
+            for ending in ("", *_LOGS):
+                if (part := file.with_name(file.name + ending)).is_file():
+                    shutil.copyfile(part, f"{copy}{ending}")
+        except OSError as error:
+            raise BagError(
+                f"{file} cannot be copied to {folder}, where it has to be merged with its log: "
+                f"{error.strerror}; set TMPDIR to a folder on a larger disk"
+            ) from error
         with closing(_connected(copy, "mode=rw")) as base:
             yield base
 

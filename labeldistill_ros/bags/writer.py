@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import os
 import re
-import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
@@ -33,6 +30,7 @@ from labeldistill_core.errors import BagError
 from labeldistill_core.names import shown
 from labeldistill_ros.bags.message_types import definition
 from labeldistill_ros.bags.metadata import METADATA_VERSION, information, metadata_text, qos_text
+from labeldistill_ros.bags.partial_folder import PartialFolder
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.storage import Buffer, McapFile, Sqlite3File
 from labeldistill_ros.messages.bag_family import typestore
@@ -54,7 +52,6 @@ _UNLIMITED = QosTime(9223372036, 854775807)
 _NEVER_NS = 2**63 - 1
 _OWN_NAME = re.compile(r"metadata\.yaml|.*\.(mcap|db3)(\.zstd|-wal|-shm|-journal)?", re.DOTALL)
 """What a bag's folder has: metadata, and files of messages with what SQLite keeps beside them."""
-_PARTIAL = ".partial-"
 
 
 def reliable(depth: int = 10, *, latched: bool = False) -> Qos:
@@ -80,7 +77,8 @@ def reliable(depth: int = 10, *, latched: bool = False) -> Qos:
 class BagWriter:
     """Writes messages in the order of their calls; a context manager.
 
-    Leaving the context without an exception gives the bag its name; with one, nothing is left.
+    Leaving the context without an exception gives the bag its name; with one, nothing is left of
+    what can be had again.
     """
 
     def __init__(
@@ -92,6 +90,7 @@ class BagWriter:
         force: bool = False,
         about: Mapping[str, str] | None = None,
         keep: bool = False,
+        source: Path | None = None,
     ) -> None:
         """Check that the bag can be written; nothing is made yet.
 
@@ -103,7 +102,8 @@ class BagWriter:
                 without.
             about: goes into `custom_data` of the bag's metadata.
             keep: the messages cannot be had again, so what could be written before a failure
-                stays in the temporary folder.
+                stays in the temporary folder, and no other writer takes it away.
+            source: bag that is read meanwhile, which may be what a killed process left of this one.
 
         Raises:
             BagError: something is there already and `force` is not given, or it is no bag, or the
@@ -122,30 +122,27 @@ class BagWriter:
                 "it; choose another name, or --storage mcap"
             )
         self.path, self._storage_name, self._zstd = Path(path), storage, zstd
-        self._about, self._keep = dict(about or {}), keep
+        self._about, self._keep, self._force = dict(about or {}), keep, force
+        self._source = source
         self._topics: dict[str, tuple[Connection, Qos]] = {}
         self._span_ns = (_NEVER_NS, 0)
         self.counts: dict[str, int] = {}
-        if self.path.exists() and not force and _has_messages(self.path):
-            raise BagError(f"{self.path} is there already; use --force to replace it")
+        self._refuse_present()
+
+    def _refuse_present(self) -> None:
+        """Refuse to replace what is worth something; asked before the work and at its end."""
         refuse_others_files(self.path)
+        if not self._force and _has_messages(self.path):
+            raise BagError(f"{self.path} is there already; use --force to replace it")
 
     def __enter__(self) -> BagWriter:
-        """Open a temporary folder beside the target; what a killed process left there goes."""
+        """Open a temporary folder beside the target; see `PartialFolder`."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            for left in abandoned(self.path):
-                shutil.rmtree(left, ignore_errors=True)
-            self._folder = partial_folder(self.path, os.getpid())
-            self._bag = self._folder / self.path.name
-            self._bag.mkdir(parents=True)
-            self._lock = _lock_file(self._folder).open("w")
-            with suppress(OSError):  # file systems without locks leave the number of the process
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._folder = PartialFolder(self.path, disposable=not self._keep, source=self._source)
             self._storage: McapFile | Sqlite3File = (
-                McapFile(self._bag, zstd=self._zstd)
+                McapFile(self._folder.bag, zstd=self._zstd)
                 if self._storage_name == "mcap"
-                else Sqlite3File(self._bag)
+                else Sqlite3File(self._folder.bag)
             )
         except (OSError, sqlite3.Error) as error:
             raise BagError(f"cannot write {self.path}: {_reason(error)}") from error
@@ -224,14 +221,13 @@ class BagWriter:
     @property
     def partial(self) -> Path:
         """Folder in which the bag is until it is complete."""
-        return self._folder
+        return self._folder.path
 
     def discard(self) -> None:
         """Leave without a bag, and without a trace of it."""
         with suppress(Exception):  # only to close the file, which goes away
             self._storage.abort()
-        self._lock.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     def __exit__(
         self,
@@ -242,7 +238,8 @@ class BagWriter:
         """Complete or drop the bag.
 
         Raises:
-            BagError: the disk is full, or writing failed otherwise.
+            BagError: the disk is full, or writing failed otherwise, or something is under the
+                bag's name now that must not be replaced.
         """
         failed = error
         try:
@@ -251,16 +248,20 @@ class BagWriter:
             else:
                 with suppress(Exception):  # only to close the file, which goes away
                     self._storage.abort()
-        except (OSError, sqlite3.Error) as found:
+        except BaseException as found:
             failed = found
+            if not isinstance(found, OSError | sqlite3.Error):
+                raise
         finally:
-            self._lock.close()
-            if failed is None or not self._keep:
-                shutil.rmtree(self._folder, ignore_errors=True)
+            if failed is None or self._folder.disposable:
+                self._folder.remove()
+            else:
+                self._folder.leave()
         if isinstance(failed, OSError | sqlite3.Error):
+            folder = self._folder.path
             left = (
-                f"what was written until then is in {self._folder}; make room, and "
-                f"`labeldistill bag recover {self._folder} OUT` makes a bag of it"
+                f"what was written until then is in {folder}; make room, and "
+                f"`labeldistill bag recover {folder} OUT` makes a bag of it"
                 if self._keep
                 else "nothing is left of it, and what was there before is untouched"
             )
@@ -276,66 +277,29 @@ class BagWriter:
         file = self._storage.path.name
         text = metadata_text(self._storage_name, file, topics, span_ns, self._about)
         self._storage.close(METADATA_VERSION, information(text))
-        (self._bag / "metadata.yaml").write_text(text, encoding="utf-8")
-        if self.path.exists():
-            self.path.rename(self._folder / f"{self.path.name}.replaced")
-        self._bag.rename(self.path)
+        bag = self._folder.bag
+        (bag / "metadata.yaml").write_text(text, encoding="utf-8")
+        try:
+            self._refuse_present()
+        except BagError as error:
+            self._folder.keep()
+            raise BagError(
+                f"{error}; it came while this bag was written, which is complete in {bag}: move it "
+                "from there"
+            ) from error
+        replaced = self._folder.path / f"{self.path.name}.replaced"
+        try:
+            if os.path.lexists(self.path):
+                self.path.rename(replaced)
+            bag.rename(self.path)
+        except BaseException:
+            if replaced.exists() and not os.path.lexists(self.path):
+                replaced.rename(self.path)
+            raise
 
 
 def _reason(error: OSError | sqlite3.Error) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
-
-
-def partial_folder(path: Path, pid: int) -> Path:
-    """Where a process keeps a bag until it is complete."""
-    return path.parent / f".{path.name}{_PARTIAL}{pid}"
-
-
-def _lock_file(folder: Path) -> Path:
-    """What the process of an incomplete bag keeps locked; no bag has this name there."""
-    return folder / f"{folder.name[1:].rpartition(_PARTIAL)[0]}.lock"
-
-
-def abandoned(path: Path) -> list[Path]:
-    """Partial folders of a bag whose processes are no more."""
-    folders = path.parent.glob(f".{glob.escape(path.name)}{_PARTIAL}*")
-    return sorted(folder for folder in folders if _is_abandoned(folder))
-
-
-def _is_abandoned(folder: Path) -> bool:
-    """Whether nobody writes there; told by a lock, as containers give the same numbers again."""
-    pid = folder.name.rpartition("-")[2]
-    if not pid.isdigit():
-        return False
-    try:
-        with _lock_file(folder).open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    except BlockingIOError:
-        return False
-    except OSError:
-        return not _is_alive(int(pid))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def refuse_source(out: Path, source: Path) -> None:
-    """Refuse to write a bag in the place of the one that is read, which would be lost.
-
-    Raises:
-        BagError: they are the same, or one lies within the other.
-    """
-    written, read = out.resolve(), source.resolve()
-    if written == read or written in read.parents or read in written.parents:
-        raise BagError(f"{out} is, or holds, the bag {source} that is read: choose another name")
 
 
 def refuse_others_files(path: Path) -> None:
@@ -349,10 +313,10 @@ def refuse_others_files(path: Path) -> None:
 
 
 def _why_not_replaceable(path: Path) -> str:
-    """Empty for a bag, complete or cut off, and a folder of nothing but files of one."""
-    files = list(path.iterdir()) if path.is_dir() else []
+    """Empty for a bag, complete or cut off, and a folder of nothing but files of one, or none."""
+    files = list(path.iterdir()) if path.is_dir() else [path]
     others = [file for file in files if not (file.is_file() and _OWN_NAME.fullmatch(file.name))]
-    if len(others) == len(files):
+    if path in files or (files and len(others) == len(files)):
         return "is no bag, so it is not replaced; choose another name"
     if others:
         return (
@@ -364,6 +328,8 @@ def _why_not_replaceable(path: Path) -> str:
 
 def _has_messages(path: Path) -> bool:
     """Whether what is there may be worth something: unless it is a bag that has no message."""
+    if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+        return False
     try:
         with BagReader(path) as bag:
             return any(bag.counts().values())

@@ -87,8 +87,9 @@ def test_topics_of_other_encodings_are_left_out(
     schema = "std_msgs/msg/String", "ros2msg", b"string data"
     path = write_mcap(tmp_path / "mixed.mcap", "ros2", schema, messages)
     assert recover(path, tmp_path / "out") == {"/text": 1}
-    assert "'/odd' is left out: its messages are json" in caplog.text
-    assert "evil" not in caplog.text
+    assert "'/odd' is left out, with 1 messages: its messages are json" in caplog.text
+    assert r"'/evil\nname' is left out, with 1 messages: ROS has no topics" in caplog.text
+    assert "that are not whole" not in caplog.text
 
 
 def test_a_type_that_only_the_bag_knows_is_saved(tmp_path: Path) -> None:

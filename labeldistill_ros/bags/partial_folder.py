@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a bag lies until it is complete, and what becomes of it when its process is killed."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import re
+import shutil
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from labeldistill_core.errors import BagError
+
+_PARTIAL = ".partial-"
+_NAME = re.compile(r"\.(.+)\.partial-([0-9]+)(?:\.[0-9]+)?", re.DOTALL)
+"""Name of the bag, number of the process, and a number where that was taken."""
+_DISPOSABLE = "can be made again"
+"""In the lock of a bag that no killed process need leave; without it nothing is thrown away."""
+
+
+class PartialFolder:
+    """A folder beside a bag's name, which its process keeps locked while it writes there."""
+
+    def __init__(self, path: Path, *, disposable: bool, source: Path | None = None) -> None:
+        """Make it. What killed processes left of the same bag goes, if that is disposable.
+
+        Args:
+            path: of the bag that is to be.
+            disposable: its messages can be had again, so that nothing of it need be kept.
+            source: bag that is read meanwhile, which must not go.
+
+        Raises:
+            BagError: another process is writing the same bag.
+            OSError: it cannot be made.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in _folders(path):
+            if _is_locked(left):
+                raise BagError(
+                    f"{path} is being written by another process: wait for its end, or choose "
+                    "another name"
+                )
+            spared = source is not None and _overlap(left, source)
+            if _is_abandoned(left) and _is_disposable(left) and not spared:
+                shutil.rmtree(left, ignore_errors=True)
+        name = f".{path.name}{_PARTIAL}{os.getpid()}"
+        # Containers give the same numbers again, also to who follows a recording that was killed.
+        names = (name if n == 0 else f"{name}.{n}" for n in count())
+        self.path = next(p for p in map(path.with_name, names) if not os.path.lexists(p))
+        """The folder."""
+        self.bag = self.path / path.name
+        """Folder of the bag in it."""
+        self.disposable = disposable
+        """Whether its messages can be had again."""
+        self.bag.mkdir(parents=True)
+        self._lock = _lock_file(self.path).open("w")
+        with suppress(OSError):  # file systems without locks leave the number of the process
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock.write(_DISPOSABLE if disposable else "")
+        self._lock.flush()
+
+    def keep(self) -> None:
+        """From now on what is in it is worth something."""
+        self.disposable = False
+        self._lock.truncate(0)
+
+    def leave(self) -> None:
+        """End with what is in it left there."""
+        with suppress(OSError):
+            self._lock.close()
+
+    def remove(self) -> None:
+        """End with nothing left."""
+        with suppress(OSError):
+            self._lock.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def abandoned(path: Path) -> list[Path]:
+    """Partial folders of a bag whose processes are no more, and that hold what was recorded."""
+    return [p for p in _folders(path) if _is_abandoned(p) and not _is_disposable(p)]
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a folder is a partial one, by its name."""
+    return _NAME.fullmatch(path.name) is not None
+
+
+def _folders(path: Path) -> list[Path]:
+    found = path.parent.glob(f".{glob.escape(path.name)}{_PARTIAL}*")
+    return sorted(p for p in found if (m := _NAME.fullmatch(p.name)) and m[1] == path.name)
+
+
+def _pid(folder: Path) -> int:
+    match = _NAME.fullmatch(folder.name)
+    assert match
+    return int(match[2])
+
+
+def _lock_file(folder: Path) -> Path:
+    """What the process of an incomplete bag keeps locked; no bag has this name there."""
+    return folder / f"{folder.name[1:].rpartition(_PARTIAL)[0]}.lock"
+
+
+def _is_disposable(folder: Path) -> bool:
+    """Whether nothing in it is worth anything: it can be made again, or nothing was written."""
+    with suppress(OSError):  # none, or another user's
+        if _lock_file(folder).read_text(errors="replace") == _DISPOSABLE:
+            return True
+    return not any(os.path.getsize(file) for file in folder.rglob("*") if file.is_file())
+
+
+def _is_locked(folder: Path) -> bool | None:
+    """Whether somebody writes there; None where that cannot be told by the lock."""
+    try:
+        with _lock_file(folder).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether nobody writes there; told by a lock, as containers give the same numbers again."""
+    locked = _is_locked(folder)
+    return not _is_alive(_pid(folder)) if locked is None else not locked
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether two paths are the same, or one lies within the other."""
+    one, other = one.resolve(), other.resolve()
+    return one == other or one in other.parents or other in one.parents
+
+
+def refuse_source(out: Path, source: Path) -> None:
+    """Refuse to write a bag in the place of the one that is read, which would be lost.
+
+    Raises:
+        BagError: they are the same, or one lies within the other.
+    """
+    if _overlap(out, source):
+        raise BagError(f"{out} is, or holds, the bag {source} that is read: choose another name")

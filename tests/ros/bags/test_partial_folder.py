@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What killed, failed and crossing writers of a bag leave, and what nobody may take away."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labeldistill_core.errors import BagError
+from labeldistill_ros.bags import writer as writing
+from labeldistill_ros.bags.reader import BagReader
+from labeldistill_ros.bags.recover import recover, recover_abandoned
+from labeldistill_ros.bags.writer import BagWriter
+from labeldistill_ros.cli import main
+from labeldistill_ros.messages.bag_family import BAG
+from tests.support.damage import BEGIN_NS
+from tests.support.full_disk import files_no_larger_than
+
+KIND = "std_msgs/msg/String"
+COUNT = 500
+
+
+def write(bag: BagWriter, count: int = COUNT) -> None:
+    for number in range(count):
+        bag.write("/text", KIND, BAG.make(KIND, data="x" * 1000), BEGIN_NS + number)
+    bag.flush()
+
+
+def killed(path: Path, *, keep: bool = True, storage: str = "mcap", count: int = COUNT) -> Path:
+    """What a writer leaves that is killed."""
+    code = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from labeldistill_ros.bags.writer import BagWriter\n"
+        "from tests.ros.bags.test_partial_folder import write\n"
+        f"bag = BagWriter(Path({str(path)!r}), keep={keep}, storage={storage!r})\n"
+        "bag.__enter__()\n"
+        f"write(bag, {count}) if {count} else None\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = path.parent.glob(f".{path.name}.partial-*")
+    return left
+
+
+def counts(path: Path) -> dict[str, int]:
+    with BagReader(path) as reader:
+        assert sum(reader.counts().values()) == len(list(reader.raw()))
+        return reader.counts()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_recovered_may_get_the_name_of_the_recording(keep: bool, tmp_path: Path) -> None:
+    left = killed(tmp_path / "run", keep=keep)
+    assert recover(left, tmp_path / "run") == {"/text": COUNT}
+    assert left.is_dir()
+    assert counts(tmp_path / "run") == {"/text": COUNT}
+
+
+def test_no_other_writer_takes_a_recording_away(tmp_path: Path) -> None:
+    left = killed(tmp_path / "run")
+    with BagWriter(tmp_path / "run") as bag:
+        write(bag, 3)
+    assert counts(tmp_path / "run") == {"/text": 3}
+    assert recover(left, tmp_path / "again") == {"/text": COUNT}
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_what_cannot_be_recovered_now_stays(
+    storage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = killed(tmp_path / "run", storage=storage)
+    with files_no_larger_than(100_000):
+        assert recover_abandoned(tmp_path / "run") == []
+    assert f"what an earlier recording left stays in {left}" in caplog.text
+    with BagWriter(tmp_path / "run", keep=True) as bag:
+        write(bag, 3)
+    assert recover_abandoned(tmp_path / "run") == [tmp_path / "run.recovered-1"]
+    assert counts(tmp_path / "run.recovered-1") == {"/text": COUNT}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run.recovered-1"]
+
+
+def test_a_recording_without_a_byte_is_cleared_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = killed(tmp_path / "run", count=0)
+    for file in left.glob("run/*"):
+        file.write_bytes(b"")
+    assert recover_abandoned(tmp_path / "run") == []
+    assert not caplog.text
+    with BagWriter(tmp_path / "run", keep=True) as bag:
+        write(bag, 3)
+    assert not left.exists()
+
+
+def test_two_writers_of_one_bag(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "run", keep=True) as bag:
+        write(bag)
+        with pytest.raises(BagError, match="run is being written by another process"):
+            BagWriter(tmp_path / "run", force=True).__enter__()
+    assert counts(tmp_path / "run") == {"/text": COUNT}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_appears_meanwhile_is_not_replaced(keep: bool, tmp_path: Path) -> None:
+    def run() -> None:
+        with BagWriter(tmp_path / "run", keep=keep) as bag:
+            write(bag)
+            (tmp_path / "run").mkdir()
+            (tmp_path / "run" / "thesis.txt").write_text("mine")
+
+    with pytest.raises(BagError, match="it came while this bag was written, which is complete in"):
+        run()
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
+    (left,) = tmp_path.glob(".run.partial-*")
+    assert counts(left / "run") == {"/text": COUNT}
+    with BagWriter(tmp_path / "other", force=True) as bag:
+        write(bag, 3)
+    assert left.is_dir()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_recording_that_is_interrupted_at_its_end(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> str:
+        raise error
+
+    monkeypatch.setattr(writing, "metadata_text", fail)
+
+    def run() -> None:
+        with BagWriter(tmp_path / "run", keep=True) as bag:
+            write(bag)
+
+    with pytest.raises(error):
+        run()
+    monkeypatch.undo()
+    (left,) = tmp_path.glob(".run.partial-*")
+    assert recover(left, tmp_path / "run") == {"/text": COUNT}
+
+
+def test_a_bag_that_cannot_be_replaced_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BagWriter(tmp_path / "run") as bag:
+        write(bag, 3)
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == tmp_path / "run" and self.parent != target.parent and self.name == "run":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    def replace() -> None:
+        with BagWriter(tmp_path / "run", force=True) as bag:
+            write(bag)
+            monkeypatch.setattr(Path, "rename", fail)
+
+    with pytest.raises(BagError, match="what was there before is untouched"):
+        replace()
+    assert counts(tmp_path / "run") == {"/text": 3}
+
+
+def test_an_empty_folder_may_become_a_bag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    with BagWriter(tmp_path / "out") as bag:
+        write(bag, 3)
+    assert counts(tmp_path / "out") == {"/text": 3}
+    (tmp_path / "file").write_text("")
+    assert main(["bag", "recover", str(tmp_path / "out"), str(tmp_path / "file")]) == 2
+    assert "file is no bag, so it is not replaced" in capsys.readouterr().err
+
+
+def test_several_bags_are_not_made_one(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        with BagWriter(tmp_path / "runs" / name) as bag:
+            write(bag, 3)
+    with pytest.raises(BagError, match="holds 2 bags, 'one', 'two': recover them one by one"):
+        recover(tmp_path / "runs", tmp_path / "out")
