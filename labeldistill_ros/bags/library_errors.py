@@ -18,7 +18,6 @@ import apsw
 import yaml
 import zstandard
 from backports.zstd import ZstdError  # what rosbags decompresses with
-from rosbags.highlevel import AnyReaderError
 from rosbags.rosbag2 import ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import TypesysError
@@ -27,7 +26,6 @@ from labeldistill_core.errors import BagError
 from labeldistill_core.names import shown
 
 DAMAGED = (
-    AnyReaderError,
     ReaderError,
     SerdeError,
     TypesysError,

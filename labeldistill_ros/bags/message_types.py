@@ -3,15 +3,28 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import apsw
+from rosbags.interfaces import MessageDefinition
+from rosbags.interfaces.typing import Typesdict
+from rosbags.rosbag2 import storage_mcap
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from labeldistill_ros.bags.library_errors import DAMAGED
 from labeldistill_ros.messages.bag_family import typestore
+
+_PART = "=" * 80 + "\n"
+"""Between the definitions of a type and of those that it contains."""
+_ENCODINGS = ("ros2msg", "ros2idl")
+_get_msgdef = storage_mcap.get_msgdef
+_INCLUDE = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 
 
 @cache
@@ -67,15 +80,58 @@ def message_type(name: str, text: str, *, idl: bool = False) -> MessageType | No
         ours = MessageType(name, *definition(name), typestore())
         if text in ("", ours.text):
             return ours
+    if not text:
+        return None
     try:
         # A store of its own for each type of a bag, so that no definition of a bag replaces one of
         # ROS.
         store = get_typestore(Stores.EMPTY)
-        store.register(get_types_from_idl(text) if idl else get_types_from_msg(text, name))
+        store.register(_types_of_idl(text) if idl else get_types_from_msg(text, name))
         content = store.generate_msgdef(name, ros_version=2)[0]
         return MessageType(name, content, store.hash_rihs01(name), store)
     except DAMAGED:
         return ours
+
+
+def _types_of_idl(text: str) -> Typesdict:
+    """Types of a definition in IDL, which may be of several parts, each under a line of its own."""
+    head = f"{_PART}IDL: "
+    parts = text.split(_PART)[1:] if text.startswith(head) else [f"IDL:\n{text}"]
+    types: Typesdict = {}
+    for part in parts:
+        _, _, lines = part.partition("\n")
+        # What a part includes is another part, and the library reads no such lines.
+        types.update(get_types_from_idl(_INCLUDE.sub("", lines)))
+    return types
+
+
+@contextmanager
+def allow_no_definitions() -> Iterator[None]:
+    """Lets rosbags open bags with topics whose definition the recorder had not.
+
+    rosbag2 marks them by an encoding of another name, over which rosbags refuses the whole bag.
+    """
+
+    def mcap(schema: Any) -> MessageDefinition:
+        known = schema is not None and schema.encoding in (*_ENCODINGS, "omgidl")
+        return _get_msgdef(schema if known else None)
+
+    def sqlite3(base: apsw.Connection) -> None:
+        # Looked at before the bag's own table, which stays as it is.
+        names = ", ".join(f"'{name}'" for name in _ENCODINGS)
+        with suppress(apsw.Error):  # no file of a bag, or an older one without definitions
+            base.execute(
+                "CREATE TEMP VIEW message_definitions AS SELECT * FROM main.message_definitions "
+                f"WHERE encoding IN ({names})"
+            )
+
+    storage_mcap.get_msgdef = mcap
+    apsw.connection_hooks.append(sqlite3)
+    try:
+        yield
+    finally:
+        storage_mcap.get_msgdef = _get_msgdef
+        apsw.connection_hooks.remove(sqlite3)
 
 
 def with_data(

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from heapq import merge
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection, Qos
+from rosbags.interfaces import Connection, MessageDefinitionFormat, Qos
+from rosbags.rosbag2 import Reader
 from rosbags.typesys.store import Typestore
 
 from labeldistill_core.errors import BagError
@@ -21,8 +22,9 @@ from labeldistill_core.files import refuse_special
 from labeldistill_core.names import fault_of_relative_path, shown
 from labeldistill_ros.bags.bag_folder import find_files, read_metadata
 from labeldistill_ros.bags.decompression import bound_chunks, decompress_file, zstd_bytes
-from labeldistill_ros.bags.file_formats import refuse_other_kinds
+from labeldistill_ros.bags.file_formats import COMPRESSED, refuse_other_kinds
 from labeldistill_ros.bags.library_errors import library_reads
+from labeldistill_ros.bags.message_types import allow_no_definitions, message_type
 from labeldistill_ros.bags.sqlite_files import refuse_odd_tables, refuse_unfinished
 from labeldistill_ros.messages.bag_family import layout, typestore
 
@@ -80,8 +82,8 @@ class BagReader:
                 self._states = _states(self._files.paths)
                 folder = stack.enter_context(TemporaryDirectory())
                 readable = [self._readable(file, Path(folder)) for file in self._files.paths]
-                self._reader = AnyReader(readable, default_typestore=typestore())
-                stack.enter_context(self._reader)
+                with allow_no_definitions():
+                    self._readers = [stack.enter_context(Reader(file)) for file in readable]
                 self._refuse_other_encodings()
             self._tell_disagreements()
             self._open = stack.pop_all()
@@ -89,7 +91,7 @@ class BagReader:
 
     def _readable(self, file: Path, folder: Path) -> Path:
         """The file as rosbags reads it, in a folder for what has to be made for that."""
-        if self._files.compression == "file":
+        if self._files.compression == "file" or file.suffix == COMPRESSED:
             file = decompress_file(file, folder)
         if file.suffix == ".db3":
             refuse_odd_tables(file)
@@ -100,8 +102,13 @@ class BagReader:
                 return link
         return file
 
+    @property
+    def _all(self) -> list[Connection]:
+        """Topics of each file."""
+        return [connection for reader in self._readers for connection in reader.connections]
+
     def _refuse_other_encodings(self) -> None:
-        for connection in self._reader.connections:
+        for connection in self._all:
             encoding = getattr(connection.ext, "serialization_format", "cdr")
             if encoding != "cdr":
                 raise BagError(
@@ -121,7 +128,7 @@ class BagReader:
                 "are" if self._files.others[1:] else "is",
             )
         counts = self.counts()
-        if lost := self._reader.message_count - sum(counts.values()):
+        if lost := self._message_count - sum(counts.values()):
             _LOG.warning("%s: %d messages are of no topic, and are left out", self.path, lost)
         found = {topic: (kind, counts[topic]) for topic, kind in self.topics.items()}
         told = self._files.counts
@@ -152,12 +159,12 @@ class BagReader:
     @property
     def topics(self) -> dict[str, str]:
         """Message type of each topic of the bag."""
-        return {connection.topic: connection.msgtype for connection in self._reader.connections}
+        return {connection.topic: connection.msgtype for connection in self._all}
 
     def counts(self) -> dict[str, int]:
         """Number of messages by topic."""
         counts: Counter[str] = Counter()
-        for connection in self._reader.connections:  # one for each file and topic
+        for connection in self._all:  # one for each file and topic
             counts[connection.topic] += connection.msgcount
         return dict(counts)
 
@@ -170,17 +177,21 @@ class BagReader:
     @property
     def duration_s(self) -> float:
         """Seconds from the first message of the bag to the last."""
-        return self._reader.duration / 1e9
+        return (self.end_ns - self.begin_ns) / 1e9
 
     @property
     def begin_ns(self) -> int:
         """Log time of the first message, in nanoseconds since the epoch; 0 without messages."""
-        return self._reader.start_time if self._reader.message_count else 0
+        return min((r.start_time for r in self._readers if r.message_count), default=0)
 
     @property
     def end_ns(self) -> int:
         """Just after the log time of the last message; 0 without messages."""
-        return self._reader.end_time if self._reader.message_count else 0
+        return max((r.end_time for r in self._readers if r.message_count), default=0)
+
+    @property
+    def _message_count(self) -> int:
+        return sum(reader.message_count for reader in self._readers)
 
     def require(self, *topics: str) -> None:
         """Refuse a bag without these topics.
@@ -214,7 +225,12 @@ class BagReader:
         with library_reads(self.path):
             begin_ns, end_ns = span_ns or (None, None)
             count = 0
-            for connection, stamp_ns, data in self._reader.messages(connections, begin_ns, end_ns):
+            files = [
+                reader.messages(own, begin_ns, end_ns)
+                for reader in self._readers
+                if (own := [one for one in reader.connections if one in connections])
+            ]
+            for connection, stamp_ns, data in merge(*files, key=lambda message: message[1]):
                 # SQLite has any type in any column, and of a number Python makes as many bytes.
                 if not isinstance(stamp_ns, int) or isinstance(data, int | str):
                     raise ValueError(f"a message of {connection.topic} has no bytes or no time")
@@ -253,7 +269,7 @@ class BagReader:
         """Whose classes a message gets: those of ROS, or the bag's where ROS has none."""
         kind = recorded.msgtype
         if kind not in self._stores:
-            ours, own = typestore(), self._reader.typestore
+            ours, own = typestore(), self._defined(recorded)
             # Layout alone counts: a CameraInfo that was one of ROS 1 may have fields D and K.
             if kind in ours.types and layout(ours, kind) != layout(own, kind):
                 raise BagError(
@@ -264,11 +280,24 @@ class BagReader:
             self._stores[kind] = ours if kind in ours.types else own
         return self._stores[kind]
 
+    def _defined(self, recorded: Recorded) -> Typestore:
+        """The type of a message as the bag defines it, or where that does not, as ROS does."""
+        kind, none = recorded.msgtype, MessageDefinitionFormat.NONE
+        texts = [c.msgdef for c in self._all if c.msgtype == kind and c.msgdef.format != none]
+        text, form = texts[0].data if texts else "", texts[0].format if texts else none
+        if found := message_type(kind, text, idl=form == MessageDefinitionFormat.IDL):
+            return found.store
+        why = "cannot be read" if texts else "is not in the bag"
+        raise BagError(
+            f"{self.path}: the definition of {shown(kind)} {why}, so the messages of "
+            f"{shown(recorded.topic)} cannot: leave the topic out"
+        )
+
     def _connections(self, topics: Sequence[str] | None) -> list[Connection]:
         if topics is None:
-            return list(self._reader.connections)
+            return self._all
         self.require(*topics)
-        return [c for c in self._reader.connections if c.topic in topics]
+        return [connection for connection in self._all if connection.topic in topics]
 
 
 def _states(files: Sequence[Path]) -> list[tuple[int, int, int]]:

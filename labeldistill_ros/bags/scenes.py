@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rosbags.highlevel import AnyReaderError
 
 from labeldistill_core.classes import ClassList
 from labeldistill_core.data.nuscenes import NuScenesTables
@@ -114,7 +113,7 @@ def _is_done(bag: Path, scene: str, options: ConversionOptions, classes: ClassLi
     try:
         # A bag of other options under this name would be taken for the one that was asked for.
         same = read_marks(bag) == marks(scene, options, classes)
-    except (BagError, AnyReaderError):
+    except BagError:
         same = False
     if not same:
         raise BagError(
