@@ -48,6 +48,7 @@ _DEEPEST = 1000
 _LONG_GAP_S = 60.0
 """A wait for the next message that is told."""
 _ACK_S = 2.0
+_MOST_TOLD = 5
 """How long the end waits, for all topics together, until reliable subscribers have everything."""
 
 
@@ -136,8 +137,8 @@ def replay(
         controls: pause and step, if wanted.
 
     Raises:
-        BagError: the bag is unreadable or shorter than the start offset, lacks a topic, has a
-            type that is not installed, or nobody subscribed in time.
+        BagError: the bag is unreadable or shorter than the start offset, lacks a topic, has no
+            message to play or a type that is not installed, or nobody subscribed in time.
     """
     with ExitStack() as stack:
         reader = stack.enter_context(BagReader(bag))
@@ -173,7 +174,13 @@ def replay(
         start_s, rounds = time.monotonic(), 0
         while player.play(_from_start(reader, topics, options.start_s)):
             rounds += 1
-            if not options.loop:
+            if not sum(player.counts.values()):
+                raise BagError(
+                    f"nothing to play: {bag} has no message of {_named(topics)} from "
+                    f"--start {options.start_s:g} on"
+                )
+            # What is latched alone takes no time, so that it would be repeated without end.
+            if not options.loop or not player.late_s:
                 break
         wall_s = time.monotonic() - start_s
         end_s = time.monotonic() + _ACK_S
@@ -185,6 +192,11 @@ def replay(
             publisher.wait_for_all_acked(Duration(seconds=left_s))
         late_ms = tuple(1e3 * late_s for late_s in player.late_s)
         return Replay(dict(player.counts), rounds, wall_s, late_ms)
+
+
+def _named(topics: Sequence[str]) -> str:
+    names = ", ".join(map(shown, topics[:_MOST_TOLD])) or "any topic"
+    return f"{names} and {more} more" if (more := len(topics) - _MOST_TOLD) > 0 else names
 
 
 class _Clock:
@@ -262,7 +274,7 @@ class _Player:
                 # not see it in the future.
                 self._clock.tell(recorded.stamp_ns)
             self._publish(recorded)
-        return first_ns is not None
+        return True
 
     def _going(self) -> bool:
         return self._keep_going() and not self._controls.stopped.is_set()

@@ -35,7 +35,7 @@ from labeldistill_ros.bags.replay import ReplayOptions, replay
 from labeldistill_ros.bags.score import score_bag
 from labeldistill_ros.bags.sensors import image_topic
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
-from labeldistill_ros.bags.writer import BagWriter
+from labeldistill_ros.bags.writer import BagWriter, reliable
 from labeldistill_ros.cli import main
 from labeldistill_ros.messages import stamp_to_ns
 from labeldistill_ros.messages.bag_family import BAG, typestore
@@ -248,11 +248,41 @@ def test_recorded_is_what_was_played(
     assert score.metrics.mean_ap > 0.3
 
 
+def test_a_bag_with_nothing_to_play(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ros_context: Context
+) -> None:
+    kind, out = "std_msgs/msg/String", str(tmp_path / "bag")
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.connect("/silent", kind)
+        for second in range(3):
+            stamp_ns = (1_600_000_000 + second) * 10**9
+            writer.write("/text", kind, BAG.make(kind, data="a"), stamp_ns)
+            writer.write("/other", kind, BAG.make(kind, data="b"), stamp_ns + 10**9)
+    assert main(["bag", "replay", out, "--topics", "/silent", "--loop"]) == 2
+    told = capsys.readouterr().err
+    assert "nothing to play" in told
+    assert "has no message of '/silent' from --start 0 on" in told
+    assert main(["bag", "replay", out, "--topics", "/text", "--start", "2.5"]) == 2
+    assert "has no message of '/text' from --start 2.5 on" in capsys.readouterr().err
+
+
+def test_what_is_latched_alone_is_played_once(tmp_path: Path, ros_context: Context) -> None:
+    node = Node("player", context=ros_context)
+    kind, begin_ns = "std_msgs/msg/String", 1_600_000_000 * 10**9
+    with BagWriter(tmp_path / "bag") as writer:
+        text = BAG.make(kind, data="a")
+        writer.write("/latched", kind, text, begin_ns, reliable(latched=True))
+        writer.write("/text", kind, text, begin_ns + 10**10)
+    options = ReplayOptions(topics=("/latched",), start_s=5.0, loop=True)
+    done = replay(tmp_path / "bag", node, options)
+    assert (done.counts, done.rounds) == ({"/latched": 1}, 1)
+    node.destroy_node()
+
+
 def test_the_recorder_keeps_what_is_there(bag: Path, ros_context: Context, tmp_path: Path) -> None:
     node = Node("recorder", context=ros_context)
-    (tmp_path / "bag").mkdir()
     with pytest.raises(BagError, match="is there already"):
-        Recorder(node, tmp_path / "bag")
+        Recorder(node, bag)
     with Recorder(node, tmp_path / "other", RecordOptions(("/tf",))):
         pass
     with BagReader(tmp_path / "other") as reader:
