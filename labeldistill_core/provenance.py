@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -33,6 +35,17 @@ def commit(package: Path = Path(__file__).parent) -> str:
         return git("rev-parse", "--short", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def given_command(program: str) -> str:
+    """The command line that was given, as it can be repeated on another machine.
+
+    Args:
+        program: what its words follow, such as `labeldistill`.
+    """
+    # Absolute paths by their names: where a file lies here, it does not elsewhere.
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join([*program.split(), *words])
 
 
 def machine() -> str:

@@ -16,6 +16,7 @@ from benchmarks.images.measure import decoding, raw_encodings, resizing, trainin
 from labeldistill_core.console import run_command
 from labeldistill_core.files import write_json
 from labeldistill_core.profiling.bench import surroundings
+from labeldistill_core.provenance import given_command
 
 
 def bench_images(
@@ -32,7 +33,7 @@ def bench_images(
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     figures: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.images", *sys.argv[1:]]),
+        "command": given_command("python -m benchmarks.images"),
         **surroundings(torch.device("cpu")),
         "resizing": resizing(),
         "decoding": decoding(root, version),

@@ -32,7 +32,7 @@ from labeldistill_core.lidar.points import Points
 from labeldistill_core.options import TablesOptions
 from labeldistill_core.presets import find_preset
 from labeldistill_core.processes import end_with_parent
-from labeldistill_core.provenance import commit, machine
+from labeldistill_core.provenance import commit, given_command, machine
 
 _PREFETCH = 2
 """Batches that torch's `DataLoader` has each process load ahead."""
@@ -95,7 +95,7 @@ def bench_loader(
     for title, figures in (("one process", measured), ("the machine", computed)):
         print(f"{title}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
     if json:
-        about = {"command": " ".join(["python -m benchmarks.training.loader", *sys.argv[1:]])}
+        about = {"command": given_command("python -m benchmarks.training.loader")}
         about |= {"machine": machine(), "commit": commit(), "load": f"{os.getloadavg()[0]:.1f}"}
         write_json(json, {**about, "measured": measured, "computed": computed})
 

@@ -25,6 +25,7 @@ from labeldistill_core.data.nuscenes_records import (
     GroundTruth,
     SensorMounting,
     SensorRecord,
+    images_of,
     size_of_image,
 )
 from labeldistill_core.data.tables.columns import LIDAR, STAMP, SceneRow, lidar_of
@@ -176,14 +177,8 @@ class NuScenesTables:
             DataError: a camera is not in the sample, or its image is missing or corrupt.
         """
         records = self.cameras(sample_token)
-        names = tuple(records) if cameras is None else cameras
-        if absent := [name for name in names if name not in records]:
-            raise DataError(
-                f"sample {sample_token} has no image of {', '.join(absent)}; it has "
-                f"{', '.join(records) or 'none'}"
-            )
-        views = tuple(records[name].view(reduction) for name in names)
-        return FrameSet(self.stamp_ns(sample_token), views)
+        chosen = images_of(sample_token, records, tuple(records) if cameras is None else cameras)
+        return FrameSet(self.stamp_ns(sample_token), tuple(r.view(reduction) for r in chosen))
 
     def has_images(self, sample_token: str, cameras: Sequence[str] | None = None) -> bool:
         """Whether the files of the sample's cameras are there.

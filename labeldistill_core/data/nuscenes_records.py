@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -150,6 +151,27 @@ class SensorRecord:
             return CameraView(self.calibration, self.stamp_ns, image, self.fixed_from_ego, reduced)
         except (DataError, ValueError) as error:
             raise DataError(f"{self.path}: {error}") from error
+
+
+def images_of(
+    sample_token: str, records: Mapping[str, SensorRecord], cameras: Sequence[str]
+) -> list[SensorRecord]:
+    """Key frames of these cameras, in this order.
+
+    Args:
+        sample_token: of the sample.
+        records: its key frames by the camera's name.
+        cameras: names.
+
+    Raises:
+        DataError: a camera is not in the sample.
+    """
+    if absent := [name for name in cameras if name not in records]:
+        raise DataError(
+            f"sample {sample_token} has no image of {', '.join(absent)}; it has "
+            f"{', '.join(records) or 'none'}"
+        )
+    return [records[name] for name in cameras]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tyro.conf import Positional
 
+from labeldistill_core.checkpoints import file_sha256
 from labeldistill_core.config_files import classes_of
 from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.files import refuse_unwritable, write_json
 from labeldistill_core.installed_files import demo_model
 from labeldistill_core.profiling import bench as profiling
+from labeldistill_core.provenance import given_command
 from labeldistill_core.runtime.allocator import keep_freed_memory
 from labeldistill_core.runtime.device import resolve_device
 from labeldistill_ros.robustness import degradation
@@ -35,7 +37,7 @@ def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> No
     refuse_unwritable(json)
     figures: dict[str, Any] = {
         # Figures without the command, machine and commit that gave them cannot be repeated.
-        "command": " ".join(["labeldistill", *sys.argv[1:]]),
+        "command": given_command("labeldistill"),
         **profiling.surroundings(options.place),
         "presets": {},
     }
@@ -66,19 +68,30 @@ def robustness(
         page: Markdown page whose table is replaced, or a new one.
         plot: SVG file to draw the figures into.
     """
+    given = [path.resolve() for path in (json, page, plot) if path]
+    if len(set(given)) < len(given):
+        raise ConfigError("--json, --page and --plot are different files: name each anew")
     refuse_unwritable(json, plot)
     if page:
         refuse_page(page)
-    rows = []
-    keep_freed_memory(resolve_device(options.device))
+    rows: list[degradation.Degradation] = []
+    place = resolve_device(options.device)
+    keep_freed_memory(place)
+    model = options.model or demo_model()
+    tables = NuScenesTables(dataroot, options.version, classes_of(model))
+    figures = {
+        "command": given_command("labeldistill"),
+        **profiling.surroundings(place),
+        "model": {"name": model.name, "sha256": file_sha256(model)},
+        "scenes": len(options.chosen(tables)),
+    }
     for row in degradation.robustness(dataroot, options):
-        # Printed as they come, since each of twenty conditions runs over every key frame.
+        # Printed and written as they come, since each of twenty conditions runs over every key
+        # frame.
         rows.append(row)
         print(f"{row.fault:36} mAP {row.mean_ap:.4f}  NDS {row.nds:.4f}", flush=True)
-    if json:
-        classes = classes_of(options.model or demo_model())
-        scenes = options.chosen(NuScenesTables(dataroot, options.version, classes))
-        write_json(json, {"scenes": len(scenes), "rows": [asdict(row) for row in rows]})
+        if json:
+            write_json(json, {**figures, "rows": [asdict(row) for row in rows]})
     if page:
         write_page(page, rows)
     if plot:

@@ -21,6 +21,7 @@ from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FIXED_FRAME, CameraView, FrameSet
 from labeldistill_core.data.images import decode_reduction
 from labeldistill_core.data.nuscenes import NuScenesTables
+from labeldistill_core.data.nuscenes_records import SensorRecord, images_of
 from labeldistill_core.data.splits import split_scenes
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
@@ -32,6 +33,7 @@ from labeldistill_core.options import DetectorOptions, TablesOptions
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.camera_faults import CameraFaults
 from labeldistill_ros.sets.options import preferred_anchor
+from labeldistill_ros.sync.camera_set import CameraSet
 from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 
 _TRANSPORT_S = 0.005
@@ -171,68 +173,84 @@ def degradation(
     return Degradation(condition.name, metrics.mean_ap, metrics.nds, sets, len(results))
 
 
+@dataclass(frozen=True, eq=False)
+class _Exposure:
+    """An image of a key frame as the vehicle gets it; decoded when its set is complete."""
+
+    stamp_ns: int
+    sample: str
+    record: SensorRecord
+
+
 def _sets(
     condition: OperatingCondition, tables: NuScenesTables, tokens: Sequence[str], detector: Detector
-) -> list[tuple[str, FrameSet]]:
+) -> Iterator[tuple[str, FrameSet]]:
     """Sets that the synchronizer makes of a scene's images, with the sample each belongs to."""
     cameras, faults = detector.config.cameras, condition.faults
     reduction = partial(decode_reduction, image=detector.config.image)
-    events: list[tuple[int, str, str, CameraView]] = []
+    events: list[_Exposure] = []
     first_ns: int | None = None
     # Each image is an event of its own, as on a vehicle: a fault may move it before or behind
     # others.
     for token in tokens[:: condition.every]:
-        records = tables.cameras(token)
-        for camera, view in tables.frame_set(token, cameras, reduction).by_name.items():
-            record = records[camera].token
-            first_ns = view.stamp_ns if first_ns is None else first_ns
-            if not faults.lost(record, camera, view.stamp_ns - first_ns):
-                stamp_ns = view.stamp_ns + faults.stamp_error_ns(record)
-                events.append((stamp_ns, camera, token, view))
+        for record in images_of(token, tables.cameras(token), cameras):
+            first_ns = record.stamp_ns if first_ns is None else first_ns
+            if not faults.lost(record.token, record.channel, record.stamp_ns - first_ns):
+                stamp_ns = record.stamp_ns + faults.stamp_error_ns(record.token)
+                events.append(_Exposure(stamp_ns, token, record))
     # By the stamp with its error: the synchronizer sees no other time.
-    events.sort(key=lambda event: event[0])
-    pose_at = _poses([event[3] for event in events])
-    sync = Synchronizer[tuple[str, CameraView]](
+    events.sort(key=lambda event: event.stamp_ns)
+    pose_at = _poses([event.record for event in events])
+
+    def view(event: _Exposure) -> CameraView:
+        view = event.record.view(reduction)
+        if not faults.any:
+            return view
+        mounted = faults.mounted(view.calibration.ego_from_camera)
+        # A false stamp gets the pose of that false time, since this is what a node would look up
+        # in /tf.
+        return replace(
+            view,
+            calibration=replace(view.calibration, ego_from_camera=mounted),
+            stamp_ns=event.stamp_ns,
+            fixed_from_ego=pose_at(event.stamp_ns),
+        )
+
+    for found in _closed(condition, cameras, events):
+        views = tuple(view(frame.item) for frame in found.frames.values())
+        yield found.frames[found.anchor].item.sample, FrameSet(found.stamp_ns, views)
+
+
+def _closed(
+    condition: OperatingCondition, cameras: tuple[str, ...], events: Sequence[_Exposure]
+) -> Iterator[CameraSet[_Exposure]]:
+    """Sets that are detected in, as the synchronizer closes them."""
+    sync = Synchronizer[_Exposure](
         SyncOptions(
             cameras,
             preferred_anchor(cameras),
-            min_cameras=min(SyncOptions.min_cameras, len(cameras)),
+            # One less than all at least, or `mask` would be `skip` for a vehicle of few cameras.
+            min_cameras=min(SyncOptions.min_cameras, max(1, len(cameras) - 1)),
             policy=condition.policy,
         )
     )
     closed = []
-    for stamp_ns, camera, token, view in events:
+    for event in events:
         # The steady clock is the stamps' own, so that no result depends on the machine's speed.
-        now_s = stamp_ns / 1e9 + _TRANSPORT_S
+        now_s = event.stamp_ns / 1e9 + _TRANSPORT_S
         # What became due before this image came is closed first, in the order in which a node
         # would.
         while (due_s := sync.next_deadline_s()) is not None and due_s < now_s:
             closed += sync.poll(due_s + 1e-6)
-        moved = view
-        if faults.any:
-            mounted = faults.mounted(view.calibration.ego_from_camera)
-            # A false stamp gets the pose of that false time, since this is what a node would look
-            # up in /tf.
-            calibration = replace(view.calibration, ego_from_camera=mounted)
-            moved = replace(
-                view, calibration=calibration, stamp_ns=stamp_ns, fixed_from_ego=pose_at(stamp_ns)
-            )
-        closed += sync.add(camera, stamp_ns, (token, moved), now_s).sets
+        closed += sync.add(event.record.channel, event.stamp_ns, event, now_s).sets
     # Nothing follows the last image, so the deadlines of the last sets are let pass.
     closed += sync.poll(now_s + 1.0) if events else []
-    return [
-        (
-            found.frames[found.anchor].item[0],
-            FrameSet(found.stamp_ns, tuple(frame.item[1] for frame in found.frames.values())),
-        )
-        for found in closed
-        if found.usable
-    ]
+    return (found for found in closed if found.usable)
 
 
-def _poses(views: Sequence[CameraView]) -> Callable[[int], Transform]:
+def _poses(records: Sequence[SensorRecord]) -> Callable[[int], Transform]:
     """The vehicle's pose at any time, from those of the images."""
-    known: Mapping[int, Transform] = {view.stamp_ns: view.fixed_from_ego for view in views}
+    known: Mapping[int, Transform] = {one.stamp_ns: one.fixed_from_ego for one in records}
     stamps = sorted(known)
 
     def pose(stamp_ns: int) -> Transform:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +20,11 @@ def markdown(rows: Sequence[Degradation]) -> str:
     lines = ["| fault | mAP | NDS | change of mAP | sets / key frames |", "|---|---|---|---|---|"]
     first = rows[0]
     for row in rows:
-        change = (row.mean_ap - first.mean_ap) / first.mean_ap if first.mean_ap else 0.0
+        change = "–"  # of nothing, or of what is no number
+        if first.mean_ap > 0 and math.isfinite(row.mean_ap):
+            change = f"{(row.mean_ap - first.mean_ap) / first.mean_ap:+.0%}"
         lines.append(
-            f"| {row.fault} | {row.mean_ap:.3f} | {row.nds:.3f} | {change:+.0%} | "
+            f"| {row.fault} | {row.mean_ap:.3f} | {row.nds:.3f} | {change} | "
             f"{row.sets} / {row.samples} |"
         )
     return "\n".join(lines) + "\n"
@@ -57,6 +60,9 @@ def write_page(page: Path, rows: Sequence[Degradation]) -> None:
         ConfigError: the mark at its end is missing.
     """
     before, after = _parts(page)
+    if not after:  # a new table
+        before += "\n" * (bool(before) and not before.endswith("\n"))
+        after = "\n"
     write_whole(page, f"{before}{BEGIN}\n\n{markdown(rows)}\n{END}{after}".encode())
 
 

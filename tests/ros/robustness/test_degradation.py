@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from labeldistill_core.network.student import Student
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.cli import main
 from labeldistill_ros.robustness import degradation
-from labeldistill_ros.robustness.page import BEGIN, END, write_page
+from labeldistill_ros.robustness.page import BEGIN, END, markdown, write_page
 from tests.support.small_networks import small
 
 CHOSEN = (
@@ -68,6 +70,40 @@ def test_a_vehicle_of_one_camera(synthetic_dataroot: Path, tmp_path: Path) -> No
     assert found["CAM_FRONT off"].sets == 0
 
 
+def test_a_vehicle_of_few_cameras_detects_without_one(
+    synthetic_dataroot: Path, tmp_path: Path
+) -> None:
+    cameras = ("CAM_FRONT", "CAM_BACK", "CAM_FRONT_LEFT")
+    model = tmp_path / "three.safetensors"
+    save_student(model, Student(replace(small(), cameras=cameras)))
+    detector, tables = Detector.load(model), NuScenesTables(synthetic_dataroot)
+    found = {
+        condition.name: degradation.degradation(condition, tables, tables.scene_names, detector)
+        for condition in degradation.conditions(cameras)
+        if condition.name in ("CAM_BACK off", "any camera off, skip")
+    }
+    assert found["CAM_BACK off"].sets == found["CAM_BACK off"].samples > 0
+    assert found["any camera off, skip"].sets == 0
+
+
+def test_finished_rows_are_kept(
+    synthetic_dataroot: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> Iterator[degradation.Degradation]:
+        yield degradation.Degradation("none", 0.4, 0.5, 4, 4)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(degradation, "robustness", interrupted)
+    file = tmp_path / "rows.json"
+    command = ["robustness", str(synthetic_dataroot), "--model", str(tiny_model), "--split", "all"]
+    assert main([*command, "--json", str(file)]) == 130
+    figures = json.loads(file.read_text())
+    assert [row["fault"] for row in figures["rows"]] == ["none"]
+    assert figures["model"]["name"] == tiny_model.name
+    assert len(figures["model"]["sha256"]) == 64
+    assert {"command", "commit", "machine", "device"} < set(figures)
+
+
 def test_what_could_not_be_written_is_told_before(
     synthetic_dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -81,6 +117,9 @@ def test_what_could_not_be_written_is_told_before(
     assert "my notes" in page.read_text()
     for option in ("--json", "--plot", "--page"):
         assert main([*command, option, str(tmp_path)]) == 2
+    same = str(tmp_path / "same")
+    assert main([*command, "--json", same, "--page", same]) == 2
+    assert "are different files" in capsys.readouterr().err
     assert main([*command, "--scenes", "-1"]) == 2
     assert "--scenes must be 0 or more" in capsys.readouterr().err
 
@@ -93,3 +132,12 @@ def test_a_page_may_be_new(tmp_path: Path) -> None:
     assert "| none | 0.400 | 0.500 | +0% | 4 / 4 |" in first
     write_page(page, rows)
     assert page.read_text() == first
+    page.write_text("a last line without an end")
+    write_page(page, rows)
+    assert page.read_text().startswith(f"a last line without an end\n{BEGIN}\n")
+
+
+def test_a_change_of_nothing_has_no_share() -> None:
+    rows = [degradation.Degradation(f"{m}", m, 0.0, 4, 4) for m in (0.0, 0.2, math.nan)]
+    assert [line.split(" | ")[3] for line in markdown(rows).splitlines()[2:]] == ["–"] * 3
+    assert "| – |" in markdown([replace(rows[0], mean_ap=0.4), rows[2]])
