@@ -40,7 +40,7 @@ from labeldistill_core.network.depth_net import FrameFeatures
 from labeldistill_core.network.student import Student
 from labeldistill_core.options import TablesOptions
 from labeldistill_core.profiling.ways import Way
-from labeldistill_core.provenance import commit, machine
+from labeldistill_core.provenance import commit, given_command, machine
 from labeldistill_core.runtime.detector import Detections, Detector
 from labeldistill_core.runtime.device import resolve_device
 from labeldistill_core.runtime.device_images import decode_on
@@ -87,12 +87,7 @@ def bench_accuracy(
         options: over which key frames, and where.
         json: file to write the figures to.
     """
-    command = (
-        f"python -m benchmarks.detector accuracy {checkpoint.name} {dataroot.name} "
-        f"--split {options.split} --scenes {options.scenes} --device {options.device}"
-        + " --compile"
-        * options.compile
-    )
+    command = given_command("python -m benchmarks.detector")
     figures = {"command": command, **measure_accuracy(checkpoint, dataroot, options)}
     if json:
         write_json(json, figures)
@@ -113,10 +108,10 @@ def measure_accuracy(checkpoint: Path, dataroot: Path, options: AccuracyOptions)
         ConfigError: there is no such device.
         DataError: the tables are missing or damaged.
     """
-    tables = NuScenesTables(dataroot, options.version)
+    student = load_student(checkpoint).student
+    tables = NuScenesTables(dataroot, options.version, student.config.head.class_list)
     names = split_scenes(tables, options.split)[: options.scenes or None]
     place = resolve_device(options.device)
-    student = load_student(checkpoint).student
     compared = AccuracyComparison(PlainNetwork(student, place), tables)
     for way in ways_to_compare(place, options.compile):
         detector = way.detector(student, str(place))

@@ -87,6 +87,11 @@ def read_figures(file: Path, key: str) -> dict[str, Any]:
 def _sections(file: Path) -> Iterator[str]:
     content = read_figures(file, "machine")
     if "presets" in content:
+        if "peak" not in content:
+            raise ConfigError(
+                f"{file} is of `labeldistill bench`: a page is made of what "
+                "`python -m benchmarks.detector stages` writes"
+            )
         yield from _inference(content)
     elif "ways" in content:
         yield from _accuracy(content)

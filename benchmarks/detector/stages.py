@@ -33,6 +33,7 @@ from labeldistill_core.profiling.bench_images import frame_set
 from labeldistill_core.profiling.separate_process import measure_apart
 from labeldistill_core.profiling.stage_clock import percentiles
 from labeldistill_core.profiling.ways import Way
+from labeldistill_core.provenance import given_command
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision
 from labeldistill_core.runtime.loading import torch_engine
@@ -68,11 +69,7 @@ def stages(
         torch.set_num_threads(options.threads)
     place, networks, ways = options.place, options.networks(), options.ways
     figures: dict[str, Any] = {
-        "command": f"python -m benchmarks.detector stages --presets {' '.join(options.presets)} "
-        f"--device {options.device} --precisions {' '.join(options.precisions)} "
-        f"--repeats {options.repeats}"
-        + " --compile" * options.compile
-        + " --no-scaling" * (not options.scaling),
+        "command": given_command("python -m benchmarks.detector"),
         **surroundings(place),
         "peak": {
             "copy_gb_s": copy_gb_s(place),
@@ -189,7 +186,9 @@ def _scaling(config: StudentConfig, device: str, precision: Precision) -> dict[s
     }
     return {
         "cameras": {
-            str(n): image_network_ms(replace(one, cameras=one.cameras[:n])) for n in (1, 2, 4, 6)
+            str(n): image_network_ms(replace(one, cameras=one.cameras[:n]))
+            for n in (1, 2, 4, 6)
+            if n <= len(one.cameras)
         },
         "pixels": {name: image_network_ms(changed) for name, changed in sizes.items()},
     }

@@ -46,11 +46,12 @@ def evaluation(
         json: file to write the figures to.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        root = (folder or Path(temporary)) / "nuscenes"
-        results = root.with_name("results.json")
-        # A folder that is given keeps what takes minutes to write.
-        if not results.exists():
+        # A folder that is given keeps what takes minutes to write, under names that tell the size.
+        root = (folder or Path(temporary)) / f"nuscenes-{scenes}"
+        results = root.with_name(f"results-{scenes}-{boxes}.json")
+        if not root.exists():
             write_tables(root, scenes)
+        if not results.exists():
             names = list(NuScenesTables(root, VERSION).scene_names)
             (root / VERSION / "splits.json").write_text(json_module.dumps({SPLIT: names}))
             alone(write_random_results, root, results, boxes)

@@ -41,7 +41,7 @@ def tables(
         json: file to write the figures to.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        root = (folder or Path(temporary)) / "nuscenes"
+        root = (folder or Path(temporary)) / f"nuscenes-{scenes}"
         if not root.exists():
             write_tables(root, scenes)
         size = sum(path.stat().st_size for path in (root / VERSION).glob("*.json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,16 +62,20 @@ def write_tables(root: Path, scenes: int = 850, samples: int = 40, boxes: int = 
         boxes: of a sample.
     """
     rng = random.Random(0)
-    folder = root / VERSION
+    # Whole or not at all, as a later call takes what is there.
+    partial = root.with_name(f"{root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    folder = partial / VERSION
     folder.mkdir(parents=True)
-    (root / "maps").mkdir()
-    Image.new("L", (10, 10)).save(root / "maps/map.png")
+    (partial / "maps").mkdir()
+    Image.new("L", (10, 10)).save(partial / "maps/map.png")
     with ExitStack() as files:
         tables = _Tables(folder, files)
         categories = _small_tables(tables, rng)
         for scene in range(scenes):
             _scene(tables, rng, scene, samples, boxes, categories)
         tables.close()
+    partial.rename(root)
 
 
 def _token(rng: random.Random) -> str:

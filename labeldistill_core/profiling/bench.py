@@ -33,6 +33,7 @@ from labeldistill_core.profiling.ways import Way, ways_on
 from labeldistill_core.provenance import commit, machine
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.runtime.device import Precision, resolve_device
+from labeldistill_core.runtime.loading import refuse_no_compiler
 
 _BESIDE = "step beside a busy process"
 WHOLES = ("step", _BESIDE, "end to end")
@@ -70,6 +71,8 @@ class BenchOptions:
         """Refuse numbers that are not positive."""
         if self.repeats < 1 or (self.threads is not None and self.threads < 1):
             raise ConfigError("--repeats and --threads must be 1 or more")
+        if self.model and self.config:
+            raise ConfigError("--model has its own configuration: give it or --config")
         if self.model and self.single_fields:
             raise ConfigError(
                 "--student fields are of random networks; with --model the "
@@ -125,6 +128,8 @@ def bench(options: BenchOptions) -> Iterator[tuple[str, dict[str, Any]]]:
     if options.threads:
         torch.set_num_threads(options.threads)
     networks, ways = options.networks(), options.ways
+    if options.compile:
+        refuse_no_compiler(options.place)  # before the other ways are measured
     for name, student in networks.items():
         with without_notices():
             yield name, measure_ways(student, str(options.place), ways, options.repeats)

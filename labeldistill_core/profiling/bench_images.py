@@ -22,6 +22,7 @@ from labeldistill_core.data.images import decode_jpeg
 from labeldistill_core.data.pixel_pool import PixelPool
 from labeldistill_core.frames import Transform
 from labeldistill_core.runtime.device_images import decode_on
+from labeldistill_core.runtime.warm_up import outward_cameras
 from labeldistill_core.synthetic.rig import CAMERA_PHASES_S, camera_calibrations
 
 CAMERA_WH = (1600, 900)
@@ -34,6 +35,8 @@ def frame_set(
     images: Mapping[str, NDArray[np.uint8] | Tensor] | None = None,
 ) -> FrameSet:
     """One image a camera of the model; the vehicle drives a left turn.
+
+    Cameras that are all nuScenes' are mounted as there, others evenly around the vehicle.
 
     Args:
         stamp_s: time of the set.
@@ -48,10 +51,13 @@ def frame_set(
     # Seeded by the time: the same set has the same noise in every run and process.
     random = np.random.default_rng([round(1000 * (stamp_s + 1000))])
     views = []
-    for name, calibration in camera_calibrations(*size).items():
+    rig = camera_calibrations(*size)
+    if not set(config.cameras) <= set(rig):
+        rig = outward_cameras(config.cameras, *size)
+    for name, calibration in rig.items():
         if name not in config.cameras:
             continue
-        exposure_s = stamp_s + CAMERA_PHASES_S[name]
+        exposure_s = stamp_s + CAMERA_PHASES_S.get(name, 0.0)
         yaw = 0.1 * exposure_s
         pose = Transform.from_quaternion(
             FIXED_FRAME,

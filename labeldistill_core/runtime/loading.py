@@ -102,9 +102,18 @@ def load_engine(
     )
 
 
-def _compile(network: Student, device: torch.device) -> None:
+def refuse_no_compiler(device: torch.device) -> None:
+    """Refuse to compile where that cannot be.
+
+    Raises:
+        ConfigError: what is missing.
+    """
     if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         raise ConfigError("compile needs a C++ compiler: install g++, or leave compile off")
+
+
+def _compile(network: Student, device: torch.device) -> None:
+    refuse_no_compiler(device)
     options: dict[str, Any] = {"freezing": True}  # weights are constants
     # The two parts apart: between them lies pooling, whose shapes change with the calibration.
     network.encode = torch.compile(network.encode, options=options)  # type: ignore[method-assign]

@@ -176,5 +176,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     # A protobuf message ends at 2 GiB.
     large = model.ByteSize() >= 2 << 30
     # A node that starts meanwhile finds the old graph or the new one.
+    data = f"{out.name}.data"
     with whole_file(out) as file:
-        onnx.save(model, file, save_as_external_data=large, location=f"{out.name}.data")
+        if large:
+            out.with_name(data).unlink(missing_ok=True)  # onnx would append to it
+        onnx.save(model, file, save_as_external_data=large, location=data)

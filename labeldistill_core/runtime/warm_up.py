@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -48,18 +49,26 @@ def warm_up(detector: Detector, steps: int) -> float | None:
     return statistics.median(took_s[len(took_s) // 2 :]) if took_s else None
 
 
-def _black(config: StudentConfig, stamp_ns: int) -> FrameSet:
-    """All cameras look outwards from a vehicle that stands."""
-    width, height = config.image.width, config.image.height
-    intrinsics = np.array([[0.8 * width, 0, width / 2], [0, 0.8 * width, height / 2], [0, 0, 1]])
-    still = Transform.identity(FIXED_FRAME, EGO_FRAME)
-    black = np.zeros((height, width, 3), np.uint8)
-    views = []
-    for number, name in enumerate(config.cameras):
-        heading = 2 * np.pi * number / len(config.cameras)
+def outward_cameras(
+    names: Sequence[str], width_px: int, height_px: int
+) -> dict[str, CameraCalibration]:
+    """Cameras that look outwards, evenly around a vehicle whose rig is not known."""
+    focal_px = 0.8 * width_px
+    intrinsics = np.array([[focal_px, 0, width_px / 2], [0, focal_px, height_px / 2], [0, 0, 1]])
+    cameras = {}
+    for number, name in enumerate(names):
+        heading = 2 * np.pi * number / len(names)
         ahead = np.array([np.cos(heading), np.sin(heading), 0.0])
         left, up = np.array([-ahead[1], ahead[0], 0.0]), np.array([0.0, 0.0, 1.0])
         mounted = Transform(EGO_FRAME, name, np.stack([-left, -up, ahead], axis=1), 1.5 * up)
-        calibration = CameraCalibration(name, intrinsics, width, height, mounted)
-        views.append(CameraView(calibration, stamp_ns, black, still))
-    return FrameSet(stamp_ns, tuple(views))
+        cameras[name] = CameraCalibration(name, intrinsics, width_px, height_px, mounted)
+    return cameras
+
+
+def _black(config: StudentConfig, stamp_ns: int) -> FrameSet:
+    """What the cameras of a vehicle see that stands in the dark."""
+    width, height = config.image.width, config.image.height
+    still = Transform.identity(FIXED_FRAME, EGO_FRAME)
+    black = np.zeros((height, width, 3), np.uint8)
+    cameras = outward_cameras(config.cameras, width, height).values()
+    return FrameSet(stamp_ns, tuple(CameraView(c, stamp_ns, black, still) for c in cameras))

@@ -16,7 +16,7 @@ from benchmarks.detector.lift import LiftOptions, bench_lift
 from benchmarks.detector.page import BEGIN, END, bench_compare, bench_page
 from benchmarks.detector.report import TOLERANCE, Report, Speedup
 from benchmarks.detector.stages import StagesOptions, stages
-from benchmarks.detector.streaming import measure_streaming
+from benchmarks.detector.streaming import measure_history, measure_streaming
 from benchmarks.detector.work import Work
 from benchmarks.timing import peak_mib
 from labeldistill_core import presets
@@ -160,6 +160,11 @@ def test_bench_by_stage(
     assert "keeps the GPU busy for 6% of the time" in text
     assert text.count("| image encoder |") == 2
     assert "| CUDA graph |  | recorded |" in text
+    (tmp_path / "bench.json").write_text(
+        json.dumps({name: value for name, value in found.items() if name not in ("peak", "ratios")})
+    )
+    with pytest.raises(ConfigError, match="is of `labeldistill bench`"):
+        bench_page(page, (tmp_path / "bench.json",))
     bench_compare(file, file)
     assert "1.00" in capsys.readouterr().out
     (tmp_path / "other.json").write_text("{}")
@@ -197,6 +202,13 @@ def test_a_step_in_one_piece_with_images_on_its_device(student: Student) -> None
     times = measure_steps(way.detector(student, "cpu"), 2, device_decode=True)
     assert {"decode JPEG", "resize", "image network", "step", "end to end"} <= set(times)
     assert all(len(values) == 2 for values in times.values())
+
+
+def test_the_history_of_a_step_in_one_piece(student: Student) -> None:
+    way = Way("float32", fixed_shapes=True)
+    rows = measure_history(way.detector(student, "cpu"), 1)
+    assert len(rows) == student.config.frames
+    assert all(row["step"] > row["image_network"] > 0 for row in rows)
 
 
 def test_work_is_what_layers_compute_and_move() -> None:

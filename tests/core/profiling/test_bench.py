@@ -9,7 +9,8 @@ import pytest
 from labeldistill_core.checkpoints import save_student
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.network.student import Student
-from labeldistill_core.profiling.bench import BenchOptions
+from labeldistill_core.profiling import bench as bench_module
+from labeldistill_core.profiling.bench import BenchOptions, bench
 from labeldistill_core.profiling.latency import replaced
 from labeldistill_ros.cli import main
 from tests.support.small_networks import small
@@ -46,6 +47,22 @@ def test_single_fields_are_options_of_each_preset() -> None:
     assert [network.config.history_s for network in networks.values()] == [(1.0,), (1.0, 2.0)]
     with pytest.raises(ConfigError, match="network is as it was trained"):
         replace(options, model=Path("mine.safetensors"))
+
+
+def test_a_model_has_its_own_configuration() -> None:
+    with pytest.raises(ConfigError, match="--model has its own configuration"):
+        BenchOptions(model=Path("mine.safetensors"), config=Path("own.yaml"))
+
+
+def test_want_of_a_compiler_is_told_before(
+    new_student: Callable[..., Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "mine.safetensors"
+    save_student(model, new_student(small()))
+    monkeypatch.setattr(bench_module, "measure_ways", None)  # so that nothing is measured
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match="compile needs a C\\+\\+ compiler"):
+        next(bench(BenchOptions(model=model, compile=True)))
 
 
 def test_what_is_replaced_comes_back() -> None:
