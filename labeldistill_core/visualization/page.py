@@ -24,7 +24,12 @@ from labeldistill_core.classes import CLASSES
 from labeldistill_core.evaluation.metrics import Metrics
 from labeldistill_core.files import naming, write_whole
 from labeldistill_core.frames import Array, Transform
-from labeldistill_core.visualization.pictures import birds_eye_view, camera_mosaic, mosaic_grid
+from labeldistill_core.visualization.pictures import (
+    TOP_RANGE_M,
+    birds_eye_view,
+    camera_mosaic,
+    mosaic_grid,
+)
 
 _TILE_PX, _TEXT_PX, _TOP_PX = 560, 21, 500
 """Letters of ten pixels where a page of 1280 pixels shows six cameras beside the top view."""
@@ -56,6 +61,7 @@ class PageFrame:
         *,
         lidar_points: Array | None = None,
         class_names: Sequence[str] = CLASSES,
+        range_m: float = TOP_RANGE_M,
     ) -> PageFrame:
         """Draw boxes into the images of a set and from above, at the sizes of a page.
 
@@ -67,6 +73,7 @@ class PageFrame:
             fixed_from_ego: pose of the vehicle, of the view from above.
             lidar_points: (P, 3) in the ego frame at that pose, for the view from above.
             class_names: names of the labels.
+            range_m: what the view from above shows at least.
 
         Raises:
             ValueError: boxes are in another frame than the poses.
@@ -86,6 +93,7 @@ class PageFrame:
             lidar_points=lidar_points,
             size_px=_TOP_PX,
             class_names=class_names,
+            range_m=max(range_m, TOP_RANGE_M),
         )
         return cls(caption, cameras, top_view, grid=mosaic_grid(frames))
 

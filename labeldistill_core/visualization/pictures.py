@@ -40,6 +40,8 @@ _MIN_TAG_PX = 14
 _RING_COLOUR = (58, 66, 78)
 _BACKGROUND = (18, 22, 28)
 _RING_STEP_M = 10
+TOP_RANGE_M = 55.0
+"""To each side of the view from above: nuScenes' largest range of a class, and some."""
 
 
 def clip_to_image(
@@ -222,7 +224,7 @@ def birds_eye_view(
     predicted: Boxes3D,
     truth: Boxes3D | None,
     fixed_from_ego: Transform,
-    range_m: float = 55.0,
+    range_m: float = TOP_RANGE_M,
     lidar_points: Array | None = None,
     *,
     size_px: int = 720,

@@ -45,6 +45,8 @@ class ViewOptions(AnimationOptions, InferenceOptions, ClassesOptions):
         super().__post_init__()
         if self.limit is not None and self.limit < 1:
             raise ConfigError("--limit must be 1 or more")
+        if not 0 <= self.min_score <= 1:
+            raise ConfigError("--min-score must be from 0 to 1")
 
 
 def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:
@@ -113,6 +115,8 @@ def _frames(
 ) -> Iterator[PageFrame]:
     """Made one by one, in the order of time within each scene, as a detector needs it."""
     class_names = detector.class_names if detector else tables.class_list.names
+    grid = detector.config.grid if detector else None
+    reach_m = max(map(abs, (*grid.x_m, *grid.y_m))) if grid else 0.0
     identity = Transform.identity(FIXED_FRAME, FIXED_FRAME)
     before = ""
     for name, token in samples:
@@ -124,7 +128,13 @@ def _frames(
             predicted = detector.detect(frames).in_frame(identity)
             predicted = predicted[predicted.scores >= options.min_score]
         frame = key_frame(
-            tables, token, predicted, frames, class_names=class_names, lidar=options.lidar
+            tables,
+            token,
+            predicted,
+            frames,
+            class_names=class_names,
+            lidar=options.lidar,
+            range_m=reach_m,
         )
         if detector:
             found = f", {len(predicted)} found with a score of at least {options.min_score:g}"
@@ -140,6 +150,7 @@ def key_frame(
     *,
     class_names: Sequence[str] = CLASSES,
     lidar: bool = False,
+    range_m: float = 0.0,
 ) -> PageFrame:
     """A sample as pictures: its cameras and the view from above, with true and found boxes.
 
@@ -150,6 +161,7 @@ def key_frame(
         frames: the sample's images; read from the data root when None.
         class_names: names of the predictions' labels.
         lidar: paint the LiDAR's points into the images.
+        range_m: what the view from above shows, if that is more than how far boxes are scored.
 
     Raises:
         DataError: an image or the scan is missing or corrupt.
@@ -173,4 +185,5 @@ def key_frame(
         truth.fixed_from_ego,
         lidar_points=points,
         class_names=class_names,
+        range_m=max(range_m, *truth.classes.ranges_m),
     )

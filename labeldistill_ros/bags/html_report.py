@@ -178,7 +178,13 @@ def page_frame(
         caption += f"{len(boxes)} true boxes, {len(found)} found with a score of at least "
         caption += f"{min_score:g}"
     return PageFrame.drawn(
-        caption, images, found, boxes, truth.fixed_from_ego, class_names=class_names
+        caption,
+        images,
+        found,
+        boxes,
+        truth.fixed_from_ego,
+        class_names=class_names,
+        range_m=max(truth.classes.ranges_m),
     )
 
 

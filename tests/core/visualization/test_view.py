@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import EGO_FRAME, FIXED_FRAME, CameraView
+from labeldistill_core.classes import ClassList, ObjectClass
+from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.frames import Transform
 from labeldistill_core.synthetic.rig import camera_calibrations
+from labeldistill_core.visualization import page
 from labeldistill_core.visualization.colours import TRUTH_COLOUR
 from labeldistill_core.visualization.lidar_overlay import with_points
-from labeldistill_core.visualization.view import ViewOptions, view
+from labeldistill_core.visualization.view import ViewOptions, key_frame, view
 
 
 def test_points_are_painted_where_the_camera_sees_them_near_over_far() -> None:
@@ -70,6 +74,31 @@ def test_view_of_real_frames(shared_data: Path, tmp_path: Path) -> None:
             pixels = np.asarray(Image.open(tmp_path / "page" / name).convert("RGB"), int)
             green = np.abs(pixels - TRUTH_COLOUR).max(axis=2) < 60
             assert green.sum() > 300
+
+
+@pytest.mark.parametrize("score", [float("nan"), -0.1, 1.5])
+def test_scores_that_no_box_can_have_are_refused(score: float) -> None:
+    with pytest.raises(ConfigError, match="--min-score must be from 0 to 1"):
+        ViewOptions(min_score=score)
+
+
+def test_the_view_from_above_reaches_as_far_as_the_grid(
+    synthetic_dataroot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = NuScenesTables(synthetic_dataroot)
+    token = tables.samples(tables.scene_names[0])[0]
+    shown: list[float] = []
+
+    def drawn(*_: object, range_m: float, **__: object) -> Image.Image:
+        shown.append(range_m)
+        return Image.new("RGB", (500, 500))
+
+    monkeypatch.setattr(page, "birds_eye_view", drawn)
+    for reach_m in (0.0, 102.4):
+        key_frame(tables, token, Boxes3D.empty(FIXED_FRAME), range_m=reach_m)
+    far = ClassList((ObjectClass("car", ("vehicle.car",), 80.0),))
+    key_frame(NuScenesTables(synthetic_dataroot, classes=far), token, Boxes3D.empty(FIXED_FRAME))
+    assert shown == [55.0, 102.4, 80.0]
 
 
 @pytest.mark.parametrize("limit", [0, -1])
