@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,8 @@ from labeldistill_core.labelling.tracking import DetectedFrame, track
 from labeldistill_core.names import plain_name, shown
 from labeldistill_core.options import DeviceOptions, TablesOptions
 from labeldistill_core.provenance import commit
+
+_LOG = logging.getLogger(__name__)
 
 _FARTHEST_M, _LARGEST_M, _FASTEST_M_S = 1e8, 1e3, 1e3
 """Of boxes; coordinates of UTM stay below 1e7."""
@@ -92,6 +95,10 @@ class Labelling:
     """Number of boxes by class."""
     instances: int
     """Number of objects."""
+    weak: int
+    """Number of boxes that were left out for their score."""
+    brief: int
+    """Number of boxes that were left out as their objects are in too few key frames."""
 
 
 def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labelling:
@@ -146,9 +153,17 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
     attributes = _attribute_tokens(tables)
     rows: Rows = {"instance": [], "sample_annotation": [], "category": []}
     counts: Counter[str] = Counter()
+    left_out = _LeftOut()
     class_of: dict[str, str] = {}
     for scene in scenes:
-        for row, name in _label_scene(tables, scene, found, options, source, attributes):
+        if (length := len(tables.samples(scene))) < options.min_frames:
+            _LOG.warning(
+                "%s has %d key frames, so no object of it is in the %d that --min-frames asks for",
+                scene,
+                length,
+                options.min_frames,
+            )
+        for row, name in _label_scene(tables, scene, found, options, source, attributes, left_out):
             rows["sample_annotation"].append(row)
             class_of[row["instance_token"]] = name
             counts[name] += 1
@@ -165,7 +180,8 @@ def label(dataroot: Path, options: LabelOptions, *, force: bool = False) -> Labe
         "commit": commit(),
     }
     folder = write_relabelled(tables, into, scenes, rows, about, force=force)
-    return Labelling(folder, len(scenes), dict(counts.most_common()), len(rows["instance"]))
+    boxes, instances = dict(counts.most_common()), len(rows["instance"])
+    return Labelling(folder, len(scenes), boxes, instances, left_out.weak, left_out.brief)
 
 
 def _scenes(tables: NuScenesTables, options: LabelOptions) -> list[str]:
@@ -213,6 +229,14 @@ def _boxes(
     return run_checkpoint(options.teacher, tables.dataroot, run)
 
 
+@dataclass
+class _LeftOut:
+    """How many boxes do not become labels; see `Labelling`."""
+
+    weak: int = 0
+    brief: int = 0
+
+
 def _label_scene(
     tables: NuScenesTables,
     scene: str,
@@ -220,10 +244,15 @@ def _label_scene(
     options: LabelOptions,
     source: str,
     attributes: Mapping[str, str],
+    left_out: _LeftOut,
 ) -> list[tuple[Row, str]]:
     """Rows of a scene's annotations, not linked, with the name of their class."""
     tokens = [token for token in tables.samples(scene) if token in found]
-    parts = [_sure(found.columns(own), options) for own in tokens]
+    everything = [found.columns(own) for own in tokens]
+    parts = [_sure(boxes, options) for boxes in everything]
+    left_out.weak += sum(
+        len(b.scores) - len(p.scores) for b, p in zip(everything, parts, strict=True)
+    )
     for own, part in zip(tokens, parts, strict=True):
         _refuse_odd(own, part)
     frames = [
@@ -247,6 +276,7 @@ def _label_scene(
         scan = _scan(tables, own)
         for i, number in enumerate(of_frame.tolist()):
             if seen[number] < options.min_frames:
+                left_out.brief += 1
                 continue
             width, length, height = part.sizes_m[i].tolist()
             pose = Transform.from_quaternion(

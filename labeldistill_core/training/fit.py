@@ -230,7 +230,6 @@ def _drawn(data: Samples, recipe: Recipe, processes: int) -> Sequence[int]:
         drawn = "class-balanced draws" if recipe.class_balanced else "samples"
         raise ConfigError(
             f"{len(indices)} {drawn} are fewer than one batch of {recipe.batch_size} x {processes}"
-            + (": no sample has a box of a known class" if len(data) and not indices else "")
         )
     return indices
 

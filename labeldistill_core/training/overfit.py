@@ -19,6 +19,7 @@ from typing_extensions import Self
 from labeldistill_core.checkpoints import save_student
 from labeldistill_core.config_files import chosen_preset
 from labeldistill_core.console import last_value
+from labeldistill_core.data.boxes_check import refuse_without_boxes
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
@@ -104,7 +105,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
         options: what is learned.
 
     Raises:
-        ConfigError: none of the samples has images.
+        ConfigError: none of the samples has images, or none a box.
     """
     preset = chosen_preset(options.preset, options.config)
     config = options.fields.student if options.fields else preset.student
@@ -121,6 +122,7 @@ def overfit(dataroot: Path, out: Path, options: OverfitOptions) -> Overfitted:
         raise ConfigError(
             f"none of the first {options.samples} samples of {', '.join(names)} has images"
         )
+    refuse_without_boxes(tables, [data.tokens[index] for index in indices])
     warn_of_lost_horizons(tables, data.tokens, config.cameras, config.image)
     recipe = replace(preset.recipes.student, seed=options.seed)
     seed_everything(options.seed, verbose=False)

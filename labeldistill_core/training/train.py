@@ -14,6 +14,7 @@ from lightning.pytorch import seed_everything
 
 from labeldistill_core.checkpoints import Kind, file_sha256, refuse_other_file
 from labeldistill_core.config import StudentConfig
+from labeldistill_core.data.boxes_check import refuse_without_boxes
 from labeldistill_core.data.horizon_check import warn_of_lost_horizons
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import (
@@ -138,6 +139,7 @@ def _lidar_data(
         LidarDataset(tables, names, cameras, recipe.augmentation, points, options.partial)
         for names in options.scene_names(tables)
     )
+    refuse_without_boxes(tables, trained.tokens)
     for data in (trained, scored):
         if points and len(data):
             points.look_for_sweeps(tables, data.tokens, partial=options.partial)
@@ -195,6 +197,7 @@ def train_student(dataroot: Path, out: Path, options: StudentOptions) -> Written
         for names in options.scene_names(tables)
     )
     assert data is not None
+    refuse_without_boxes(tables, data.tokens)
     warn_of_lost_horizons(tables, data.tokens, config.cameras, config.image)
     if points:
         points.look_for_sweeps(tables, data.tokens, partial=options.partial)

@@ -111,5 +111,9 @@ def label(
     done = labelling.label(dataroot, options, force=force)
     counts = ", ".join(f"{count} {name}" for name, count in done.boxes.items()) or "none"
     print(f"{done.scenes} scenes, {done.instances} objects; boxes: {counts}")
+    print(
+        f"left out: {done.weak} boxes below the lowest score, {done.brief} of objects in fewer "
+        f"than {options.min_frames} key frames"
+    )
     words = ("--version", done.folder.name)
     tell_written(done.folder, then=("labeldistill", "view", dataroot, f"{dataroot}_pages", *words))

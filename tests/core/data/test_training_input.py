@@ -121,16 +121,36 @@ def test_targets_have_no_velocity_where_none_is_known(dataroot: Path) -> None:
     assert torch.isfinite(codes[:, :8]).all()
 
 
-def test_draws_by_class_without_boxes_are_refused(
-    dataroot: Path, tmp_path: Path, small_in_presets: None, capsys: pytest.CaptureFixture[str]
+def without_points(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        row["num_lidar_pts"] = row["num_radar_pts"] = 0
+
+
+@pytest.mark.parametrize("stage", ["teacher", "student", "overfit"])
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda rows: rows.clear(), "samples have no box of the configuration's classes (car, "),
+        (without_points, "since no LiDAR or radar point is in any of them (num_lidar_pts, num_"),
+    ],
+    ids=["no box", "no points"],
+)
+def test_a_training_without_a_box_is_refused(
+    stage: str,
+    edit: Callable[[list[dict[str, Any]]], None],
+    told: str,
+    dataroot: Path,
+    tmp_path: Path,
+    small_in_presets: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    change(dataroot, VERSION, "sample_annotation", lambda rows: rows.clear())
-    command = ["train", "teacher", str(dataroot), str(tmp_path / "run")]
-    command += [*small_training(version=VERSION), "--class-balanced", "True"]
+    change(dataroot, VERSION, "sample_annotation", edit)
+    command = ["train", stage, str(dataroot), str(tmp_path / "run")]
+    command += small_training(version=VERSION)
+    if stage == "overfit":
+        command = ["overfit", str(dataroot), str(tmp_path / "run"), "--version", VERSION]
     assert main(command) == 2
-    error = capsys.readouterr().err
-    assert "0 class-balanced draws are fewer than one batch" in error
-    assert "no sample has a box of a known class" in error
+    assert told in capsys.readouterr().err
 
 
 def test_unknown_categories_are_named(dataroot: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -150,6 +150,21 @@ def test_thresholds_are_those_of_classes(root: Path, results: Path) -> None:
     assert again.boxes["barrier"]
 
 
+def test_what_is_left_out_is_counted(
+    root: Path, results: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare(root)
+    found = sum(map(len, json.loads(results.read_bytes())["results"].values()))
+    for case in (options(results), options(results, score=0.9, into="high")):
+        done = label(root, case)
+        assert sum(done.boxes.values()) + done.weak + done.brief == found
+        assert done.weak > 0
+    assert not caplog.text
+    none = label(root, options(results, score=0.0, min_frames=99, into="none"))
+    assert (none.instances, none.weak, none.brief) == (0, 0, found)
+    assert "so no object of it is in the 99 that --min-frames asks for" in caplog.text
+
+
 def test_objects_that_are_seen_once_are_left_out(root: Path, results: Path) -> None:
     bare(root)
     all_of_them = label(root, options(results, score=0.1))
