@@ -35,7 +35,7 @@ from labeldistill_core.names import plain_text
 from labeldistill_core.processes import worker_count, worker_pool
 from labeldistill_core.synthetic.driven import SceneSettings, Sweeps
 from labeldistill_core.synthetic.recording import record_scene
-from labeldistill_core.synthetic.rig import LIDAR, load_rig
+from labeldistill_core.synthetic.rig import LARGEST_PX, LIDAR, load_rig
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,9 +55,13 @@ _CATEGORIES["bus"] = "vehicle.bus.rigid"
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) >= 32 and int(height) >= 32):
-        raise ConfigError(f"image size {text!r}: write width x height in pixels, like 400x225")
-    return int(width), int(height)
+    sides = [int(side) for side in (width, height) if side.isascii() and side.isdigit()]
+    if len(sides) < 2 or not all(32 <= side <= LARGEST_PX for side in sides):
+        raise ConfigError(
+            f"image size {text!r}: write width x height in pixels, like 400x225, of 32 to "
+            f"{LARGEST_PX}"
+        )
+    return sides[0], sides[1]
 
 
 _SIZE = PrimitiveConstructorSpec(
@@ -95,6 +99,8 @@ class WorldOptions:
         """Refuse what makes no scene."""
         if self.key_frames < 1:
             raise ConfigError(f"key_frames is {self.key_frames}: a scene needs at least one")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}: use 0 or more")
 
 
 def write_dataset(out: Path, options: WorldOptions) -> str:
@@ -178,12 +184,12 @@ def _refuse_others(out: Path) -> None:
 def _claim(out: Path, template: SceneSettings) -> None:
     """Refuse to mix scenes of different settings in one folder."""
     # Through JSON and back, so that tuples compare equal to the lists in the file.
-    about = {k: v for k, v in asdict(template).items() if k not in ("name", "index")}
-    if template.rig is None:
-        del about["rig"]
-    wanted = json.loads(msgspec.json.encode(about))
+    wanted = json.loads(told_settings(template))
     file = out / _PARTS / _SETTINGS
-    if file.exists():
+    scenes = [part for part in (out / _PARTS).glob("*.json") if part.name != _SETTINGS]
+    others = [path for path in out.iterdir() if path.name != _PARTS]
+    # A call that has not begun a scene leaves its settings alone, which then bind nobody.
+    if file.exists() and (scenes or others):
         try:
             found = read_part(file)
         except DataError as error:
@@ -196,9 +202,17 @@ def _claim(out: Path, template: SceneSettings) -> None:
                 f"{out} holds scenes of other settings ({plain_text(str(found), 500)}): use "
                 "another folder"
             )
-    elif any((out / _PARTS).glob("*.json")) or any(p for p in out.iterdir() if p.name != _PARTS):
+    elif scenes or others:
         raise DataError(f"{out} is not empty and no synthetic data root: use another folder")
     write_part(file, wanted)
+
+
+def told_settings(settings: SceneSettings) -> str:
+    """Settings that all scenes of a data set share, as JSON."""
+    about = {k: v for k, v in asdict(settings).items() if k not in ("name", "index")}
+    if settings.rig is None:
+        del about["rig"]
+    return msgspec.json.encode(about).decode()
 
 
 def _part(out: Path, settings: SceneSettings) -> Path:

@@ -30,7 +30,9 @@ CAMERA_PERIOD_S = 1 / 12
 KEY_FRAME_PERIOD_S = 0.5
 _TOPIC_PART = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _MOST_CAMERAS = 64
-_LARGEST_PX = 8192
+LARGEST_PX = 8192
+_LARGEST_PHASE = 0.6
+"""Of a camera's period; nuScenes' own go to 0.52, and another exposure would hardly be nearer."""
 _FARTHEST_PX = 1e6
 """Focal lengths and principal points are less than that of any lens."""
 
@@ -197,8 +199,8 @@ def _camera_faults(camera: RigCamera) -> list[tuple[str, str]]:
     if (fault := fault_of_name(camera.name)) or not _TOPIC_PART.fullmatch(camera.name):
         text = f"{shown(camera.name)}: use letters of ASCII, digits and _, a letter first"
         found.append(("name", fault or text))
-    if not all(32 <= side <= _LARGEST_PX for side in camera.size):
-        found.append(("size", f"{list(camera.size)}: use 32 to {_LARGEST_PX} pixels"))
+    if not all(32 <= side <= LARGEST_PX for side in camera.size):
+        found.append(("size", f"{list(camera.size)}: use 32 to {LARGEST_PX} pixels"))
     if (camera.field_of_view is None) == (camera.intrinsics is None):
         found.append(("field_of_view", "tell either this or intrinsics"))
     fisheye = camera.distortion is not None and camera.distortion.model == "equidistant"
@@ -224,9 +226,13 @@ def _camera_faults(camera: RigCamera) -> list[tuple[str, str]]:
     if not 1 / KEY_FRAME_PERIOD_S <= camera.rate <= 240:
         text = f"use {1 / KEY_FRAME_PERIOD_S:g} to 240 images a second"
         found.append(("rate", f"{camera.rate:g}: {text}"))
-    # Half a period away an exposure belongs to the next key frame as much as to this one.
-    if not abs(camera.phase) < KEY_FRAME_PERIOD_S / 2:
-        found.append(("phase", f"{camera.phase:g}: use less than a quarter of a second"))
+    # Half a period away another exposure is as near to the key frame.
+    elif not abs(camera.phase) <= _LARGEST_PHASE / camera.rate:
+        text = (
+            f"{camera.phase:g}: an exposure a period of {1 / camera.rate:g} s before or after is "
+            f"nearer to the key frame: use at most {_LARGEST_PHASE / camera.rate:g}"
+        )
+        found.append(("phase", text))
     return found + _mounting_faults(camera)
 
 
@@ -235,6 +241,8 @@ def _mounting_faults(mounting: Mounting) -> list[tuple[str, str]]:
         return [("position", "position and angles must be finite numbers")]
     if np.abs(mounting.position).max() > _FARTHEST_M:
         return [("position", f"{list(mounting.position)}: use {_FARTHEST_M:g} m at most")]
+    if mounting.rotation and (mounting.yaw or mounting.pitch or mounting.roll):
+        return [("rotation", "tell either this or yaw, pitch and roll")]
     if mounting.rotation and not abs(float(np.linalg.norm(mounting.rotation)) - 1) < 0.01:
         return [("rotation", f"{list(mounting.rotation)} is no unit quaternion w, x, y, z")]
     return []

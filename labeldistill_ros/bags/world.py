@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ import torch
 
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.data.tables.writing import SceneRows, token
+from labeldistill_core.errors import BagError
+from labeldistill_core.names import plain_text
 from labeldistill_core.processes import worker_pool
 from labeldistill_core.synthetic.annotating import Annotator
+from labeldistill_core.synthetic.dataset import told_settings
 from labeldistill_core.synthetic.driven import DrivenScene, SceneSettings
 from labeldistill_core.synthetic.rig import KEY_FRAME_PERIOD_S, LIDAR, LIDAR_PERIOD_S, RigCamera
 from labeldistill_ros.bags.message_types import with_data
+from labeldistill_ros.bags.reader import read_marks
 from labeldistill_ros.bags.sensors import (
     BASE_FRAME,
     MAP_FRAME,
@@ -54,7 +59,7 @@ _TF = "tf2_msgs/msg/TFMessage"
 def record_worlds(
     settings: Sequence[SceneSettings], folder: Path, output: BagOutput, *, workers: int
 ) -> Iterator[Path]:
-    """Write `folder/<scene>` for each scene; one that is there is kept.
+    """Write `folder/<scene>` for each scene; one that is there is kept if it is the same.
 
     Args:
         settings: of the scenes.
@@ -66,10 +71,10 @@ def record_worlds(
         Bags in the order in which they are done.
 
     Raises:
-        BagError: one cannot be written.
+        BagError: one cannot be written, or is there already and of other settings.
         ConfigError: a lens of the rig bends its image in no possible way.
     """
-    todo = [s for s in settings if output.force or not (folder / s.name).exists()]
+    todo = [s for s in settings if output.force or not _is_there(folder / s.name, s)]
     yield from (folder / s.name for s in settings if s not in todo)
     if workers <= 1 or len(todo) <= 1:
         for own in todo:
@@ -80,6 +85,24 @@ def record_worlds(
         futures = [pool.submit(record_world, own, folder / own.name, output) for own in todo]
         for future in as_completed(futures):
             yield future.result()
+
+
+def _marks(settings: SceneSettings) -> dict[str, str]:
+    # Sweeps do not matter, as everything is recorded.
+    told = told_settings(replace(settings, sweeps="none"))
+    return {"synthetic_scene": settings.name, "settings": told}
+
+
+def _is_there(bag: Path, settings: SceneSettings) -> bool:
+    """Whether a scene is recorded already; see `_marks`."""
+    if not bag.exists():
+        return False
+    if (found := read_marks(bag)) != _marks(settings):
+        raise BagError(
+            f"{bag} is there already and was recorded with other settings "
+            f"({plain_text(str(found), 500)}): use another folder, or remove it"
+        )
+    return True
 
 
 def record_world(settings: SceneSettings, bag: Path, output: BagOutput) -> Path:
@@ -97,7 +120,7 @@ def record_world(settings: SceneSettings, bag: Path, output: BagOutput) -> Path:
     driven = DrivenScene(settings)
     entries = [*_images(driven), *_scans(driven), *_poses(driven), *_labels(driven, settings)]
     entries.sort(key=lambda entry: (entry.stamp_ns, entry.topic))
-    about = {"synthetic_scene": settings.name, "seed": str(settings.seed)}
+    about = _marks(settings)
     with BagWriter(bag, storage=output.storage, force=output.force, about=about) as writer:
         for entry in (_mountings(driven, entries[0].stamp_ns), *entries):
             writer.write(entry.topic, entry.msgtype, entry.build(), entry.stamp_ns, entry.qos)

@@ -52,6 +52,9 @@ def test_angles_turn_as_the_vehicle_sees_it(tmp_path: Path) -> None:
     [
         ("size: [160, 96]", "size: [160]", "cameras[0].size"),
         ("size: [160, 96]", "size: [160, 9]", "cameras[0].size"),
+        ("name: A", "name: A, phase: 0.06", "cameras[0].phase"),
+        ("name: A", "name: A, rate: 3, phase: -0.21", "cameras[0].phase"),
+        ("yaw: 90", "yaw: 90, rotation: [1, 0, 0, 0]", "cameras[1].rotation"),
         ("name: A", "nam: A", "cameras[0]"),
         ("name: A", "name: ../A", "cameras[0].name"),
         ("name: B", "name: a", "cameras[1].name"),

@@ -13,6 +13,7 @@ import torch
 from labeldistill_core.cameras import CAMERAS, CameraPose
 from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.errors import ConfigError, DataError
+from labeldistill_core.synthetic import dataset
 from labeldistill_core.synthetic.camera import take_picture
 from labeldistill_core.synthetic.dataset import WorldOptions, scene_names, write_dataset
 from labeldistill_core.synthetic.driven import Sweeps
@@ -21,6 +22,7 @@ from labeldistill_core.synthetic.objects import SHAPES, SIZES
 from labeldistill_core.synthetic.raycast import RaycastingScene
 from labeldistill_core.synthetic.rig import CAMERA_PHASES_S, camera_calibrations, ego_from_lidar
 from labeldistill_core.synthetic.world import World
+from labeldistill_ros.cli import main
 
 SIZE = (200, 112)
 
@@ -204,6 +206,30 @@ def test_one_sees_through_a_bicycle_and_not_through_a_motorcycle() -> None:
 def test_refuses_a_number_of_scenes_without_names(scenes: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"scenes is {scenes}"):
         write_dataset(tmp_path / "x", WorldOptions(scenes, 2, workers=1))
+
+
+def test_numbers_that_make_no_world_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seed is -1: use 0 or more"):
+        WorldOptions(seed=-1)
+    for size in ("31x400", "400x8193", "400", "²00x400"):
+        assert main(["synth", str(tmp_path / "x"), "--image-size", size]) == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_call_that_wrote_no_scene_binds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out, few = tmp_path / "world", {"image_size_px": SIZE, "workers": 1}
+    monkeypatch.setattr(dataset, "record_scene", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_dataset(out, WorldOptions(1, 1, seed=3, **few))  # type: ignore[arg-type]
+    monkeypatch.undo()
+    write_dataset(out, WorldOptions(1, 1, seed=4, **few))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="other settings"):
+        write_dataset(out, WorldOptions(1, 1, seed=3, **few))  # type: ignore[arg-type]
 
 
 def test_refuses_a_folder_of_other_settings(synthetic_dataroot: Path, tmp_path: Path) -> None:
