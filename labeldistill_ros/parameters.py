@@ -97,7 +97,9 @@ class SyncParameters:
         bounds=(0.01, 60.0),
     )
     min_cameras: int = _parameter(
-        4, "Fewest cameras that an incomplete set needs under `mask`.", bounds=(1, 64)
+        4,
+        "Fewest cameras that an incomplete set needs under `mask`; at most all but one count.",
+        bounds=(1, 64),
     )
     missing_camera_policy: Literal["skip", "mask"] = _parameter(
         "skip",

@@ -33,7 +33,7 @@ from labeldistill_core.options import DetectorOptions, TablesOptions
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags.camera_faults import CameraFaults
 from labeldistill_ros.sets.options import preferred_anchor
-from labeldistill_ros.sync.camera_set import CameraSet
+from labeldistill_ros.sync.camera_set import CameraSet, fewest_cameras
 from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 
 _TRANSPORT_S = 0.005
@@ -229,8 +229,7 @@ def _closed(
         SyncOptions(
             cameras,
             preferred_anchor(cameras),
-            # One less than all at least, or `mask` would be `skip` for a vehicle of few cameras.
-            min_cameras=min(SyncOptions.min_cameras, max(1, len(cameras) - 1)),
+            min_cameras=fewest_cameras(cameras),
             policy=condition.policy,
         )
     )

@@ -15,6 +15,7 @@ from labeldistill_ros.sets.arrival import Arrival
 from labeldistill_ros.sets.assembly import AssemblyOptions
 from labeldistill_ros.sets.selection import Selection
 from labeldistill_ros.sync.approximate import ApproximateSynchronizer
+from labeldistill_ros.sync.camera_set import fewest_cameras
 from labeldistill_ros.sync.discontinuity import DiscontinuityCheck
 from labeldistill_ros.sync.synchronizer import Synchronizer, SyncOptions
 
@@ -49,7 +50,7 @@ def sync_options(vehicle: VehicleParameters) -> SyncOptions:
         sync.tolerance,
         sync.deadline or None,
         sync.max_age,
-        min(sync.min_cameras, len(names)),
+        fewest_cameras(names, sync.min_cameras),
         sync.missing_camera_policy,
         given,
     )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
@@ -55,6 +55,11 @@ class SyncOptions:
         for camera, offset_s in self.offsets_s.items():
             if not math.isfinite(offset_s):
                 raise ValueError(f"the offset of {camera} is {offset_s}: use finite seconds")
+
+
+def fewest_cameras(cameras: Sequence[str], wanted: int = SyncOptions.min_cameras) -> int:
+    """Fewest cameras of an incomplete set, which lacks one of them at least."""
+    return max(1, min(wanted, len(cameras) - 1))
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,16 @@ def test_synchronizer_options() -> None:
         sync_options(vehicle(cameras, "FRONT"))
 
 
+@pytest.mark.parametrize(
+    ("cameras", "wanted", "fewest"), [(6, 4, 4), (6, 6, 5), (4, 4, 3), (2, 4, 1), (1, 4, 1)]
+)
+def test_an_incomplete_set_lacks_a_camera(cameras: int, wanted: int, fewest: int) -> None:
+    """Else `mask` would be `skip` for a vehicle of few cameras."""
+    chosen = {name: CameraParameters() for name in CAMERAS[:cameras]}
+    parameters = Parameters(sync=SyncParameters(min_cameras=wanted))
+    assert sync_options(VehicleParameters(parameters, chosen, {})).min_cameras == fewest
+
+
 def test_the_anchor_has_no_offset_from_itself() -> None:
     cameras = {name: CameraParameters(time_offset=0.0) for name in CAMERAS}
     assert sync_options(vehicle(cameras)).offsets_s["CAM_FRONT"] == 0.0
