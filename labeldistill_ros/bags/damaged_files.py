@@ -9,10 +9,9 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from mcap.records import Channel, Message, Schema
@@ -20,7 +19,12 @@ from rosbags.interfaces import Qos
 from rosbags.rosbag2.metadata import parse_qos
 
 from labeldistill_core.names import shown
-from labeldistill_ros.bags.decompression import ZSTD_MAGIC, decompress_file, zstd_bytes
+from labeldistill_ros.bags.decompression import (
+    ZSTD_MAGIC,
+    decompress_file,
+    temporary_folder,
+    zstd_bytes,
+)
 from labeldistill_ros.bags.file_formats import COMPRESSED
 from labeldistill_ros.bags.library_errors import DAMAGED, reason
 from labeldistill_ros.bags.mcap_walk import Walk
@@ -70,7 +74,7 @@ class Topic:
 
 @dataclass
 class Losses:
-    """What a file has that cannot be saved, for one line of the log."""
+    """What a file has that cannot be saved."""
 
     messages: int = 0
     """Number of messages that do not decode, or whose topic is unknown."""
@@ -82,12 +86,20 @@ class Losses:
     """Why messages of a topic cannot be saved, by its name."""
     of_topics: Counter[str] = field(default_factory=Counter)
     """Number of messages of these topics that cannot be saved."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Topic under which the messages of another one are saved, by the name of that."""
 
     def told(self) -> list[str]:
         """A sentence for each kind of loss."""
         texts = [
             f"{shown(topic)} is left out, with {self.of_topics[topic]} messages: {why}"
             for topic, why in self.topics.items()
+            if self.of_topics[topic]
+        ]
+        texts += [
+            f"{shown(topic)} is left out: its messages are also said to be those of "
+            f"{shown(known)}, under which they are saved"
+            for topic, known in self.renamed.items()
         ]
         if self.places:
             texts.append(f"it is damaged or cut off at {self.places} places")
@@ -121,12 +133,13 @@ def whole_messages(file: Path, losses: Losses) -> Iterator[Whole]:
     Raises:
         BagError: there is no room for a copy of a file that cannot be read where it is.
     """
-    with TemporaryDirectory() as folder:
+    with ExitStack() as stack:
         plain = file
         if file.suffix == COMPRESSED:
-            plain = Path(folder) / file.stem
+            folder = Path(stack.enter_context(temporary_folder()))
+            plain = folder / file.stem
             try:
-                decompress_file(file, Path(folder))
+                decompress_file(file, folder)
             except DAMAGED as error:  # what comes before the damage is written
                 losses.places += 1
                 _LOG.warning("%s: %s", file, reason(error))
@@ -217,10 +230,7 @@ def _mcap_topics(data: mmap.mmap, losses: Losses) -> dict[int, Topic | str]:
             if not isinstance(known, Topic):
                 topics[number] = topic
             elif isinstance(topic, Topic) and known.name != topic.name:
-                losses.topics[topic.name] = (
-                    f"its messages are also said to be those of {known.name}, under which they are "
-                    "saved"
-                )
+                losses.renamed[topic.name] = known.name
     return topics
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import lz4.frame
@@ -74,6 +76,24 @@ def lz4_bytes(data: bytes, most: int = LARGEST_BYTES) -> bytes:
 def bound_chunks() -> None:
     """Let rosbags make no more of a chunk than its head tells, or than memory bears."""
     DECOMPRESSORS.update(zstd=zstd_bytes, lz4=lz4_bytes)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A folder for what cannot be read where it lies.
+
+    Raises:
+        BagError: there is room for none.
+    """
+    try:
+        folder = TemporaryDirectory()
+    except OSError as error:
+        raise BagError(
+            f"no folder for temporary files: {error.strerror or error}; set TMPDIR to one on a "
+            "disk with room"
+        ) from error
+    with folder as path:
+        yield path
 
 
 def decompress_file(file: Path, folder: Path) -> Path:

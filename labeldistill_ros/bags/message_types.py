@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +25,15 @@ _PART = "=" * 80 + "\n"
 _ENCODINGS = ("ros2msg", "ros2idl")
 _get_msgdef = storage_mcap.get_msgdef
 _INCLUDE = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+
+
+def _get_msgdef_if_known(schema: Any) -> MessageDefinition:
+    """See `allow_no_definitions`; of MCAP files."""
+    known = schema is not None and schema.encoding in (*_ENCODINGS, "omgidl")
+    return _get_msgdef(schema if known else None)
+
+
+storage_mcap.get_msgdef = _get_msgdef_if_known
 
 
 @cache
@@ -93,6 +102,31 @@ def message_type(name: str, text: str, *, idl: bool = False) -> MessageType | No
         return ours
 
 
+def message_type_of_several(name: str, texts: Mapping[str, tuple[str, bool]]) -> MessageType | None:
+    """A type whose definition leans on those of other topics, or on ROS's own.
+
+    Args:
+        name: of the type.
+        texts: definition of each type of the bag, and whether it is in IDL.
+
+    Returns:
+        None when it is not among them, or something that it contains is missing.
+    """
+    types = dict(typestore().fielddefs)
+    for other, (text, idl) in texts.items():
+        with suppress(*DAMAGED):
+            types.update(_types_of_idl(text) if idl else get_types_from_msg(text, other))
+    if name not in texts:
+        return None
+    store = get_typestore(Stores.EMPTY)
+    try:
+        store.register(types)
+        content = store.generate_msgdef(name, ros_version=2)[0]
+        return MessageType(name, content, store.hash_rihs01(name), store)
+    except DAMAGED:
+        return None
+
+
 def _types_of_idl(text: str) -> Typesdict:
     """Types of a definition in IDL, which may be of several parts, each under a line of its own."""
     head = f"{_PART}IDL: "
@@ -107,14 +141,10 @@ def _types_of_idl(text: str) -> Typesdict:
 
 @contextmanager
 def allow_no_definitions() -> Iterator[None]:
-    """Lets rosbags open bags with topics whose definition the recorder had not.
+    """Lets rosbags open SQLite files with topics whose definition the recorder had not.
 
     rosbag2 marks them by an encoding of another name, over which rosbags refuses the whole bag.
     """
-
-    def mcap(schema: Any) -> MessageDefinition:
-        known = schema is not None and schema.encoding in (*_ENCODINGS, "omgidl")
-        return _get_msgdef(schema if known else None)
 
     def sqlite3(base: apsw.Connection) -> None:
         # Looked at before the bag's own table, which stays as it is.
@@ -125,12 +155,10 @@ def allow_no_definitions() -> Iterator[None]:
                 f"WHERE encoding IN ({names})"
             )
 
-    storage_mcap.get_msgdef = mcap
     apsw.connection_hooks.append(sqlite3)
     try:
         yield
     finally:
-        storage_mcap.get_msgdef = _get_msgdef
         apsw.connection_hooks.remove(sqlite3)
 
 

@@ -17,6 +17,10 @@ from labeldistill_core.errors import BagError
 _PARTIAL = ".partial-"
 _NAME = re.compile(r"\.(.+)\.partial-([0-9]+)(?:\.[0-9]+)?", re.DOTALL)
 """Name of the bag, number of the process, and a number where that was taken."""
+REPLACED = ".replaced"
+"""Ending of a bag that is about to be replaced, in the partial folder of the new one."""
+EARLY = "early"
+"""Bag in a recording's partial folder, of what came before simulated time began."""
 _DISPOSABLE = "can be made again"
 """In the lock of a bag that no killed process need leave; without it nothing is thrown away."""
 
@@ -46,9 +50,9 @@ class PartialFolder:
             spared = source is not None and _overlap(left, source)
             if _is_abandoned(left) and _is_disposable(left) and not spared:
                 shutil.rmtree(left, ignore_errors=True)
-        name = f".{path.name}{_PARTIAL}{os.getpid()}"
+        own = f".{path.name}{_PARTIAL}{os.getpid()}"
         # Containers give the same numbers again, also to who follows a recording that was killed.
-        names = (name if n == 0 else f"{name}.{n}" for n in count())
+        names = (own if n == 0 else f"{own}.{n}" for n in count())
         self.path = next(p for p in map(path.with_name, names) if not os.path.lexists(p))
         """The folder."""
         self.bag = self.path / path.name
@@ -56,11 +60,15 @@ class PartialFolder:
         self.disposable = disposable
         """Whether its messages can be had again."""
         self.bag.mkdir(parents=True)
-        self._lock = _lock_file(self.path).open("w")
+        # Locked before it has its name, since others take one that nobody holds for abandoned.
+        name = _lock_file(self.path)
+        unnamed = name.with_name(f"{name.name}.new")
+        self._lock = unnamed.open("w")
         with suppress(OSError):  # file systems without locks leave the number of the process
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._lock.write(_DISPOSABLE if disposable else "")
         self._lock.flush()
+        unnamed.rename(name)
 
     def keep(self) -> None:
         """From now on what is in it is worth something."""
@@ -84,9 +92,10 @@ def abandoned(path: Path) -> list[Path]:
     return [p for p in _folders(path) if _is_abandoned(p) and not _is_disposable(p)]
 
 
-def is_partial(path: Path) -> bool:
-    """Whether a folder is a partial one, by its name."""
-    return _NAME.fullmatch(path.name) is not None
+def is_early(path: Path) -> bool:
+    """Whether a folder is the partial one of what came before simulated time began."""
+    match = _NAME.fullmatch(path.name)
+    return match is not None and match[1] == EARLY
 
 
 def _folders(path: Path) -> list[Path]:
@@ -110,14 +119,18 @@ def _is_disposable(folder: Path) -> bool:
     with suppress(OSError):  # none, or another user's
         if _lock_file(folder).read_text(errors="replace") == _DISPOSABLE:
             return True
-    return not any(os.path.getsize(file) for file in folder.rglob("*") if file.is_file())
+    try:
+        return not any(os.path.getsize(file) for file in folder.rglob("*") if file.is_file())
+    except OSError:  # somebody else is taking it away
+        return False
 
 
 def _is_locked(folder: Path) -> bool | None:
     """Whether somebody writes there; None where that cannot be told by the lock."""
     try:
-        with _lock_file(folder).open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _lock_file(folder).open("rb") as lock:
+            # Shared, so that two who look do not take each other for who writes.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
     except BlockingIOError:
         return True

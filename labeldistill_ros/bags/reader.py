@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from heapq import merge
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rosbags.interfaces import Connection, MessageDefinitionFormat, Qos
@@ -21,10 +20,20 @@ from labeldistill_core.errors import BagError
 from labeldistill_core.files import refuse_special
 from labeldistill_core.names import fault_of_relative_path, shown
 from labeldistill_ros.bags.bag_folder import find_files, read_metadata
-from labeldistill_ros.bags.decompression import bound_chunks, decompress_file, zstd_bytes
+from labeldistill_ros.bags.decompression import (
+    ZSTD_MAGIC,
+    bound_chunks,
+    decompress_file,
+    temporary_folder,
+    zstd_bytes,
+)
 from labeldistill_ros.bags.file_formats import COMPRESSED, refuse_other_kinds
 from labeldistill_ros.bags.library_errors import library_reads
-from labeldistill_ros.bags.message_types import allow_no_definitions, message_type
+from labeldistill_ros.bags.message_types import (
+    allow_no_definitions,
+    message_type,
+    message_type_of_several,
+)
 from labeldistill_ros.bags.sqlite_files import refuse_odd_tables, refuse_unfinished
 from labeldistill_ros.messages.bag_family import layout, typestore
 
@@ -80,7 +89,7 @@ class BagReader:
         with ExitStack() as stack:
             with library_reads(self.path):
                 self._states = _states(self._files.paths)
-                folder = stack.enter_context(TemporaryDirectory())
+                folder = stack.enter_context(temporary_folder())
                 readable = [self._readable(file, Path(folder)) for file in self._files.paths]
                 with allow_no_definitions():
                     self._readers = [stack.enter_context(Reader(file)) for file in readable]
@@ -222,22 +231,25 @@ class BagReader:
         connections = self._connections(topics)
         if not connections:
             return
+        chosen = {connection.topic for connection in connections}
         with library_reads(self.path):
             begin_ns, end_ns = span_ns or (None, None)
             count = 0
             files = [
                 reader.messages(own, begin_ns, end_ns)
                 for reader in self._readers
-                if (own := [one for one in reader.connections if one in connections])
+                if (own := [one for one in reader.connections if one.topic in chosen])
             ]
             for connection, stamp_ns, data in merge(*files, key=lambda message: message[1]):
                 # SQLite has any type in any column, and of a number Python makes as many bytes.
                 if not isinstance(stamp_ns, int) or isinstance(data, int | str):
                     raise ValueError(f"a message of {connection.topic} has no bytes or no time")
-                if self._files.compression == "message":
+                data = bytes(data)
+                # Whatever the metadata say, if there are any: no CDR begins so.
+                if data.startswith(ZSTD_MAGIC):
                     data = zstd_bytes(data)
                 count += 1
-                yield Recorded(connection.topic, connection.msgtype, stamp_ns, bytes(data))
+                yield Recorded(connection.topic, connection.msgtype, stamp_ns, data)
             told = sum(connection.msgcount for connection in connections)
             if span_ns is None and count != told:
                 raise ValueError(f"it has {count} messages where its index tells of {told}")
@@ -283,11 +295,17 @@ class BagReader:
     def _defined(self, recorded: Recorded) -> Typestore:
         """The type of a message as the bag defines it, or where that does not, as ROS does."""
         kind, none = recorded.msgtype, MessageDefinitionFormat.NONE
-        texts = [c.msgdef for c in self._all if c.msgtype == kind and c.msgdef.format != none]
-        text, form = texts[0].data if texts else "", texts[0].format if texts else none
-        if found := message_type(kind, text, idl=form == MessageDefinitionFormat.IDL):
+        known = {c.msgtype: c.msgdef for c in self._all if c.msgdef.format != none}
+        texts = {
+            name: (one.data, one.format == MessageDefinitionFormat.IDL)
+            for name, one in known.items()
+        }
+        text, idl = texts.get(kind, ("", False))
+        # Those of other topics only where its own text is not complete.
+        found = message_type(kind, text, idl=idl) or message_type_of_several(kind, texts)
+        if found:
             return found.store
-        why = "cannot be read" if texts else "is not in the bag"
+        why = "cannot be read, or lacks a type in it," if text else "is not in the bag"
         raise BagError(
             f"{self.path}: the definition of {shown(kind)} {why}, so the messages of "
             f"{shown(recorded.topic)} cannot: leave the topic out"

@@ -19,6 +19,7 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from labeldistill_core.errors import BagError, ConfigError
 from labeldistill_core.names import shown
+from labeldistill_ros.bags.partial_folder import EARLY
 from labeldistill_ros.bags.recover import recover_abandoned
 from labeldistill_ros.bags.replay import message_class
 from labeldistill_ros.bags.truth import SAMPLE_TOPIC, TRUTH_TOPIC
@@ -338,7 +339,7 @@ class Recorder:
         """Make sure that a killed process has lost nothing of what came until now."""
         if self._early_safe < len(self._early):
             if self._early_bag is None:
-                folder = self._bag.partial / "early"
+                folder = self._bag.partial / EARLY
                 self._early_bag = BagWriter(folder, storage=self._storage, keep=True)
                 self._early_bag.__enter__()
             for early in self._early[self._early_safe :]:

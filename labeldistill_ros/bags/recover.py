@@ -12,7 +12,7 @@ from labeldistill_core.names import shown
 from labeldistill_ros.bags.bag_folder import without_copies
 from labeldistill_ros.bags.damaged_files import Losses, whole_messages
 from labeldistill_ros.bags.file_formats import bag_files, refuse_other_kinds
-from labeldistill_ros.bags.partial_folder import abandoned, is_partial, refuse_source
+from labeldistill_ros.bags.partial_folder import REPLACED, abandoned, is_early, refuse_source
 from labeldistill_ros.bags.writer import BagOutput, BagWriter, Storage
 
 _LOG = logging.getLogger(__name__)
@@ -66,8 +66,9 @@ def recover(
         if not sum(bag.counts.values()):
             # Only now: a wrong bit in the profile of a ROS 2 bag must not cost all its messages.
             refuse_other_kinds(source)
-            why = f": {told[0]}" if told else ""
-            raise BagError(f"{source}: no message in it is whole{why}")
+            if not told:
+                raise _NoMessageError(f"{source} has no message")
+            raise BagError(f"{source}: no message in it is whole: {told[0]}")
     return dict(bag.counts)
 
 
@@ -79,17 +80,22 @@ def _files(source: Path) -> list[Path]:
     """
     files = bag_files(source)
     if source.is_dir() and not files:
-        folders = sorted(p for p in source.rglob("*") if p.is_dir())
+        # A bag that was about to be replaced is none of the recording.
+        folders = sorted(p for p in source.rglob("*") if p.is_dir() and p.suffix != REPLACED)
         files = [file for folder in folders for file in bag_files(folder)]
     if not files:
         refuse_other_kinds(source)
         raise BagError(f"{source} has no file of a bag, neither .mcap nor .db3")
-    # What came before simulated time began lies in a partial folder of its own.
-    bags = {f.parent for f in files if not any(map(is_partial, f.relative_to(source).parents))}
+    # What came before simulated time began lies in a partial folder within that of the recording.
+    bags = {f.parent for f in files if not any(map(is_early, f.relative_to(source).parents))}
     if len(bags) > 1:
         names = ", ".join(shown(str(bag.relative_to(source))) for bag in sorted(bags)[:_MOST_TOLD])
         raise BagError(f"{source} holds {len(bags)} bags, {names}: recover them one by one")
     return files
+
+
+class _NoMessageError(BagError):
+    """A bag is whole, and has no message."""
 
 
 def recover_abandoned(path: Path, storage: Storage = "mcap") -> list[Path]:
@@ -103,6 +109,9 @@ def recover_abandoned(path: Path, storage: Storage = "mcap") -> list[Path]:
         out = next(name for name in names if not name.exists())
         try:
             counts = recover(left, out, BagOutput(storage=storage))
+        except _NoMessageError:
+            shutil.rmtree(left)
+            continue
         except BagError as error:
             _LOG.warning(
                 "nothing recovered: %s; what an earlier recording left stays in %s", error, left

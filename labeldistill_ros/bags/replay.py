@@ -48,8 +48,8 @@ _DEEPEST = 1000
 _LONG_GAP_S = 60.0
 """A wait for the next message that is told."""
 _ACK_S = 2.0
-_MOST_TOLD = 5
 """How long the end waits, for all topics together, until reliable subscribers have everything."""
+_MOST_TOLD = 5
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 from labeldistill_core.errors import BagError
+from labeldistill_ros.bags.decompression import temporary_folder
 
 _LOGS = ("-wal", "-journal")
 """Endings of the files beside a database that hold what is not in it yet, or no more."""
@@ -73,7 +73,7 @@ def opened(file: Path) -> Iterator[sqlite3.Connection]:
             yield base
         return
     # To read a log SQLite has to write beside it, and it would merge the two when it is closed.
-    with TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         copy = Path(folder) / "bag.db3"
         try:
             for ending in ("", *_LOGS):

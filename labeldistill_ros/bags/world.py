@@ -95,14 +95,17 @@ def _marks(settings: SceneSettings) -> dict[str, str]:
 
 def _is_there(bag: Path, settings: SceneSettings) -> bool:
     """Whether a scene is recorded already; see `_marks`."""
-    if not bag.exists():
+    if not bag.exists() or (bag.is_dir() and not any(bag.iterdir())):
         return False
-    if (found := read_marks(bag)) != _marks(settings):
-        raise BagError(
-            f"{bag} is there already and was recorded with other settings "
-            f"({plain_text(str(found), 500)}): use another folder, or remove it"
-        )
-    return True
+    try:
+        found = read_marks(bag)
+    except BagError:
+        found = {}
+    if found == _marks(settings):
+        return True
+    told = found.get("settings")
+    of = f"recorded with other settings ({plain_text(told, 500)})" if told else "not made by this"
+    raise BagError(f"{bag} is there already, {of}: use another folder, or remove it")
 
 
 def record_world(settings: SceneSettings, bag: Path, output: BagOutput) -> Path:

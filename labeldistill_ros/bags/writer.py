@@ -30,7 +30,7 @@ from labeldistill_core.errors import BagError
 from labeldistill_core.names import shown
 from labeldistill_ros.bags.message_types import definition
 from labeldistill_ros.bags.metadata import METADATA_VERSION, information, metadata_text, qos_text
-from labeldistill_ros.bags.partial_folder import PartialFolder
+from labeldistill_ros.bags.partial_folder import REPLACED, PartialFolder
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.storage import Buffer, McapFile, Sqlite3File
 from labeldistill_ros.messages.bag_family import typestore
@@ -116,6 +116,8 @@ class BagWriter:
                 f"{path}: a bag's metadata name its files, and this name is no text in UTF-8: "
                 "choose another one"
             )
+        if Path(path).name in ("", ".."):
+            raise BagError(f"{path} is no name of a bag: name the folder that is to be made")
         if storage == "sqlite3" and set(str(Path(path).absolute())) & set("#%?"):
             raise BagError(
                 f"{path}: the storage sqlite3 takes its path as a URI, so no #, % or ? may be in "
@@ -131,8 +133,12 @@ class BagWriter:
 
     def _refuse_present(self) -> None:
         """Refuse to replace what is worth something; asked before the work and at its end."""
-        refuse_others_files(self.path)
-        if not self._force and _has_messages(self.path):
+        try:
+            refuse_others_files(self.path)
+            kept = not self._force and _has_messages(self.path)
+        except OSError as error:
+            raise BagError(f"cannot write {self.path}: {_reason(error)}") from error
+        if kept:
             raise BagError(f"{self.path} is there already; use --force to replace it")
 
     def __enter__(self) -> BagWriter:
@@ -260,11 +266,13 @@ class BagWriter:
         if isinstance(failed, OSError | sqlite3.Error):
             folder = self._folder.path
             left = (
-                f"what was written until then is in {folder}; make room, and "
+                "nothing is left of it, and what was there before is untouched"
+                if self._folder.disposable
+                else f"what was written until then is in {folder}: with room for it, "
                 f"`labeldistill bag recover {folder} OUT` makes a bag of it"
-                if self._keep
-                else "nothing is left of it, and what was there before is untouched"
             )
+            if (replaced := self._replaced).exists():
+                left += f"; what was there before is in {replaced}"
             raise BagError(f"cannot write {self.path}: {_reason(failed)}; {left}") from failed
 
     def _complete(self) -> None:
@@ -287,15 +295,26 @@ class BagWriter:
                 f"{error}; it came while this bag was written, which is complete in {bag}: move it "
                 "from there"
             ) from error
-        replaced = self._folder.path / f"{self.path.name}.replaced"
+        if not os.path.lexists(self.path):
+            bag.rename(self.path)
+            return
+        disposable = self._folder.disposable
+        # Between the two, or if the process is killed there, both bags are in the folder alone.
+        self._folder.keep()
+        self.path.rename(self._replaced)
         try:
-            if os.path.lexists(self.path):
-                self.path.rename(replaced)
             bag.rename(self.path)
         except BaseException:
-            if replaced.exists() and not os.path.lexists(self.path):
-                replaced.rename(self.path)
+            if not os.path.lexists(self.path):
+                self._replaced.rename(self.path)
+                self._folder.disposable = disposable
             raise
+        self._folder.disposable = disposable
+
+    @property
+    def _replaced(self) -> Path:
+        """Where the bag that is replaced is until the new one has its name."""
+        return self._folder.path / f"{self.path.name}{REPLACED}"
 
 
 def _reason(error: OSError | sqlite3.Error) -> str:
@@ -316,7 +335,11 @@ def _why_not_replaceable(path: Path) -> str:
     """Empty for a bag, complete or cut off, and a folder of nothing but files of one, or none."""
     files = list(path.iterdir()) if path.is_dir() else [path]
     others = [file for file in files if not (file.is_file() and _OWN_NAME.fullmatch(file.name))]
-    if path in files or (files and len(others) == len(files)):
+    if path.is_dir() and not files:
+        # Another folder takes its place, which a mounted disk or the end of a link does not allow.
+        fixed = path.is_symlink() or os.path.ismount(path)
+        return "cannot be replaced by a folder: name one within it" if fixed else ""
+    if len(others) == len(files):
         return "is no bag, so it is not replaced; choose another name"
     if others:
         return (

@@ -112,6 +112,26 @@ def test_a_known_type_without_a_definition(storage: str, tmp_path: Path) -> None
     assert recover(bag, tmp_path / "out") == {"/text": COUNT, "/number": COUNT}
 
 
+def test_definitions_that_lean_on_others_of_the_bag(tmp_path: Path) -> None:
+    part = "/part", "my_msgs/msg/Part", "ros2msg", "float64 x\n", b"\0\1\0\0" + bytes(8)
+    whole = "/whole", "my_msgs/msg/Whole", "ros2msg", "my_msgs/Part part\n", part[-1]
+    text = "/own", "my_msgs/msg/Own", "ros2msg", "std_msgs/String text\n", TEXT[-1]
+    bag = write_mcap(tmp_path / "bag.mcap", part, whole, text)
+    assert [m.part.x for m in decoded(bag, "/whole")] == [0.0] * COUNT
+    assert [m.text.data for m in decoded(bag, "/own")] == ["a"] * COUNT
+    alone = write_mcap(tmp_path / "alone.mcap", whole)
+    with pytest.raises(BagError, match="'my_msgs/msg/Whole' cannot be read, or lacks a type in it"):
+        decoded(alone, "/whole")
+
+
+def test_silent_topics_are_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_sqlite3(tmp_path / "bag", TEXT, ("/own", "my_msgs/msg/Thing", "unknown", "", b""))
+    with sqlite3.connect(file) as base:
+        base.execute("DELETE FROM messages WHERE topic_id = 2")
+    assert recover(file, tmp_path / "out") == {"/text": COUNT}
+    assert not caplog.text
+
+
 def test_a_bag_in_which_nothing_can_be_saved_says_why(tmp_path: Path) -> None:
     own = "/own", "my_msgs/msg/Thing", "unknown", "", TEXT[-1]
     bag = write_mcap(tmp_path / "bag.mcap", own)

@@ -200,6 +200,19 @@ def test_a_recording_that_was_killed_while_it_compressed(tmp_path: Path) -> None
     assert 2 * MESSAGES <= saved <= 3 * MESSAGES
 
 
+def test_no_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = small_bag(tmp_path / "bag")
+
+    def none(*_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(decompression, "TemporaryDirectory", none)
+    assert sum(recover(bag, tmp_path / "again").values()) == MESSAGES
+    compressed(bag, "FILE")
+    with pytest.raises(LabelDistillError, match="no folder for temporary files: .*set TMPDIR"):
+        recover(bag, tmp_path / "other")
+
+
 def test_messages_that_are_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bag = small_bag(tmp_path / "bag", "sqlite3")
     with sqlite3.connect(file_of(bag)) as base:
@@ -208,6 +221,8 @@ def test_messages_that_are_compressed(tmp_path: Path, monkeypatch: pytest.Monkey
             base.execute("UPDATE messages SET data = ? WHERE id = ?", (packed, number))
     edit(bag, lambda about: about.update(compression_format="zstd", compression_mode="MESSAGE"))
     assert number_of_messages(bag) == MESSAGES
+    assert number_of_messages(file_of(bag)) == MESSAGES  # without the metadata
+    assert sum(recover(bag, tmp_path / "again").values()) == MESSAGES
     monkeypatch.setattr(decompression, "LARGEST_BYTES", 100)
     with (
         pytest.raises(LabelDistillError, match="stands for more than 100 bytes"),

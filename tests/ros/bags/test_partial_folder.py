@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags import writer as writing
+from labeldistill_ros.bags.partial_folder import abandoned
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recover import recover, recover_abandoned
 from labeldistill_ros.bags.writer import BagWriter
@@ -164,6 +166,80 @@ def test_a_bag_that_cannot_be_replaced_comes_back(
     with pytest.raises(BagError, match="what was there before is untouched"):
         replace()
     assert counts(tmp_path / "run") == {"/text": 3}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_stranger_between_the_two_names_costs_no_bag(
+    keep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BagWriter(tmp_path / "run") as bag:
+        write(bag, 3)
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        if target == tmp_path / "run":
+            target.mkdir()
+            (target / "thesis.txt").write_text("mine")
+        return rename(self, target)
+
+    def replace() -> None:
+        with BagWriter(tmp_path / "run", force=True, keep=keep) as bag:
+            write(bag)
+            monkeypatch.setattr(Path, "rename", late)
+
+    with pytest.raises(BagError, match="what was there before is in .*run.replaced"):
+        replace()
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
+    (left,) = tmp_path.glob(".run.partial-*")
+    assert counts(left / "run") == {"/text": COUNT}
+    assert counts(left / "run.replaced") == {"/text": 3}
+    assert recover(left, tmp_path / "again") == {"/text": COUNT}
+
+
+def test_folders_whose_place_no_other_can_take(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(BagError, match="cannot be replaced by a folder: name one within it"):
+        BagWriter(tmp_path / "link")
+    for name in (".", "..", "/"):
+        with pytest.raises(BagError, match="is no name of a bag"):
+            BagWriter(Path(name))
+
+
+def test_starters_do_not_take_each_other_away(tmp_path: Path) -> None:
+    """A process that looks at a folder holds its lock for a moment."""
+    with BagWriter(tmp_path / "run", keep=True) as bag:
+        write(bag)
+        lock = bag.partial / "run.lock"
+        with lock.open("rb") as looking:
+            assert lock.stat().st_size == 0
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert abandoned(tmp_path / "run") == []
+    left = killed(tmp_path / "other")
+    with (left / "other.lock").open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert abandoned(tmp_path / "other") == [left]
+
+
+def test_what_two_recordings_left_is_not_made_one(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        killed(tmp_path / name)
+    with pytest.raises(BagError, match="holds 2 bags, .*: recover them one by one"):
+        recover(tmp_path, tmp_path.with_name("out"))
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_recording_without_a_message_is_cleared_away(
+    storage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = killed(tmp_path / "run", storage=storage, count=0)
+    assert recover_abandoned(tmp_path / "run") == []
+    assert not caplog.text
+    with BagWriter(tmp_path / "run", keep=True) as bag:
+        write(bag, 3)
+    assert not left.exists()
 
 
 def test_an_empty_folder_may_become_a_bag(

@@ -32,8 +32,17 @@ def test_bags_of_other_settings_are_not_taken_for_these(
     assert synth(out, rig, "--sweeps", "all") == 0  # as everything is recorded
     capsys.readouterr()
     assert synth(out, rig, "--seed", "7") == 2
-    assert "was recorded with other settings" in capsys.readouterr().err
+    assert "is there already, recorded with other settings" in capsys.readouterr().err
     assert synth(out, rig, "--key-frames", "2") == 2
     rig.write_text(RIG.replace("1.4]", "1.5]"))
     assert synth(out, rig) == 2
+    assert {file: file.read_bytes() for file in bag.iterdir()} == before
+    rig.write_text(RIG)
+    (bag / "metadata.yaml").unlink()
+    capsys.readouterr()
+    assert synth(out, rig) == 2
+    assert "is there already, not made by this: use another folder" in capsys.readouterr().err
+    for file in bag.iterdir():
+        file.unlink()
+    assert synth(out, rig) == 0
     assert {file: file.read_bytes() for file in bag.iterdir()} == before
