@@ -43,9 +43,14 @@ def given_command(program: str) -> str:
     Args:
         program: what its words follow, such as `labeldistill`.
     """
-    # Absolute paths by their names: where a file lies here, it does not elsewhere.
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return shlex.join([*program.split(), *words])
+
+    def elsewhere(word: str) -> str:
+        # Absolute paths by their names: where a file lies here, it does not elsewhere.
+        option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        path = Path(value)
+        return f"{option}{sign}{path.name}" if path.is_absolute() and path.name else word
+
+    return shlex.join([*program.split(), *map(elsewhere, sys.argv[1:])])
 
 
 def machine() -> str:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -141,4 +142,6 @@ def _cell(text: object) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit("python scripts/api_page.py writes docs/api.md, and takes no arguments")
     PAGE.write_text(api_page())

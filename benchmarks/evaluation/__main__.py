@@ -51,9 +51,11 @@ def evaluation(
         results = root.with_name(f"results-{scenes}-{boxes}.json")
         if not root.exists():
             write_tables(root, scenes)
-        if not results.exists():
+        splits = root / VERSION / "splits.json"
+        if not splits.exists():
             names = list(NuScenesTables(root, VERSION).scene_names)
-            (root / VERSION / "splits.json").write_text(json_module.dumps({SPLIT: names}))
+            write_json(splits, {SPLIT: names})
+        if not results.exists():
             alone(write_random_results, root, results, boxes)
         # Each in a process of its own, since a process never gives its peak of memory back.
         ours = alone(use_ours, root, results)

@@ -9,8 +9,10 @@ Y X grid cells, P_s points of frame s in the grid, K classes of a task.
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -176,8 +178,11 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     # A protobuf message ends at 2 GiB.
     large = model.ByteSize() >= 2 << 30
     # A node that starts meanwhile finds the old graph or the new one.
-    data = f"{out.name}.data"
+    before = {path.name for path in out.parent.glob(f"{glob.escape(out.name)}*.data")}
+    # A new name, as onnx would append to a file that is there, which the old graph needs.
+    names = (f"{out.name}.data" if n == 0 else f"{out.name}.{n}.data" for n in count())
+    data = next(name for name in names if name not in before)
     with whole_file(out) as file:
-        if large:
-            out.with_name(data).unlink(missing_ok=True)  # onnx would append to it
         onnx.save(model, file, save_as_external_data=large, location=data)
+    for name in before:
+        out.with_name(name).unlink(missing_ok=True)

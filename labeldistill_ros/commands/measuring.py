@@ -52,6 +52,18 @@ def bench(options: Flat[profiling.BenchOptions], json: Path | None = None) -> No
     tell_written(json)
 
 
+def _about_robustness(dataroot: Path, options: degradation.RobustnessOptions) -> dict[str, Any]:
+    """What the figures depend on besides the conditions."""
+    model = options.model or demo_model()
+    tables = NuScenesTables(dataroot, options.version, classes_of(model))
+    return {
+        "command": given_command("labeldistill"),
+        **profiling.surroundings(resolve_device(options.device)),
+        "model": {"name": model.name, "sha256": file_sha256(model)},
+        "scenes": len(options.chosen(tables)),
+    }
+
+
 def robustness(
     dataroot: Positional[Path],
     options: Flat[degradation.RobustnessOptions],
@@ -75,16 +87,8 @@ def robustness(
     if page:
         refuse_page(page)
     rows: list[degradation.Degradation] = []
-    place = resolve_device(options.device)
-    keep_freed_memory(place)
-    model = options.model or demo_model()
-    tables = NuScenesTables(dataroot, options.version, classes_of(model))
-    figures = {
-        "command": given_command("labeldistill"),
-        **profiling.surroundings(place),
-        "model": {"name": model.name, "sha256": file_sha256(model)},
-        "scenes": len(options.chosen(tables)),
-    }
+    keep_freed_memory(resolve_device(options.device))
+    figures = _about_robustness(dataroot, options) if json else {}
     for row in degradation.robustness(dataroot, options):
         # Printed and written as they come, since each of twenty conditions runs over every key
         # frame.
