@@ -16,6 +16,7 @@ NUSCENES = ["nuscenes-devkit>=1.2", "matplotlib"]
 # new minor version is taken when tests/ros/bags/test_storage.py passes with it. It decompresses
 # with backports.zstd, the library mcap with zstandard. Recovery reads lz4 chunks and SQLite pages.
 BAGS = ["rosbags>=0.11.9,<0.12", "mcap>=1.2", "zstandard", "backports.zstd", "lz4", "apsw"]
+BAGS += ["opencv-python-headless>=4.5"]  # rectifies images
 TRAIN = ["lightning>=2.5", "tensorboard"]
 SYNTHETIC = ["embreex", *NUSCENES]
 SPCONV = ("cu118", "cu126")

@@ -6,6 +6,7 @@ vehicle stands here, so that all images have one pose; one that drives gives eac
 """
 
 import json
+import sys
 from pathlib import Path
 
 import tyro
@@ -20,6 +21,7 @@ from labeldistill_core import (
     decode_jpeg,
     demo_model,
 )
+from labeldistill_core.exit_codes import exit_code
 
 
 def read_views(folder: Path) -> tuple[CameraView, ...]:
@@ -60,4 +62,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(exit_code(lambda: tyro.cli(main), "detect_images.py"))

@@ -5,6 +5,7 @@
 of. So few steps teach a network nothing; docs/training.md says what it takes.
 """
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from labeldistill_core.data.nuscenes import NuScenesTables
 from labeldistill_core.data.samples import StudentDataset, StudentSample
 from labeldistill_core.evaluation.metrics import Metrics, evaluate
 from labeldistill_core.evaluation.predictions import student_results
+from labeldistill_core.exit_codes import exit_code
 from labeldistill_core.presets import demo
 from labeldistill_core.synthetic.dataset import WorldOptions, write_dataset
 from labeldistill_core.training.fit import Machine, fit
@@ -52,4 +54,4 @@ def main(folder: tyro.conf.Positional[Path] = Path("out/tiny")) -> Metrics:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(exit_code(lambda: tyro.cli(main), "train_tiny.py"))

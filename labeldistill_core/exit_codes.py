@@ -42,7 +42,7 @@ _MISSING = {
     "nuscenes": _PIP.format("nuscenes"),
     "matplotlib": _PIP.format("nuscenes"),
     "rosbags": _PIP.format("bags"),
-    "mcap": _PIP.format("bags"),
+    **dict.fromkeys(("apsw", "backports", "cv2", "lz4", "mcap", "zstandard"), _PIP.format("bags")),
     "rclpy": _ROS,
     "vision_msgs": _ROS,
     "sensor_msgs": _ROS,

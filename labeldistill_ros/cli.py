@@ -150,7 +150,7 @@ def find_command(name: str) -> Callable[..., object]:
 
             return from_nuscenes
         case "label":
-            from labeldistill_ros.commands.datasets import label
+            from labeldistill_ros.commands.labels import label
 
             return label
         case "bag to-nuscenes":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands that make data sets of one's own: `bag to-nuscenes` and `label`."""
+"""`labeldistill bag to-nuscenes`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tyro.conf import Positional
 from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.exit_codes import REFUSED
-from labeldistill_core.labelling import label as labelling
 from labeldistill_core.processes import worker_count
 from labeldistill_ros.bags.dataset.convert import plan_drives, write_drives
 from labeldistill_ros.bags.dataset.options import DatasetOptions
@@ -93,27 +92,3 @@ def _write(
     words = ("--version", options.version)
     tell_written(out, then=("labeldistill", "view", out, f"{out}_pages", *words, "--limit", "20"))
     return 0
-
-
-def label(
-    dataroot: Positional[Path], options: Flat[labelling.LabelOptions], force: bool = False
-) -> None:
-    """Annotate a data root with the boxes of a LiDAR teacher, or of a result file.
-
-    Boxes above the threshold of their class are put together to objects over time. The tables
-    become a folder of their own beside those that are there, unless --into names these.
-
-    Args:
-        dataroot: in nuScenes form.
-        options: whose boxes become labels, and which of them.
-        force: replace tables that were labelled before.
-    """
-    done = labelling.label(dataroot, options, force=force)
-    counts = ", ".join(f"{count} {name}" for name, count in done.boxes.items()) or "none"
-    print(f"{done.scenes} scenes, {done.instances} objects; boxes: {counts}")
-    print(
-        f"left out: {done.weak} boxes below the lowest score, {done.brief} of objects in fewer "
-        f"than {options.min_frames} key frames"
-    )
-    words = ("--version", done.folder.name)
-    tell_written(done.folder, then=("labeldistill", "view", dataroot, f"{dataroot}_pages", *words))

@@ -153,7 +153,8 @@ def _opencv(camera: str) -> Any:
         import cv2
     except ImportError as error:
         raise DataError(
-            f"{camera}: its images are distorted, which needs OpenCV: install python3-opencv, "
-            "or publish rectified images and set images_rectified to true"
+            f"{camera}: its images are distorted, which needs OpenCV: install python3-opencv "
+            "(in a virtual environment opencv-python-headless), or publish rectified images and "
+            "set images_rectified to true"
         ) from error
     return cv2

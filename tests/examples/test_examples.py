@@ -3,6 +3,7 @@
 
 import math
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,15 +37,30 @@ def test_detect_images_lists_and_draws_boxes(tmp_path: Path) -> None:
         assert image.size == (3 * 640, 2 * 360)
 
 
+def test_an_image_that_is_missing_is_told_in_a_line(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "images", tmp_path / "images")
+    (tmp_path / "images" / "CAM_BACK.jpg").unlink()
+    command = [sys.executable, str(EXAMPLES / "detect_images.py"), str(tmp_path / "images")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert "CAM_BACK.jpg" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_train_tiny_ends_with_a_student_and_its_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # in this process, which has imported what takes as long as the training does
     file = str(EXAMPLES / "train_tiny.py")
     monkeypatch.setattr(sys, "argv", [file, str(tmp_path)])
-    runpy.run_path(file, run_name="__main__")
+    student, written = tmp_path / "student.safetensors", []
+    for _ in range(2):  # a run that has ended gives the same student again
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(file, run_name="__main__")
+        assert end.value.code == 0
+        written.append(student.read_bytes())
+    assert written[0] == written[1]
     text = capsys.readouterr().out
     assert "mAP" in text
-    assert (tmp_path / "student.safetensors").is_file()
     # four key frames of the scene that was not trained on
     assert "4 samples" in text

@@ -149,6 +149,21 @@ def test_a_missing_library_is_named_with_its_extra(capsys: pytest.CaptureFixture
     assert "embreex.x, which is not installed: pip install" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [("label", ""), ("bag to-nuscenes", "apsw, which is not installed: pip inst")],
+)
+def test_label_needs_no_library_for_bags(words: str, told: str) -> None:
+    code = (
+        "import sys; sys.modules['apsw'] = sys.modules['rosbags'] = None; "
+        f"from labeldistill_ros.cli import main; sys.exit(main([*{words.split()}, '--help']))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == (2 if told else 0), done.stderr
+    assert told in done.stderr
+
+
 def test_a_reader_that_stops_early_is_no_error() -> None:
     code = "import sys; from labeldistill_ros.cli import main; sys.exit(main(['--help']))"
     reading, writing = os.pipe()
