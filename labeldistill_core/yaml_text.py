@@ -6,6 +6,7 @@ Source: YAML 1.1 as PyYAML reads it, but for numbers with an exponent, and witho
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -95,3 +96,8 @@ def parsed_yaml(text: str, plain: Callable[[str], Any] | None = None) -> Any:
         yaml.YAMLError, ValueError, OverflowError, LookupError, AttributeError, TypeError,
     ) as error:  # fmt: skip
         raise ConfigError(plain_text(" ".join(str(error).split()), _LONGEST)) from error
+
+
+def quoted(text: str) -> str:
+    """Text as YAML reads it back, whatever its characters: `12` stays text, ` #` is no comment."""
+    return json.dumps(text, ensure_ascii=False)

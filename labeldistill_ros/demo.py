@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import rclpy
@@ -30,7 +31,8 @@ from labeldistill_core.installed_files import demo_model, shared_file
 from labeldistill_core.options import DeviceOptions, ModelOptions
 from labeldistill_core.processes import end_with_parent
 from labeldistill_core.visualization.animation import AnimationOptions, animated
-from labeldistill_core.visualization.page import PageFrame, write_page
+from labeldistill_core.visualization.page import PageFrame, refuse_odd_score, write_page
+from labeldistill_core.yaml_text import quoted
 from labeldistill_ros.bags.html_report import page_frame, scene_begins, summary, tables
 from labeldistill_ros.bags.key_frames import read_frame_sets
 from labeldistill_ros.bags.partial_folder import refuse_source
@@ -70,6 +72,12 @@ class DemoOptions(AnimationOptions, DeviceOptions, ModelOptions):
     """Boxes with a lower score are not drawn; all are scored."""
     thresholds: Annotated[Thresholds, tyro.conf.arg(name="")] = field(default_factory=Thresholds)
     """What the run must reach."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can be neither played nor drawn."""
+        super().__post_init__()
+        refuse_odd_score(self.min_score)
+        ReplayOptions(self.rate)
 
     @property
     def expected(self) -> str:
@@ -158,7 +166,8 @@ def demo(options: DemoOptions) -> Demo:
 @contextmanager
 def _node(model: Path, device: str) -> Iterator[subprocess.Popen[bytes]]:
     """The detector node's process."""
-    arguments = {"use_sim_time": "true", "model": str(model), "device": device}
+    # Quoted, since a path may have any characters, and what ROS reads here is YAML.
+    arguments = {"use_sim_time": "true", "model": quoted(str(model)), "device": quoted(device)}
     # all boxes that the network decodes, since average precision needs the weak ones as well
     arguments |= {"score_threshold": "0.0", "max_boxes": "500"}
     command = [sys.executable, "-m", "labeldistill_ros.node", "--ros-args"]
@@ -200,20 +209,26 @@ def _replay_and_record(
             while not done.is_set():
                 executor.spin_once(timeout_sec=0.05)
 
-        # A bag that exists is never written over; this one is of a run before.
-        shutil.rmtree(recorded, ignore_errors=True)
         thread = threading.Thread(target=spin, name="recorder")
-        with Recorder(listener, recorded, expects_silence=True) as recorder:
-            thread.start()
-            try:
-                options = ReplayOptions(rate, wait_for_s=_START_S)
-                played = replay(bag, player, options, node_runs)
-                if node_runs():
-                    _drain(recorder, done)
-            finally:
-                done.set()
-                thread.join()
-        sets = recorder.counts["/detector/status"]
+        # Elsewhere at first, so that a run that fails leaves the recording of the one before.
+        with TemporaryDirectory(dir=recorded.parent, prefix=".recording-") as folder:
+            fresh = Path(folder) / recorded.name
+            with Recorder(listener, fresh, expects_silence=True) as recorder:
+                thread.start()
+                try:
+                    options = ReplayOptions(rate, wait_for_s=_START_S)
+                    played = replay(bag, player, options, node_runs)
+                    if node_runs():
+                        _drain(recorder, done)
+                finally:
+                    done.set()
+                    thread.join()
+            sets = recorder.counts["/detector/status"]
+            if node_runs():  # else it is told with what the node ended
+                if not sets:
+                    raise BagError("nothing has come from the node; see its log above")
+                shutil.rmtree(recorded, ignore_errors=True)
+                fresh.rename(recorded)
         executor.shutdown()
     finally:
         rclpy.try_shutdown()

@@ -74,13 +74,14 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         "min_nds",
         default_value="",
-        description="The verdict is bad when the NDS (0 to 1) is lower. Empty: any will do.",
+        description="With output: the verdict is bad when the NDS (0 to 1) is lower. Empty: any "
+        "will do.",
     ),
     DeclareLaunchArgument(
         "min_coverage",
         default_value="",
-        description="The verdict is bad when a smaller share (0 to 1) of the key frames has boxes. "
-        "Empty: any will do.",
+        description="With output: the verdict is bad when a smaller share (0 to 1) of the key "
+        "frames has boxes. Empty: any will do.",
     ),
     DeclareLaunchArgument(
         "score_threshold",
@@ -123,6 +124,11 @@ def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     endless = ["--loop"] * (given("loop") == "true")
     if endless and given("output"):
         raise RuntimeError("loop:=true has no end, so output:= would never be scored: leave one")
+    thresholds = [name for name in ("min_nds", "min_coverage") if given(name)]
+    if thresholds and not given("output"):
+        raise RuntimeError(
+            f"{thresholds[0]}:= needs output:=, a folder: without it nothing is recorded and scored"
+        )
     if given("player") == "ros2":
         command = ["ros2", "bag", "play", bag, "--clock", "--rate", rate]
     else:
@@ -147,9 +153,8 @@ def processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     command = [*tool, "bag", "score", bag, run, "--topic", f"{node}/detections"]
     command += ["--json", str(output / "metrics.json")]
     command += ["--junit", str(output / "junit.xml"), "--report", str(output / "report.html")]
-    for name in ("min_nds", "min_coverage"):
-        if given(name):
-            command += [f"--{name.replace('_', '-')}", given(name)]
+    for name in thresholds:
+        command += [f"--{name.replace('_', '-')}", given(name)]
     score = ExecuteProcess(cmd=command, output="both")
     stop = EmitEvent(
         event=SignalProcess(signal_number=signal.SIGINT, process_matcher=matches_action(record))

@@ -21,6 +21,7 @@ from PIL import Image
 from labeldistill_core.boxes import Boxes3D
 from labeldistill_core.cameras import FrameSet
 from labeldistill_core.classes import CLASSES
+from labeldistill_core.errors import ConfigError
 from labeldistill_core.evaluation.metrics import Metrics
 from labeldistill_core.files import naming, write_whole
 from labeldistill_core.frames import Array, Transform
@@ -33,6 +34,16 @@ from labeldistill_core.visualization.pictures import (
 
 _TILE_PX, _TEXT_PX, _TOP_PX = 560, 21, 500
 """Letters of ten pixels where a page of 1280 pixels shows six cameras beside the top view."""
+
+
+def refuse_odd_score(min_score: float) -> None:
+    """Refuse a lowest score of boxes to draw that is none.
+
+    Raises:
+        ConfigError: says what can be given.
+    """
+    if not 0 <= min_score <= 1:
+        raise ConfigError("--min-score must be from 0 to 1")
 
 
 @dataclass(frozen=True, eq=False)

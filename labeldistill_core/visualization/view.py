@@ -20,7 +20,7 @@ from labeldistill_core.options import ClassesOptions, InferenceOptions
 from labeldistill_core.runtime.detector import Detector
 from labeldistill_core.visualization.animation import AnimationOptions, animated
 from labeldistill_core.visualization.lidar_overlay import with_points
-from labeldistill_core.visualization.page import PageFrame, write_page
+from labeldistill_core.visualization.page import PageFrame, refuse_odd_score, write_page
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,8 +45,7 @@ class ViewOptions(AnimationOptions, InferenceOptions, ClassesOptions):
         super().__post_init__()
         if self.limit is not None and self.limit < 1:
             raise ConfigError("--limit must be 1 or more")
-        if not 0 <= self.min_score <= 1:
-            raise ConfigError("--min-score must be from 0 to 1")
+        refuse_odd_score(self.min_score)
 
 
 def view(dataroot: Path, out: Path, options: ViewOptions) -> Path:

@@ -11,6 +11,7 @@ from labeldistill_core.console import Flat, tell_written
 from labeldistill_core.published import convert as published
 from labeldistill_core.runtime import onnx_export
 from labeldistill_core.training import export as exporting
+from labeldistill_core.yaml_text import quoted
 
 
 def export(
@@ -45,7 +46,9 @@ def export_onnx(checkpoint: Positional[Path], out: Positional[Path]) -> None:
         out: file to write, `*.onnx`.
     """
     onnx_export.export_onnx(checkpoint, out)
-    tell_written(out, then=("detector_node", "--ros-args", "-p", f"model:={out.resolve()}"))
+    tell_written(
+        out, then=("detector_node", "--ros-args", "-p", f"model:={quoted(str(out.resolve()))}")
+    )
 
 
 def convert_checkpoint(

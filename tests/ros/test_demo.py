@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,7 +78,10 @@ def test_demo(
 ) -> None:
     caplog.set_level(logging.INFO)
     out = tmp_path / "out"
-    arguments = ["--bag", str(small_bag), "--model", str(tiny_model), "--out", str(out)]
+    # A path that YAML would cut at the comment.
+    model = tmp_path / "a: b #1.safetensors"
+    shutil.copy(tiny_model, model)
+    arguments = ["--bag", str(small_bag), "--model", str(model), "--out", str(out)]
     assert main(["demo", *arguments, "--device", "cpu", "--min-score", "0.0"]) == 0
     printed = capsys.readouterr().out
     assert "starting the node" in caplog.text
@@ -176,11 +180,28 @@ def test_demo_ends_when_its_node_cannot_start(
     small_bag: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not only when the time is over that a node may take to start."""
-    arguments = ["--bag", str(small_bag), "--model", str(tiny_model), "--out", str(tmp_path)]
+    out = tmp_path / "out"
+    arguments = ["--bag", str(small_bag), "--model", str(tiny_model), "--out", str(out)]
+    shutil.copytree(small_bag, out / "detections")  # of a run before
+    before = {file: file.read_bytes() for file in (out / "detections").iterdir()}
     begun_s = time.monotonic()
     assert main(["demo", *arguments, "--device", "cuda:99"]) == 2
     assert "the node ended with code 2" in capsys.readouterr().err
     assert time.monotonic() - begun_s < 60  # 8 s
+    assert {file: file.read_bytes() for file in (out / "detections").iterdir()} == before
+    assert [path.name for path in out.iterdir()] == ["detections"]
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [(("--rate", "0"), "rate is 0"), (("--min-score", "5"), "--min-score must be from 0 to 1")],
+)
+def test_what_cannot_be_played_or_drawn_is_told_first(
+    option: tuple[str, str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--out", str(tmp_path / "out"), *option]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_ros_refuses_is_told_by_the_demo_as_well(

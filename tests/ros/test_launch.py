@@ -294,6 +294,12 @@ def test_a_replay_may_begin_again(share: Path, prefix: None) -> None:
         played(share, loop="true", output="/tmp/x")
 
 
+@pytest.mark.parametrize("name", ["min_nds", "min_coverage"])
+def test_a_threshold_without_a_score_is_refused(share: Path, prefix: None, name: str) -> None:
+    with pytest.raises(RuntimeError, match=f"{name}:= needs output:=, a folder"):
+        played(share, **{name: "0.9"})
+
+
 @pytest.mark.parametrize(("keep_open", "shut_down"), [("false", True), ("true", False)])
 def test_the_viewer_may_stay(share: Path, prefix: None, keep_open: str, shut_down: bool) -> None:
     from launch.actions import RegisterEventHandler, Shutdown, TimerAction
