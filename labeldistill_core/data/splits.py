@@ -56,7 +56,7 @@ def split_scenes(tables: NuScenesTables, split: str) -> list[str]:
     if not scenes:
         raise DataError(
             f"none of the {len(official)} scenes of split {split!r} is in {tables.dataroot}; "
-            f"it has {', '.join(tables.scene_names[:10])}"
+            f"it has {', '.join(tables.scene_names[:10])}: name scenes on the command line"
         )
     return scenes
 
@@ -98,7 +98,7 @@ def _known(tables: NuScenesTables, names: Sequence[str], where: str) -> list[str
             f"{', '.join(tables.scene_names[:10])}"
         )
     if not names:
-        raise DataError(f"{where}: no scene is named")
+        raise DataError(f"{where}: no scene is named: name some, here or on the command line")
     return list(dict.fromkeys(names))
 
 

@@ -205,6 +205,9 @@ def fit(
                 ckpt_path=last if step else None,
                 weights_only=True,
             )
+        if step and trainer.global_step == step:
+            # Nothing was left to train, and so the average, with which a run ends, is not set.
+            stage.load_state_dict(read_run(last)["state_dict"])
     return trainer.is_global_zero and trainer.state.status == "finished"
 
 

@@ -56,6 +56,8 @@ class TrainingOptions(TablesOptions):
     --student.grid.cell-m; `labeldistill config --help` lists them."""
     fields: tyro.conf.Suppress[Fields | None] = None
     """Networks and recipes in the place of the preset's; the preset's when None."""
+    single_fields: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Words that gave single fields, for the call of the next stage."""
     published: bool = False
     """Reproduce the published code where it differs from the paper: networks, samples, losses and
     recipes; single fields that are given take the place of its own."""
@@ -113,6 +115,13 @@ class TrainingOptions(TablesOptions):
             preset = preset.as_published()
         defaults = cls._defaults(preset)
         defaults["fields"], rest = take_single_fields(args, defaults["fields"])
+        left = iter([*rest, None])
+        word = next(left)
+        for given in args:
+            if given == word:
+                word = next(left)
+            else:
+                defaults["single_fields"] = (*defaults.get("single_fields", ()), given)
         return cls(**defaults), rest
 
     @classmethod

@@ -92,6 +92,7 @@ def train_student(
             file,
             dataroot,
             *_same_tables(options),
+            *(("--scenes", *options.val_scenes) if options.val_scenes else ()),
             "--out",
             _beside(out, "scores"),
         ),  # fmt: skip
@@ -158,7 +159,16 @@ def _beside(out: Path, name: str) -> Path:
 def _same_network(options: TrainingOptions) -> tuple[str | Path, ...]:
     """Options that give the next stage the data and the configuration of this one."""
     chosen = ("--config", options.config) if options.config else ("--preset", options.preset)
-    return (*_same_tables(options), *chosen)
+    words = [*_same_tables(options), *chosen, *options.single_fields]
+    words += ["--published"] * options.published + ["--partial"] * options.partial
+    if options.split != "train":
+        words += ["--split", options.split]
+    for option, scenes in (
+        ("--train-scenes", options.train_scenes),
+        ("--val-scenes", options.val_scenes),
+    ):
+        words += [option, *scenes] if scenes else []
+    return tuple(words)
 
 
 def _same_tables(options: TablesOptions) -> tuple[str, ...]:

@@ -210,6 +210,8 @@ def test_three_stages_one_after_the_other(
 ) -> None:
     common = [*small_training(split="train", batch_size=2), "--validate", "val"]
     common += ["--published"] if published else []
+    width = str(small().image.width)
+    common += ["--val-scenes", "scene-0103", "--student.image.width", width]
     teacher, encoder = tmp_path / "t/teacher.safetensors", tmp_path / "e/label_encoder.safetensors"
     root = str(synthetic_dataroot)
     assert main(["train", "teacher", root, str(teacher.parent), *common]) == 0
@@ -229,7 +231,14 @@ def test_three_stages_one_after_the_other(
             told = capsys.readouterr().err
             assert "no-such-option" in told
             assert not [word for word in words if word.startswith("--") and word in told]
-    scored = f"{student} {root} --version v1.0-mini --out {tmp_path / 'scores'}"
+    stages = [line for line in said.splitlines() if line.startswith("next: labeldistill train")]
+    for line in stages:
+        assert "--val-scenes scene-0103" in line
+        assert f"--student.image.width {width}" in line
+        assert ("--published" in line) == published
+    assert len(stages) == 2
+    scored = f"{student} {root} --version v1.0-mini --scenes scene-0103"
+    scored += f" --out {tmp_path / 'scores'}"
     assert f"next: labeldistill evaluate {scored}\n" in said
     # the node needs no teacher
     assert Detector.load(student).config == (behaviour.student(small()) if published else small())
