@@ -197,6 +197,12 @@ class FrameSet:
     views: tuple[CameraView, ...]
     """One for each camera that took part, in any order."""
 
+    def __post_init__(self) -> None:
+        """Refuse two images of one camera, of which one would be lost."""
+        if len(self.by_name) < len(self.views):
+            names = sorted(view.calibration.name for view in self.views)
+            raise ValueError(f"two images are of one camera: {', '.join(names)}")
+
     @property
     def by_name(self) -> dict[str, CameraView]:
         """The views by camera name."""

@@ -115,7 +115,7 @@ def _signature(function: griffe.Function, class_name: str = "") -> str:
             continue
         if each.kind is griffe.ParameterKind.keyword_only and "*" not in words:
             words.append("*")
-        default = "" if each.default is None else f" = {each.default}"
+        default = "" if each.default is None else f" = {_value(each.default, function)}"
         words.append(f"{each.name}: {each.annotation}{default}")
     returns = "" if class_name else f" -> {function.returns}"
     name = class_name or function.name
@@ -123,6 +123,12 @@ def _signature(function: griffe.Function, class_name: str = "") -> str:
     if len(line) <= _WIDTH:
         return line
     return f"{name}(\n" + "".join(f"    {word},\n" for word in words) + f"){returns}"
+
+
+def _value(default: object, function: griffe.Function) -> object:
+    """A default as readers know it: the value of a constant, not its name."""
+    own = function.module.members.get(str(default))
+    return own.value if isinstance(own, griffe.Attribute) and own.value is not None else default
 
 
 def _type(attribute: griffe.Attribute) -> str:

@@ -18,6 +18,7 @@ from labeldistill_core.cameras import CameraPose, FrameSet
 from labeldistill_core.data.batch import camera_batch, mean_ego_pose
 from labeldistill_core.errors import NotFiniteError
 from labeldistill_core.frames import Transform
+from labeldistill_core.names import shown
 from labeldistill_core.network.decode import Candidates, remaining_boxes
 from labeldistill_core.network.student import CameraBatch
 from labeldistill_core.runtime.device import Precision
@@ -95,6 +96,7 @@ class Detector:
         )
         self._history: History[PastFrame] = History(engine.config.history_s, history_tolerance_s)
         self._calibration: tuple[CameraPose | None, ...] = ()
+        self._told: set[str] = set()
 
     @classmethod
     def load(
@@ -175,6 +177,8 @@ class Detector:
         takes fewer of torch's threads while other processes use the cores, see
         `runtime.free_cores`, unless its network is compiled.
 
+        Images of cameras that the model does not have are left out, which is told once.
+
         Args:
             frames: the images.
             use_history: false for a set whose poses are not known: past frames are not used, and
@@ -189,9 +193,16 @@ class Detector:
 
     def _detect(self, frames: FrameSet, use_history: bool) -> Detections:
         timings: dict[str, float] = {}
+        by_name = frames.by_name
+        if unknown := by_name.keys() - {*self.config.cameras, *self._told}:
+            self._told |= unknown
+            _LOG.warning(
+                "images of %s are left out: the model's cameras are %s",
+                ", ".join(sorted(map(shown, unknown))),
+                ", ".join(self.config.cameras),
+            )
         with timed(timings, "preprocess"):
             batch = self.prepare(frames)
-            by_name = frames.by_name
             views = [by_name.get(name) for name in self.config.cameras]
             poses = tuple(view.pose if view else None for view in views)
             dropped = self._check_continuity(frames.stamp_ns, poses)

@@ -18,6 +18,7 @@ from labeldistill_core.errors import ConfigError, DataError
 from labeldistill_core.network.center_head import TaskMaps
 from labeldistill_core.network.decode import decode
 from labeldistill_core.network.student import Student
+from labeldistill_core.profiling.bench_images import frame_set
 from labeldistill_core.runtime import Detector
 from labeldistill_core.runtime.device import resolve_device, resolve_precision
 from labeldistill_core.runtime.eager_engine import EagerEngine
@@ -387,3 +388,21 @@ def test_only_steps_over_fixed_shapes_let_cudnn_search(
         detector.detect(frame_set(0.0))
         assert during == [fixed_shapes]
         assert not torch.backends.cudnn.benchmark
+
+
+def test_images_of_cameras_that_the_model_lacks_are_told_once(
+    student: Student, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector = Detector(torch_engine(student))
+    other = replace(student.config, cameras=(*CAMERAS[:-1], "left\n"))
+    frames = [frame_set(stamp_s, other) for stamp_s in (1.0, 2.0)]
+    for frames_of_time in frames:
+        detector.detect(frames_of_time)
+    (told,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert told.startswith(r"images of 'left\n' are left out: the model's cameras are CAM_FRONT")
+
+
+def test_two_images_of_one_camera_are_refused(student: Student) -> None:
+    views = frame_set(1.0, student.config).views
+    with pytest.raises(ValueError, match="two images are of one camera: "):
+        FrameSet(0, (*views, views[0]))
