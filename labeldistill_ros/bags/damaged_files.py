@@ -28,7 +28,7 @@ from labeldistill_ros.bags.decompression import (
 from labeldistill_ros.bags.file_formats import COMPRESSED
 from labeldistill_ros.bags.library_errors import DAMAGED, reason
 from labeldistill_ros.bags.mcap_walk import Walk
-from labeldistill_ros.bags.message_types import MessageType, message_type
+from labeldistill_ros.bags.message_types import MessageType, message_type, message_type_of_several
 from labeldistill_ros.bags.sqlite_files import opened, refuse_odd_tables
 
 _LOG = logging.getLogger(__name__)
@@ -194,11 +194,16 @@ def _whole(topic: Topic | str | None, stamp_ns: Any, data: Any, losses: Losses) 
 
 def _mcap_topics(data: mmap.mmap, losses: Losses) -> dict[int, Topic | str]:
     kinds: dict[int, MessageType] = {}
+    names: dict[int, str] = {}
+    texts: dict[str, tuple[str, bool]] = {}
     channels: dict[int, list[Channel]] = {}
     for record in Walk().file(data):
         if isinstance(record, Schema):
             if record.id not in kinds or not kinds[record.id].is_ours:
-                kind = _kind(record.name, record.data, idl=record.encoding in ("ros2idl", "omgidl"))
+                idl = record.encoding in ("ros2idl", "omgidl")
+                kind = _kind(record.name, record.data, idl=idl)
+                names.setdefault(record.id, record.name)
+                texts.setdefault(record.name, (record.data.decode(errors="replace"), idl))
                 # of two copies, one of which may have a wrong byte, that which is known here
                 if kind and (record.id not in kinds or kind.is_ours):
                     kinds[record.id] = kind
@@ -222,7 +227,8 @@ def _mcap_topics(data: mmap.mmap, losses: Losses) -> dict[int, Topic | str]:
                 continue
             topic = _topic(
                 channel.topic,
-                kinds.get(channel.schema_id),
+                kinds.get(channel.schema_id)
+                or message_type_of_several(names.get(channel.schema_id, ""), texts),
                 channel.metadata.get("offered_qos_profiles", ""),
                 losses,
             )
@@ -258,13 +264,16 @@ def _of_sqlite3(file: Path, losses: Losses) -> Iterator[Whole]:
         base.text_factory = lambda data: data.decode(errors="replace")
         base.execute("PRAGMA writable_schema = ON")  # else a file that is too short is refused
         query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-        texts = {kind: (encoding, text) for kind, encoding, text in _rows(base, query)}
+        texts = {
+            str(kind): (str(text), encoding == "ros2idl")
+            for kind, encoding, text in _rows(base, query)
+        }
         topics: dict[Any, Topic | str] = {}
         # The first bags of ROS 2 told of no profiles.
         profiles = dict(_rows(base, "SELECT id, offered_qos_profiles FROM topics"))
         for number, name, kind in _rows(base, "SELECT id, name, type FROM topics"):
-            encoding, text = texts.get(kind, ("", ""))
-            found = _kind(str(kind), str(text), idl=encoding == "ros2idl")
+            text, idl = texts.get(str(kind), ("", False))
+            found = _kind(str(kind), text, idl=idl) or message_type_of_several(str(kind), texts)
             topics[number] = _topic(str(name), found, str(profiles.get(number, "")), losses)
         for number, stamp_ns, data in _messages(base, losses):
             if whole := _whole(topics.get(number), stamp_ns, data, losses):

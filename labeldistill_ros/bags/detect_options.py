@@ -54,7 +54,7 @@ class DetectOptions:
     missing_camera_policy: Literal["skip", "mask"] = "skip"
     """What becomes of sets that lack images: they are left out (skip), or used without (mask)."""
     min_cameras: int = 4
-    """Fewest images of a set under mask."""
+    """Fewest images of a set under mask; at most all but one count."""
     max_age: float = 0.25
     """Seconds of silence after which a camera counts as dead."""
     reset_gap: float = 2.0

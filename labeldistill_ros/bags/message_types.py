@@ -112,12 +112,17 @@ def message_type_of_several(name: str, texts: Mapping[str, tuple[str, bool]]) ->
     Returns:
         None when it is not among them, or something that it contains is missing.
     """
-    types = dict(typestore().fielddefs)
-    for other, (text, idl) in texts.items():
-        with suppress(*DAMAGED):
-            types.update(_types_of_idl(text) if idl else get_types_from_msg(text, other))
-    if name not in texts:
+    # An empty one would be that of a type without fields.
+    defined = {other: _types(other, *known) for other, known in texts.items() if known[0]}
+    if name not in defined:
         return None
+    told: Typesdict = {}
+    differ: set[str] = set()
+    for found in defined.values():
+        differ |= {kind for kind, one in found.items() if told.setdefault(kind, one) != one}
+    # Nobody knows which of two is meant, and the wrong one would give wrong values.
+    types = {k: v for k, v in {**typestore().fielddefs, **told}.items() if k not in differ}
+    types |= defined[name]
     store = get_typestore(Stores.EMPTY)
     try:
         store.register(types)
@@ -125,6 +130,13 @@ def message_type_of_several(name: str, texts: Mapping[str, tuple[str, bool]]) ->
         return MessageType(name, content, store.hash_rihs01(name), store)
     except DAMAGED:
         return None
+
+
+def _types(name: str, text: str, idl: bool) -> Typesdict:
+    """Types of a definition; none where it cannot be read."""
+    with suppress(*DAMAGED):
+        return _types_of_idl(text) if idl else get_types_from_msg(text, name)
+    return {}
 
 
 def _types_of_idl(text: str) -> Typesdict:

@@ -59,21 +59,31 @@ class PartialFolder:
         """Folder of the bag in it."""
         self.disposable = disposable
         """Whether its messages can be had again."""
-        self.bag.mkdir(parents=True)
         # Locked before it has its name, since others take one that nobody holds for abandoned.
-        name = _lock_file(self.path)
-        unnamed = name.with_name(f"{name.name}.new")
-        self._lock = unnamed.open("w")
+        unnamed = path.with_name(f".{path.name}{_PARTIAL}new-{os.getpid()}")
+        shutil.rmtree(unnamed, ignore_errors=True)
+        (unnamed / path.name).mkdir(parents=True)
+        self._lock = (unnamed / _lock_name(path.name)).open("w")
         with suppress(OSError):  # file systems without locks leave the number of the process
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._lock.write(_DISPOSABLE if disposable else "")
-        self._lock.flush()
-        unnamed.rename(name)
+        self._mark(_DISPOSABLE if disposable else "")
+        unnamed.rename(self.path)
 
     def keep(self) -> None:
         """From now on what is in it is worth something."""
         self.disposable = False
-        self._lock.truncate(0)
+        self._mark("")
+
+    def dispose(self) -> None:
+        """From now on nothing in it is worth anything."""
+        self.disposable = True
+        self._mark(_DISPOSABLE)
+
+    def _mark(self, text: str) -> None:
+        self._lock.seek(0)
+        self._lock.truncate()
+        self._lock.write(text)
+        self._lock.flush()
 
     def leave(self) -> None:
         """End with what is in it left there."""
@@ -90,6 +100,28 @@ class PartialFolder:
 def abandoned(path: Path) -> list[Path]:
     """Partial folders of a bag whose processes are no more, and that hold what was recorded."""
     return [p for p in _folders(path) if _is_abandoned(p) and not _is_disposable(p)]
+
+
+def is_replaced(path: Path) -> bool:
+    """Whether a folder is the bag that was about to be replaced, in the partial one of another."""
+    match = _NAME.fullmatch(path.parent.name)
+    return match is not None and path.name == f"{match[1]}{REPLACED}"
+
+
+def take_away(folder: Path) -> Path | None:
+    """Remove a partial folder whose process is no more.
+
+    Returns:
+        Where the bag is now that was about to be replaced; None where there was none.
+    """
+    match = _NAME.fullmatch(folder.name)
+    replaced, out = folder / f"{match[1] if match else folder.name}{REPLACED}", None
+    if replaced.exists():
+        names = (folder.with_name(f"{replaced.name}-{n}") for n in count(1))
+        out = next(name for name in names if not os.path.lexists(name))
+        replaced.rename(out)
+    shutil.rmtree(folder)
+    return out
 
 
 def is_early(path: Path) -> bool:
@@ -109,9 +141,13 @@ def _pid(folder: Path) -> int:
     return int(match[2])
 
 
-def _lock_file(folder: Path) -> Path:
+def _lock_name(bag: str) -> str:
     """What the process of an incomplete bag keeps locked; no bag has this name there."""
-    return folder / f"{folder.name[1:].rpartition(_PARTIAL)[0]}.lock"
+    return f"{bag}.lock"
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder / _lock_name(folder.name[1:].rpartition(_PARTIAL)[0])
 
 
 def _is_disposable(folder: Path) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from heapq import merge
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,9 @@ class BagReader:
         with ExitStack() as stack:
             with library_reads(self.path):
                 self._states = _states(self._files.paths)
-                folder = stack.enter_context(temporary_folder())
-                readable = [self._readable(file, Path(folder)) for file in self._files.paths]
+                # Made where it is needed, since there may be no room for any.
+                folder = cache(lambda: Path(stack.enter_context(temporary_folder())))
+                readable = [self._readable(file, folder) for file in self._files.paths]
                 with allow_no_definitions():
                     self._readers = [stack.enter_context(Reader(file)) for file in readable]
                 self._refuse_other_encodings()
@@ -98,15 +100,15 @@ class BagReader:
             self._open = stack.pop_all()
         return self
 
-    def _readable(self, file: Path, folder: Path) -> Path:
+    def _readable(self, file: Path, folder: Callable[[], Path]) -> Path:
         """The file as rosbags reads it, in a folder for what has to be made for that."""
         if self._files.compression == "file" or file.suffix == COMPRESSED:
-            file = decompress_file(file, folder)
+            file = decompress_file(file, folder())
         if file.suffix == ".db3":
             refuse_odd_tables(file)
             # rosbags gives SQLite the path as a URI, in which these have a meaning.
             if set(str(file.absolute())) & set("#%?"):
-                link = folder / f"{len(list(folder.iterdir()))}.db3"
+                link = folder() / f"{len(list(folder().iterdir()))}.db3"
                 link.symlink_to(file.absolute())
                 return link
         return file

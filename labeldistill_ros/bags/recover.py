@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 from labeldistill_core.errors import BagError
@@ -12,7 +11,13 @@ from labeldistill_core.names import shown
 from labeldistill_ros.bags.bag_folder import without_copies
 from labeldistill_ros.bags.damaged_files import Losses, whole_messages
 from labeldistill_ros.bags.file_formats import bag_files, refuse_other_kinds
-from labeldistill_ros.bags.partial_folder import REPLACED, abandoned, is_early, refuse_source
+from labeldistill_ros.bags.partial_folder import (
+    abandoned,
+    is_early,
+    is_replaced,
+    refuse_source,
+    take_away,
+)
 from labeldistill_ros.bags.writer import BagOutput, BagWriter, Storage
 
 _LOG = logging.getLogger(__name__)
@@ -81,7 +86,7 @@ def _files(source: Path) -> list[Path]:
     files = bag_files(source)
     if source.is_dir() and not files:
         # A bag that was about to be replaced is none of the recording.
-        folders = sorted(p for p in source.rglob("*") if p.is_dir() and p.suffix != REPLACED)
+        folders = sorted(p for p in source.rglob("*") if p.is_dir() and not is_replaced(p))
         files = [file for folder in folders for file in bag_files(folder)]
     if not files:
         refuse_other_kinds(source)
@@ -109,18 +114,20 @@ def recover_abandoned(path: Path, storage: Storage = "mcap") -> list[Path]:
         out = next(name for name in names if not name.exists())
         try:
             counts = recover(left, out, BagOutput(storage=storage))
+            made.append(out)
+            _LOG.warning(
+                "an earlier recording was cut off: its %d messages are in %s",
+                sum(counts.values()),
+                out,
+            )
         except _NoMessageError:
-            shutil.rmtree(left)
-            continue
+            pass
         except BagError as error:
             _LOG.warning(
                 "nothing recovered: %s; what an earlier recording left stays in %s", error, left
             )
             continue
         # Only now: until the new bag is complete, what the killed recording left is the only copy.
-        shutil.rmtree(left)
-        made.append(out)
-        _LOG.warning(
-            "an earlier recording was cut off: its %d messages are in %s", sum(counts.values()), out
-        )
+        if replaced := take_away(left):
+            _LOG.warning("the bag that it was about to replace is in %s", replaced)
     return made

@@ -99,8 +99,11 @@ def _is_there(bag: Path, settings: SceneSettings) -> bool:
         return False
     try:
         found = read_marks(bag)
-    except BagError:
-        found = {}
+    except BagError as error:
+        raise BagError(
+            f"{bag} is there already, and nobody knows of which settings: use another folder, or "
+            f"remove it ({error})"
+        ) from error
     if found == _marks(settings):
         return True
     told = found.get("settings")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sqlite3
@@ -34,6 +35,8 @@ from labeldistill_ros.bags.partial_folder import REPLACED, PartialFolder
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.storage import Buffer, McapFile, Sqlite3File
 from labeldistill_ros.messages.bag_family import typestore
+
+_LOG = logging.getLogger(__name__)
 
 Storage = Literal["mcap", "sqlite3"]
 
@@ -271,8 +274,6 @@ class BagWriter:
                 else f"what was written until then is in {folder}: with room for it, "
                 f"`labeldistill bag recover {folder} OUT` makes a bag of it"
             )
-            if (replaced := self._replaced).exists():
-                left += f"; what was there before is in {replaced}"
             raise BagError(f"cannot write {self.path}: {_reason(failed)}; {left}") from failed
 
     def _complete(self) -> None:
@@ -298,18 +299,21 @@ class BagWriter:
         if not os.path.lexists(self.path):
             bag.rename(self.path)
             return
-        disposable = self._folder.disposable
-        # Between the two, or if the process is killed there, both bags are in the folder alone.
-        self._folder.keep()
-        self.path.rename(self._replaced)
         try:
+            # Between the two names, or if the process is killed there, both bags are in the folder
+            # alone.
+            self._folder.keep()
+            self.path.rename(self._replaced)
             bag.rename(self.path)
         except BaseException:
-            if not os.path.lexists(self.path):
+            if self._replaced.exists() and not os.path.lexists(self.path):
                 self._replaced.rename(self.path)
-                self._folder.disposable = disposable
+            if self._replaced.exists():
+                _LOG.error("%s: what was there before is in %s", self.path, self._replaced)
+            elif not self._keep:
+                self._folder.dispose()
             raise
-        self._folder.disposable = disposable
+        self._folder.dispose()
 
     @property
     def _replaced(self) -> Path:
@@ -333,13 +337,13 @@ def refuse_others_files(path: Path) -> None:
 
 def _why_not_replaceable(path: Path) -> str:
     """Empty for a bag, complete or cut off, and a folder of nothing but files of one, or none."""
-    files = list(path.iterdir()) if path.is_dir() else [path]
+    files = list(path.iterdir()) if path.is_dir() else []
     others = [file for file in files if not (file.is_file() and _OWN_NAME.fullmatch(file.name))]
-    if path.is_dir() and not files:
-        # Another folder takes its place, which a mounted disk or the end of a link does not allow.
-        fixed = path.is_symlink() or os.path.ismount(path)
-        return "cannot be replaced by a folder: name one within it" if fixed else ""
-    if len(others) == len(files):
+    empty = path.is_dir() and not files
+    # Another folder takes its place, which a mounted disk or the end of a link does not allow.
+    if os.path.ismount(path) or (empty and path.is_symlink()):
+        return "cannot be replaced by a folder: name one within it"
+    if not empty and len(others) == len(files):
         return "is no bag, so it is not replaced; choose another name"
     if others:
         return (

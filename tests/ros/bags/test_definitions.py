@@ -115,10 +115,19 @@ def test_a_known_type_without_a_definition(storage: str, tmp_path: Path) -> None
 def test_definitions_that_lean_on_others_of_the_bag(tmp_path: Path) -> None:
     part = "/part", "my_msgs/msg/Part", "ros2msg", "float64 x\n", b"\0\1\0\0" + bytes(8)
     whole = "/whole", "my_msgs/msg/Whole", "ros2msg", "my_msgs/Part part\n", part[-1]
-    text = "/own", "my_msgs/msg/Own", "ros2msg", "std_msgs/String text\n", TEXT[-1]
-    bag = write_mcap(tmp_path / "bag.mcap", part, whole, text)
+    own = "/own", "my_msgs/msg/Own", "ros2msg", "std_msgs/String text\n", TEXT[-1]
+    bag = write_mcap(tmp_path / "bag.mcap", part, whole, own)
     assert [m.part.x for m in decoded(bag, "/whole")] == [0.0] * COUNT
     assert [m.text.data for m in decoded(bag, "/own")] == ["a"] * COUNT
+    assert recover(bag, tmp_path / "out") == {"/part": COUNT, "/whole": COUNT, "/own": COUNT}
+    lite = write_sqlite3(tmp_path / "lite", part, whole)
+    assert recover(lite, tmp_path / "out_lite") == {"/part": COUNT, "/whole": COUNT}
+    text = f"my_msgs/Part part\n{PART}MSG: my_msgs/Part\nint64 x\n"
+    other = "/other", "my_msgs/msg/Other", "ros2msg", text, part[-1]
+    for topics in ((part, other, whole), (other, part, whole)):
+        bag = write_mcap(tmp_path / "differ.mcap", *topics)
+        with pytest.raises(BagError, match="cannot be read, or lacks a type in it"):
+            decoded(bag, "/whole")
     alone = write_mcap(tmp_path / "alone.mcap", whole)
     with pytest.raises(BagError, match="'my_msgs/msg/Whole' cannot be read, or lacks a type in it"):
         decoded(alone, "/whole")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import signal
 import subprocess
 import sys
@@ -170,7 +171,7 @@ def test_a_bag_that_cannot_be_replaced_comes_back(
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_stranger_between_the_two_names_costs_no_bag(
-    keep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with BagWriter(tmp_path / "run") as bag:
         write(bag, 3)
@@ -187,14 +188,77 @@ def test_a_stranger_between_the_two_names_costs_no_bag(
             write(bag)
             monkeypatch.setattr(Path, "rename", late)
 
-    with pytest.raises(BagError, match="what was there before is in .*run.replaced"):
+    with pytest.raises(BagError, match="cannot write"):
         replace()
     monkeypatch.undo()
+    assert re.search(r"what was there before is in .*run\.replaced", caplog.text)
     assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
     (left,) = tmp_path.glob(".run.partial-*")
     assert counts(left / "run") == {"/text": COUNT}
     assert counts(left / "run.replaced") == {"/text": 3}
     assert recover(left, tmp_path / "again") == {"/text": COUNT}
+    assert recover_abandoned(tmp_path / "run") == [tmp_path / "run.recovered-1"]
+    assert counts(tmp_path / "run.replaced-1") == {"/text": 3}
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("error", [OSError(16, "Device or resource busy"), KeyboardInterrupt()])
+def test_a_bag_whose_name_cannot_be_taken_stays(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BagWriter(tmp_path / "run") as bag:
+        write(bag, 3)
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self != tmp_path / "run":
+            return rename(self, target)
+        if isinstance(error, KeyboardInterrupt):
+            rename(self, target)
+        raise error
+
+    def replace() -> None:
+        with BagWriter(tmp_path / "run", force=True) as bag:
+            write(bag)
+            monkeypatch.setattr(Path, "rename", fail)
+
+    with pytest.raises((BagError, KeyboardInterrupt)):
+        replace()
+    assert counts(tmp_path / "run") == {"/text": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("name", ["other.mcap", "cut.db3", "metadata.yaml", "notes.txt"])
+@pytest.mark.parametrize("force", [True, False])
+def test_a_file_is_no_bag_to_be_replaced(name: str, force: bool, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(BagError, match="is no bag, so it is not replaced"):
+        BagWriter(tmp_path / name, force=force)
+
+
+def test_a_killed_writer_that_had_its_name_leaves_nothing_worth_keeping(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "run") as bag:
+        write(bag, 3)
+    code = (
+        "import os, shutil\n"
+        "from pathlib import Path\n"
+        "from labeldistill_ros.bags.writer import BagWriter\n"
+        "from tests.ros.bags.test_partial_folder import write\n"
+        f"with BagWriter(Path({str(tmp_path / 'run')!r}), force=True, keep=True) as bag:\n"
+        "    write(bag, 5)\n"
+        "    shutil.rmtree = lambda *_, **__: os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert counts(tmp_path / "run") == {"/text": 5}
+    assert len(list(tmp_path.iterdir())) == 2
+    with BagWriter(tmp_path / "run", force=True) as bag:
+        write(bag, 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_bag_may_be_called_as_a_replaced_one(tmp_path: Path) -> None:
+    killed(tmp_path / "x.replaced")
+    assert recover_abandoned(tmp_path / "x.replaced") == [tmp_path / "x.replaced.recovered-1"]
 
 
 def test_folders_whose_place_no_other_can_take(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_bags_of_other_settings_are_not_taken_for_these(
     (bag / "metadata.yaml").unlink()
     capsys.readouterr()
     assert synth(out, rig) == 2
-    assert "is there already, not made by this: use another folder" in capsys.readouterr().err
+    assert "is there already, and nobody knows of which settings" in capsys.readouterr().err
     for file in bag.iterdir():
         file.unlink()
     assert synth(out, rig) == 0
