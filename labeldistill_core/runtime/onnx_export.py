@@ -9,9 +9,9 @@ Y X grid cells, P_s points of frame s in the grid, K classes of a task.
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
+import re
 from itertools import count
 from pathlib import Path
 
@@ -177,12 +177,18 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     entry.key, entry.value = METADATA_KEY, json.dumps(told)
     # A protobuf message ends at 2 GiB.
     large = model.ByteSize() >= 2 << 30
-    # A node that starts meanwhile finds the old graph or the new one.
-    before = {path.name for path in out.parent.glob(f"{glob.escape(out.name)}*.data")}
+    folder, name = out.resolve().parent, out.resolve().name
+    own = re.compile(rf"{re.escape(name)}(\.\d+)?\.data")
+    before = [path for path in folder.glob("*.data") if own.fullmatch(path.name)]
     # A new name, as onnx would append to a file that is there, which the old graph needs.
-    names = (f"{out.name}.data" if n == 0 else f"{out.name}.{n}.data" for n in count())
-    data = next(name for name in names if name not in before)
-    with whole_file(out) as file:
-        onnx.save(model, file, save_as_external_data=large, location=data)
-    for name in before:
-        out.with_name(name).unlink(missing_ok=True)
+    names = (f"{name}.data" if n == 0 else f"{name}.{n}.data" for n in count())
+    data = next(folder / data for data in names if folder / data not in before)
+    try:
+        # A node that starts meanwhile finds the old graph or the new one.
+        with whole_file(out) as file:
+            onnx.save(model, file, save_as_external_data=large, location=data.name)
+    except BaseException:
+        data.unlink(missing_ok=True)
+        raise
+    for path in before:
+        path.unlink(missing_ok=True)
