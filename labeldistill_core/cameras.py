@@ -8,6 +8,7 @@ or "odom") does not move with the vehicle.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeldistill_core.frames import Array, Transform
+from labeldistill_core.names import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -200,8 +202,9 @@ class FrameSet:
     def __post_init__(self) -> None:
         """Refuse two images of one camera, of which one would be lost."""
         if len(self.by_name) < len(self.views):
-            names = sorted(view.calibration.name for view in self.views)
-            raise ValueError(f"two images are of one camera: {', '.join(names)}")
+            names = Counter(view.calibration.name for view in self.views)
+            twice = [shown(name) for name, count in names.items() if count > 1]
+            raise ValueError(f"two images are of one camera: {', '.join(twice)}")
 
     @property
     def by_name(self) -> dict[str, CameraView]:

@@ -17,6 +17,7 @@ import yaml
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.names import plain_text
 
+_ODD = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 _LONGEST = 500
 """Of a sentence about a text of others."""
 _STRING, _PLAIN = "tag:yaml.org,2002:str", "!plain"
@@ -100,4 +101,5 @@ def parsed_yaml(text: str, plain: Callable[[str], Any] | None = None) -> Any:
 
 def quoted(text: str) -> str:
     """Text as YAML reads it back, whatever its characters: `12` stays text, ` #` is no comment."""
-    return json.dumps(text, ensure_ascii=False)
+    # What YAML takes for the end of a line, or for no text at all.
+    return _ODD.sub(lambda odd: f"\\u{ord(odd[0]):04x}", json.dumps(text, ensure_ascii=False))

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import rclpy
@@ -143,7 +142,8 @@ def demo(options: DemoOptions) -> Demo:
     bag, model, out = options.played, options.model or demo_model(), options.out
     recorded = out / "detections"
     refuse_source(recorded, bag)
-    refuse_others_files(recorded)
+    for folder in (recorded, _fresh(recorded)):
+        refuse_others_files(folder)
     load_student(model)  # a message here is easier to find than in the node's log
     with BagReader(bag) as reader:
         read_samples(reader)  # by which it is scored, so a bag without them is refused now
@@ -191,6 +191,9 @@ def _replay_and_record(
     bag: Path, recorded: Path, rate: float, node_runs: Callable[[], bool]
 ) -> str:
     """Play and record while the node runs; returns what was played and heard, in a sentence."""
+    # Elsewhere at first, so that a run that fails leaves the recording of the one before.
+    fresh = _fresh(recorded)
+    shutil.rmtree(fresh, ignore_errors=True)
     init_ros()
     try:
         # The recorder's clock is the bag's, like the node's: ages in its messages are then those of
@@ -210,30 +213,33 @@ def _replay_and_record(
                 executor.spin_once(timeout_sec=0.05)
 
         thread = threading.Thread(target=spin, name="recorder")
-        # Elsewhere at first, so that a run that fails leaves the recording of the one before.
-        with TemporaryDirectory(dir=recorded.parent, prefix=".recording-") as folder:
-            fresh = Path(folder) / recorded.name
-            with Recorder(listener, fresh, expects_silence=True) as recorder:
-                thread.start()
-                try:
-                    options = ReplayOptions(rate, wait_for_s=_START_S)
-                    played = replay(bag, player, options, node_runs)
-                    if node_runs():
-                        _drain(recorder, done)
-                finally:
-                    done.set()
-                    thread.join()
-            sets = recorder.counts["/detector/status"]
-            if node_runs():  # else it is told with what the node ended
-                if not sets:
-                    raise BagError("nothing has come from the node; see its log above")
-                shutil.rmtree(recorded, ignore_errors=True)
-                fresh.rename(recorded)
+        with Recorder(listener, fresh, expects_silence=True) as recorder:
+            thread.start()
+            try:
+                options = ReplayOptions(rate, wait_for_s=_START_S)
+                played = replay(bag, player, options, node_runs)
+                if node_runs():
+                    _drain(recorder, done)
+            finally:
+                done.set()
+                thread.join()
+        sets = recorder.counts["/detector/status"]
         executor.shutdown()
+        if node_runs():  # else it is told with what the node ended
+            if not sets:
+                raise BagError("nothing has come from the node; see its log above")
+            shutil.rmtree(recorded, ignore_errors=True)
+            fresh.rename(recorded)
     finally:
         rclpy.try_shutdown()
+        shutil.rmtree(fresh, ignore_errors=True)
     messages = sum(played.counts.values())
     return f"{messages} messages in {played.wall_s:.1f} s; the node spoke of {sets} sets"
+
+
+def _fresh(recorded: Path) -> Path:
+    """Where a recording is until it is whole."""
+    return recorded.with_name(f"{recorded.name}.new")
 
 
 def _drain(recorder: Recorder, done: threading.Event) -> None:

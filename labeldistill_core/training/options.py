@@ -116,12 +116,15 @@ class TrainingOptions(TablesOptions):
         defaults = cls._defaults(preset)
         defaults["fields"], rest = take_single_fields(args, defaults["fields"])
         left = iter([*rest, None])
-        word = next(left)
-        for given in args:
-            if given == word:
+        word, given = next(left), []
+        for own in args:
+            if own == word:
                 word = next(left)
             else:
-                defaults["single_fields"] = (*defaults.get("single_fields", ()), given)
+                given.append(own)
+        # A value that is a later argument's as well is taken for that: better none than others.
+        if take_single_fields(given, cls._defaults(preset)["fields"])[1] == []:
+            defaults["single_fields"] = tuple(given)
         return cls(**defaults), rest
 
     @classmethod

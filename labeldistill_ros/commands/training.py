@@ -163,6 +163,8 @@ def _same_network(options: TrainingOptions) -> tuple[str | Path, ...]:
     words += ["--published"] * options.published + ["--partial"] * options.partial
     if options.split != "train":
         words += ["--split", options.split]
+    if options.scenes:
+        words += ["--scenes", str(options.scenes)]
     for option, scenes in (
         ("--train-scenes", options.train_scenes),
         ("--val-scenes", options.val_scenes),
