@@ -203,7 +203,8 @@ def _mcap_topics(data: mmap.mmap, losses: Losses) -> dict[int, Topic | str]:
                 idl = record.encoding in ("ros2idl", "omgidl")
                 kind = _kind(record.name, record.data, idl=idl)
                 names.setdefault(record.id, record.name)
-                texts.setdefault(record.name, (record.data.decode(errors="replace"), idl))
+                if kind or record.name not in texts:
+                    texts[record.name] = record.data.decode(errors="replace"), idl
                 # of two copies, one of which may have a wrong byte, that which is known here
                 if kind and (record.id not in kinds or kind.is_ours):
                     kinds[record.id] = kind

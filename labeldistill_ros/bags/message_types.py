@@ -113,13 +113,14 @@ def message_type_of_several(name: str, texts: Mapping[str, tuple[str, bool]]) ->
         None when it is not among them, or something that it contains is missing.
     """
     # An empty one would be that of a type without fields.
-    defined = {other: _types(other, *known) for other, known in texts.items() if known[0]}
-    if name not in defined:
+    if not texts.get(name, ("", False))[0]:
         return None
+    defined = {other: _types(other, *known) for other, known in texts.items() if known[0]}
     told: Typesdict = {}
     differ: set[str] = set()
     for found in defined.values():
-        differ |= {kind for kind, one in found.items() if told.setdefault(kind, one) != one}
+        # Without their constants, which are no part of a message.
+        differ |= {kind for kind, one in found.items() if told.setdefault(kind, one)[1] != one[1]}
     # Nobody knows which of two is meant, and the wrong one would give wrong values.
     types = {k: v for k, v in {**typestore().fielddefs, **told}.items() if k not in differ}
     types |= defined[name]

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import fcntl
 import glob
+import logging
 import os
 import re
 import shutil
+import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from labeldistill_core.errors import BagError
+
+_LOG = logging.getLogger(__name__)
 
 _PARTIAL = ".partial-"
 _NAME = re.compile(r"\.(.+)\.partial-([0-9]+)(?:\.[0-9]+)?", re.DOTALL)
@@ -21,6 +25,10 @@ REPLACED = ".replaced"
 """Ending of a bag that is about to be replaced, in the partial folder of the new one."""
 EARLY = "early"
 """Bag in a recording's partial folder, of what came before simulated time began."""
+_UNNAMED = f"{_PARTIAL}new-"
+"""Before the number of the process, until the folder has its lock."""
+_SOON_S = 60.0
+"""A folder that is older and has no name yet is of a process that was killed."""
 _DISPOSABLE = "can be made again"
 """In the lock of a bag that no killed process need leave; without it nothing is thrown away."""
 
@@ -41,6 +49,10 @@ class PartialFolder:
             OSError: it cannot be made.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}{_UNNAMED}*"):
+            with suppress(OSError):  # its process is making it, or has made it
+                if time.time() - left.stat().st_mtime > _SOON_S:
+                    shutil.rmtree(left)
         for left in _folders(path):
             if _is_locked(left):
                 raise BagError(
@@ -48,8 +60,17 @@ class PartialFolder:
                     "another name"
                 )
             spared = source is not None and _overlap(left, source)
-            if _is_abandoned(left) and _is_disposable(left) and not spared:
+            if spared or not _is_abandoned(left):
+                continue
+            if _is_disposable(left):
                 shutil.rmtree(left, ignore_errors=True)
+            elif disposable:  # a recorder recovers it
+                _LOG.warning(
+                    "%s has what an earlier recording left: `labeldistill bag recover %s OUT` "
+                    "makes a bag of it",
+                    left,
+                    left,
+                )
         own = f".{path.name}{_PARTIAL}{os.getpid()}"
         # Containers give the same numbers again, also to who follows a recording that was killed.
         names = (own if n == 0 else f"{own}.{n}" for n in count())
@@ -60,26 +81,36 @@ class PartialFolder:
         self.disposable = disposable
         """Whether its messages can be had again."""
         # Locked before it has its name, since others take one that nobody holds for abandoned.
-        unnamed = path.with_name(f".{path.name}{_PARTIAL}new-{os.getpid()}")
+        unnamed = path.with_name(f".{path.name}{_UNNAMED}{os.getpid()}")
         shutil.rmtree(unnamed, ignore_errors=True)
-        (unnamed / path.name).mkdir(parents=True)
-        self._lock = (unnamed / _lock_name(path.name)).open("w")
-        with suppress(OSError):  # file systems without locks leave the number of the process
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._mark(_DISPOSABLE if disposable else "")
-        unnamed.rename(self.path)
+        try:
+            (unnamed / path.name).mkdir(parents=True)
+            self._lock = (unnamed / _lock_name(path.name)).open("w")
+            with suppress(OSError):  # file systems without locks leave the number of the process
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self.mark(_DISPOSABLE if disposable else "")
+            unnamed.rename(self.path)
+        except BaseException:
+            shutil.rmtree(unnamed, ignore_errors=True)
+            raise
 
     def keep(self) -> None:
         """From now on what is in it is worth something."""
         self.disposable = False
-        self._mark("")
+        self.mark("")
 
     def dispose(self) -> None:
         """From now on nothing in it is worth anything."""
         self.disposable = True
-        self._mark(_DISPOSABLE)
+        with suppress(OSError):  # on a full disk it is kept, if the process is killed now
+            self.mark(_DISPOSABLE)
 
-    def _mark(self, text: str) -> None:
+    def mark(self, text: str) -> None:
+        """Say in the lock what becomes of the folder if the process is killed.
+
+        Raises:
+            OSError: the disk is full.
+        """
         self._lock.seek(0)
         self._lock.truncate()
         self._lock.write(text)
@@ -92,7 +123,11 @@ class PartialFolder:
 
     def remove(self) -> None:
         """End with nothing left."""
+        # The lock last, as what is left without it counts as worth keeping.
         with suppress(OSError):
+            for part in self.path.iterdir():
+                if part.is_dir() and not part.is_symlink():
+                    shutil.rmtree(part, ignore_errors=True)
             self._lock.close()
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -104,8 +139,8 @@ def abandoned(path: Path) -> list[Path]:
 
 def is_replaced(path: Path) -> bool:
     """Whether a folder is the bag that was about to be replaced, in the partial one of another."""
-    match = _NAME.fullmatch(path.parent.name)
-    return match is not None and path.name == f"{match[1]}{REPLACED}"
+    bag = path.name.removesuffix(REPLACED)
+    return bag != path.name and path.with_name(_lock_name(bag)).exists()
 
 
 def take_away(folder: Path) -> Path | None:
@@ -116,7 +151,7 @@ def take_away(folder: Path) -> Path | None:
     """
     match = _NAME.fullmatch(folder.name)
     replaced, out = folder / f"{match[1] if match else folder.name}{REPLACED}", None
-    if replaced.exists():
+    if os.path.lexists(replaced):
         names = (folder.with_name(f"{replaced.name}-{n}") for n in count(1))
         out = next(name for name in names if not os.path.lexists(name))
         replaced.rename(out)

@@ -85,9 +85,7 @@ def _files(source: Path) -> list[Path]:
     """
     files = bag_files(source)
     if source.is_dir() and not files:
-        # A bag that was about to be replaced is none of the recording.
-        folders = sorted(p for p in source.rglob("*") if p.is_dir() and not is_replaced(p))
-        files = [file for folder in folders for file in bag_files(folder)]
+        files = _bags_in(source) or _bags_in(source, replaced=True)
     if not files:
         refuse_other_kinds(source)
         raise BagError(f"{source} has no file of a bag, neither .mcap nor .db3")
@@ -97,6 +95,12 @@ def _files(source: Path) -> list[Path]:
         names = ", ".join(shown(str(bag.relative_to(source))) for bag in sorted(bags)[:_MOST_TOLD])
         raise BagError(f"{source} holds {len(bags)} bags, {names}: recover them one by one")
     return files
+
+
+def _bags_in(folder: Path, *, replaced: bool = False) -> list[Path]:
+    """Files of bags in the folders within one; of what was about to be replaced only if asked."""
+    folders = sorted(p for p in folder.rglob("*") if p.is_dir() and is_replaced(p) == replaced)
+    return [file for one in folders for file in bag_files(one)]
 
 
 class _NoMessageError(BagError):
@@ -113,6 +117,8 @@ def recover_abandoned(path: Path, storage: Storage = "mcap") -> list[Path]:
         names = (path.with_name(f"{path.name}.recovered-{n}") for n in range(1, 10_000))
         out = next(name for name in names if not name.exists())
         try:
+            if any(map(is_replaced, left.iterdir())) and not _bags_in(left):
+                raise _NoMessageError(f"{left} has nothing but the bag that was to be replaced")
             counts = recover(left, out, BagOutput(storage=storage))
             made.append(out)
             _LOG.warning(

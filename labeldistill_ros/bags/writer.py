@@ -306,9 +306,10 @@ class BagWriter:
             self.path.rename(self._replaced)
             bag.rename(self.path)
         except BaseException:
-            if self._replaced.exists() and not os.path.lexists(self.path):
-                self._replaced.rename(self.path)
-            if self._replaced.exists():
+            if os.path.lexists(self._replaced) and not os.path.lexists(self.path):
+                with suppress(OSError):
+                    self._replaced.rename(self.path)
+            if os.path.lexists(self._replaced):
                 _LOG.error("%s: what was there before is in %s", self.path, self._replaced)
             elif not self._keep:
                 self._folder.dispose()

@@ -124,6 +124,15 @@ def test_definitions_that_lean_on_others_of_the_bag(tmp_path: Path) -> None:
     assert recover(lite, tmp_path / "out_lite") == {"/part": COUNT, "/whole": COUNT}
     text = f"my_msgs/Part part\n{PART}MSG: my_msgs/Part\nint64 x\n"
     other = "/other", "my_msgs/msg/Other", "ros2msg", text, part[-1]
+    named = (
+        "/named",
+        "my_msgs/msg/Named",
+        "ros2msg",
+        text.replace("int64", "uint8 K=1\nfloat64"),
+        b"",
+    )
+    bag = write_mcap(tmp_path / "constants.mcap", part, named, whole)
+    assert len(decoded(bag, "/whole")) == COUNT
     for topics in ((part, other, whole), (other, part, whole)):
         bag = write_mcap(tmp_path / "differ.mcap", *topics)
         with pytest.raises(BagError, match="cannot be read, or lacks a type in it"):

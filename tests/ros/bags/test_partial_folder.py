@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 
 from labeldistill_core.errors import BagError
 from labeldistill_ros.bags import writer as writing
-from labeldistill_ros.bags.partial_folder import abandoned
+from labeldistill_ros.bags.partial_folder import PartialFolder, abandoned
 from labeldistill_ros.bags.reader import BagReader
 from labeldistill_ros.bags.recover import recover, recover_abandoned
 from labeldistill_ros.bags.writer import BagWriter
@@ -200,6 +202,96 @@ def test_a_stranger_between_the_two_names_costs_no_bag(
     assert recover_abandoned(tmp_path / "run") == [tmp_path / "run.recovered-1"]
     assert counts(tmp_path / "run.replaced-1") == {"/text": 3}
     assert not left.exists()
+
+
+def killed_between_the_names(path: Path, *, keep: bool, calls: int = 2) -> Path:
+    """What a writer leaves that is killed while it replaces a bag, at that renaming of the two."""
+    code = (
+        "import os\n"
+        "from pathlib import Path\n"
+        "from labeldistill_ros.bags.writer import BagWriter\n"
+        "from tests.ros.bags.test_partial_folder import write\n"
+        f"with BagWriter(Path({str(path)!r}), force=True, keep={keep}) as bag:\n"
+        "    write(bag, 5)\n"
+        "    rename, seen = Path.rename, []\n"
+        "    def last(self, target):\n"
+        "        seen.append(self)\n"
+        f"        if len(seen) == {calls}:\n"
+        "            os._exit(9)\n"
+        "        return rename(self, target)\n"
+        "    Path.rename = last\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    (left,) = path.parent.glob(f".{path.name}.partial-*")
+    return left
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_killed_between_the_names(
+    link: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with BagWriter(tmp_path / "real") as bag:
+        write(bag, 3)
+    run = tmp_path / "run"
+    if link:
+        run.symlink_to("real")
+    else:
+        (tmp_path / "real").rename(run)
+    left = killed_between_the_names(run, keep=False)
+    shutil.copytree(left, tmp_path / "copy", symlinks=True)
+    assert recover(tmp_path / "copy", tmp_path / "again") == {"/text": 5}
+    with BagWriter(run, force=True) as bag:
+        write(bag, 4)
+    assert f"`labeldistill bag recover {left} OUT` makes a bag of it" in caplog.text
+    assert recover_abandoned(run) == [tmp_path / "run.recovered-1"]
+    assert counts(tmp_path / "run.recovered-1") == {"/text": 5}
+    replaced = tmp_path / "run.replaced-1"
+    assert replaced.is_symlink() if link else counts(replaced) == {"/text": 3}
+    assert f"the bag that it was about to replace is in {replaced}" in caplog.text
+    assert not left.exists()
+
+
+def test_what_was_to_be_replaced_comes_back_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with BagWriter(tmp_path / "run") as bag:
+        write(bag, 3)
+    left = killed_between_the_names(tmp_path / "run", keep=True)
+    shutil.rmtree(left / "run")
+    assert recover(left, tmp_path / "again") == {"/text": 3}
+    assert recover_abandoned(tmp_path / "run") == []
+    assert counts(tmp_path / "run.replaced-1") == {"/text": 3}
+    assert "nothing recovered" not in caplog.text
+    assert not left.exists()
+
+
+def test_a_disk_that_is_full_at_the_last_step_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BagWriter(tmp_path / "run") as bag:
+        write(bag, 3)
+
+    def full(self: object, text: str) -> None:
+        if text:
+            raise OSError(28, "No space left on device")
+
+    with BagWriter(tmp_path / "run", force=True, keep=True) as bag:
+        write(bag, 5)
+        monkeypatch.setattr(PartialFolder, "mark", full)
+    assert counts(tmp_path / "run") == {"/text": 5}
+    with pytest.raises(BagError, match="No space left on device"):
+        BagWriter(tmp_path / "other").__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_folders_without_a_name_are_cleared_away(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".run.partial-new-{number}" for number in (1, 2))
+    for folder in (old, new):
+        (folder / "run").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    with BagWriter(tmp_path / "run") as bag:
+        write(bag, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "run"]
 
 
 @pytest.mark.parametrize("error", [OSError(16, "Device or resource busy"), KeyboardInterrupt()])
