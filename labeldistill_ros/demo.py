@@ -141,9 +141,11 @@ def demo(options: DemoOptions) -> Demo:
     begin_s = time.monotonic()
     bag, model, out = options.played, options.model or demo_model(), options.out
     recorded = out / "detections"
-    refuse_source(recorded, bag)
     for folder in (recorded, _fresh(recorded)):
+        refuse_source(folder, bag)
         refuse_others_files(folder)
+        if folder.is_symlink():
+            raise BagError(f"{folder} is a link, and the recording would take its place: remove it")
     load_student(model)  # a message here is easier to find than in the node's log
     with BagReader(bag) as reader:
         read_samples(reader)  # by which it is scored, so a bag without them is refused now
@@ -194,6 +196,7 @@ def _replay_and_record(
     # Elsewhere at first, so that a run that fails leaves the recording of the one before.
     fresh = _fresh(recorded)
     shutil.rmtree(fresh, ignore_errors=True)
+    whole = False
     init_ros()
     try:
         # The recorder's clock is the bag's, like the node's: ages in its messages are then those of
@@ -228,18 +231,30 @@ def _replay_and_record(
         if node_runs():  # else it is told with what the node ended
             if not sets:
                 raise BagError("nothing has come from the node; see its log above")
-            shutil.rmtree(recorded, ignore_errors=True)
-            fresh.rename(recorded)
+            whole = True
+            _replace(recorded, fresh)
     finally:
         rclpy.try_shutdown()
-        shutil.rmtree(fresh, ignore_errors=True)
+        if not whole:
+            shutil.rmtree(fresh, ignore_errors=True)
     messages = sum(played.counts.values())
     return f"{messages} messages in {played.wall_s:.1f} s; the node spoke of {sets} sets"
 
 
 def _fresh(recorded: Path) -> Path:
     """Where a recording is until it is whole."""
-    return recorded.with_name(f"{recorded.name}.new")
+    return recorded.with_name(f".{recorded.name}.new")
+
+
+def _replace(recorded: Path, fresh: Path) -> None:
+    try:
+        if recorded.exists():
+            shutil.rmtree(recorded)
+        fresh.rename(recorded)
+    except OSError as error:
+        raise BagError(
+            f"cannot replace {recorded}: {error.strerror}; the recording is in {fresh}"
+        ) from error
 
 
 def _drain(recorder: Recorder, done: threading.Event) -> None:

@@ -204,6 +204,21 @@ def test_what_cannot_be_played_or_drawn_is_told_first(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_demo_takes_no_place_that_it_may_not(
+    small_bag: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, own = tmp_path / "out", tmp_path / "out/.detections.new"
+    shutil.copytree(small_bag, own)
+    arguments = ["demo", "--model", str(tiny_model), "--out", str(out)]
+    assert main([*arguments, "--bag", str(own)]) == 2
+    assert "that is read: choose another name" in capsys.readouterr().err
+    assert (own / "metadata.yaml").is_file()
+    (out / "detections").symlink_to(tmp_path / "elsewhere")
+    shutil.copytree(small_bag, tmp_path / "elsewhere")
+    assert main([*arguments, "--bag", str(small_bag)]) == 2
+    assert "detections is a link, and the recording would take" in capsys.readouterr().err
+
+
 def test_what_ros_refuses_is_told_by_the_demo_as_well(
     small_bag: Path,
     tiny_model: Path,
