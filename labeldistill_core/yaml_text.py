@@ -17,7 +17,7 @@ import yaml
 from labeldistill_core.errors import ConfigError
 from labeldistill_core.names import plain_text
 
-_ODD = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
+_ODD = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _LONGEST = 500
 """Of a sentence about a text of others."""
 _STRING, _PLAIN = "tag:yaml.org,2002:str", "!plain"

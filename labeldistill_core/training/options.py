@@ -122,8 +122,8 @@ class TrainingOptions(TablesOptions):
                 word = next(left)
             else:
                 given.append(own)
-        # A value that is a later argument's as well is taken for that: better none than others.
-        if take_single_fields(given, cls._defaults(preset)["fields"])[1] == []:
+        # Where a value is another argument's as well, nobody knows which is which.
+        if not set(given) & set(rest):
             defaults["single_fields"] = tuple(given)
         return cls(**defaults), rest
 
