@@ -45,7 +45,8 @@ def test_all_stages_of_another_vehicle(tmp_path: Path, capsys: pytest.CaptureFix
     encoder = train("label-encoder", "--teacher", str(teacher))
     given = ["--teacher", str(teacher), "--label-encoder", str(encoder)]
     changed = ["--distillation.ratio", "1", "2", "1", "--student.decode.max-candidates", "40"]
-    proposed = f"{tmp_path / 'student'} --version {VERSION} --config {file} --teacher {teacher}"
+    proposed = f"{tmp_path / 'student'} --version {VERSION} --config {file} --split all "
+    proposed += f"--teacher {teacher}"
     assert f"student {root} {proposed} --label-encoder {encoder}\n" in capsys.readouterr().out
     student = train("student", *given, *changed)
     decode = replace(own_preset().student.decode, max_candidates=40)
