@@ -94,10 +94,7 @@ def message_type(name: str, text: str, *, idl: bool = False) -> MessageType | No
     try:
         # A store of its own for each type of a bag, so that no definition of a bag replaces one of
         # ROS.
-        store = get_typestore(Stores.EMPTY)
-        store.register(_types_of_idl(text) if idl else get_types_from_msg(text, name))
-        content = store.generate_msgdef(name, ros_version=2)[0]
-        return MessageType(name, content, store.hash_rihs01(name), store)
+        return _of_types(name, _types_of(name, text, idl))
     except DAMAGED:
         return ours
 
@@ -113,9 +110,13 @@ def message_type_of_several(name: str, texts: Mapping[str, tuple[str, bool]]) ->
         None when it is not among them, or something that it contains is missing.
     """
     # An empty one would be that of a type without fields.
-    if not texts.get(name, ("", False))[0]:
+    texts = {other: known for other, known in texts.items() if known[0]}
+    if name not in texts:
         return None
-    defined = {other: _types(other, *known) for other, known in texts.items() if known[0]}
+    defined: dict[str, Typesdict] = {}
+    for other, known in texts.items():
+        with suppress(*DAMAGED):  # one that cannot be read helps nobody, and harms only its own
+            defined[other] = _types_of(other, *known)
     told: Typesdict = {}
     differ: set[str] = set()
     for found in defined.values():
@@ -123,21 +124,23 @@ def message_type_of_several(name: str, texts: Mapping[str, tuple[str, bool]]) ->
         differ |= {kind for kind, one in found.items() if told.setdefault(kind, one)[1] != one[1]}
     # Nobody knows which of two is meant, and the wrong one would give wrong values.
     types = {k: v for k, v in {**typestore().fielddefs, **told}.items() if k not in differ}
-    types |= defined[name]
-    store = get_typestore(Stores.EMPTY)
     try:
-        store.register(types)
-        content = store.generate_msgdef(name, ros_version=2)[0]
-        return MessageType(name, content, store.hash_rihs01(name), store)
+        return _of_types(name, types | defined.get(name, {}))
     except DAMAGED:
         return None
 
 
-def _types(name: str, text: str, idl: bool) -> Typesdict:
-    """Types of a definition; none where it cannot be read."""
-    with suppress(*DAMAGED):
-        return _types_of_idl(text) if idl else get_types_from_msg(text, name)
-    return {}
+def _of_types(name: str, types: Typesdict) -> MessageType:
+    """A type among its parts; raises one of `DAMAGED` where something is missing."""
+    store = get_typestore(Stores.EMPTY)
+    store.register(types)
+    text = store.generate_msgdef(name, ros_version=2)[0]
+    return MessageType(name, text, store.hash_rihs01(name), store)
+
+
+def _types_of(name: str, text: str, idl: bool) -> Typesdict:
+    """Types of a definition; raises one of `DAMAGED` where it cannot be read."""
+    return _types_of_idl(text) if idl else get_types_from_msg(text, name)
 
 
 def _types_of_idl(text: str) -> Typesdict:
