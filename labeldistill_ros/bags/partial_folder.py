@@ -49,28 +49,7 @@ class PartialFolder:
             OSError: it cannot be made.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{glob.escape(path.name)}{_UNNAMED}*"):
-            with suppress(OSError):  # its process is making it, or has made it
-                if time.time() - left.stat().st_mtime > _SOON_S:
-                    shutil.rmtree(left)
-        for left in _folders(path):
-            if _is_locked(left):
-                raise BagError(
-                    f"{path} is being written by another process: wait for its end, or choose "
-                    "another name"
-                )
-            spared = source is not None and _overlap(left, source)
-            if spared or not _is_abandoned(left):
-                continue
-            if _is_disposable(left):
-                shutil.rmtree(left, ignore_errors=True)
-            elif disposable:  # a recorder recovers it
-                _LOG.warning(
-                    "%s has what an earlier recording left: `labeldistill bag recover %s OUT` "
-                    "makes a bag of it",
-                    left,
-                    left,
-                )
+        _clear(path, source, tell=disposable)  # a recorder recovers what is told
         own = f".{path.name}{_PARTIAL}{os.getpid()}"
         # Containers give the same numbers again, also to who follows a recording that was killed.
         names = (own if n == 0 else f"{own}.{n}" for n in count())
@@ -130,6 +109,32 @@ class PartialFolder:
                     shutil.rmtree(part, ignore_errors=True)
             self._lock.close()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _clear(path: Path, source: Path | None, *, tell: bool) -> None:
+    """Take away what killed processes left of a bag that can be made again; tell of the rest."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}{_UNNAMED}*"):
+        with suppress(OSError):  # its process is making it, or has made it
+            if time.time() - left.stat().st_mtime > _SOON_S:
+                shutil.rmtree(left)
+    for left in _folders(path):
+        if _is_locked(left):
+            raise BagError(
+                f"{path} is being written by another process: wait for its end, or choose another "
+                "name"
+            )
+        spared = source is not None and _overlap(left, source)
+        if spared or not _is_abandoned(left):
+            continue
+        if _is_disposable(left):
+            shutil.rmtree(left, ignore_errors=True)
+        elif tell:
+            _LOG.warning(
+                "%s has what an earlier recording left: `labeldistill bag recover %s OUT` makes a "
+                "bag of it",
+                left,
+                left,
+            )
 
 
 def abandoned(path: Path) -> list[Path]:
