@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lz4.frame
 import pytest
@@ -17,13 +17,10 @@ import yaml
 import zstandard
 
 from labeldistill_core.errors import LabelDistillError
-from labeldistill_core.runtime.detector import Detector
 from labeldistill_ros.bags import decompression
-from labeldistill_ros.bags.detect import detect_bag
 from labeldistill_ros.bags.reader import BagReader, read_marks
 from labeldistill_ros.bags.recover import recover
 from labeldistill_ros.bags.writer import BagWriter, Storage
-from labeldistill_ros.cli import main
 from labeldistill_ros.messages.bag_family import BAG
 from tests.support.damage import BEGIN_NS, MESSAGES, write_small_bag
 
@@ -292,6 +289,8 @@ ENDLESS = (
     "CREATE VIEW messages AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
     "SELECT id, 1 AS topic_id, id AS timestamp, zeroblob(1000) AS data FROM n",
 )
+
+
 COMPUTED = (
     "DROP TABLE messages",
     "CREATE TABLE messages (id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, "
@@ -386,38 +385,6 @@ def test_a_bag_may_have_any_name(name: str, tmp_path: Path) -> None:
         assert reader.counts() == {"/text": 1}
 
 
-def test_the_bag_that_is_read_is_not_replaced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bag = small_bag(tmp_path / "bag")
-    (tmp_path / "link").symlink_to(bag)
-    before = {file: file.read_bytes() for file in bag.iterdir()}
-    for out in (bag, tmp_path / "link", bag / "within"):
-        assert main(["bag", "recover", str(bag), str(out), "--force"]) == 2
-        assert "that is read: choose another name" in capsys.readouterr().err
-        with pytest.raises(LabelDistillError, match="that is read: choose another name"):
-            detect_bag(bag, out, cast(Detector, None))
-    assert main(["bag", "recover", str(file_of(bag)), str(bag), "--force"]) == 2
-    assert {file: file.read_bytes() for file in bag.iterdir()} == before
-
-
-def test_the_demo_replaces_nothing_of_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "detections").mkdir()
-    (tmp_path / "detections/mine.txt").write_text("mine")
-    assert main(["demo", "--bag", "rosbags/demo", "--out", str(tmp_path)]) == 2
-    assert "detections is no bag, so it is not replaced" in capsys.readouterr().err
-    assert (tmp_path / "detections/mine.txt").read_text() == "mine"
-
-
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelDistillError, match="this name is no text in UTF-8"):
         BagWriter(tmp_path / os.fsdecode(b"\xff\xfe"))
-
-
-def test_what_is_no_part_of_a_bag_is_not_replaced(tmp_path: Path) -> None:
-    bag = small_bag(tmp_path / "bag")
-    (bag / "notes.txt").write_text("mine")
-    with pytest.raises(LabelDistillError, match=r"holds 'notes.txt', which is no part of a bag"):
-        BagWriter(bag, force=True)
